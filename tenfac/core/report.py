@@ -1,0 +1,60 @@
+"""What an iterated, truncated or sampled computation says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a result came about.
+
+    Fields that do not apply are None. ``rel_error`` is computed or certified, never a difference of squares.
+
+    Parameters
+    ----------
+    converged : bool
+        Whether the method met its own stopping rule.
+    reason : str
+        Why it stopped, in words.
+    n_iter, n_evals : int or None
+        Iterations done; evaluations of a function or objective.
+    rel_error : float or None
+        Relative error (Frobenius norm for arrays, sup norm for functions).
+    history : tuple of float
+        The monitored quantity, one value per iteration.
+    seconds : float or None
+        Wall time.
+    random_state : int or None
+        The seed, if an integer was given.
+    warnings : tuple of str
+        Everything the user should know about the result.
+
+    Examples
+    --------
+    >>> Report(converged=True, reason="tolerance met", n_iter=3)
+    Report(converged, tolerance met, n_iter=3)
+    """
+
+    converged: bool
+    reason: str
+    n_iter: int | None = None
+    n_evals: int | None = None
+    rel_error: float | None = None
+    history: tuple[float, ...] = ()
+    seconds: float | None = None
+    random_state: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = ["converged" if self.converged else "NOT converged", self.reason]
+        shown: dict[str, Any] = {"n_iter": self.n_iter, "n_evals": self.n_evals}
+        parts += [f"{name}={value}" for name, value in shown.items() if value is not None]
+        if self.rel_error is not None:
+            parts.append(f"rel_error={self.rel_error:.3g}")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds:.2g} s")
+        if self.warnings:
+            parts.append(f"{len(self.warnings)} warning(s)")
+        return f"Report({', '.join(parts)})"
