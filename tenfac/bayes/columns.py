@@ -1,0 +1,125 @@
+"""From the user's table to scaled positions: one index set per mode, learned in fit, reused in predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.core.errors import DataError, ShapeError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ModeIndex:
+    """The observed indices of one mode.
+
+    Parameters
+    ----------
+    name : str
+    values : array, shape (M,)
+        Distinct observed indices, ascending; labels when discrete.
+    discrete : bool
+    """
+
+    name: str
+    values: NDArray[Any]
+    discrete: bool
+
+    @classmethod
+    def learn(cls, name: str, column: NDArray[Any], discrete: bool) -> ModeIndex:
+        """Collect the distinct values of a column."""
+        return cls(name, np.unique(column), discrete)
+
+    @property
+    def size(self) -> int:
+        """Number of distinct indices M."""
+        return self.values.size
+
+    @property
+    def span(self) -> float:
+        """Range of a continuous mode (1 when it has a single index)."""
+        extent = float(self.values[-1]) - float(self.values[0])
+        return extent if extent > 0 else 1.0
+
+    def positions(self, column: NDArray[Any]) -> Array:
+        """Codes of labels, or indices scaled so that the observed range is 0 to 1, shape (N,)."""
+        if not self.discrete:
+            return (column.astype(float) - float(self.values[0])) / self.span
+        codes = np.searchsorted(self.values, column)
+        codes = np.minimum(codes, self.size - 1)
+        unseen = self.values[codes] != column
+        if unseen.any():
+            first = int(np.argmax(unseen))
+            near = get_close_matches(str(column[first]), [str(v) for v in self.values], n=3, cutoff=0.5)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise DataError(
+                f"mode {self.name!r} is discrete and was fitted on {self.size} labels; row {first} has the "
+                f"unseen label {column[first]!r}{hint} Fit on rows that contain it, or drop these rows."
+            )
+        return codes.astype(float)
+
+
+def is_table(data: Any) -> bool:
+    """Whether ``data`` has named columns: a DataFrame or a mapping of columns."""
+    return isinstance(data, Mapping) or (hasattr(data, "columns") and hasattr(data, "__getitem__"))
+
+
+def column_names(table: Any) -> list[str]:
+    """Names of the columns of a table, in its order."""
+    return [str(name) for name in (table.keys() if isinstance(table, Mapping) else table.columns)]
+
+
+def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Columns ``names`` of a table as 1-D arrays of one length; extra columns are ignored."""
+    present = column_names(table)
+    for name in names:
+        if name not in present:
+            near = get_close_matches(name, present, n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}? " if near else ""
+            raise DataError(
+                f"the table has no column {name!r}; {hint}Its columns are {', '.join(present)}. Rename the "
+                "column, or fit again without this mode."
+            )
+    columns = [np.asarray(table[name]) for name in names]
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+        shapes = ", ".join(f"{name}: {column.shape}" for name, column in zip(names, columns, strict=True))
+        raise ShapeError(f"every column of the table must be 1-D and of one length; got {shapes}.")
+    return columns
+
+
+def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any]:
+    """A column ready for use: finite floats when continuous, comparable labels when discrete."""
+    if column.dtype.kind in "biuf":
+        column = column.astype(float)
+        bad = ~np.isfinite(column)
+        if bad.any():
+            first = int(np.argmax(bad))
+            kind = "NaN" if np.isnan(column[first]) else "infinity"
+            raise DataError(
+                f"mode {name!r} contains {kind}: {int(bad.sum())} of {column.size} indices are not finite "
+                f"(NaN, inf), first in row {first}. An observation needs an index in every mode; drop these rows."
+            )
+        return column
+    if discrete:
+        missing = np.array([value is None or value != value for value in column.tolist()], dtype=bool)
+        if missing.any():
+            raise DataError(
+                f"mode {name!r} has {int(missing.sum())} missing labels (NaN), first in row "
+                f"{int(np.argmax(missing))}. Drop these rows, or give them a label of their own."
+            )
+        return column.astype(str)
+    raise DataError(
+        f"mode {name!r} must hold numbers to be continuous; got dtype {column.dtype}, first value "
+        f"{column[0]!r}. Convert the column, or name it in `discrete`."
+    )
+
+
+def looks_discrete(column: NDArray[Any]) -> bool:
+    """Whether a column holds labels rather than numbers."""
+    return column.dtype.kind not in "iuf"

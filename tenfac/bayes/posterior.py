@@ -1,0 +1,46 @@
+"""What both exact-mode solvers return: the coefficient functions' joint posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log evidence and its gradient, in coordinates where the prior of a coefficient vector is identity.
+
+    Parameters
+    ----------
+    log_evidence : float
+        Without the terms that do not depend on the prior (``Slices.constant_terms``).
+    by_covariance : array, shape (P, P)
+        Derivative by the prior covariance of the coefficients.
+    by_log_constant : float
+        Derivative by the logarithm of the exact mode's constant.
+    misfit : float
+        Posterior expectation of the weighted sum of squared residuals over the noise variance, of the
+        compressed targets.
+    """
+
+    log_evidence: float
+    by_covariance: Array
+    by_log_constant: float
+    misfit: float
+
+
+class CoefficientPosterior(Protocol):
+    """Joint Gaussian posterior of the coefficient functions ``h(t)`` over the exact mode."""
+
+    def at(self, positions: Array) -> tuple[Array, Array]:
+        """Means (U, P) and covariances (U, P, P) of ``h`` at exact-mode positions, seen or not."""
+        ...
+
+    def average(self) -> tuple[Array, Array]:
+        """Mean (P,) and covariance (P, P) of the average of ``h`` over the observed indices."""
+        ...

@@ -1,0 +1,139 @@
+"""Predictions from the posterior of the coefficient functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.posterior import CoefficientPosterior
+from tenfac.core.modes.state_space import correlation
+
+Array = NDArray[np.float64]
+_BLOCK = 64  # exact-mode indices at a time
+_ROWS = 8192  # rows at a time
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The fitted function, in scaled units.
+
+    Parameters
+    ----------
+    problem : Problem
+        With its basis at ``hyper``.
+    hyper : Hyper
+    posterior : CoefficientPosterior
+        Of the whitened coefficients.
+    factor : array, shape (P, P)
+        Coefficients are ``factor @ whitened``.
+    """
+
+    problem: Problem
+    hyper: Hyper
+    posterior: CoefficientPosterior
+    factor: Array
+
+    @classmethod
+    def build(cls, problem: Problem, hyper: Hyper) -> Prediction:
+        """Solve once at the learned hyperparameters."""
+        posterior, _, factor = problem.solve(hyper)
+        return cls(problem, hyper, posterior, factor)
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the prior variance at the observations that the basis leaves out."""
+        return self.problem.missing / float(np.prod([b.prior_variance() for b in self.problem.basis.bases]))
+
+    def at(self, positions: list[Array], with_variance: bool = True) -> tuple[Array, Array]:
+        """Mean and variance of f at points given by one scaled position per mode, each shape (N,)."""
+        count = positions[0].size
+        mean, variance = np.empty(count), np.zeros(count)
+        for rows in self._blocks(positions[self.problem.exact]):
+            points = [x[rows] for x in positions]
+            mean[rows], variance[rows] = self._block(points, with_variance)
+        return mean, variance
+
+    def _blocks(self, exact: Array) -> Iterator[NDArray[np.intp]]:
+        """Row numbers that share few exact-mode indices, so that few covariances are held at a time."""
+        _, codes = np.unique(exact, return_inverse=True)
+        order = np.argsort(codes, kind="stable")
+        group = codes[order] // _BLOCK
+        for part in np.split(order, np.flatnonzero(np.diff(group)) + 1):
+            yield from np.split(part, range(_ROWS, part.size, _ROWS))
+
+    def _block(self, points: list[Array], with_variance: bool) -> tuple[Array, Array]:
+        exact = points[self.problem.exact]
+        rows = self._rows(points)
+        white = rows @ self.factor
+        indices, codes = np.unique(exact, return_inverse=True)
+        means, covs = self.posterior.at(indices)
+        mean = np.einsum("np,np->n", white, means[codes])
+        variance = np.zeros(mean.size)
+        if with_variance:
+            for code, cov in enumerate(covs):
+                own = codes == code
+                variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
+            variance = np.maximum(variance, 0.0) + self._left_out(rows)
+        return mean, variance
+
+    def _rows(self, points: list[Array]) -> Array:
+        others = [points[n] for n in self.problem.others]
+        return self.problem.basis.rows(others) if others else np.ones((points[0].size, 1))
+
+    def _left_out(self, rows: Array) -> Array:
+        """Variance between the nodes that no coefficient carries.
+
+        What the basis leaves out at the observations on average was learned as noise and is not counted twice.
+        """
+        gap = np.maximum(self.problem.basis.missing_variance(rows) - self.problem.missing, 0.0)
+        exact = np.exp(self.hyper.constants[self.problem.exact]) + 1.0
+        return np.exp(self.hyper.scale) * exact * gap
+
+    def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
+        """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""
+        problem = self.problem
+        if mode == problem.exact:
+            white = self._averaged_rows(None, x[:1])[0] @ self.factor
+            means, covs = self.posterior.at(x)
+            return means @ white, np.maximum(np.einsum("p,upq,q->u", white, covs, white), 0.0)
+        white = self._averaged_rows(mode, x) @ self.factor
+        mean, cov = self.posterior.average()
+        variance = np.maximum(np.einsum("np,pq,nq->n", white, cov, white), 0.0)
+        return white @ mean, variance + self._marginal_left_out(mode, x)
+
+    def _averaged_rows(self, mode: int | None, x: Array) -> Array:
+        """Product functions averaged over the nodes of every basis mode but ``mode``, shape (N, P)."""
+        basis = self.problem.basis
+        out = np.ones((x.size, basis.size))
+        for part, n, column in zip(basis.bases, self.problem.others, basis.index.T, strict=True):
+            rows = part.rows(x) if n == mode else part.rows(part.nodes).mean(axis=0, keepdims=True)
+            out *= rows[:, column]
+        return out
+
+    def _marginal_left_out(self, mode: int, x: Array) -> Array:
+        """Variance of the marginal function between the nodes of its mode."""
+        problem, total = self.problem, np.exp(self.hyper.scale)
+        for part, n in zip(problem.basis.bases, problem.others, strict=True):
+            if n == mode:
+                gap = part.prior_variance() - np.einsum("nk,nk->n", part.rows(x), part.rows(x))
+                floor = part.prior_variance() - np.square(part.rows(part.nodes)).sum(axis=1).mean()
+                total = total * np.where(gap > 1e-10 * part.prior_variance(), np.maximum(gap - floor, 0), 0.0)
+            else:
+                total = total * np.square(part.rows(part.nodes).mean(axis=0)).sum()
+        return total * self._exact_average()
+
+    def _exact_average(self) -> float:
+        """Prior variance of the average over the exact mode's indices, in units of a coefficient's."""
+        problem, grid = self.problem, self.problem.positions
+        kernel = problem.kernels[problem.exact]
+        constant = float(np.exp(self.hyper.constants[problem.exact]))
+        if kernel is None:
+            return constant + 1.0 / grid.size
+        lengthscale = float(np.exp(self.hyper.lengthscales[problem.exact]))
+        sums = sum(float(correlation(grid[i : i + 512], grid, kernel, lengthscale)[0].sum())
+                   for i in range(0, grid.size, 512))  # fmt: skip
+        return constant + sums / grid.size**2

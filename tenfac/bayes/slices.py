@@ -1,0 +1,65 @@
+"""Observations grouped by the index of the exact mode, compressed to sufficient statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """One weighted regression ``z_t ~ E_t h(t)`` per index t of the exact mode.
+
+    Parameters
+    ----------
+    designs : tuple of arrays, shape (n_t, P)
+        Rows of the product basis, QR-compressed when a slice has more than P rows.
+    targets : tuple of arrays, shape (n_t,)
+        Observed values in the same compression.
+    n_obs : float
+        Sum of the weights: rows before compression, repeats counted.
+    leftover : float
+        Weighted sum of squares that no coefficient can explain, removed by the compression.
+    """
+
+    designs: tuple[Array, ...]
+    targets: tuple[Array, ...]
+    n_obs: float
+    leftover: float
+
+    @classmethod
+    def group(cls, rows: Array, y: Array, weights: Array, codes: NDArray[np.intp], size: int) -> Slices:
+        """Group ``rows`` (N, P) by ``codes`` (N,) in 0 .. size - 1; every code occurs.
+
+        A weight is a number of repeats: weight 2 is the same as the row given twice.
+        """
+        order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=size))[:-1]
+        root = np.sqrt(weights)[order]
+        designs, targets, leftover = [], [], 0.0
+        for block, value in zip(
+            np.split(rows[order] * root[:, None], ends), np.split(y[order] * root, ends), strict=True
+        ):
+            if block.shape[0] > block.shape[1]:
+                block, value, rest = _compress(block, value)
+                leftover += rest
+            designs.append(block)
+            targets.append(value)
+        return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover)
+
+    def constant_terms(self, noise_variance: float) -> float:
+        """The part of the log evidence that does not depend on the prior."""
+        squares = self.leftover + sum(float(z @ z) for z in self.targets)
+        return -0.5 * (self.n_obs * np.log(2 * np.pi * noise_variance) + squares / noise_variance)
+
+
+def _compress(block: Array, value: Array) -> tuple[Array, Array, float]:
+    """``min ||block h - value||`` as a square problem and the residual sum of squares left out."""
+    q, r = np.linalg.qr(block)
+    target = q.T @ value
+    rest = value - q @ target
+    return r, target, float(rest @ rest)

@@ -1,0 +1,183 @@
+"""The command ``tenfac``: ``fit`` and ``predict`` for tables, ``info`` and ``datasets``; thin over the API.
+
+Results go to standard output, progress and notes to standard error. What is wrong with a table or an option
+is said in one line on standard error, and the exit code is 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeError
+
+_FIT = """\
+examples:
+  tenfac fit doses.csv --value response --discrete cell --plot doses.png
+  tenfac fit kinetic --rank 4 --save kinetic.tenfac
+  tenfac predict kinetic.tenfac new.csv --out predictions.csv
+"""
+
+
+class _UsageError(Exception):
+    """An option that the command does not understand."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (see: {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, or 2 if the input cannot be used."""
+    try:
+        args = _parser().parse_args(argv)
+    except _UsageError as error:
+        return _complain(error)
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+    try:
+        args.run(args)
+    except (DataError, MissingExtraError, RankError, ShapeError) as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("tenfac: interrupted\n")
+        return 130
+    return 0
+
+
+def _complain(error: Exception) -> int:
+    sys.stderr.write(f"tenfac: {' '.join(str(error).split())}\n")
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    from tenfac import __version__
+
+    parser = _Parser(prog="tenfac", description="Structure that factorises over modes.")
+    parser.add_argument("--version", action="version", version=f"tenfac {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_fit(commands)
+    _add_predict(commands)
+    info = commands.add_parser("info", help="versions, optional libraries, threads")
+    info.set_defaults(run=_info)
+    datasets = commands.add_parser("datasets", help="list the data sets that `tenfac fit` knows by name")
+    datasets.set_defaults(run=_datasets)
+    return parser
+
+
+def _add_fit(commands: argparse._SubParsersAction) -> None:
+    fit = commands.add_parser(
+        "fit",
+        help="fit a functional Bayesian Tucker model to a table",
+        description=(
+            "Fit a functional Bayesian Tucker model to a table of observations: each mode column\n"
+            "holds an index, the value column what was observed there. Columns of text are discrete\n"
+            "modes, columns of numbers or ISO dates continuous ones."
+        ),
+        epilog=_FIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fit.add_argument("table", metavar="TABLE", help="CSV or Parquet file, or the name of a data set")
+    fit.add_argument("--value", metavar="COLUMN", help="column with the observed values")
+    fit.add_argument("--modes", metavar="A,B,C", type=_names, help="mode columns (default: all others)")
+    fit.add_argument(
+        "--discrete", metavar="A,B", type=_names, default=[], help="modes of numbers that are labels"
+    )
+    fit.add_argument(
+        "--log", metavar="A,B", type=_names, default=[], help="modes measured between logarithms (doses)"
+    )
+    fit.add_argument("--rank", metavar="R | R1,R2,..", type=_rank, help="rank (default: chosen by the model)")
+    fit.add_argument(
+        "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
+    )
+    fit.add_argument(
+        "--seed", type=_seed, default=0, help="of the choice of those rows (default %(default)s)"
+    )
+    fit.add_argument(
+        "--duplicates",
+        choices=("refuse", "mean"),
+        default="refuse",
+        help="what to do with rows of equal indices: refuse the table, or average them (default %(default)s)",
+    )
+    fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
+    fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")
+    fit.add_argument("--predict", metavar="NEW_TABLE", help="predict at the indices of another table")
+    fit.add_argument("--out", metavar="PREDICTIONS.csv", help="where the predictions go")
+    fit.add_argument("--quiet", action="store_true", help="no progress bar")
+    fit.set_defaults(run=_fit)
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    predict = commands.add_parser("predict", help="predict with a saved model at the indices of a table")
+    predict.add_argument("model", metavar="MODEL", help="file that `tenfac fit --save` wrote")
+    predict.add_argument("table", metavar="TABLE", help="CSV or Parquet file with a column per mode")
+    predict.add_argument("--out", metavar="PREDICTIONS.csv", required=True, help="where the predictions go")
+    predict.set_defaults(run=_predict)
+
+
+# --- the commands; what they need is imported when they run -----------------------------------------------
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from tenfac.cli.fit import run
+
+    run(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from tenfac.cli.predict import run
+
+    run(args)
+
+
+def _info(args: argparse.Namespace) -> None:  # noqa: ARG001
+    from tenfac.cli.info import info
+
+    sys.stdout.write("\n".join(info()) + "\n")
+
+
+def _datasets(args: argparse.Namespace) -> None:  # noqa: ARG001
+    from tenfac.cli.info import datasets
+
+    sys.stdout.write("\n".join(datasets()) + "\n")
+
+
+# --- values of options ------------------------------------------------------------------------------------
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"names must be separated by single commas; got {text!r}")
+    return names
+
+
+def _rank(text: str) -> int | tuple[int, ...]:
+    try:
+        ranks = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        ranks = (0,)
+    if min(ranks) < 1:
+        raise argparse.ArgumentTypeError(
+            f"a rank is a whole number from 1, or one per mode, as in 2,3,3; got {text!r}"
+        )
+    return ranks if len(ranks) > 1 else ranks[0]
+
+
+def _fraction(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and less than 1; got {text!r}")
+    return share
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0; got {text!r}")
+    return int(text)

@@ -1,0 +1,62 @@
+"""From TensorLy's objects and tuples to formats; the way back is ``to_tensorly`` of each format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cp import CP
+from .errors import ShapeError
+from .tucker import Tucker
+
+
+def from_tensorly(tensor: Any) -> Tucker | CP:
+    """Convert a TensorLy tensor or tuple to a format, sharing its arrays.
+
+    Parameters
+    ----------
+    tensor : tensorly.TuckerTensor, tensorly.CPTensor or tuple
+        A tuple is ``(core, factors)`` or ``(weights, factors)``: with weights of None or one axis it is CP.
+
+    Returns
+    -------
+    Tucker or CP
+
+    Raises
+    ------
+    ShapeError
+        If it is none of these, or its arrays do not fit each other.
+
+    Notes
+    -----
+    No numbers are copied, except that integers become float64. TensorLy need not be installed for tuples.
+
+    References
+    ----------
+    .. [1] J. Kossaifi, Y. Panagakis, A. Anandkumar and M. Pantic, TensorLy: Tensor Learning in Python, JMLR
+       20 (2019). https://jmlr.org/papers/v20/18-277.html
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_tensorly((np.ones((2, 2)), [np.ones((3, 2)), np.ones((4, 2))]))
+    Tucker(shape=(3, 4), rank=(2, 2), numpy.float64, 18 numbers for 12 entries)
+    """
+    if isinstance(tensor, (Tucker, CP)):
+        return tensor
+    kind = type(tensor).__name__
+    known = {"TuckerTensor": Tucker, "CPTensor": CP}.get(kind)
+    if known is None and not isinstance(tensor, (tuple, list)):
+        raise ShapeError(
+            "from_tensorly: needs a TuckerTensor, a CPTensor or a tuple (core or weights, factors); got "
+            f"{kind}."
+        )
+    parts = tuple(tensor)
+    if len(parts) != 2 or not isinstance(parts[1], (tuple, list)):
+        raise ShapeError(
+            "from_tensorly: a tuple must be (core, factors) or (weights, factors) with a list of factors; "
+            f"got {len(parts)} entries of types {[type(part).__name__ for part in parts]}."
+        )
+    first, factors = parts
+    if known is None:
+        known = CP if first is None or (first.ndim == 1 and len(factors) > 1) else Tucker
+    return known(first, tuple(factors))

@@ -1,0 +1,188 @@
+"""What a fitted model learned along each mode."""
+
+from typing import Any
+
+import numpy as np
+
+from tenfac.core.errors import DataError
+from tenfac.plot.style import BLUE, GRAY, check_axes, finish, new_axes, require_matplotlib
+
+_POINTS = 241
+_TICKS = 14
+_Z = 1.959963984540054  # 97.5 % of a standard normal lie below
+
+
+def mode_function(model: Any, mode: int | str, ax: Any = None) -> Any:
+    """Draw the function of one mode with its 95 % band.
+
+    The posterior of the function along ``mode``, averaged over the observed indices of the other modes. A
+    continuous mode is a curve with a band, marks at the bottom where there are observations; a discrete one
+    is a row of points with error bars.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        Has ``mode_posterior``, ``mode_names_``, ``kinds_`` and ``indices_``, as `FunctionalTucker` does.
+    mode : int or str
+        Number or name of the mode.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if None.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    DataError
+        If the model has no such mode.
+    MissingExtraError
+        If Matplotlib is not installed.
+
+    Notes
+    -----
+    The band is that of the function, without the noise of an observation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> class Sine:
+    ...     mode_names_, kinds_, indices_ = ["time"], ("continuous",), [np.linspace(0, 6, 9)]
+    ...     def mode_posterior(self, mode, x=None):
+    ...         return x, np.sin(x), np.full(len(x), 0.1)
+    >>> ax = mode_function(Sine(), "time", ax=Figure().subplots())
+    >>> ax.get_xlabel(), len(ax.lines[0].get_xdata())
+    ('time', 241)
+    """
+    require_matplotlib("plot.mode_function")
+    number = _number(model, mode)
+    ax = new_axes()[0] if ax is None else ax
+    if model.kinds_[number] == "discrete":
+        _draw_points(model, number, ax)
+    else:
+        _draw_curve(model, number, ax)
+    ax.set_xlabel(str(model.mode_names_[number]))
+    return finish(ax)
+
+
+def mode_functions(model: Any, axes: Any = None) -> np.ndarray:
+    """Draw the functions of all modes, one panel each, on one vertical scale.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        Has ``mode_posterior``, ``mode_names_``, ``kinds_`` and ``indices_``, as `FunctionalTucker` does.
+    axes : sequence of matplotlib.axes.Axes, length D, optional
+        Where to draw; a new figure if None.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (D,)
+
+    Raises
+    ------
+    ShapeError
+        If ``axes`` does not hold one axes per mode.
+    MissingExtraError
+        If Matplotlib is not installed.
+
+    Notes
+    -----
+    One scale for all panels, so that the mode that matters most is seen to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> class Plane:
+    ...     mode_names_, kinds_ = ["time", "cell"], ("continuous", "discrete")
+    ...     indices_ = [np.linspace(0, 6, 9), np.array(["B", "NK", "T"])]
+    ...     def mode_posterior(self, mode, x=None):
+    ...         x = self.indices_[mode] if x is None else x
+    ...         return x, np.arange(len(x)) / len(x), np.full(len(x), 0.1)
+    >>> axes = mode_functions(Plane(), axes=Figure().subplots(1, 2))
+    >>> [ax.get_xlabel() for ax in axes]
+    ['time', 'cell']
+    """
+    require_matplotlib("plot.mode_functions")
+    count = len(model.mode_names_)
+    panels = list(new_axes(count)) if axes is None else check_axes("mode_functions", axes, count)
+    for number, ax in enumerate(panels):
+        mode_function(model, number, ax=ax)
+    low = min(ax.get_ylim()[0] for ax in panels)
+    high = max(ax.get_ylim()[1] for ax in panels)
+    for ax in panels:
+        ax.set_ylim(low, high)
+    found = np.empty(count, dtype=object)
+    found[:] = panels
+    return found
+
+
+def _number(model: Any, mode: int | str) -> int:
+    names = [str(name) for name in model.mode_names_]
+    if isinstance(mode, str) and mode in names:
+        return names.index(mode)
+    if not isinstance(mode, str) and -len(names) <= mode < len(names):
+        return int(mode) % len(names)
+    raise DataError(
+        f"mode_function: `mode` must be a number 0..{len(names) - 1} or one of {', '.join(names)}; got "
+        f"{mode!r}."
+    )
+
+
+def _draw_curve(model: Any, number: int, ax: Any) -> None:
+    observed = np.asarray(model.indices_[number], dtype=float)
+    grid = np.linspace(observed.min(), observed.max(), _POINTS)
+    x, mean, std = model.mode_posterior(number, grid)
+    ax.plot(x, mean, color=BLUE, linewidth=1.8, zorder=3)
+    ax.fill_between(x, mean - _Z * std, mean + _Z * std, color=BLUE, alpha=0.22, linewidth=0, zorder=2)
+    bottom = ax.get_xaxis_transform()
+    ax.vlines(
+        observed,
+        0,
+        0.03,
+        transform=bottom,
+        color=GRAY,
+        linewidth=0.8,
+        alpha=0.9 if observed.size <= 80 else 0.35,
+    )
+    ax.margins(x=0.02)
+
+
+def _draw_points(model: Any, number: int, ax: Any) -> None:
+    _, mean, std = model.mode_posterior(number)
+    labels = [_text(label) for label in np.asarray(model.indices_[number]).tolist()]
+    order = np.array(_order(labels))
+    at = np.arange(len(labels))
+    many = len(labels) > 40
+    ax.errorbar(
+        at,
+        mean[order],
+        yerr=_Z * std[order],
+        fmt="o",
+        color=BLUE,
+        markersize=2.5 if many else 5,
+        elinewidth=0.8 if many else 1.4,
+        capsize=0 if many else 2.5,
+        zorder=3,
+    )
+    step = -(-len(labels) // _TICKS)
+    shown = [labels[k] for k in order[::step]]
+    slanted = sum(len(text) + 2 for text in shown) > 46
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(at[::step], shown, fontsize=8, **turned)
+    ax.set_xlim(-0.6, len(labels) - 0.4)
+
+
+def _order(labels: list[str]) -> list[int]:
+    """Numbers by size, other labels as they come."""
+    try:
+        return sorted(range(len(labels)), key=lambda k: float(labels[k]))
+    except ValueError:
+        return list(range(len(labels)))
+
+
+def _text(label: Any) -> str:
+    text = f"{label:g}" if isinstance(label, float) else str(label)
+    return text if len(text) <= 18 else text[:17] + "…"

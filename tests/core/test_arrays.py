@@ -1,0 +1,169 @@
+"""The door to array libraries and TensorLy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from tenfac.core.arrays import as_float, dtype_name, eps, generator, namespace_of, promote, tensorly_backend
+from tenfac.core.errors import DataError
+from tests.checks import assert_close, assert_equal, assert_says, library_of
+
+
+def test_namespace_is_that_of_the_array_and_is_cached(make):
+    xp = namespace_of(make(2), make(3, 3))
+    assert_equal(xp.__name__, f"array_api_compat.{make.library}")
+    assert namespace_of(make(2)) is xp
+
+
+def test_mixed_libraries_are_refused_and_both_named():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError) as error:
+        namespace_of(np.ones(2), torch.ones(2))
+    assert_says(error, "numpy", "torch")
+
+
+def test_mixed_devices_are_refused_and_both_named():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError) as error:
+        namespace_of(torch.ones(2), torch.ones(2, device="meta"))
+    assert_says(error, "cpu", "meta")
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], "text", None, 3.0])
+def test_what_is_not_an_array_is_refused_with_a_remedy(value):
+    with pytest.raises(TypeError) as error:
+        namespace_of(value)
+    assert_says(error, type(value).__name__, "numpy.asarray")
+
+
+def test_masked_arrays_are_refused_because_the_mask_would_be_lost():
+    with pytest.raises(TypeError) as error:
+        namespace_of(np.ma.masked_array([1.0, 2.0], mask=[True, False]))
+    assert_says(error, "MaskedArray", "FunctionalTucker")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "bool", "uint8"])
+def test_integers_become_float64(dtype):
+    assert_equal(as_float(np.ones(3, dtype=dtype)), np.ones(3))
+
+
+def test_float_arrays_are_returned_as_they_are(make):
+    array = make(3)
+    assert as_float(array) is array
+
+
+@pytest.mark.parametrize("dtype", ["float16", "longdouble", "O"])
+def test_dtypes_without_linear_algebra_are_refused_by_name(dtype):
+    with pytest.raises(DataError) as error:
+        as_float(np.ones(3).astype(dtype), "tucker")
+    assert_says(error, "tucker:", np.dtype(dtype).name)
+
+
+def test_promotion_finds_the_common_dtype(make):
+    a, b = promote(make(2), make.complex(2))
+    assert_equal(dtype_name(a.dtype), dtype_name(make.complex(2).dtype))
+    assert_equal(a.dtype, b.dtype)
+
+
+def test_eps_is_the_spacing_at_one(make):
+    assert_equal(eps(make(1).dtype), make.eps)
+    assert_equal(eps(make.complex(1).dtype), make.eps)
+
+
+def test_generator_leaves_the_global_one_alone_and_repeats():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what is watched
+    first, second = generator(3).standard_normal(4), generator(3).standard_normal(4)
+    generator(None).standard_normal(4)
+    assert_equal(first, second)
+    assert_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    rng = np.random.default_rng(0)
+    assert generator(rng) is rng
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [(1.5, TypeError), (True, TypeError), ("a", TypeError), (-1, ValueError)]
+)
+def test_generator_refuses_other_random_states(state, kind):
+    with pytest.raises(kind) as error:
+        generator(state)
+    assert_says(error, "random_state")
+
+
+def test_the_tensorly_door_leaves_the_backend_of_every_thread_as_found(make):
+    import tensorly as tl
+
+    seen, wanted = [], {"numpy": "numpy", "torch": "pytorch"}[make.library]
+    array, matrix = make(2, 3, 4), make(5, 3)
+    fresh = threading.Thread(target=lambda: seen.append(tl.get_backend()))
+    before = tl.get_backend()
+    with tensorly_backend(array) as door:
+        assert_equal(tl.get_backend(), wanted)
+        product = door.tenalg.mode_dot(array, matrix, 1)
+        fresh.start()
+        fresh.join()
+    assert_equal(library_of(product), make.library)
+    assert_equal(tl.get_backend(), before)
+    assert_equal(seen, ["numpy"])
+
+
+def test_a_thread_that_never_chose_a_backend_still_follows_the_default_after_the_door():
+    pytest.importorskip("torch")
+    import tensorly as tl
+
+    seen, before = [], tl.get_backend()
+
+    def work():
+        with tensorly_backend(np.ones(2)):
+            seen.append(tl.get_backend())
+        seen.append(tl.get_backend())
+
+    try:
+        tl.set_backend("pytorch")
+        for target in (work, lambda: seen.append(tl.get_backend())):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+    finally:
+        tl.set_backend(before)
+    assert_equal(seen, ["numpy", "pytorch", "pytorch"])
+
+
+def test_the_tensorly_door_is_thread_safe():
+    torch = pytest.importorskip("torch")
+    failures = []
+
+    def work(array):
+        for _ in range(100):
+            with tensorly_backend(array) as tl, tensorly_backend(array):
+                if type(tl.tensor([1.0])) is not type(array):
+                    failures.append(type(array))
+
+    threads = [threading.Thread(target=work, args=(a,)) for a in (np.ones(2), torch.ones(2)) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_equal(failures, [])
+
+
+def test_decomposing_numpy_arrays_imports_no_heavy_library():
+    code = (
+        "import sys, numpy as np, tenfac; t = tenfac.tucker(np.ones((3, 4)), 1); "
+        "(t + t).round(tol=0.1).at(0, 0); "
+        "print([m for m in ('torch', 'tensorly', 'sklearn', 'pandas', 'scipy', 'jax') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert_equal(out.stdout.strip(), "[]")
+
+
+def test_numbers_of_a_gradient_graph_are_read_without_warning():
+    torch = pytest.importorskip("torch")
+    from tenfac.core.arrays import to_number, to_numpy
+
+    assert_equal(to_number(torch.tensor(2.0, requires_grad=True)), 2.0)
+    assert_close(to_numpy(torch.ones(2, requires_grad=True)), np.ones(2, dtype="float32"))

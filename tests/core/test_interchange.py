@@ -1,0 +1,68 @@
+"""To TensorLy and back, numbers untouched, whatever backend TensorLy is set to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorly as tl
+from tensorly.cp_tensor import CPTensor, cp_to_tensor
+from tensorly.tucker_tensor import TuckerTensor
+
+from tenfac import CP, ShapeError, Tucker, from_tensorly
+from tenfac.core.arrays import tensorly_backend
+from tests.checks import assert_close, assert_equal, assert_says
+from tests.oracles import cp_dense, tucker_dense
+
+
+def tucker_of(make):
+    return Tucker(make(2, 3), [make(4, 2), make(5, 3)])
+
+
+def cp_of(make):
+    return CP(make(3), [make(4, 3), make(5, 3), make(2, 3)])
+
+
+def test_tensorly_functions_take_a_format_as_it_is(make):
+    t, c = tucker_of(make), cp_of(make)
+    with tensorly_backend(t.core):
+        assert_close(tl.tucker_to_tensor(t), tucker_dense(t.core, t.factors), like=t.core)
+        assert_close(cp_to_tensor(c), cp_dense(c.weights, c.factors), like=c.weights)
+
+
+def test_the_round_trip_through_tensorly_shares_every_array(make):
+    for t, kind in ((tucker_of(make), TuckerTensor), (cp_of(make), CPTensor)):
+        there = t.to_tensorly()
+        assert isinstance(there, kind)
+        assert_equal(tuple(there.shape), t.shape)
+        back = from_tensorly(there)
+        assert isinstance(back, type(t))
+        assert all(a is b for a, b in zip(back.factors, t.factors, strict=True))
+
+
+def test_tuples_are_told_apart_by_their_first_entry(make):
+    t, c = tucker_of(make), cp_of(make)
+    assert isinstance(from_tensorly(tuple(t)), Tucker)
+    assert isinstance(from_tensorly(tuple(c)), CP)
+    assert isinstance(from_tensorly((None, c.factors)), CP)
+    assert from_tensorly(t) is t
+
+
+def test_conversion_works_under_another_backend_and_leaves_it_set(make):
+    other = {"numpy": "pytorch", "torch": "numpy"}[make.library]
+    before = tl.get_backend()
+    try:
+        tl.set_backend(other, local_threadsafe=True)
+        there = cp_of(make).to_tensorly()
+        assert_equal(tl.get_backend(), other)
+    finally:
+        tl.set_backend(before, local_threadsafe=True)
+    assert_equal(tuple(there.shape), (4, 5, 2))
+
+
+@pytest.mark.parametrize(
+    "value", [3, "ab", np.ones(3), (np.ones(2),), (np.ones(2), np.ones((2, 2)))], ids=str
+)
+def test_other_things_are_refused(value):
+    with pytest.raises(ShapeError) as error:
+        from_tensorly(value)
+    assert_says(error, "from_tensorly", "factors")

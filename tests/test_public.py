@@ -1,0 +1,279 @@
+"""What a user sees: the public names, their docstrings, what an import loads, what a missing extra says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tenfac
+from tests.checks import assert_equal, assert_says
+
+PUBLIC = [
+    "CP",
+    "ConvergenceWarning",
+    "DataError",
+    "Discrete",
+    "FunctionalTucker",
+    "MissingExtraError",
+    "RankError",
+    "Report",
+    "ShapeError",
+    "Tucker",
+    "datasets",
+    "fold",
+    "from_tensorly",
+    "khatri_rao",
+    "kronecker",
+    "load",
+    "mode_product",
+    "multi_mode_product",
+    "plot",
+    "save",
+    "tucker",
+    "unfold",
+]
+ROOMS = ("datasets", "plot")  # public modules
+OPTIONAL = (
+    "dask",
+    "gpytorch",
+    "jax",
+    "linear_operator",
+    "matplotlib",
+    "pandas",
+    "PIL",
+    "pyro",
+    "torch",
+    "xarray",
+)
+
+
+def names_of(room: str) -> list[str]:
+    """Public names of a public module, or the module alone if it says none."""
+    try:
+        public = getattr(import_module(f"tenfac.{room}"), "__all__", [])
+    except ImportError:
+        public = []
+    return [f"{room}.{name}" for name in public] or [room]
+
+
+NAMES = [name for name in tenfac.__all__ if name not in ROOMS] + [
+    name for room in ROOMS for name in names_of(room)
+]
+
+
+def look_up(name: str) -> Any:
+    found: Any = tenfac
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def methods_of(cls: type) -> Iterator[tuple[str, Any]]:
+    """Public methods, properties and class methods that tenfac defines, over all base classes."""
+    for name, kind in inspect.getmembers_static(cls):
+        member = kind.fget if isinstance(kind, property) else getattr(kind, "__func__", kind)
+        home = getattr(member, "__module__", None) or ""
+        if not name.startswith("_") and inspect.isfunction(member) and home.startswith("tenfac"):
+            yield name, member
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """Title and text of each underlined section."""
+    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", docstring, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def unannotated(function: Any) -> list[str]:
+    """Parameters without annotation, and ``return`` if that one is missing."""
+    signature = inspect.signature(function)
+    missing = [
+        p.name
+        for p in signature.parameters.values()
+        if p.annotation is p.empty and p.name not in ("self", "cls")
+    ]
+    return missing + ["return"] * (signature.return_annotation is signature.empty)
+
+
+def gaps_of_function(function: Any) -> list[str]:
+    """What the docstring and the annotations of a public function lack."""
+    text = inspect.getdoc(function) or ""
+    found = sections(text)
+    gaps = [] if text else ["docstring"]
+    gaps += [f"annotation of {name}" for name in unannotated(function)]
+    described = found.get("Parameters", "") + found.get("Other Parameters", "")
+    parameters = inspect.signature(function).parameters
+    gaps += [
+        f"parameter {name}" for name in parameters if not re.search(rf"^\W*.*\b{name}\b.*:", described, re.M)
+    ]
+    returns = inspect.signature(function).return_annotation
+    if returns not in (None, "None", type(None)) and not {"Returns", "Yields"} & set(found):
+        gaps.append("section Returns")
+    if ">>>" not in found.get("Examples", ""):
+        gaps.append("section Examples")
+    return gaps
+
+
+def gaps_of_class(cls: type) -> list[str]:
+    text = cls.__dict__.get("__doc__") or ""
+    if issubclass(cls, (Exception, Warning)):
+        return [] if text else ["docstring"]
+    found = sections(inspect.cleandoc(text))
+    gaps = [] if ">>>" in found.get("Examples", "") else ["section Examples"]
+    if inspect.signature(cls).parameters and "Parameters" not in found:
+        gaps.append("section Parameters")
+    for name, member in methods_of(cls):
+        gaps += [] if inspect.getdoc(member) else [f"docstring of {name}"]
+        gaps += [f"annotation of {part} in {name}" for part in unannotated(member)]
+    return gaps
+
+
+# --- names and docstrings ---------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_these() -> None:
+    assert_equal(sorted(tenfac.__all__), sorted(PUBLIC))
+    assert set(PUBLIC) <= set(dir(tenfac))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError) as error:
+        _ = tenfac.tuckr
+    assert_says(error, "'tuckr'")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_documented_and_annotated(name: str) -> None:
+    found = look_up(name)
+    if inspect.isclass(found):
+        assert_equal(gaps_of_class(found), [])
+    elif callable(found):
+        assert_equal(gaps_of_function(found), [])
+    else:
+        assert found.__doc__
+
+
+def test_gaps_in_documentation_are_found() -> None:
+    def bare(x, *, log=True):
+        return x
+
+    class Bare:
+        def __init__(self, rank: int) -> None: ...
+
+        def fit(self, X):
+            return X
+
+    Bare.fit.__module__ = "tenfac.bayes"
+    for gap in ("docstring", "annotation of log", "annotation of return", "parameter x", "section Examples"):
+        assert gap in gaps_of_function(bare)
+    for gap in ("section Parameters", "section Examples", "docstring of fit", "annotation of X in fit"):
+        assert gap in gaps_of_class(Bare)
+
+
+# --- imports ----------------------------------------------------------------------------------------------
+
+
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Hide(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in BLOCKED else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hide
+"""
+
+
+def in_fresh_python(code: str, *, blocked: tuple[str, ...] = ()) -> str:
+    """Run code in a new interpreter where some libraries are as if not installed; return its output."""
+    hide = HIDE.replace("BLOCKED", repr(blocked)) if blocked else ""
+    run = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules outside the standard library that code loads in a new interpreter."""
+    listing = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        f"{code}\n"
+        "after = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(after - set(sys.stdlib_module_names)))"
+    )
+    return set(in_fresh_python(listing).split())
+
+
+def test_import_tenfac_loads_nothing_but_the_standard_library() -> None:
+    assert loaded_by("import tenfac\ndir(tenfac)") == {"tenfac"}
+
+
+def test_tucker_on_numpy_loads_no_heavy_library() -> None:
+    loaded = loaded_by("import numpy, tenfac\ntenfac.tucker(numpy.ones((3, 4, 5)), rank=1)")
+    assert "numpy" in loaded
+    assert loaded.isdisjoint({"torch", "sklearn", "pandas", "matplotlib", "jax", "xarray"})
+
+
+def test_datasets_load_only_the_library_they_come_from() -> None:
+    assert loaded_by("import tenfac.datasets").isdisjoint({"tensorly", "sklearn", "scipy", "pandas", "torch"})
+
+
+# --- missing extras ---------------------------------------------------------------------------------------
+
+MISSING = {
+    "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
+    "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
+}
+
+
+def missed(call: str) -> str:
+    """Code that makes a call and prints the MissingExtraError it raises."""
+    return f"import tenfac\ntry:\n    {call}\nexcept tenfac.MissingExtraError as error:\n    print(error)"
+
+
+@pytest.mark.parametrize(("extra", "case"), MISSING.items(), ids=[case[1] for case in MISSING.values()])
+def test_a_missing_extra_is_named_with_its_command(extra: str, case: tuple[str, str]) -> None:
+    library, call = case
+    assert_says(in_fresh_python(missed(call), blocked=(library,)), f"pip install 'tenfac[{extra}]'")
+
+
+def test_a_file_of_torch_arrays_without_torch_names_the_extra(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = str(tmp_path / "x.tenfac")
+    tenfac.save(tenfac.tucker(torch.ones(3, 4), rank=1), path)
+    code = missed(f"tenfac.load({path!r})")
+    assert_says(in_fresh_python(code, blocked=("torch",)), "pip install 'tenfac[torch]'")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plot")])
+def test_a_plot_without_matplotlib_names_the_extra(name: str) -> None:
+    code = (
+        "import inspect, tenfac\n"
+        "try:\n"
+        f"    plot = tenfac.{name}\n"
+        "    needed = [p for p in inspect.signature(plot).parameters.values() if p.default is p.empty]\n"
+        "    plot(*(object() for p in needed if p.kind is not p.KEYWORD_ONLY))\n"
+        "except tenfac.MissingExtraError as error:\n"
+        "    print(error)"
+    )
+    assert_says(in_fresh_python(code, blocked=("matplotlib",)), "pip install 'tenfac[plot]'")
+
+
+def test_a_blocked_library_is_not_found() -> None:
+    code = "import importlib.util as u; print(u.find_spec('pandas'), u.find_spec('numpy') is not None)"
+    assert_equal(in_fresh_python(code, blocked=("pandas",)), "None True")
+
+
+def test_everything_but_plots_can_be_imported_without_any_extra() -> None:
+    wanted = [name for name in NAMES if not name.startswith("plot")]
+    code = "import tenfac\n" + "\n".join(f"tenfac.{name}" for name in wanted) + "\nprint('all')"
+    assert_equal(in_fresh_python(code, blocked=OPTIONAL), "all")
