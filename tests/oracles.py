@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
+from scipy.special import gamma, kv
 
 from tests.checks import to_numpy
 
@@ -62,3 +64,89 @@ def best_rank_by_mode(tensor: Any, tol: float) -> tuple[int, ...]:
         tails = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
         ranks.append(int(np.sum(tails > tol * np.linalg.norm(s))))
     return tuple(ranks)
+
+
+# --- Gaussian processes -----------------------------------------------------------------------------------
+
+
+def matern_dense(x: Any, z: Any, smoothness: float, lengthscale: float) -> np.ndarray:
+    """Matérn correlation by its Bessel function, any smoothness (Rasmussen and Williams, equation 4.14)."""
+    r = np.sqrt(2 * smoothness) * np.abs(np.subtract.outer(_wide(x), _wide(z))) / lengthscale
+    far = np.where(r > 0, r, 1.0)
+    values = 2 ** (1 - smoothness) / gamma(smoothness) * far**smoothness * kv(smoothness, far)
+    return np.where(r > 0, values, 1.0)
+
+
+def bent_axis(x: Any, sharpness: float, center: float) -> np.ndarray:
+    """The axis whose density is ``1 / sqrt(1 + (sharpness (x - center))^2)`` in 0 to 1, normalised, and
+    goes on at the density of the nearer end, by Gauss-Legendre quadrature from 0 to every point."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    nodes, weights = (nodes + 1) / 2, weights / 2
+
+    def density(u: np.ndarray) -> np.ndarray:
+        return 1 / np.sqrt(1 + (sharpness * (u - center)) ** 2)
+
+    x = _wide(x)
+    inside = np.clip(x, 0, 1)
+    area = inside * (density(np.multiply.outer(inside, nodes)) @ weights)
+    return (area + (x - inside) * density(inside)) / (density(nodes) @ weights)
+
+
+@dataclass(frozen=True)
+class DenseMode:
+    """``constant + k(w(x), w(z))`` of one mode: Matérn of this smoothness, or free levels if it is None."""
+
+    smoothness: float | None
+    constant: float
+    lengthscale: float = 1.0
+    sharpness: float = 1.0
+    center: float = 0.5
+
+    def covariance(self, x: Any, z: Any) -> np.ndarray:
+        if self.smoothness is None:
+            return self.constant + np.equal.outer(x, z).astype(float)
+        bent = [bent_axis(points, self.sharpness, self.center) for points in (x, z)]
+        return self.constant + matern_dense(*bent, self.smoothness, self.lengthscale)
+
+
+@dataclass(frozen=True)
+class DenseGP:
+    """Gaussian process with covariance ``s prod_n (c_n + k_n)``, seen with Gaussian noise; N x N matrices.
+
+    Points are lists of one array per mode. A weight is a number of repeats: the rows are repeated.
+    """
+
+    scale: float
+    noise_variance: float
+    modes: tuple[DenseMode, ...]
+
+    def covariance(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        parts = [mode.covariance(x, z) for mode, x, z in zip(self.modes, a, b, strict=True)]
+        return self.scale * reduce(np.multiply, parts)
+
+    def observed(self, points: Sequence[Any]) -> np.ndarray:
+        """Covariance of noisy observations."""
+        return self.covariance(points, points) + self.noise_variance * np.eye(len(points[0]))
+
+    def log_evidence(self, points: Sequence[Any], y: Any) -> float:
+        cov = self.observed(points)
+        fit = y @ np.linalg.solve(cov, y)
+        return -0.5 * float(fit + np.linalg.slogdet(cov)[1] + len(y) * np.log(2 * np.pi))
+
+    def predict(self, points: Sequence[Any], y: Any, at: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean (N,) and covariance (N, N) of the function."""
+        cross = self.covariance(at, points)
+        gain = np.linalg.solve(self.observed(points), cross.T).T
+        return gain @ y, self.covariance(at, at) - gain @ cross.T
+
+    def marginal(
+        self, points: Sequence[Any], y: Any, mode: int, x: Any, grids: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of the average of the function over the grids of all modes but one."""
+        axes = [x if n == mode else grid for n, grid in enumerate(grids)]
+        mesh = [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
+        mean, cov = self.predict(points, y, mesh)
+        others = tuple(n for n in range(len(grids)) if n != mode)
+        shape = tuple(len(axis) for axis in axes)
+        both = others + tuple(len(shape) + n for n in others)
+        return mean.reshape(shape).mean(axis=others), np.diag(cov.reshape(shape * 2).mean(axis=both))

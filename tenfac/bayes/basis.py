@@ -1,19 +1,17 @@
 """The factor of one mode: leading Karhunen-Loève functions of its prior covariance.
 
-The prior of a mode is ``c + k(x, x')``: a constant shared by all indices plus a unit-variance Matérn
-kernel (continuous mode) or the identity (discrete mode). On a set of nodes its eigenvectors give
-functions ``phi_1, phi_2, ...`` with ``c + k(x, x') = sum_r phi_r(x) phi_r(x')``, exact on the nodes
-when all are kept.
+On a set of nodes the eigenvectors of a mode's prior covariance give functions ``phi_1, phi_2, ...`` with
+``k(x, x') = sum_r phi_r(x) phi_r(x')``, exact on the nodes when all are kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.modes.state_space import correlation
+from tenfac.bayes.mode_prior import ModePrior
 
 Array = NDArray[np.float64]
 
@@ -30,79 +28,55 @@ def nodes_of(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class ModeBasis:
-    """KL functions of ``c + k`` for one mode, at reference hyperparameters.
+    """KL functions of one mode's prior, at reference hyperparameters.
 
     Parameters
     ----------
-    kernel : str or None
-        Matérn kernel, or None for a discrete mode (identity).
+    prior : ModePrior
+        The reference.
     nodes : array, shape (M,)
         Node positions; ``0 .. M - 1`` when discrete.
-    constant, lengthscale : float
-        The reference ``c`` and lengthscale (ignored when discrete).
     vectors : array, shape (M, K)
         Orthonormal eigenvectors of the node covariance.
     eigenvalues : array, shape (K,)
         Descending.
     """
 
-    kernel: str | None
+    prior: ModePrior
     nodes: Array
-    constant: float
-    lengthscale: float
     vectors: Array
     eigenvalues: Array
 
     @classmethod
-    def build(cls, kernel: str | None, nodes: Array, constant: float, lengthscale: float) -> ModeBasis:
+    def build(cls, prior: ModePrior, nodes: Array) -> ModeBasis:
         """Diagonalise the node covariance and keep every numerically positive eigenvalue."""
-        cov = constant + _unit_kernel(kernel, nodes, nodes, lengthscale)[0]
-        values, vectors = np.linalg.eigh(cov)
+        values, vectors = np.linalg.eigh(prior.covariance(nodes, nodes))
         keep = values > _RELATIVE_EIGENVALUE_FLOOR * values[-1] * nodes.size
-        return cls(kernel, nodes, constant, lengthscale, vectors[:, keep][:, ::-1], values[keep][::-1])
+        return cls(prior, nodes, vectors[:, keep][:, ::-1], values[keep][::-1])
 
     def truncate(self, size: int) -> ModeBasis:
         """Keep the ``size`` leading functions."""
-        return ModeBasis(
-            self.kernel, self.nodes, self.constant, self.lengthscale,
-            self.vectors[:, :size], self.eigenvalues[:size],
-        )  # fmt: skip
+        return replace(self, vectors=self.vectors[:, :size], eigenvalues=self.eigenvalues[:size])
 
     @property
     def size(self) -> int:
         """Number of functions kept."""
         return self.eigenvalues.size
 
+    @property
+    def _half(self) -> Array:
+        return self.vectors / np.sqrt(self.eigenvalues)
+
     def rows(self, x: Array) -> Array:
         """Values of the functions at positions ``x`` (codes when discrete), shape (N, K)."""
-        if self.kernel is None:
+        if self.prior.kernel is None:
             return (self.vectors * np.sqrt(self.eigenvalues))[x.astype(int)]
-        cov = self.constant + _unit_kernel(self.kernel, x, self.nodes, self.lengthscale)[0]
-        return cov @ (self.vectors / np.sqrt(self.eigenvalues))
+        distinct, codes = np.unique(x, return_inverse=True)
+        return (self.prior.covariance(distinct, self.nodes) @ self._half)[codes]
 
-    def prior_variance(self) -> float:
-        """``c + k(x, x)``, the same at every index."""
-        return self.constant + 1.0
-
-    def coefficient_covariance(self, constant: float, lengthscale: float) -> tuple[Array, Array, Array]:
-        """Prior covariance of the coefficients when the hyperparameters move and the functions stay.
-
-        Returns
-        -------
-        cov, by_log_constant, by_log_lengthscale : arrays, shape (K, K)
-        """
-        kernel, dkernel = _unit_kernel(self.kernel, self.nodes, self.nodes, lengthscale)
-        half = self.vectors / np.sqrt(self.eigenvalues)
-        ones = half.sum(axis=0)
-        by_constant = constant * np.outer(ones, ones)
-        return half.T @ kernel @ half + by_constant, by_constant, half.T @ dkernel @ half
-
-
-def _unit_kernel(kernel: str | None, x: Array, z: Array, lengthscale: float) -> tuple[Array, Array]:
-    if kernel is None:
-        equal = (x[:, None] == z[None, :]).astype(float)
-        return equal, np.zeros_like(equal)
-    return correlation(x, z, kernel, lengthscale)
+    def coefficient_covariance(self, prior: ModePrior) -> Array:
+        """Prior covariance (K, K) of the coefficients when hyperparameters move and functions stay."""
+        return self._half.T @ prior.covariance(self.nodes, self.nodes) @ self._half
 
 
 @dataclass(frozen=True)
@@ -121,12 +95,8 @@ class ProductBasis:
     index: NDArray[np.intp]
 
     @classmethod
-    def leading(cls, bases: tuple[ModeBasis, ...], most: int, negligible: float) -> ProductBasis:
-        """Keep the products of largest prior variance.
-
-        Products are dropped from the small end while together they hold less than the share
-        ``negligible`` of the prior variance on the nodes, and beyond ``most`` in any case.
-        """
+    def leading(cls, bases: tuple[ModeBasis, ...], most: int, floor: float) -> ProductBasis:
+        """Keep at most ``most`` products, largest prior variance first, none below ``floor``."""
         variance = np.ones(1)
         index = np.zeros((1, 0), dtype=np.intp)
         for basis in bases:
@@ -136,10 +106,7 @@ class ProductBasis:
             )
             order = np.argsort(-variance, kind="stable")[: 64 * most]
             variance, index = variance[order], index[order]
-        total = float(np.prod([b.prior_variance() * b.nodes.size for b in bases]))
-        kept = np.cumsum(variance)
-        enough = int(np.searchsorted(kept, (1 - negligible) * total)) + 1
-        size = max(1, min(most, enough, variance.size))
+        size = max(1, min(most, int(np.sum(variance > floor))))
         return cls(bases, index[:size])
 
     @property
@@ -162,6 +129,6 @@ class ProductBasis:
 
     def missing_variance(self, rows: Array) -> Array:
         """Prior variance at each point that the products leave out, shape (N,), never negative."""
-        total = float(np.prod([b.prior_variance() for b in self.bases]))
+        total = float(np.prod([b.prior.variance for b in self.bases]))
         gap = total - np.einsum("np,np->n", rows, rows)
         return np.where(gap > 1e-10 * total, gap, 0.0)

@@ -103,7 +103,7 @@ def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any
             kind = "NaN" if np.isnan(column[first]) else "infinity"
             raise DataError(
                 f"mode {name!r} contains {kind}: {int(bad.sum())} of {column.size} indices are not finite "
-                f"(NaN, inf), first in row {first}. An observation needs an index in every mode; drop these rows."
+                f"(NaN, inf), first in row {first}. Every mode needs an index; drop these rows."
             )
         return column
     if discrete:
@@ -123,3 +123,8 @@ def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any
 def looks_discrete(column: NDArray[Any]) -> bool:
     """Whether a column holds labels rather than numbers."""
     return column.dtype.kind not in "iuf"
+
+
+def is_numeric_frame(X: Any) -> bool:
+    """Whether X is a DataFrame of numbers, which scikit-learn's validation understands."""
+    return hasattr(X, "dtypes") and all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes)

@@ -9,77 +9,88 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes import exchangeable, smoother
 from tenfac.bayes.basis import ProductBasis
+from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior, Score
 from tenfac.bayes.slices import Slices
-from tenfac.core.modes.state_space import StateSpace
 
 Array = NDArray[np.float64]
 
-# Weak log-normal priors (mean, standard deviation of the logarithm), in units where y has variance one
-# and every continuous index runs from 0 to 1. They only matter where the data say next to nothing.
-_PRIORS = {"scale": (-1.0, 3.0), "noise": (-3.0, 3.0), "constant": (0.0, 2.0), "lengthscale": (-0.7, 1.5)}
-_BOUNDS = {"scale": (-14.0, 8.0), "noise": (-18.0, 3.0), "constant": (-9.0, 7.0), "lengthscale": (-9.5, 4.0)}
+# Weak hyperpriors (mean, standard deviation), in units where y has variance one and every continuous index
+# runs from 0 to 1. They only matter where the data say next to nothing. Order: s, noise variance, then per
+# mode c, lengthscale, sharpness (all as logarithms), center. The sharpness is bounded so that no part of an
+# axis is stretched more than about sevenfold: the evidence cannot see inside a gap between indices.
+_CENTER = np.array([-1.0, -3.0, 0.0, -0.7, -1.0, 0.5])
+_WIDTH = np.array([3.0, 3.0, 2.0, 1.5, 1.5, 0.5])
+_LOWER = np.array([-14.0, -18.0, -9.0, -9.5, -4.0, 0.0])
+_UPPER = np.array([8.0, 3.0, 7.0, 4.0, 3.4, 1.0])
+_START = np.array([0.0, -3.0, 0.0, -0.7, 0.0, 0.5])
+STEP = 1e-5
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameters as logarithms.
+    """Hyperparameters.
 
     Parameters
     ----------
     scale : float
-        Of ``s``, the variance of a core entry.
+        ``log s``: s is the variance of a core entry.
     noise : float
-        Of the noise variance.
-    constants : array, shape (D,)
-        Of ``c_n``.
-    lengthscales : array, shape (D,)
-        In units of the mode's range; ignored for discrete modes.
+        Logarithm of the noise variance.
+    modes : array, shape (D, 4)
+        Per mode: logarithms of constant, lengthscale and sharpness, and the center of the bend. A discrete
+        mode uses the first only.
     """
 
     scale: float
     noise: float
-    constants: Array
-    lengthscales: Array
+    modes: Array
 
     @classmethod
-    def start(cls, kernels: tuple[str | None, ...]) -> Hyper:
-        """A neutral start: equal shares for all interactions, smooth functions, 5 % noise."""
-        size = len(kernels)
-        return cls(-np.log(2.0) * size, -3.0, np.zeros(size), np.full(size, -0.7))
+    def start(cls, size: int) -> Hyper:
+        """A neutral start for D = ``size`` modes: prior variance one, equal shares, smooth functions."""
+        return cls(-np.log(2.0) * size, float(_START[1]), np.tile(_START[2:], (size, 1)))
+
+    def prior(self, mode: int, kernel: str | None) -> ModePrior:
+        """The prior of one mode."""
+        constant, lengthscale, sharpness = np.exp(self.modes[mode, :3])
+        return ModePrior(
+            kernel, float(constant), float(lengthscale), float(sharpness), float(self.modes[mode, 3])
+        )
+
+    def moved(self, mode: int, entry: int, step: float) -> Hyper:
+        """A copy with one number of one mode changed."""
+        modes = self.modes.copy()
+        modes[mode, entry] += step
+        return replace(self, modes=modes)
 
     def pack(self) -> Array:
-        """All logarithms in one vector, shape (2 + 2 D,)."""
-        return np.concatenate([[self.scale, self.noise], self.constants, self.lengthscales])
+        """All numbers in one vector, shape (2 + 4 D,)."""
+        return np.concatenate([[self.scale, self.noise], self.modes.ravel()])
 
     @classmethod
     def unpack(cls, theta: Array) -> Hyper:
         """Inverse of ``pack``."""
-        size = (theta.size - 2) // 2
-        return cls(float(theta[0]), float(theta[1]), theta[2 : 2 + size], theta[2 + size :])
+        return cls(float(theta[0]), float(theta[1]), theta[2:].reshape(-1, 4))
 
 
-def _per_entry(table: dict[str, tuple[float, float]], size: int) -> tuple[Array, Array]:
-    names = ["scale", "noise", *["constant"] * size, *["lengthscale"] * size]
-    pairs = np.array([table[name] for name in names])
-    return pairs[:, 0], pairs[:, 1]
-
-
-def bounds(size: int) -> list[tuple[float, float]]:
-    """Search bounds of ``Hyper.pack()`` for D = ``size`` modes."""
-    return list(zip(*_per_entry(_BOUNDS, size), strict=True))
+def _spread_out(table: Array, size: int) -> Array:
+    """Entries of a table (6,) for every entry of a packed vector of ``size`` modes."""
+    return np.concatenate([table[:2], np.tile(table[2:], size)])
 
 
 def log_prior(theta: Array) -> tuple[float, Array]:
     """Log density of the weak hyperprior (up to a constant) and its gradient."""
-    center, width = _per_entry(_PRIORS, (theta.size - 2) // 2)
-    z = (theta - center) / width
+    size = (theta.size - 2) // 4
+    width = _spread_out(_WIDTH, size)
+    z = (theta - _spread_out(_CENTER, size)) / width
     return float(-0.5 * z @ z), -z / width
 
 
@@ -114,6 +125,10 @@ class Problem:
         """The modes that have a basis."""
         return [n for n in range(len(self.kernels)) if n != self.exact]
 
+    def prior(self, hyper: Hyper, mode: int) -> ModePrior:
+        """The prior of one mode at these hyperparameters."""
+        return hyper.prior(mode, self.kernels[mode])
+
     def solve(self, hyper: Hyper, gradient: bool = True) -> tuple[CoefficientPosterior | None, Score, Array]:
         """Posterior of the whitened coefficients, its score, and the whitening factor (P, P)."""
         factor = np.linalg.cholesky(_coefficient_prior(self, hyper)[0])
@@ -125,13 +140,38 @@ class Problem:
         scale = np.exp(-0.5 * hyper.noise)
         designs = [design @ (factor * scale) for design in self.slices.designs]
         targets = [target * scale for target in self.slices.targets]
-        constant = float(np.exp(hyper.constants[self.exact]))
-        kernel = self.kernels[self.exact]
-        if kernel is None:
-            return exchangeable.solve(designs, targets, constant, gradient)
-        process = StateSpace(kernel, float(np.exp(hyper.lengthscales[self.exact])))
-        prior = smoother.Prior(process, constant, self.basis.size)
-        return smoother.solve(designs, targets, self.positions, prior, gradient)
+        mode = self.prior(hyper, self.exact)
+        if mode.kernel is None:
+            return exchangeable.solve(designs, targets, mode.constant, gradient)
+        prior = smoother.Prior(mode.process(), mode.constant, self.basis.size)
+        return smoother.solve(designs, targets, mode.bend(self.positions), prior, gradient)
+
+    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
+        """Log evidence and its gradient by the packed hyperparameters (no hyperprior).
+
+        The gradient by the prior covariance of the coefficients and by the noise comes from the smoother; the
+        small covariance of each mode is differenced, and so is the exact mode's own process.
+        """
+        hyper = Hyper.unpack(theta)
+        cov, parts = _coefficient_prior(self, hyper)
+        factor = np.linalg.cholesky(cov)
+        _, score = self._solve_whitened(hyper, factor, gradient=True)
+        half = np.linalg.solve(factor.T, score.by_covariance)
+        slope = np.linalg.solve(factor.T, half.T)  # by the covariance before whitening
+        by_mode = np.zeros_like(hyper.modes)
+        by_mode[self.exact, 0] = score.by_log_constant
+        for m, n in enumerate(self.others):
+            by_mode[n] = _mode_gradient(self, hyper, slope * np.exp(hyper.scale), parts, m)
+        if self.kernels[self.exact] is not None:
+            by_mode[self.exact, 1:] = [_difference(self, hyper, factor, entry) for entry in (1, 2, 3)]
+        by_noise = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.slices.n_obs)
+        value = score.log_evidence + self.slices.constant_terms(float(np.exp(hyper.noise)))
+        return value, np.concatenate([[np.sum(slope * cov), by_noise], by_mode.ravel()])
+
+    @property
+    def n_obs(self) -> float:
+        """Number of observations, repeats counted."""
+        return self.slices.n_obs
 
     def log_evidence(self, hyper: Hyper) -> float:
         """Log marginal likelihood of the scaled targets."""
@@ -139,75 +179,62 @@ class Problem:
         return score.log_evidence + self.slices.constant_terms(float(np.exp(hyper.noise)))
 
 
-def _coefficient_prior(problem: Problem, hyper: Hyper) -> tuple[Array, list[tuple[Array, Array, Array]]]:
-    """Prior covariance of the product coefficients and, per other mode, (its own, d log c, d log l)."""
+def _coefficient_prior(problem: Problem, hyper: Hyper) -> tuple[Array, list[Array]]:
+    """Prior covariance of the product coefficients, and the factor of every other mode in it."""
     parts = [
-        basis.coefficient_covariance(float(np.exp(hyper.constants[n])), float(np.exp(hyper.lengthscales[n])))
+        basis.coefficient_covariance(problem.prior(hyper, n))
         for basis, n in zip(problem.basis.bases, problem.others, strict=True)
     ]
     cov = np.full((problem.basis.size,) * 2, np.exp(hyper.scale))
     for part, column in zip(parts, problem.basis.index.T, strict=True):
-        cov *= part[0][np.ix_(column, column)]
+        cov *= part[np.ix_(column, column)]
     cov[np.diag_indices_from(cov)] *= 1 + 1e-12
     return cov, parts
 
 
-def value_and_gradient(problem: Problem, theta: Array) -> tuple[float, Array]:
-    """Log evidence and its gradient by the packed hyperparameters (no hyperprior).
-
-    The gradient by the prior covariance of the coefficients comes from the smoother (Fisher's identity);
-    only the exact mode's own lengthscale is differenced.
-    """
-    hyper = Hyper.unpack(theta)
-    cov, parts = _coefficient_prior(problem, hyper)
-    factor = np.linalg.cholesky(cov)
-    _, score = problem._solve_whitened(hyper, factor, gradient=True)
-    half = np.linalg.solve(factor.T, score.by_covariance)
-    slope = np.linalg.solve(factor.T, half.T)  # by the covariance before whitening
-    size = len(problem.kernels)
-    gradient = np.zeros_like(theta)
-    gradient[0] = np.sum(slope * cov)
-    gradient[1] = 0.5 * (
-        score.misfit + problem.slices.leftover * np.exp(-hyper.noise) - problem.slices.n_obs
-    )
-    gradient[2 + problem.exact] = score.by_log_constant
-    for m, n in enumerate(problem.others):
-        by_constant, by_lengthscale = _mode_gradient(problem, slope, np.exp(hyper.scale), parts, m)
-        gradient[2 + n] = by_constant
-        gradient[2 + size + n] = by_lengthscale
-    if problem.kernels[problem.exact] is not None:
-        gradient[2 + size + problem.exact] = _difference(problem, hyper, factor)
-    value = score.log_evidence + problem.slices.constant_terms(float(np.exp(hyper.noise)))
-    return value, gradient
-
-
-def _mode_gradient(
-    problem: Problem, slope: Array, scale: float, parts: list[tuple[Array, Array, Array]], m: int
-) -> tuple[float, float]:
-    """Derivatives by one mode's log constant and log lengthscale."""
-    weight = slope * scale
+def _mode_gradient(problem: Problem, hyper: Hyper, weight: Array, parts: list[Array], m: int) -> list[float]:
+    """Derivatives by the numbers of one mode that has a basis."""
     for other, (part, column) in enumerate(zip(parts, problem.basis.index.T, strict=True)):
         if other != m:
-            weight = weight * part[0][np.ix_(column, column)]
-    column = problem.basis.index[:, m]
-    member = np.eye(problem.basis.bases[m].size)[column]
+            weight = weight * part[np.ix_(column, column)]
+    basis, n = problem.basis.bases[m], problem.others[m]
+    member = np.eye(basis.size)[problem.basis.index[:, m]]
     per_function = member.T @ weight @ member
-    return float(np.sum(per_function * parts[m][1])), float(np.sum(per_function * parts[m][2]))
+    entries = 1 if problem.kernels[n] is None else 4
+    gradient = [0.0] * 4
+    for entry in range(entries):
+        above, below = (
+            basis.coefficient_covariance(problem.prior(hyper.moved(n, entry, sign * STEP), n))
+            for sign in (1, -1)
+        )
+        gradient[entry] = float(np.sum(per_function * (above - below))) / (2 * STEP)
+    return gradient
 
 
-def _difference(problem: Problem, hyper: Hyper, factor: Array, step: float = 1e-4) -> float:
-    """Central difference of the log evidence by the exact mode's log lengthscale."""
-    values = []
-    for sign in (1, -1):
-        lengthscales = hyper.lengthscales.copy()
-        lengthscales[problem.exact] += sign * step
-        moved = replace(hyper, lengthscales=lengthscales)
-        values.append(problem._solve_whitened(moved, factor, gradient=False)[1].log_evidence)
-    return (values[0] - values[1]) / (2 * step)
+def _difference(problem: Problem, hyper: Hyper, factor: Array, entry: int) -> float:
+    """Central difference of the log evidence by one number of the exact mode."""
+    above, below = (
+        problem._solve_whitened(hyper.moved(problem.exact, entry, sign * 10 * STEP), factor, gradient=False)
+        for sign in (1, -1)
+    )
+    return (above[1].log_evidence - below[1].log_evidence) / (20 * STEP)
+
+
+class Objective(Protocol):
+    """A log evidence that can be maximised."""
+
+    @property
+    def n_obs(self) -> float:
+        """Number of observations."""
+        ...
+
+    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
+        """Log evidence and its gradient by the packed hyperparameters."""
+        ...
 
 
 def maximize(
-    problem: Problem, hyper: Hyper, max_iter: int, tol: float, callback: Callable[[], None]
+    problem: Objective, hyper: Hyper, max_iter: int, tol: float, callback: Callable[[], None]
 ) -> tuple[Hyper, float, int, int, bool]:
     """Maximise log evidence + hyperprior by L-BFGS.
 
@@ -217,17 +244,22 @@ def maximize(
     """
     from scipy.optimize import minimize
 
-    count = max(problem.slices.n_obs, 1.0)
+    count, size = max(problem.n_obs, 1.0), hyper.modes.shape[0]
 
     def objective(theta: Array) -> tuple[float, Array]:
-        value, gradient = value_and_gradient(problem, theta)
+        value, gradient = problem.value_and_gradient(theta)
         prior, prior_gradient = log_prior(theta)
         return -(value + prior) / count, -(gradient + prior_gradient) / count
 
+    lower, upper = _spread_out(_LOWER, size), _spread_out(_UPPER, size)
     result = minimize(
-        objective, hyper.pack(), jac=True, method="L-BFGS-B", bounds=bounds(len(problem.kernels)),
+        objective,
+        hyper.pack(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(lower, upper, strict=True)),
         callback=lambda _: callback(),
         options={"maxiter": max_iter, "ftol": tol, "gtol": 0.1 * tol**0.5 / count**0.5},
-    )  # fmt: skip
+    )
     value = -float(result.fun) * count
     return Hyper.unpack(result.x), value, int(result.nit), int(result.nfev), bool(result.success)

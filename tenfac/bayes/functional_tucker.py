@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,17 @@ from tenfac.bayes.columns import (
     check_column,
     column_names,
     columns_of,
+    is_numeric_frame,
     is_table,
     looks_discrete,
 )
-from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.search import Task, learn
-from tenfac.core.errors import ConvergenceWarning, DataError, RankError
-from tenfac.core.modes.state_space import check_kernel
+from tenfac.bayes.search import Learned, Task, learn
+from tenfac.bayes.settings import kernels_of, mode_number, ranks_of
+from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.report import Report
 
 Array = NDArray[np.float64]
 
@@ -50,16 +53,17 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         Modes whose indices are labels, by column name or number. Columns that hold no numbers are
         discrete anyway.
     rank : int, sequence of int, optional
-        Most functions per mode, one number or one per mode. The exact mode ignores its entry. None lets
-        the learned prior decide.
+        Most functions per continuous mode: one number, or one per continuous mode in column order. The
+        exact mode ignores its entry; a discrete mode keeps all its levels. None lets the learned prior
+        decide.
     kernel : str or dict, default "matern32"
         Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
         from column name or number to kernel.
-    max_iter : int, default 60
+    max_iter : int, default 200
         Most L-BFGS iterations for the hyperparameters. 0 keeps their starting values.
     tol : float, default 1e-7
         Stop when an iteration gains less than this, relative to the log evidence per observation.
-    max_functions : int, default 256
+    max_functions : int, default 512
         Most products of mode functions kept: memory grows with its square, time with its cube.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
@@ -75,7 +79,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     rank_ : tuple of int
         Functions used per mode; for the exact mode, its number of observed indices.
     lengthscales_ : dict
-        Per continuous mode, in the unit of its column.
+        Per continuous mode, in the unit of its column, at its median index (the axis may be bent, so
+        that the function varies faster in one part than in another).
     constants_ : dict
         Per mode, the variance of the part shared by all its indices, relative to what varies.
     noise_ : float
@@ -117,9 +122,9 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         discrete: Sequence[str | int] | None = None,
         rank: int | Sequence[int] | None = None,
         kernel: str | Mapping[str | int, str] = "matern32",
-        max_iter: int = 60,
+        max_iter: int = 200,
         tol: float = 1e-7,
-        max_functions: int = 256,
+        max_functions: int = 512,
         verbose: int = 0,
     ) -> None:
         self.discrete = discrete
@@ -209,7 +214,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         mean = self._offset + self._spread * mean
         if not return_std:
             return mean
-        noise = np.exp(self._hyper.noise) if include_noise else 0.0
+        noise = np.exp(self._prediction.hyper.noise) if include_noise else 0.0
         return mean, self._spread * np.sqrt(variance + noise)
 
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
@@ -242,7 +247,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         ((101,), True)
         """
         check_is_fitted(self)
-        number = _mode_number(mode, self.mode_names_, "FunctionalTucker.mode_posterior")
+        number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_posterior")
         index = self._modes[number]
         if x is None:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
@@ -250,11 +255,61 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         mean, variance = self._prediction.marginal(number, index.positions(x))
         return x, self._offset + self._spread * mean, self._spread * np.sqrt(variance)
 
+    def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Header and arrays for ``tenfac.save``: settings, hyperparameters and observations."""
+        check_is_fitted(self)
+        header = {
+            "params": {
+                **self.get_params(),
+                "kernel": _jsonable(self.kernel),
+                "discrete": _jsonable(self.discrete),
+            },
+            "named": hasattr(self, "feature_names_in_"),
+            "modes": [{"name": index.name, "discrete": index.discrete} for index in self._modes],
+            "learned": {**self._learned.numbers(), "offset": self._offset, "spread": self._spread},
+            "info": asdict(self.info_),
+        }
+        arrays = {f"values_{n}": index.values for n, index in enumerate(self._modes)}
+        task = self._task
+        for n, (grid, x) in enumerate(zip(task.grids, task.positions, strict=True)):
+            arrays[f"codes_{n}"] = np.searchsorted(grid, x).astype(np.int32)
+        return header, {**arrays, "y": task.y, "weights": task.weights, "hyper": self._learned.hyper.pack()}
+
+    @classmethod
+    def _from_state(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FunctionalTucker:
+        """Inverse of ``_to_state``: solves once, at the stored hyperparameters."""
+        params = dict(header["params"])
+        if isinstance(params["kernel"], list):
+            params["kernel"] = dict(params["kernel"])
+        model = cls(**params)
+        model._set_modes(
+            [
+                ModeIndex(entry["name"], arrays[f"values_{n}"], entry["discrete"])
+                for n, entry in enumerate(header["modes"])
+            ]
+        )
+        model.n_features_in_ = len(model._modes)
+        if header["named"]:
+            model.feature_names_in_ = np.asarray(model.mode_names_, dtype=object)
+        learned = header["learned"]
+        model._offset, model._spread = learned.pop("offset"), learned.pop("spread")
+        codes = [arrays[f"codes_{n}"] for n in range(model.n_features_in_)]
+        grids = [index.positions(index.values) for index in model._modes]
+        positions = tuple(grid[code] for grid, code in zip(grids, codes, strict=True))
+        model._task = model._make_task(positions, arrays["y"], arrays["weights"])
+        model._learned = Learned.from_numbers(learned, Hyper.unpack(arrays["hyper"]))
+        model._set_posterior(model._learned.prediction(model._task))
+        info = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in header["info"].items()
+        }
+        model.info_ = Report(**info)
+        return model
+
     # What follows turns input into positions, searches the hyperparameters, and stores the result.
 
     def _read(self, X: Any, y: Any) -> tuple[list[NDArray[Any]], list[str], Array]:
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
-        if is_table(X) and not _is_numeric_frame(X):
+        if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)
             self.feature_names_in_ = np.asarray(names, dtype=object)
@@ -267,8 +322,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
                 )
             if not np.isfinite(y).all():
                 raise DataError(
-                    f"FunctionalTucker.fit: y contains {int((~np.isfinite(y)).sum())} NaN or infinite values; "
-                    "leave missing cells out of the table."
+                    f"FunctionalTucker.fit: y contains {int((~np.isfinite(y)).sum())} NaN or infinite "
+                    "values; leave missing cells out of the table."
                 )
         else:
             X, y = validate_data(self, X, y, dtype=float, y_numeric=True)
@@ -291,36 +346,32 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
 
     def _learn_modes(self, columns: list[NDArray[Any]], names: list[str]) -> None:
         where = "FunctionalTucker"
-        discrete = {_mode_number(mode, names, where) for mode in self.discrete or ()}
+        discrete = {mode_number(mode, names, where) for mode in self.discrete or ()}
         discrete |= {n for n, column in enumerate(columns) if looks_discrete(column)}
-        self._modes = [
-            ModeIndex.learn(name, check_column(name, column, n in discrete), n in discrete)
-            for n, (name, column) in enumerate(zip(names, columns, strict=True))
-        ]
-        self._kernels = _kernels(self.kernel, self._modes)
-        self._rank = _ranks(self.rank, self._modes)
-        self.mode_names_ = names
+        self._set_modes(
+            [
+                ModeIndex.learn(name, check_column(name, column, n in discrete), n in discrete)
+                for n, (name, column) in enumerate(zip(names, columns, strict=True))
+            ]
+        )
+
+    def _set_modes(self, modes: list[ModeIndex]) -> None:
+        self._modes = modes
+        self._kernels = kernels_of(self.kernel, modes)
+        self._rank = ranks_of(self.rank, modes)
+        self.mode_names_ = [index.name for index in modes]
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
         self.exact_mode_ = int(np.argmax([index.size for index in self._modes]))
 
     def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
-        task = Task(
-            kernels=self._kernels,
-            exact=self.exact_mode_,
-            grids=tuple(index.positions(index.values) for index in self._modes),
-            positions=tuple(
-                index.positions(column) for index, column in zip(self._modes, columns, strict=True)
-            ),
-            y=y,
-            weights=weights,
-            rank=self._rank,
-            most=int(self.max_functions),
-        )
+        positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
+        task = self._make_task(positions, y, weights)
         learned = learn(task, int(self.max_iter), float(self.tol), int(self.verbose))
-        self._set_learned(learned.problem, learned.hyper)
-        self.info_ = learned.report(self.max_iter, self._prediction.missing_share, started)
+        self._task, self._learned = task, learned
+        self._set_posterior(learned.prediction(task))
+        self.info_ = learned.report(self.max_iter, self._notes(), started)
         if not self.info_.converged:
             warnings.warn(
                 f"FunctionalTucker: the evidence was still rising when max_iter={self.max_iter} was reached; "
@@ -329,71 +380,48 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def _set_learned(self, problem: Problem, hyper: Hyper) -> None:
-        self._problem, self._hyper = problem, hyper
-        self._prediction = Prediction.build(problem, hyper)
+    def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array) -> Task:
+        grids = tuple(index.positions(index.values) for index in self._modes)
+        return Task(
+            self._kernels, self.exact_mode_, grids, positions, y, weights, self._rank, int(self.max_functions)
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        missing = self._prediction.missing_share
+        if missing <= 0.05:
+            return ()
+        return (
+            f"the {self._prediction.problem.basis.size} products kept carry {100 * (1 - missing):.0f} % of "
+            "the prior variance; raise max_functions or drop a mode to keep more",
+        )
+
+    def _set_posterior(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+        problem, hyper = prediction.problem, prediction.hyper
         ranks = iter(problem.basis.rank)
         self.rank_ = tuple(
             index.size if n == self.exact_mode_ else next(ranks) for n, index in enumerate(self._modes)
         )
         self.lengthscales_ = {
-            index.name: float(np.exp(hyper.lengthscales[n])) * index.span
+            index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)
             if not index.discrete
         }
         self.constants_ = {
-            index.name: float(np.exp(hyper.constants[n])) for n, index in enumerate(self._modes)
+            index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)
         }
         self.noise_ = float(np.exp(0.5 * hyper.noise)) * self._spread
-        self.log_evidence_ = problem.log_evidence(hyper) - problem.slices.n_obs * float(np.log(self._spread))
+        self.log_evidence_ = prediction.log_evidence - problem.n_obs * float(np.log(self._spread))
 
 
-def _mode_number(mode: str | int, names: list[str], where: str) -> int:
-    """Number of a mode given by name or number."""
-    if isinstance(mode, int | np.integer) and not isinstance(mode, bool) and -len(names) <= mode < len(names):
-        return int(mode) % len(names)
-    if isinstance(mode, str) and mode in names:
-        return names.index(mode)
-    near = get_close_matches(str(mode), names, n=3, cutoff=0.5)
-    hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise DataError(
-        f"{where}: there is no mode {mode!r}; the modes are {', '.join(names)} (0 to {len(names) - 1}).{hint}"
-    )
+def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:
+    """Lengthscale in the unit of the column, where the axis is bent: at the median observed index."""
+    slope = float(prior.slope(np.median(index.positions(index.values))))
+    return prior.lengthscale / slope * index.span
 
 
-def _kernels(kernel: str | Mapping[str | int, str], modes: list[ModeIndex]) -> tuple[str | None, ...]:
-    """Kernel name per mode, None where discrete."""
-    names = [index.name for index in modes]
-    given = dict.fromkeys(range(len(modes)), "matern32")
-    if isinstance(kernel, Mapping):
-        for mode, name in kernel.items():
-            given[_mode_number(mode, names, "FunctionalTucker, `kernel`")] = name
-    else:
-        given = dict.fromkeys(given, kernel)
-    for name in given.values():
-        check_kernel(name, "FunctionalTucker")
-    return tuple(None if index.discrete else given[n] for n, index in enumerate(modes))
-
-
-def _ranks(rank: int | Sequence[int] | None, modes: list[ModeIndex]) -> tuple[int | None, ...]:
-    """Most functions per mode, checked against the number of indices."""
-    if rank is None:
-        return (None,) * len(modes)
-    several = isinstance(rank, Sequence | np.ndarray)
-    ranks = list(rank) if several else [min(rank, index.size) for index in modes]
-    if len(ranks) != len(modes):
-        raise RankError(
-            f"FunctionalTucker: `rank` must be one integer or one per mode ({len(modes)}); got {len(ranks)}."
-        )
-    for index, value in zip(modes, ranks, strict=True):
-        if isinstance(value, bool) or value != int(value) or not 1 <= value <= index.size:
-            raise RankError(
-                f"FunctionalTucker: the rank of mode {index.name!r} must be an integer from 1 to {index.size}, "
-                f"its number of distinct indices; got {value!r}."
-            )
-    return tuple(int(value) for value in ranks)
-
-
-def _is_numeric_frame(X: Any) -> bool:
-    """Whether X is a DataFrame of numbers, which scikit-learn's validation understands."""
-    return hasattr(X, "dtypes") and all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes)
+def _jsonable(setting: Any) -> Any:
+    """A `kernel` or `discrete` setting as JSON holds it: dicts with integer keys become pairs."""
+    if isinstance(setting, Mapping):
+        return [[mode, name] for mode, name in setting.items()]
+    return setting if setting is None or isinstance(setting, str) else list(setting)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
-from tenfac.core.modes.state_space import correlation
 
 Array = NDArray[np.float64]
 _BLOCK = 64  # exact-mode indices at a time
@@ -30,23 +31,32 @@ class Prediction:
         Of the whitened coefficients.
     factor : array, shape (P, P)
         Coefficients are ``factor @ whitened``.
+    log_evidence : float
+        Of the scaled observations.
     """
 
     problem: Problem
     hyper: Hyper
     posterior: CoefficientPosterior
     factor: Array
+    log_evidence: float
 
     @classmethod
     def build(cls, problem: Problem, hyper: Hyper) -> Prediction:
         """Solve once at the learned hyperparameters."""
-        posterior, _, factor = problem.solve(hyper)
-        return cls(problem, hyper, posterior, factor)
+        with threadpool_limits(limits=1, user_api="blas"):
+            posterior, score, factor = problem.solve(hyper)
+        constant = problem.slices.constant_terms(float(np.exp(hyper.noise)))
+        return cls(problem, hyper, posterior, factor, score.log_evidence + constant)
+
+    @property
+    def _exact_prior(self) -> ModePrior:
+        return self.problem.prior(self.hyper, self.problem.exact)
 
     @property
     def missing_share(self) -> float:
         """Share of the prior variance at the observations that the basis leaves out."""
-        return self.problem.missing / float(np.prod([b.prior_variance() for b in self.problem.basis.bases]))
+        return self.problem.missing / float(np.prod([b.prior.variance for b in self.problem.basis.bases]))
 
     def at(self, positions: list[Array], with_variance: bool = True) -> tuple[Array, Array]:
         """Mean and variance of f at points given by one scaled position per mode, each shape (N,)."""
@@ -70,7 +80,7 @@ class Prediction:
         rows = self._rows(points)
         white = rows @ self.factor
         indices, codes = np.unique(exact, return_inverse=True)
-        means, covs = self.posterior.at(indices)
+        means, covs = self.posterior.at(self._exact_prior.bend(indices))
         mean = np.einsum("np,np->n", white, means[codes])
         variance = np.zeros(mean.size)
         if with_variance:
@@ -87,10 +97,10 @@ class Prediction:
     def _left_out(self, rows: Array) -> Array:
         """Variance between the nodes that no coefficient carries.
 
-        What the basis leaves out at the observations on average was learned as noise and is not counted twice.
+        What it leaves out at the observations on average was learned as noise, and is not counted twice.
         """
         gap = np.maximum(self.problem.basis.missing_variance(rows) - self.problem.missing, 0.0)
-        exact = np.exp(self.hyper.constants[self.problem.exact]) + 1.0
+        exact = self._exact_prior.variance
         return np.exp(self.hyper.scale) * exact * gap
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
@@ -98,7 +108,7 @@ class Prediction:
         problem = self.problem
         if mode == problem.exact:
             white = self._averaged_rows(None, x[:1])[0] @ self.factor
-            means, covs = self.posterior.at(x)
+            means, covs = self.posterior.at(self._exact_prior.bend(x))
             return means @ white, np.maximum(np.einsum("p,upq,q->u", white, covs, white), 0.0)
         white = self._averaged_rows(mode, x) @ self.factor
         mean, cov = self.posterior.average()
@@ -119,21 +129,15 @@ class Prediction:
         problem, total = self.problem, np.exp(self.hyper.scale)
         for part, n in zip(problem.basis.bases, problem.others, strict=True):
             if n == mode:
-                gap = part.prior_variance() - np.einsum("nk,nk->n", part.rows(x), part.rows(x))
-                floor = part.prior_variance() - np.square(part.rows(part.nodes)).sum(axis=1).mean()
-                total = total * np.where(gap > 1e-10 * part.prior_variance(), np.maximum(gap - floor, 0), 0.0)
+                gap = part.prior.variance - np.einsum("nk,nk->n", part.rows(x), part.rows(x))
+                floor = part.prior.variance - np.square(part.rows(part.nodes)).sum(axis=1).mean()
+                total = total * np.where(gap > 1e-10 * part.prior.variance, np.maximum(gap - floor, 0), 0.0)
             else:
                 total = total * np.square(part.rows(part.nodes).mean(axis=0)).sum()
         return total * self._exact_average()
 
     def _exact_average(self) -> float:
         """Prior variance of the average over the exact mode's indices, in units of a coefficient's."""
-        problem, grid = self.problem, self.problem.positions
-        kernel = problem.kernels[problem.exact]
-        constant = float(np.exp(self.hyper.constants[problem.exact]))
-        if kernel is None:
-            return constant + 1.0 / grid.size
-        lengthscale = float(np.exp(self.hyper.lengthscales[problem.exact]))
-        sums = sum(float(correlation(grid[i : i + 512], grid, kernel, lengthscale)[0].sum())
-                   for i in range(0, grid.size, 512))  # fmt: skip
-        return constant + sums / grid.size**2
+        prior, grid = self._exact_prior, self.problem.positions
+        sums = sum(float(prior.covariance(grid[i : i + 512], grid).sum()) for i in range(0, grid.size, 512))
+        return sums / grid.size**2

@@ -9,18 +9,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.basis import ModeBasis, ProductBasis, nodes_of
 from tenfac.bayes.evidence import Hyper, Problem, maximize
+from tenfac.bayes.grid_evidence import GridProblem
+from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.slices import Slices
 from tenfac.core.modes.state_space import KERNELS
 from tenfac.core.report import Report
 
 Array = NDArray[np.float64]
 _LOG = logging.getLogger("tenfac")
-_ITERATIONS_PER_BASIS = 20
+_ITERATIONS_PER_BASIS = 12
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
-_NEGLIGIBLE = 0.02  # prior variance that may be left out, relative to the noise variance
+_NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
+_LARGEST_GRID = 512  # indices per mode up to which a complete grid is diagonalised
+_LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
 
 
 @dataclass(frozen=True)
@@ -59,16 +64,60 @@ class Task:
         """``most``, lowered until one evaluation of the evidence takes about a second on one core."""
         size, kernel = self.grids[self.exact].size, self.kernels[self.exact]
         if kernel is None:
-            affordable = (2e9 / size) ** (1 / 3)
+            affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5)
         else:
-            affordable = (5e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
+            affordable = (2e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
         return max(1, min(self.most, int(max(affordable, 4))))
+
+    def complete_grid(self) -> GridProblem | None:
+        """The exact-mode indices at which every cell was observed once, if they hold half of the rows."""
+        others = [n for n in range(len(self.kernels)) if n != self.exact]
+        shape = [self.grids[n].size for n in others]
+        codes = [np.searchsorted(self.grids[n], self.positions[n]) for n in range(len(self.kernels))]
+        size, cells = self.grids[self.exact].size, int(np.prod(shape))
+        per_index = np.bincount(codes[self.exact], minlength=size)
+        full = per_index == cells
+        if max(shape, default=0) > _LARGEST_GRID or any(r is not None for r in self.rank):
+            return None
+        if cells * full.sum() < max(0.5 * self.y.size, 2) or full.sum() < min(size, 3):
+            return None
+        rows = full[codes[self.exact]]
+        chosen = np.flatnonzero(full)
+        cell = (
+            np.ravel_multi_index([codes[n][rows] for n in others], shape) if others else np.zeros(rows.sum())
+        )
+        place = np.searchsorted(chosen, codes[self.exact][rows]) * cells + cell.astype(int)
+        if np.unique(place).size < place.size or (self.weights[rows] != 1).any():
+            return None
+        values = np.empty(place.size)
+        values[place] = self.y[rows]
+        grids = [self.grids[self.exact][chosen], *(self.grids[n] for n in others)]
+        values = np.moveaxis(values.reshape([len(grid) for grid in grids]), 0, self.exact)
+        grids.insert(self.exact, grids.pop(0))
+        return GridProblem(self.kernels, tuple(grids), values)
+
+    def for_learning(self) -> Task:
+        """The rows the hyperparameters are learned from: all, or those of evenly chosen exact levels."""
+        grid = self.grids[self.exact]
+        if self.kernels[self.exact] is not None or grid.size <= _LEVELS_TO_LEARN_FROM:
+            return self
+        chosen = np.unique(np.linspace(0, grid.size - 1, _LEVELS_TO_LEARN_FROM).round())
+        rows = np.isin(self.positions[self.exact], chosen)
+        positions = [x[rows] for x in self.positions]
+        positions[self.exact] = np.searchsorted(chosen, positions[self.exact]).astype(float)
+        grids = [
+            np.unique(x) if n == self.exact else grid
+            for n, (x, grid) in enumerate(zip(positions, self.grids, strict=True))
+        ]
+        return replace(
+            self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows]
+        )
 
     def problem(self, hyper: Hyper) -> Problem:
         """Mode bases at these hyperparameters, their leading products, and the grouped observations."""
         others = [n for n in range(len(self.kernels)) if n != self.exact]
         bases = tuple(self._basis(n, hyper) for n in others)
-        basis = ProductBasis.leading(bases, self.limit, self._negligible(bases, hyper))
+        basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper))
         rows = basis.rows([self.positions[n] for n in others]) if others else np.ones((self.y.size, 1))
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
@@ -83,40 +132,57 @@ class Task:
         return full and problem.basis.size == int(np.prod([basis.size for basis in bases]))
 
     def _basis(self, n: int, hyper: Hyper) -> ModeBasis:
-        kernel = self.kernels[n]
-        nodes = self.grids[n] if kernel is None else nodes_of(self.grids[n])
-        constant, lengthscale = float(np.exp(hyper.constants[n])), float(np.exp(hyper.lengthscales[n]))
-        basis = ModeBasis.build(kernel, nodes, constant, lengthscale)
+        nodes = self.grids[n] if self.kernels[n] is None else nodes_of(self.grids[n])
+        basis = ModeBasis.build(hyper.prior(n, self.kernels[n]), nodes)
         limit = self.rank[n]
         return basis if limit is None else basis.truncate(limit)
 
-    def _negligible(self, bases: tuple[ModeBasis, ...], hyper: Hyper) -> float:
-        """Share of the prior variance that the products may leave out."""
+    def _floor(self, bases: tuple[ModeBasis, ...], hyper: Hyper) -> float:
+        """Smallest prior variance (an eigenvalue product) that the data could notice."""
         if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
             return 0.0
-        variance = np.exp(hyper.scale) * np.prod([basis.prior_variance() for basis in bases])
-        return float(min(0.5, _NEGLIGIBLE * np.exp(hyper.noise) / variance))
+        exact = np.exp(hyper.scale) * (1 + np.exp(hyper.modes[self.exact, 0]))
+        per_slice = self.weights.sum() / self.grids[self.exact].size
+        density = per_slice / np.prod([float(basis.nodes.size) for basis in bases])
+        return float(_NEGLIGIBLE * np.exp(hyper.noise) / (exact * density))
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Outcome of ``learn``."""
+    """Outcome of ``learn``: hyperparameters, and how they came about."""
 
-    problem: Problem
     hyper: Hyper
     history: tuple[float, ...]
     n_iter: int
     n_evals: int
     converged: bool
+    from_grid: bool = False
 
-    def report(self, max_iter: int, missing_share: float, started: float) -> Report:
+    def numbers(self) -> dict[str, Any]:
+        """Everything but the hyperparameters, as JSON holds it."""
+        return {
+            "history": list(self.history), "n_iter": self.n_iter, "n_evals": self.n_evals,
+            "converged": self.converged, "from_grid": self.from_grid,
+        }  # fmt: skip
+
+    @classmethod
+    def from_numbers(cls, numbers: dict[str, Any], hyper: Hyper) -> Learned:
+        """Inverse of ``numbers``."""
+        return cls(hyper, **{**numbers, "history": tuple(numbers["history"])})
+
+    def prediction(self, task: Task) -> Prediction:
+        """The posterior at these hyperparameters."""
+        with threadpool_limits(limits=1, user_api="blas"):
+            problem = task.problem(self.hyper)
+        hyper = self.hyper
+        if self.from_grid:
+            # the grid's evidence kept every function; what the basis leaves out is noise to the posterior
+            left_out = problem.missing * np.exp(hyper.scale) * problem.prior(hyper, task.exact).variance
+            hyper = replace(hyper, noise=float(np.log(np.exp(hyper.noise) + left_out)))
+        return Prediction.build(problem, hyper)
+
+    def report(self, max_iter: int, notes: tuple[str, ...], started: float) -> Report:
         """The same as a Report."""
-        notes: tuple[str, ...] = ()
-        if missing_share > 0.05:
-            notes = (
-                f"the {self.problem.basis.size} products kept carry {100 * (1 - missing_share):.0f} % of the "
-                "prior variance; raise max_functions or drop a mode to keep more",
-            )
         reason = "evidence stopped improving" if self.converged else f"max_iter={max_iter} reached"
         if max_iter == 0:
             reason = "hyperparameters kept at their start"
@@ -128,27 +194,44 @@ class Learned:
 
 def learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
     """Maximise evidence and hyperprior; rebuild the basis where the hyperparameters went, and repeat."""
-    hyper = Hyper.start(task.kernels)
-    problem = task.problem(hyper)
+    # the matrices are small: threads of the linear algebra library cost more than they give
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _learn(task, max_iter, tol, verbose)
+
+
+def _learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
+    hyper = Hyper.start(len(task.kernels))
     if max_iter == 0:
-        return Learned(problem, hyper, (), 0, 0, True)
+        return Learned(hyper, (), 0, 0, True)
+    with _progress(verbose, max_iter) as bar:
+        grid = task.complete_grid()
+        if grid is None:
+            return _learn_by_bases(task, hyper, max_iter, tol, bar)
+        hyper, value, n_iter, n_evals, converged = maximize(grid, hyper, max_iter, tol, bar.update)
+    return Learned(hyper, (value,), n_iter, n_evals, converged, from_grid=True)
+
+
+def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
+    """Alternate: bases at the current hyperparameters, some iterations on them, new bases."""
+    task = task.for_learning()
+    problem = task.problem(hyper)
     hyper = _start_lengthscale(problem, hyper)
     history: list[float] = []
     n_iter = n_evals = 0
     converged = False
-    with _progress(verbose, max_iter) as bar:
-        while n_iter < max_iter and not converged:
-            problem = task.problem(hyper) if history else problem
-            budget = min(max_iter - n_iter, max_iter if task.is_complete(problem) else _ITERATIONS_PER_BASIS)
-            hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
-            history.append(value)
-            n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
-            _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
-            gain = value - history[-2] if len(history) > 1 else np.inf
-            # between two bases the evidence itself shifts a little: half a nat, or 1e-5 per observation
-            standing = abs(gain) < max(0.5, 1e-5 * problem.slices.n_obs)
-            converged = settled and (task.is_complete(problem) or standing)
-    return Learned(task.problem(hyper), hyper, tuple(history), n_iter, n_evals, converged)
+    while n_iter < max_iter and not converged:
+        problem = task.problem(hyper) if history else problem
+        complete = task.is_complete(problem)
+        budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
+        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
+        history.append(value)
+        n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
+        _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
+        gain = value - history[-2] if len(history) > 1 else np.inf
+        # between two bases the evidence itself shifts a little: half a nat, or 1e-5 per observation
+        standing = abs(gain) < max(0.5, 1e-5 * problem.n_obs)
+        converged = settled and (complete or standing)
+    return Learned(hyper, tuple(history), n_iter, n_evals, converged)
 
 
 def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
@@ -156,11 +239,11 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
     if problem.kernels[problem.exact] is None or problem.positions.size < 3:
         return hyper
     spacing = float(np.median(np.diff(problem.positions)))
-    candidates = []
-    for lengthscale in np.unique(np.clip([0.5, 0.1, 0.02, 0.004], spacing, None)):
-        lengthscales = hyper.lengthscales.copy()
-        lengthscales[problem.exact] = np.log(lengthscale)
-        candidates.append(replace(hyper, lengthscales=lengthscales))
+    now = hyper.modes[problem.exact, 1]
+    candidates = [
+        hyper.moved(problem.exact, 1, float(np.log(lengthscale)) - now)
+        for lengthscale in np.unique(np.clip([0.5, 0.1, 0.02, 0.004], spacing, None))
+    ]
     return max(candidates, key=problem.log_evidence)
 
 

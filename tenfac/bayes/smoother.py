@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from tenfac.bayes.posterior import Score
 from tenfac.core.modes.state_space import StateSpace
@@ -44,15 +44,22 @@ class Prior:
 
     def initial(self) -> Array:
         """State covariance before any observation, shape (dim, dim)."""
-        return self._embed(np.eye(1), self.process.stationary())
+        small = np.eye(1 + self.process.order)
+        small[1:, 1:] = self.process.stationary()
+        return self._embed(small[None])[0]
 
-    def transition(self, dt: float) -> Array:
-        """State transition over a distance ``dt``, shape (dim, dim)."""
-        return self._embed(np.eye(1), self.process.transition(np.array([dt]))[0])
+    def transitions(self, dt: Array) -> Array:
+        """State transitions over distances ``dt``, shape (len(dt), dim, dim)."""
+        small = np.zeros((dt.size, 1 + self.process.order, 1 + self.process.order))
+        small[:, 0, 0] = 1.0
+        small[:, 1:, 1:] = self.process.transition(dt)
+        return self._embed(small)
 
-    def innovation(self, dt: float) -> Array:
-        """Covariance of what is new after a distance ``dt``, shape (dim, dim)."""
-        return self._embed(np.zeros((1, 1)), self.process.innovation(np.array([dt]))[0])
+    def innovations(self, dt: Array) -> Array:
+        """Covariances of what is new after distances ``dt``, shape (len(dt), dim, dim)."""
+        small = np.zeros((dt.size, 1 + self.process.order, 1 + self.process.order))
+        small[:, 1:, 1:] = self.process.innovation(dt)
+        return self._embed(small)
 
     def observe(self, states: Array) -> Array:
         """``h`` from states along the first axis: (dim, ...) -> (P, ...)."""
@@ -65,11 +72,10 @@ class Prior:
         out[:, self.size : 2 * self.size] = rows
         return out
 
-    def _embed(self, constant: Array, process: Array) -> Array:
-        small = np.zeros((1 + self.process.order,) * 2)
-        small[0, 0] = constant[0, 0]
-        small[1:, 1:] = process
-        return np.kron(small, np.eye(self.size))
+    def _embed(self, small: Array) -> Array:
+        """``kron(small[t], I_P)`` for every t."""
+        wide = np.einsum("tab,pq->tapbq", small, np.eye(self.size))
+        return wide.reshape(-1, self.dim, self.dim)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class MarkovPosterior:
         ``r_t`` and ``N_t``: derivatives of the log evidence of the observations from t on.
     updates : array, shape (M, dim, dim)
         ``I - K_t E_t H``: from predicted to filtered error.
+    moves : array, shape (M - 1, dim, dim)
+        Transitions between neighbours.
     """
 
     prior: Prior
@@ -96,6 +104,7 @@ class MarkovPosterior:
     adjoints: Array
     precisions: Array
     updates: Array
+    moves: Array
 
     def at(self, positions: Array) -> tuple[Array, Array]:
         """Means and covariances of ``h`` at any positions, between, before or after the observed."""
@@ -116,18 +125,18 @@ class MarkovPosterior:
             mean, cov = np.zeros(self.prior.dim), self.prior.initial()
         else:
             mean, cov = self._filtered(after - 1)
-            step = position - float(self.positions[after - 1])
-            move = self.prior.transition(step)
-            mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovation(step)
+            step = np.array([position - float(self.positions[after - 1])])
+            move = self.prior.transitions(step)[0]
+            mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovations(step)[0]
         if after == self.positions.size:
             return mean, cov
-        move = self.prior.transition(float(self.positions[after]) - position)
+        move = self.prior.transitions(np.array([float(self.positions[after]) - position]))[0]
         return _smooth(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move)
 
     def _filtered(self, t: int) -> tuple[Array, Array]:
         """Moments at index t given the observations up to and including it."""
         if t + 1 < self.positions.size:
-            move = self.prior.transition(float(self.positions[t + 1] - self.positions[t]))
+            move = self.moves[t]
             adjoint, precision = move.T @ self.adjoints[t + 1], move.T @ self.precisions[t + 1] @ move
         else:
             adjoint, precision = np.zeros(self.prior.dim), np.zeros((self.prior.dim,) * 2)
@@ -154,8 +163,7 @@ class MarkovPosterior:
             mean += smoothed
             cov += smoothed_cov + cross + cross.T
             if t + 1 < count:
-                move = self.prior.transition(float(self.positions[t + 1] - self.positions[t]))
-                carry = (carry + self.covs[t]) @ (move @ self.updates[t]).T
+                carry = (carry + self.covs[t]) @ (self.moves[t] @ self.updates[t]).T
         h_cov = self.prior.observe(self.prior.observe(cov).T)
         return self.prior.observe(mean) / count, h_cov / count**2
 
@@ -187,68 +195,61 @@ def solve(
        Biometrika 79 (1992). doi:10.1093/biomet/79.4.823
     """
     count, dim = len(designs), prior.dim
+    gaps = np.diff(positions)
+    moves, noises = prior.transitions(gaps), prior.innovations(gaps)
     means, covs = np.empty((count, dim)), np.empty((count, dim, dim))
     updates, scores, informations = np.empty_like(covs), np.empty_like(means), np.empty_like(covs)
-    mean, cov = np.zeros(dim), prior.initial()
+    mean, cov, eye = np.zeros(dim), prior.initial(), np.eye(dim)
     log_evidence = 0.0
-    for t in range(count):
+    for t, z in enumerate(targets):
         if t:
-            step = float(positions[t] - positions[t - 1])
-            move = prior.transition(step)
-            mean, cov = move @ mean, move @ cov @ move.T + prior.innovation(step)
+            mean, cov = moves[t - 1] @ mean, moves[t - 1] @ cov @ moves[t - 1].T + noises[t - 1]
         means[t], covs[t] = mean, cov
         lifted = prior.lift(designs[t])
-        residual = targets[t] - lifted @ mean
-        spread = cov @ lifted.T
-        factor = np.linalg.cholesky(np.eye(residual.size) + lifted @ spread)
-        white = solve_triangular(factor, np.column_stack([lifted, residual]), lower=True)
-        gain = cov @ white[:, :-1].T
-        mean, cov = mean + gain @ white[:, -1], cov - gain @ gain.T
-        cov = 0.5 * (cov + cov.T)
-        updates[t] = np.eye(dim) - gain @ white[:, :-1]
-        scores[t], informations[t] = white[:, :-1].T @ white[:, -1], white[:, :-1].T @ white[:, :-1]
-        z = targets[t]
-        log_evidence += 0.5 * (z @ z - white[:, -1] @ white[:, -1]) - np.log(np.diag(factor)).sum()
+        factor, _ = dpotrf(np.eye(z.size) + lifted @ cov @ lifted.T, lower=1)
+        right = np.empty((z.size, dim + 1))
+        right[:, :-1], right[:, -1] = lifted, z - lifted @ mean
+        white, _ = dtrtrs(factor, right, lower=1)
+        lifted, residual = white[:, :-1], white[:, -1]
+        log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(np.diag(factor)).sum()
+        gain = cov @ lifted.T
+        mean, cov = mean + gain @ residual, cov - gain @ gain.T
+        if gradient:
+            updates[t] = eye - gain @ lifted
+            scores[t], informations[t] = residual @ lifted, lifted.T @ lifted
     if not gradient:
         return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0, 0.0)
-    adjoints, precisions = _backward(positions, prior, updates, scores, informations)
-    posterior = MarkovPosterior(prior, positions, means, covs, adjoints, precisions, updates)
+    adjoints, precisions = _backward(moves, updates, scores, informations)
+    posterior = MarkovPosterior(prior, positions, means, covs, adjoints, precisions, updates, moves)
     return posterior, _score(posterior, designs, targets, float(log_evidence))
 
 
-def _backward(
-    positions: Array, prior: Prior, updates: Array, scores: Array, informations: Array
-) -> tuple[Array, Array]:
+def _backward(moves: Array, updates: Array, scores: Array, informations: Array) -> tuple[Array, Array]:
     """Adjoints ``r_t`` and ``N_t`` of the predicted moments, last index first."""
     adjoints, precisions = np.empty_like(scores), np.empty_like(informations)
-    adjoint, precision = np.zeros(prior.dim), np.zeros((prior.dim,) * 2)
+    adjoint, precision = np.zeros(scores.shape[1]), np.zeros(informations.shape[1:])
     for t in range(scores.shape[0] - 1, -1, -1):
         adjoints[t] = scores[t] + updates[t].T @ adjoint
         precisions[t] = informations[t] + updates[t].T @ precision @ updates[t]
         if t:
-            move = prior.transition(float(positions[t] - positions[t - 1]))
-            adjoint, precision = move.T @ adjoints[t], move.T @ precisions[t] @ move
+            adjoint, precision = moves[t - 1].T @ adjoints[t], moves[t - 1].T @ precisions[t] @ moves[t - 1]
     return adjoints, precisions
 
 
 def _score(post: MarkovPosterior, designs: list[Array], targets: list[Array], log_evidence: float) -> Score:
     prior, size, order = post.prior, post.prior.size, post.prior.process.order
     shape = (1 + order, size, 1 + order, size)
-    by_cov = np.zeros((size, size))
-    by_log_constant = misfit = 0.0
+    slopes = 0.5 * (np.einsum("ti,tj->tij", post.adjoints, post.adjoints) - post.precisions)
+    first = slopes[0].reshape(shape)
+    noises = np.concatenate(
+        [prior.process.stationary()[None], prior.process.innovation(np.diff(post.positions))]
+    )
+    blocks = slopes.reshape(-1, *shape)[:, 1:, :, 1:]
+    by_cov = first[0, :, 0] + np.einsum("tab,tapbq->pq", noises, blocks)
+    misfit = 0.0
     for t, (design, target) in enumerate(zip(designs, targets, strict=True)):
-        slope = 0.5 * (np.outer(post.adjoints[t], post.adjoints[t]) - post.precisions[t])
-        blocks = slope.reshape(shape)
-        if t:
-            step = np.array([float(post.positions[t] - post.positions[t - 1])])
-            noise = prior.process.innovation(step)[0]
-        else:
-            noise = prior.process.stationary()
-            by_cov += blocks[0, :, 0]
-            by_log_constant = float(np.trace(blocks[0, :, 0]))
-        by_cov += np.einsum("ab,apbq->pq", noise, blocks[1:, :, 1:])
         mean, cov = _smooth(post.means[t], post.covs[t], post.adjoints[t], post.precisions[t])
         residual = target - design @ prior.observe(mean)
-        h_cov = prior.observe(prior.observe(cov).T)
-        misfit += residual @ residual + np.einsum("np,pq,nq->", design, h_cov, design)
-    return Score(log_evidence, by_cov, by_log_constant, float(misfit))
+        spread = design @ prior.observe(prior.observe(cov).T)
+        misfit += residual @ residual + np.sum(spread * design)
+    return Score(log_evidence, by_cov, float(np.trace(first[0, :, 0])), float(misfit))

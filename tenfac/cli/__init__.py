@@ -14,8 +14,8 @@ from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeErr
 _FIT = """\
 examples:
   tenfac fit doses.csv --value response --discrete cell --plot doses.png
-  tenfac fit kinetic --rank 4 --save kinetic.tenfac
-  tenfac predict kinetic.tenfac new.csv --out predictions.csv
+  tenfac fit il2 --save il2.tenfac
+  tenfac predict il2.tenfac new.csv --out predictions.csv
 """
 
 

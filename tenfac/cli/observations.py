@@ -96,7 +96,7 @@ def observe(
         _check_indices(table, mode, values, keep)
     notes = list(table.notes)
     if not keep.all():
-        notes.append(f"{int(np.sum(~keep)):,} rows without a value in {value!r} were left out")
+        notes.append(f"{count_rows(int(np.sum(~keep)))} without a value in {value!r} were left out")
     if not keep.any():
         raise DataError(f"{table.source}: the table is empty: no row has a value in {value!r}.")
     X = {mode.name: values[keep] for mode, values in found}
@@ -164,7 +164,7 @@ def _check_indices(table: Table, mode: ModeColumn, values: np.ndarray, keep: np.
         if bad.any():
             raise DataError(
                 f"{table.where(_first(bad))}, column {mode.column!r}: the index is {word}. Correct it or "
-                f"remove the row ({_rows(int(bad.sum()))} affected)."
+                f"remove the row ({count_rows(int(bad.sum()))} affected)."
             )
 
 
@@ -178,7 +178,7 @@ def _merge_duplicates(obs: Observations, table: Table, rows: np.ndarray, duplica
         second = np.flatnonzero(inverse == inverse[again])[1]
         index = ", ".join(f"{mode.column}={table.cells[mode.column][rows[again]]}" for mode in obs.modes)
         raise DataError(
-            f"{table.source}: duplicate indices in {_rows(obs.size - len(first))}; first: row "
+            f"{table.source}: duplicate indices in {count_rows(obs.size - len(first))}; first: row "
             f"{rows[second] + 1} repeats row {rows[again] + 1} ({index}). Average repeats with "
             "--duplicates mean, or name the mode that tells them apart."
         )
@@ -246,7 +246,7 @@ def _check_labels(table: Table, name: str, values: np.ndarray, known: np.ndarray
         some = ", ".join(known[:8].tolist()) + (", ..." if len(known) > 8 else "")
         raise DataError(
             f"{table.where(row)}, column {name!r}: the label {str(values[row])!r} is not among those fitted, "
-            f"so nothing is known of it ({_rows(int(unseen.sum()))} affected). Known: {some}."
+            f"so nothing is known of it ({count_rows(int(unseen.sum()))} affected). Known: {some}."
         )
 
 
@@ -254,5 +254,6 @@ def _first(mask: np.ndarray) -> int:
     return int(np.argmax(mask))
 
 
-def _rows(count: int) -> str:
+def count_rows(count: int) -> str:
+    """The number of rows, in words of a message."""
     return f"{count:,} row" if count == 1 else f"{count:,} rows"

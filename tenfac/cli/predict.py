@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.cli.files import check_writable, writing
-from tenfac.cli.observations import read_indices
+from tenfac.cli.observations import count_rows, read_indices
 from tenfac.cli.tables import read_table
 from tenfac.core.errors import DataError
 
@@ -42,7 +42,7 @@ def note_extrapolation(model: Any, X: Mapping[str, np.ndarray]) -> None:
             outside = int(np.sum((values < np.min(known)) | (values > np.max(known))))
             if outside:
                 sys.stderr.write(
-                    f"note: {outside:,} rows lie outside the range of {name!r} that was fitted\n"
+                    f"note: {count_rows(outside)} outside the range of {name!r} that was fitted\n"
                 )
 
 

@@ -162,7 +162,7 @@ def _draw_points(model: Any, number: int, ax: Any) -> None:
         yerr=_Z * std[order],
         fmt="o",
         color=BLUE,
-        markersize=2.5 if many else 5,
+        markersize=2.5 if many else 4,
         elinewidth=0.8 if many else 1.4,
         capsize=0 if many else 2.5,
         zorder=3,

@@ -1,0 +1,64 @@
+"""The estimator's settings, checked against the modes of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+import numpy as np
+
+from tenfac.bayes.columns import ModeIndex
+from tenfac.core.errors import DataError, RankError
+from tenfac.core.modes.state_space import check_kernel
+
+
+def mode_number(mode: str | int, names: list[str], where: str) -> int:
+    """Number of a mode given by name or number."""
+    if isinstance(mode, int | np.integer) and not isinstance(mode, bool) and -len(names) <= mode < len(names):
+        return int(mode) % len(names)
+    if isinstance(mode, str) and mode in names:
+        return names.index(mode)
+    near = get_close_matches(str(mode), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    raise DataError(
+        f"{where}: there is no mode {mode!r}; the modes are {', '.join(names)} (0 to {len(names) - 1}).{hint}"
+    )
+
+
+def kernels_of(kernel: str | Mapping[str | int, str], modes: list[ModeIndex]) -> tuple[str | None, ...]:
+    """Kernel name per mode, None where discrete."""
+    names = [index.name for index in modes]
+    given = dict.fromkeys(range(len(modes)), "matern32")
+    if isinstance(kernel, Mapping):
+        for mode, name in kernel.items():
+            given[mode_number(mode, names, "FunctionalTucker, `kernel`")] = name
+    else:
+        given = dict.fromkeys(given, kernel)
+    for name in given.values():
+        check_kernel(name, "FunctionalTucker")
+    return tuple(None if index.discrete else given[n] for n, index in enumerate(modes))
+
+
+def ranks_of(rank: int | Sequence[int] | None, modes: list[ModeIndex]) -> tuple[int | None, ...]:
+    """Most functions per mode, checked against the number of indices; None for discrete modes."""
+    continuous = [n for n, index in enumerate(modes) if not index.discrete]
+    ranks: list[int | None] = [None] * len(modes)
+    if rank is None:
+        return tuple(ranks)
+    several = isinstance(rank, Sequence | np.ndarray)
+    given = list(rank) if several else [rank] * len(continuous)
+    if len(given) != len(continuous):
+        names = ", ".join(modes[n].name for n in continuous)
+        raise RankError(
+            f"FunctionalTucker: `rank` must be one integer or one per continuous mode ({names}); got "
+            f"{len(given)} numbers."
+        )
+    for n, value in zip(continuous, given, strict=True):
+        size = modes[n].size
+        if isinstance(value, bool) or value != int(value) or not 1 <= value <= size:
+            raise RankError(
+                f"FunctionalTucker: the rank of mode {modes[n].name!r} must be an integer from 1 to {size}, "
+                f"its number of distinct indices; got {value!r}. Lower it, or give one per continuous mode."
+            )
+        ranks[n] = int(value)
+    return tuple(ranks)

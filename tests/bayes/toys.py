@@ -1,0 +1,126 @@
+"""Small problems with their dense Gaussian-process twins, shared by the tests of this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenfac import FunctionalTucker
+from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.search import Task
+from tests.oracles import DenseGP, DenseMode
+
+SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+
+Kernels = tuple[str | None, ...]
+
+
+def dense_gp(kernels: Kernels, hyper: Hyper) -> DenseGP:
+    """The same prior and noise as N x N matrices."""
+    modes = tuple(
+        DenseMode(SMOOTHNESS[kernel], *(float(v) for v in np.exp(row[:3])), float(row[3]))
+        for kernel, row in zip(kernels, hyper.modes, strict=True)
+    )
+    return DenseGP(float(np.exp(hyper.scale)), float(np.exp(hyper.noise)), modes)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A task in scaled positions, with duplicated rows and weights 1, 2 or 3."""
+
+    kernels: Kernels
+    task: Task
+
+    @property
+    def points(self) -> list[np.ndarray]:
+        """Positions with every row repeated as often as its weight says."""
+        return [np.repeat(x, self.task.weights.astype(int)) for x in self.task.positions]
+
+    @property
+    def y(self) -> np.ndarray:
+        return np.repeat(self.task.y, self.task.weights.astype(int))
+
+    def hyper(self, seed: int) -> Hyper:
+        """Hyperparameters near a center where everything matters: constants, lengthscales, bends, noise."""
+        rng = np.random.default_rng([seed, 7])
+        size = len(self.kernels)
+        draws = rng.normal(size=(size, 3)) * [0.5, 0.3, 0.7] + [0.0, -0.5, 0.0]
+        return Hyper(0.3, -1.0, np.column_stack([draws, rng.random(size)]))
+
+    def problem(self, hyper: Hyper) -> Problem:
+        return self.task.problem(hyper)
+
+    def dense(self, hyper: Hyper) -> DenseGP:
+        return dense_gp(self.kernels, hyper)
+
+    def at(self, count: int, seed: int = 5) -> list[np.ndarray]:
+        """Points to predict: seen labels; observed indices, and others inside, left and right of them."""
+        rng = np.random.default_rng([seed, 11])
+        points = []
+        for kernel, grid in zip(self.kernels, self.task.grids, strict=True):
+            if kernel is None:
+                points.append(rng.integers(0, grid.size, count).astype(float))
+            else:
+                anywhere = rng.uniform(-0.8, 1.8, count)
+                points.append(np.where(np.arange(count) % 3 == 0, rng.choice(grid, count), anywhere))
+        return points
+
+
+def toy(kernels: Kernels, exact: int, sizes: tuple[int, ...], count: int = 60, seed: int = 0) -> Toy:
+    """Observations at random cells, every index seen, some cells twice."""
+    rng = np.random.default_rng([seed, *sizes])
+    grids, cells = [], []
+    for kernel, size in zip(kernels, sizes, strict=True):
+        inner = np.sort(rng.random(size - 2))
+        grids.append(np.arange(size) * 1.0 if kernel is None else np.concatenate([[0.0], inner, [1.0]]))
+        cells.append(np.concatenate([np.arange(size), rng.integers(0, size, count - size)]))
+    positions = tuple(grid[cell] for grid, cell in zip(grids, cells, strict=True))
+    weights = rng.integers(1, 4, count).astype(float)
+    y = rng.normal(size=count)
+    rank = (None,) * len(kernels)
+    return Toy(kernels, Task(kernels, exact, tuple(grids), positions, y, weights, rank, 256))
+
+
+TOYS = {
+    "exact discrete, D = 3": toy((None, "matern32", "matern52"), 0, (7, 5, 4)),
+    "exact continuous, D = 3": toy(("matern32", "matern12", None), 0, (8, 4, 3)),
+    "exact continuous and last, D = 2": toy((None, "matern52"), 1, (4, 9)),
+    "exact discrete and last, D = 2": toy(("matern12", None), 1, (4, 9)),
+    "continuous, D = 1": toy(("matern52",), 0, (12,)),
+    "discrete, D = 1": toy((None,), 0, (8,)),
+}
+
+
+# --- fitted models ----------------------------------------------------------------------------------------
+
+
+def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Columns in the units of the dense twin: observed range 0 to 1, labels as they are."""
+    out = []
+    for kind, index, column in zip(model.kinds_, model.indices_, columns, strict=True):
+        low, high = (index[0], index[-1]) if kind == "continuous" else (None, None)
+        out.append(column if low is None else (column - low) / (high - low))
+    return out
+
+
+def twin(model: FunctionalTucker) -> DenseGP:
+    """Dense Gaussian process at the hyperparameters a model has learned."""
+    return dense_gp(model._problem.kernels, model._hyper)
+
+
+def smooth_table(
+    sizes: tuple[int, ...], discrete: tuple[int, ...], count: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random cells of a grid, and a smooth function of them with noise; labels are 10, 11, 12, ..."""
+    rng = np.random.default_rng([seed, *sizes, count])
+    codes = np.column_stack([rng.integers(0, size, count) for size in sizes])
+    for n, size in enumerate(sizes):
+        codes[:size, n] = rng.permutation(size)  # every index occurs
+    columns, y = [], np.ones(count)
+    for n, (size, code) in enumerate(zip(sizes, codes.T, strict=True)):
+        spots = np.sort(rng.uniform(-3, 5, size)) * 10.0**n
+        columns.append(10.0 + code if n in discrete else spots[code])
+        effect = rng.normal(size=size) if n in discrete else np.sin(spots / 10.0**n + n)
+        y = y * (1 + 0.7 * effect[code])
+    return np.column_stack(columns), 3 + 2 * (y + 0.2 * rng.normal(size=count))
