@@ -105,8 +105,9 @@ class DenseMode:
     def covariance(self, x: Any, z: Any) -> np.ndarray:
         if self.smoothness is None:
             return self.constant + np.equal.outer(x, z).astype(float)
+        (x, i), (z, j) = (np.unique(points, return_inverse=True) for points in (x, z))
         bent = [bent_axis(points, self.sharpness, self.center) for points in (x, z)]
-        return self.constant + matern_dense(*bent, self.smoothness, self.lengthscale)
+        return (self.constant + matern_dense(*bent, self.smoothness, self.lengthscale))[np.ix_(i, j)]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from tenfac.bayes.mode_prior import ModePrior
 
 Array = NDArray[np.float64]
 
-MAX_NODES = 48
+MAX_NODES = 64
 _RELATIVE_EIGENVALUE_FLOOR = 1e-13
 
 
 def nodes_of(values: Array) -> Array:
-    """All distinct values when there are at most 48, else 48 of their quantiles, ends included."""
+    """All distinct values when there are at most 64, else 64 of their quantiles, ends included."""
     if values.size <= MAX_NODES:
         return values
     return np.unique(np.quantile(values, np.linspace(0, 1, MAX_NODES), method="nearest"))
@@ -119,9 +119,8 @@ class ProductBasis:
         """Largest function number used in each mode."""
         return tuple(int(column.max()) + 1 for column in self.index.T)
 
-    def rows(self, positions: list[Array]) -> Array:
-        """Values of the products at N points, shape (N, P); ``positions[m]`` has shape (N,)."""
-        count = positions[0].size if positions else 1
+    def rows(self, positions: list[Array], count: int) -> Array:
+        """Values of the products at ``count`` points, shape (N, P); ``positions[m]`` has shape (N,)."""
         out = np.ones((count, self.size))
         for basis, x, column in zip(self.bases, positions, self.index.T, strict=True):
             out *= basis.rows(x)[:, column]

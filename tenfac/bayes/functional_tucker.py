@@ -27,6 +27,7 @@ from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Learned, Task, learn
 from tenfac.bayes.settings import kernels_of, mode_number, ranks_of
+from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.report import Report
 
@@ -39,11 +40,12 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     The function is a Tucker tensor with functional modes,
     ``f(x_1, ..., x_D) = sum_r G[r_1, ..., r_D] prod_n phi_{n, r_n}(x_n)``: the factors are the
     Karhunen-Loève functions of one Gaussian-process prior per mode (Matérn for a continuous mode,
-    exchangeable levels for a discrete one, plus a constant), and the core has independent Gaussian
-    entries [1]_. The longest mode needs no basis: it is integrated out exactly, by a Kalman smoother over
-    its Matérn state-space form when continuous [2]_, level by level when discrete. Everything given the
-    hyperparameters is Gaussian, so means, variances and the evidence are exact; lengthscales, the sizes
-    of main effects and interactions, and the noise are learned by maximising the evidence.
+    exchangeable levels for a discrete one, plus a constant), and the core has independent Gaussian entries
+    [1]_. The longest mode needs no basis: it is integrated out exactly, by a Kalman smoother over its
+    Matérn state-space form when continuous [2]_, level by level when discrete. Everything given the
+    hyperparameters is Gaussian, so means, variances and the evidence are exact. Lengthscales, the sizes of
+    main effects and interactions, the noise, and a bend of each continuous axis (for functions that vary
+    faster in one part of it) are learned by maximising the evidence.
 
     Missing cells need no treatment: give only the rows that were observed.
 
@@ -63,8 +65,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         Most L-BFGS iterations for the hyperparameters. 0 keeps their starting values.
     tol : float, default 1e-7
         Stop when an iteration gains less than this, relative to the log evidence per observation.
-    max_functions : int, default 512
+    max_functions : int, default 400
         Most products of mode functions kept: memory grows with its square, time with its cube.
+    random_state : int, numpy Generator or None, default 0
+        Draws the few missing cells of an almost complete grid while the hyperparameters are learned.
+        Nothing else is random.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
 
@@ -75,7 +80,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     indices_ : list of arrays
         Distinct observed indices or labels per mode, ascending.
     exact_mode_ : int
-        The mode integrated out exactly.
+        The mode integrated out exactly: the longest, a discrete one counting double.
     rank_ : tuple of int
         Functions used per mode; for the exact mode, its number of observed indices.
     lengthscales_ : dict
@@ -124,7 +129,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         kernel: str | Mapping[str | int, str] = "matern32",
         max_iter: int = 200,
         tol: float = 1e-7,
-        max_functions: int = 512,
+        max_functions: int = 400,
+        random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
     ) -> None:
         self.discrete = discrete
@@ -133,6 +139,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.max_functions = max_functions
+        self.random_state = random_state
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FunctionalTucker:
@@ -263,6 +270,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
                 **self.get_params(),
                 "kernel": _jsonable(self.kernel),
                 "discrete": _jsonable(self.discrete),
+                "random_state": self.random_state if isinstance(self.random_state, int) else None,
             },
             "named": hasattr(self, "feature_names_in_"),
             "modes": [{"name": index.name, "discrete": index.discrete} for index in self._modes],
@@ -362,7 +370,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.mode_names_ = [index.name for index in modes]
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
-        self.exact_mode_ = int(np.argmax([index.size for index in self._modes]))
+        # levels of a discrete mode are independent given what they share, which makes it the cheaper one
+        self.exact_mode_ = int(np.argmax([index.size * (1 + index.discrete) for index in self._modes]))
 
     def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
@@ -383,8 +392,9 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array) -> Task:
         grids = tuple(index.positions(index.values) for index in self._modes)
         return Task(
-            self._kernels, self.exact_mode_, grids, positions, y, weights, self._rank, int(self.max_functions)
-        )
+            self._kernels, self.exact_mode_, grids, positions, y, weights, self._rank,
+            int(self.max_functions), generator(self.random_state),
+        )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
         missing = self._prediction.missing_share

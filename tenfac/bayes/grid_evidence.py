@@ -1,12 +1,18 @@
-"""Log evidence on a complete grid, every basis function kept, by Kronecker eigendecompositions.
+"""Log evidence on a grid, every basis function kept, by Kronecker eigendecompositions.
 
 When every combination of the modes' indices was observed once, the covariance of the observations is
-``s K_1 (x) ... (x) K_D + noise I``, and the eigenvectors of the small ``K_n`` diagonalise it exactly.
+``s K_1 (x) ... (x) K_D + noise I``, and the eigenvectors of the small ``K_n`` diagonalise it exactly. Where
+some cells are missing they are drawn from their posterior, and hyperparameters and draws are alternated
+(stochastic EM, [1]_): the cost stays that of a complete grid.
+
+References
+----------
+.. [1] G. Celeux and J. Diebolt, The SEM algorithm, Computational Statistics Quarterly 2 (1985).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +20,12 @@ from numpy.typing import NDArray
 from tenfac.bayes.evidence import STEP, Hyper
 
 Array = NDArray[np.float64]
+_SMOOTHINGS = 15
 
 
 @dataclass(frozen=True)
 class GridProblem:
-    """Observations on a complete grid.
+    """Observations on a grid.
 
     Parameters
     ----------
@@ -27,15 +34,18 @@ class GridProblem:
     grids : tuple of arrays, shape (M_n,)
         Scaled positions per mode.
     values : array, shape (M_0, ..., M_{D-1})
+        Missing cells hold their current draw, or 0.
+    missing : array of bool, shape of ``values``
     """
 
     kernels: tuple[str | None, ...]
     grids: tuple[Array, ...]
     values: Array
+    missing: NDArray[np.bool_]
 
     @property
     def n_obs(self) -> float:
-        """Number of observations."""
+        """Number of cells."""
         return float(self.values.size)
 
     def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
@@ -68,6 +78,21 @@ class GridProblem:
         )
         head = [float(np.sum(slope * prior)), float(np.sum(slope)) * np.exp(hyper.noise)]
         return value, np.concatenate([head, by_mode.ravel()])
+
+    def redrawn(self, hyper: Hyper, rng: np.random.Generator) -> GridProblem:
+        """Missing cells drawn anew: their posterior mean, found by repeated smoothing, plus noise."""
+        if not self.missing.any():
+            return self
+        pairs = [np.linalg.eigh(self._covariance(hyper, n)) for n in range(len(self.kernels))]
+        prior = np.exp(hyper.scale) * _outer([np.maximum(values, 0.0) for values, _ in pairs])
+        gain = prior / (prior + np.exp(hyper.noise))
+        vectors = [v for _, v in pairs]
+        values = self.values.copy()
+        for _ in range(_SMOOTHINGS):
+            smooth = _rotate(gain * _rotate(values, vectors), [v.T for v in vectors])
+            values[self.missing] = smooth[self.missing]
+        values[self.missing] += np.exp(0.5 * hyper.noise) * rng.standard_normal(int(self.missing.sum()))
+        return replace(self, values=values)
 
     def _covariance(self, hyper: Hyper, n: int) -> Array:
         return hyper.prior(n, self.kernels[n]).covariance(self.grids[n], self.grids[n])

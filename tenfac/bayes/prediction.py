@@ -92,7 +92,7 @@ class Prediction:
 
     def _rows(self, points: list[Array]) -> Array:
         others = [points[n] for n in self.problem.others]
-        return self.problem.basis.rows(others) if others else np.ones((points[0].size, 1))
+        return self.problem.basis.rows(others, points[0].size)
 
     def _left_out(self, rows: Array) -> Array:
         """Variance between the nodes that no coefficient carries.

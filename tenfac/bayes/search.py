@@ -24,7 +24,11 @@ _LOG = logging.getLogger("tenfac")
 _ITERATIONS_PER_BASIS = 12
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
-_LARGEST_GRID = 512  # indices per mode up to which a complete grid is diagonalised
+_FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
+_LARGEST_MODE = 1024  # indices per mode up to which a grid is diagonalised
+_LARGEST_GRID = 4e6  # cells
+_MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
+_DRAWS = 4  # times that missing cells of a grid are drawn
 _LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
 
 
@@ -48,6 +52,8 @@ class Task:
         Most functions per mode.
     most : int
         Most products of mode functions.
+    rng : numpy Generator
+        Draws missing cells of a grid.
     """
 
     kernels: tuple[str | None, ...]
@@ -58,6 +64,7 @@ class Task:
     weights: Array
     rank: tuple[int | None, ...]
     most: int
+    rng: np.random.Generator
 
     @property
     def limit(self) -> int:
@@ -69,32 +76,23 @@ class Task:
             affordable = (2e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
         return max(1, min(self.most, int(max(affordable, 4))))
 
-    def complete_grid(self) -> GridProblem | None:
-        """The exact-mode indices at which every cell was observed once, if they hold half of the rows."""
-        others = [n for n in range(len(self.kernels)) if n != self.exact]
-        shape = [self.grids[n].size for n in others]
-        codes = [np.searchsorted(self.grids[n], self.positions[n]) for n in range(len(self.kernels))]
-        size, cells = self.grids[self.exact].size, int(np.prod(shape))
-        per_index = np.bincount(codes[self.exact], minlength=size)
-        full = per_index == cells
-        if max(shape, default=0) > _LARGEST_GRID or any(r is not None for r in self.rank):
+    def grid(self) -> GridProblem | None:
+        """The observations as a grid, if they fill most of one and none is repeated or weighted."""
+        shape = tuple(grid.size for grid in self.grids)
+        cells = float(np.prod([float(size) for size in shape]))
+        if max(shape) > _LARGEST_MODE or cells > _LARGEST_GRID or any(r is not None for r in self.rank):
             return None
-        if cells * full.sum() < max(0.5 * self.y.size, 2) or full.sum() < min(size, 3):
+        if self.y.size < _FILLED * cells or self.y.size < 2 or (self.weights != 1).any():
             return None
-        rows = full[codes[self.exact]]
-        chosen = np.flatnonzero(full)
-        cell = (
-            np.ravel_multi_index([codes[n][rows] for n in others], shape) if others else np.zeros(rows.sum())
-        )
-        place = np.searchsorted(chosen, codes[self.exact][rows]) * cells + cell.astype(int)
-        if np.unique(place).size < place.size or (self.weights[rows] != 1).any():
+        codes = [np.searchsorted(grid, x) for grid, x in zip(self.grids, self.positions, strict=True)]
+        place = np.ravel_multi_index(codes, shape)
+        missing = np.ones(shape, dtype=bool)
+        missing.ravel()[place] = False
+        if missing.sum() != missing.size - self.y.size:
             return None
-        values = np.empty(place.size)
-        values[place] = self.y[rows]
-        grids = [self.grids[self.exact][chosen], *(self.grids[n] for n in others)]
-        values = np.moveaxis(values.reshape([len(grid) for grid in grids]), 0, self.exact)
-        grids.insert(self.exact, grids.pop(0))
-        return GridProblem(self.kernels, tuple(grids), values)
+        values = np.zeros(shape)
+        values.ravel()[place] = self.y
+        return GridProblem(self.kernels, self.grids, values, missing)
 
     def for_learning(self) -> Task:
         """The rows the hyperparameters are learned from: all, or those of evenly chosen exact levels."""
@@ -118,11 +116,17 @@ class Task:
         others = [n for n in range(len(self.kernels)) if n != self.exact]
         bases = tuple(self._basis(n, hyper) for n in others)
         basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper))
-        rows = basis.rows([self.positions[n] for n in others]) if others else np.ones((self.y.size, 1))
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
-        slices = Slices.group(rows, self.y, self.weights, codes, grid.size)
-        missing = float(np.average(basis.missing_variance(rows), weights=self.weights))
+        gaps = np.zeros(self.y.size)
+
+        def rows_of(chosen: NDArray[np.intp]) -> Array:
+            rows = basis.rows([self.positions[n][chosen] for n in others], chosen.size)
+            gaps[chosen] = basis.missing_variance(rows)
+            return rows
+
+        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size)
+        missing = float(np.average(gaps, weights=self.weights))
         return Problem(self.kernels, self.exact, grid, basis, slices, missing)
 
     def is_complete(self, problem: Problem) -> bool:
@@ -204,11 +208,28 @@ def _learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
     with _progress(verbose, max_iter) as bar:
-        grid = task.complete_grid()
+        grid = task.for_learning().grid() if task.y.size > _MANY_ROWS else task.grid()
         if grid is None:
             return _learn_by_bases(task, hyper, max_iter, tol, bar)
-        hyper, value, n_iter, n_evals, converged = maximize(grid, hyper, max_iter, tol, bar.update)
-    return Learned(hyper, (value,), n_iter, n_evals, converged, from_grid=True)
+        return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
+
+
+def _learn_on_grid(
+    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, rng: np.random.Generator, bar: Any
+) -> Learned:
+    """Maximise the grid's evidence; with missing cells, alternate with drawing them."""
+    rounds = _DRAWS if grid.missing.any() else 1
+    history: list[float] = []
+    n_iter = n_evals = 0
+    settled = False
+    for left in range(rounds, 0, -1):
+        grid = grid.redrawn(hyper, rng)
+        budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
+        hyper, value, iterations, evals, settled = maximize(grid, hyper, budget, tol, bar.update)
+        history.append(value)
+        n_iter, n_evals = n_iter + iterations, n_evals + evals
+        _LOG.info("grid of %d cells, draw %d: objective %.6g", grid.values.size, len(history), value)
+    return Learned(hyper, tuple(history), n_iter, n_evals, settled, from_grid=True)
 
 
 def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:

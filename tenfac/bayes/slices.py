@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +33,24 @@ class Slices:
     leftover: float
 
     @classmethod
-    def group(cls, rows: Array, y: Array, weights: Array, codes: NDArray[np.intp], size: int) -> Slices:
-        """Group ``rows`` (N, P) by ``codes`` (N,) in 0 .. size - 1; every code occurs.
+    def group(
+        cls,
+        rows_of: Callable[[NDArray[np.intp]], Array],
+        y: Array,
+        weights: Array,
+        codes: NDArray[np.intp],
+        size: int,
+    ) -> Slices:
+        """Group observations by ``codes`` (N,) in 0 .. size - 1; every code occurs.
 
-        A weight is a number of repeats: weight 2 is the same as the row given twice.
+        ``rows_of`` gives the rows of the product basis of some observations, by their numbers. A weight is a
+        number of repeats: weight 2 is the same as the row given twice.
         """
         order = np.argsort(codes, kind="stable")
-        ends = np.cumsum(np.bincount(codes, minlength=size))[:-1]
-        root = np.sqrt(weights)[order]
         designs, targets, leftover = [], [], 0.0
-        for block, value in zip(
-            np.split(rows[order] * root[:, None], ends), np.split(y[order] * root, ends), strict=True
-        ):
+        for chosen in np.split(order, np.cumsum(np.bincount(codes, minlength=size))[:-1]):
+            root = np.sqrt(weights[chosen])
+            block, value = rows_of(chosen) * root[:, None], y[chosen] * root
             if block.shape[0] > block.shape[1]:
                 block, value, rest = _compress(block, value)
                 leftover += rest
@@ -59,7 +66,5 @@ class Slices:
 
 def _compress(block: Array, value: Array) -> tuple[Array, Array, float]:
     """``min ||block h - value||`` as a square problem and the residual sum of squares left out."""
-    q, r = np.linalg.qr(block)
-    target = q.T @ value
-    rest = value - q @ target
-    return r, target, float(rest @ rest)
+    triangle = np.linalg.qr(np.column_stack([block, value]), mode="r")
+    return triangle[:-1, :-1], triangle[:-1, -1], float(triangle[-1, -1] ** 2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tenfac.bayes.evidence import Hyper, log_prior, maximize
 from tenfac.bayes.grid_evidence import GridProblem
-from tests.bayes.toys import TOYS, Toy, dense_gp, toy
+from tenfac.bayes.search import Task
+from tests.bayes.toys import TOYS, Kernels, Toy, dense_gp, toy
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative
 from tests.oracles import DenseGP
 
@@ -76,7 +79,7 @@ def test_evidence_counts_repeats_as_rows() -> None:
 def test_evidence_of_a_truncated_basis_is_that_of_the_truncated_covariance() -> None:
     case = toy(("matern32", "matern52", None), 0, (9, 5, 4))
     hyper = case.hyper(4)
-    small = Toy(case.kernels, _with(case, most=6))
+    small = Toy(case.kernels, replace(case.task, most=6))
     dense = case.dense(hyper)
     # products of eigenfunctions of the other modes on their indices, the six of largest variance
     pairs = [np.linalg.eigh(dense.modes[n].covariance(*[case.task.grids[n]] * 2)) for n in (1, 2)]
@@ -95,13 +98,7 @@ def test_evidence_of_a_truncated_basis_is_that_of_the_truncated_covariance() -> 
     assert_close(problem.log_evidence(hyper), want, factor=1e5)
 
 
-def _with(case: Toy, **changes):
-    from dataclasses import replace
-
-    return replace(case.task, **changes)
-
-
-# --- complete grids ---------------------------------------------------------------------------------------
+# --- grids ------------------------------------------------------------------------------------------------
 
 
 GRIDS = {
@@ -115,13 +112,11 @@ GRIDS = {
 @pytest.mark.parametrize(("kernels", "shape"), GRIDS.values(), ids=GRIDS.keys())
 def test_evidence_and_gradient_on_a_complete_grid_are_the_dense_ones(kernels, shape) -> None:
     rng = np.random.default_rng(3)
-    grids = tuple(
-        np.arange(m) * 1.0 if k is None else np.sort(rng.random(m)) for k, m in zip(kernels, shape, strict=True)
-    )
+    grids = grids_of(kernels, shape, rng)
     values = rng.normal(size=shape)
     mesh = [part.ravel() for part in np.meshgrid(*grids, indexing="ij")]
     theta = np.concatenate([[0.3, -1.0], (rng.normal(size=(len(shape), 4)) * 0.3 + [0, -0.5, 0, 0.5]).ravel()])
-    problem = GridProblem(kernels, grids, values)
+    problem = GridProblem(kernels, grids, values, np.zeros(shape, dtype=bool))
     value, gradient = problem.value_and_gradient(theta)
     assert_equal(problem.n_obs, float(values.size))
     want = dense_gp(kernels, Hyper.unpack(theta)).log_evidence(mesh, values.ravel())
@@ -132,58 +127,80 @@ def test_evidence_and_gradient_on_a_complete_grid_are_the_dense_ones(kernels, sh
 @pytest.mark.parametrize("shape", [(12,), (5, 7), (7, 5), (3, 6, 4), (6, 3, 4)])
 def test_a_complete_grid_in_any_row_order_is_found_and_has_the_same_evidence(shape) -> None:
     case = full_grid(shape, seed=1)
-    grid = case.task.complete_grid()
+    grid = case.task.grid()
     assert grid is not None
     assert_equal(grid.values.shape, shape)
+    assert not grid.missing.any()
     hyper = case.hyper(1)
     want = case.dense(hyper).log_evidence(case.points, case.y)
     assert_close(grid.value_and_gradient(hyper.pack())[0], want, factor=1e5)
 
 
-def test_a_grid_with_a_missing_cell_keeps_its_complete_slices() -> None:
+def test_a_grid_knows_its_missing_cells_and_holds_the_others() -> None:
     case = full_grid((8, 3, 4), seed=2)
-    row = 17
-    keep = np.arange(case.y.size) != row
-    task = _with(
-        case, positions=tuple(x[keep] for x in case.task.positions), y=case.y[keep], weights=np.ones(keep.sum())
-    )
-    grid = task.complete_grid()
-    whole = case.task.complete_grid()
-    gone = np.searchsorted(case.task.grids[0], case.task.positions[0][row])
-    assert_equal(grid.values, np.delete(whole.values, gone, axis=0))
-    assert_equal(grid.grids[0], np.delete(whole.grids[0], gone))
+    keep = np.random.default_rng(0).random(case.y.size) < 0.9
+    grid, whole = part_of(case, keep).grid(), case.task.grid()
+    assert_equal(int(grid.missing.sum()), int((~keep).sum()))
+    assert_equal(grid.values[~grid.missing], whole.values[~grid.missing])
+    codes = [np.searchsorted(g, x[~keep]) for g, x in zip(case.task.grids, case.task.positions, strict=True)]
+    assert grid.missing[tuple(codes)].all()
 
 
-def test_repeats_weights_ranks_and_scattered_rows_are_no_complete_grid() -> None:
+def test_repeats_weights_ranks_and_sparse_rows_are_no_grid() -> None:
     case = full_grid((5, 4), seed=1)
-    twice = {
-        "positions": tuple(np.append(x, x[0]) for x in case.task.positions),
-        "y": np.append(case.y, 1.0),
-        "weights": np.ones(case.y.size + 1),
-    }
-    assert _with(case, weights=np.full(case.y.size, 2.0)).complete_grid() is None
-    assert _with(case, rank=(None, 2)).complete_grid() is None
-    assert TOYS["exact continuous and last, D = 2"].task.complete_grid() is None
-    swapped = [x.copy() for x in case.task.positions]
-    swapped[1][:] = swapped[1][0]  # every slice has the right number of rows, in one cell
-    assert _with(case, positions=tuple(swapped)).complete_grid() is None
-    kept = _with(case, **twice).complete_grid()
-    assert kept is None or kept.values.shape == (4, 4)
+    task, ones = case.task, np.ones(case.y.size)
+    assert task.grid() is not None
+    assert replace(task, weights=2 * ones).grid() is None
+    assert replace(task, rank=(2, None)).grid() is None
+    assert part_of(case, np.arange(case.y.size) < 8).grid() is None
+    positions = tuple(np.append(x[1:], x[-1]) for x in task.positions)  # one row twice, one cell missing
+    assert replace(task, positions=positions).grid() is None
+
+
+def test_redrawing_keeps_the_observed_cells_and_centers_the_others_on_their_posterior_mean() -> None:
+    case = full_grid((5, 7), seed=3)
+    hyper = replace(case.hyper(1), noise=-0.5)
+    keep = np.random.default_rng(1).random(case.y.size) < 0.85
+    task = part_of(case, keep)
+    grid = task.grid()
+    draws = [grid.redrawn(hyper, np.random.default_rng(seed)).values for seed in range(400)]
+    for values in draws[:3]:
+        assert_equal(values[~grid.missing], grid.values[~grid.missing])
+    drawn = np.array([values[grid.missing] for values in draws])
+    cells = [g[code] for g, code in zip(task.grids, np.nonzero(grid.missing), strict=True)]
+    want, _ = case.dense(hyper).predict(task.positions, task.y, cells)
+    bound = 5 * drawn.std(axis=0).max() / np.sqrt(len(draws))
+    assert_below(np.abs(drawn.mean(axis=0) - want).max(), bound, "distance of the mean, five standard errors")
+    assert_above(drawn.std(axis=0).min(), 0.5 * np.exp(0.5 * hyper.noise), "spread of the draws")
+
+
+def test_a_complete_grid_has_nothing_to_redraw() -> None:
+    case = full_grid((5, 7), seed=3)
+    grid = case.task.grid()
+    assert grid.redrawn(case.hyper(1), np.random.default_rng(0)) is grid
+
+
+def grids_of(kernels: Kernels, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    return tuple(
+        np.arange(m) * 1.0 if k is None else np.sort(rng.random(m)) for k, m in zip(kernels, shape, strict=True)
+    )
+
+
+def part_of(case: Toy, keep: np.ndarray) -> Task:
+    """The task with some of its rows (every index still known)."""
+    positions = tuple(x[keep] for x in case.task.positions)
+    return replace(case.task, positions=positions, y=case.y[keep], weights=np.ones(int(keep.sum())))
 
 
 def full_grid(shape: tuple[int, ...], seed: int) -> Toy:
     """Every cell once, in random order; the exact mode is the longest."""
     rng = np.random.default_rng([seed, *shape])
     kernels = ("matern32", None, "matern52")[: len(shape)]
-    grids = tuple(
-        np.arange(m) * 1.0 if k is None else np.sort(rng.random(m)) for k, m in zip(kernels, shape, strict=True)
-    )
+    grids = grids_of(kernels, shape, rng)
     order = rng.permutation(int(np.prod(shape)))
     positions = tuple(part.ravel()[order] for part in np.meshgrid(*grids, indexing="ij"))
     rank, exact = (None,) * len(shape), int(np.argmax(shape))
     base = toy(kernels, exact, tuple(max(m, 3) for m in shape)).task
-    from dataclasses import replace
-
     task = replace(
         base, grids=grids, positions=positions, y=rng.normal(size=order.size), weights=np.ones(order.size), rank=rank
     )

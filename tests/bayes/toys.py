@@ -79,7 +79,7 @@ def toy(kernels: Kernels, exact: int, sizes: tuple[int, ...], count: int = 60, s
     weights = rng.integers(1, 4, count).astype(float)
     y = rng.normal(size=count)
     rank = (None,) * len(kernels)
-    return Toy(kernels, Task(kernels, exact, tuple(grids), positions, y, weights, rank, 256))
+    return Toy(kernels, Task(kernels, exact, tuple(grids), positions, y, weights, rank, 256, rng))
 
 
 TOYS = {
@@ -106,7 +106,9 @@ def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarra
 
 def twin(model: FunctionalTucker) -> DenseGP:
     """Dense Gaussian process at the hyperparameters a model has learned."""
-    return dense_gp(model._problem.kernels, model._hyper)
+    named = model.kernel if isinstance(model.kernel, dict) else dict.fromkeys(range(len(model.kinds_)), model.kernel)
+    kernels = [named.get(n, "matern32") if kind == "continuous" else None for n, kind in enumerate(model.kinds_)]
+    return dense_gp(tuple(kernels), model._prediction.hyper)
 
 
 def smooth_table(

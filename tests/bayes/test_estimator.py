@@ -1,0 +1,185 @@
+"""`FunctionalTucker` as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from tenfac import ConvergenceWarning, FunctionalTucker
+from tests.bayes.toys import smooth_table
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
+
+NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
+
+
+# --- the checks of scikit-learn ---------------------------------------------------------------------------
+
+
+# 2026-11: three iterations do not converge, and say so; that is not what these checks are about
+@pytest.mark.filterwarnings(NOT_CONVERGED)
+@parametrize_with_checks([FunctionalTucker(max_iter=3)])
+def test_the_checks_of_scikit_learn_pass(estimator, check) -> None:
+    before = estimator.get_params()
+    check(estimator)
+    assert_equal(estimator.get_params(), before)
+
+
+# --- hyper-parameters -------------------------------------------------------------------------------------
+
+
+def test_settings_are_keyword_only_and_stored_untouched() -> None:
+    signature = inspect.signature(FunctionalTucker)
+    assert {p.kind for p in signature.parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    given = {"discrete": ["a"], "kernel": {"b": "matern12"}, "rank": [2, 3], "max_iter": 7}
+    params = FunctionalTucker(**given).get_params()
+    for name, value in given.items():
+        assert params[name] is value
+
+
+def test_fit_leaves_the_settings_and_the_data_alone_and_returns_the_estimator() -> None:
+    X, y = smooth_table((4, 12), (0,), 40)
+    model = FunctionalTucker(discrete=[0], kernel={1: "matern52"}, max_iter=0)
+    before, X_before, y_before = repr(model.get_params()), X.copy(), y.copy()
+    assert model.fit(X, y) is model
+    assert_equal(repr(model.get_params()), before)
+    assert_equal(X, X_before)
+    assert_equal(y, y_before)
+
+
+def test_a_clone_is_unfitted_and_learns_the_same_bits() -> None:
+    X, y = smooth_table((4, 12), (0,), 40)
+    model = FunctionalTucker(discrete=[0], kernel="matern52").fit(X, y)
+    again = clone(model)
+    with pytest.raises(NotFittedError):
+        again.predict(X)
+    for got, want in zip(again.fit(X, y).predict(X, return_std=True), model.predict(X, return_std=True), strict=True):
+        assert_equal(got, want)
+
+
+def test_only_fit_makes_trailing_underscores() -> None:
+    X, y = smooth_table((4, 12), (0,), 40)
+    model = FunctionalTucker(discrete=[0], max_iter=0)
+    assert_equal([name for name in vars(model) if name.endswith("_")], [])
+    model.fit(X, y)
+    public = {name for name in vars(model) if name.endswith("_")}
+    stated = {"mode_names_", "kinds_", "indices_", "exact_mode_", "rank_", "lengthscales_", "constants_"}
+    assert stated | {"noise_", "log_evidence_", "info_"} <= public
+
+
+def test_what_was_learned_is_described_by_mode() -> None:
+    X, y = smooth_table((4, 12), (0,), 60)
+    table = {"cell": X[:, 0].astype(int).astype(str), "time": X[:, 1]}
+    model = FunctionalTucker().fit(table, y)
+    assert_equal(model.mode_names_, ["cell", "time"])
+    assert_equal(model.kinds_, ("discrete", "continuous"))
+    assert_equal(model.indices_[0].tolist(), ["10", "11", "12", "13"])
+    assert_equal(model.indices_[1], np.unique(X[:, 1]))
+    assert_equal((sorted(model.constants_), sorted(model.lengthscales_)), (["cell", "time"], ["time"]))
+    assert_equal((model.exact_mode_, model.rank_), (1, (4, 12)))
+    assert_above(min(model.constants_.values()), 0.0, "constants")
+    assert_above(model.noise_, 0.0, "noise")
+
+
+# --- inside the tools of scikit-learn ---------------------------------------------------------------------
+
+
+# 2026-11: few iterations keep the search quick
+@pytest.mark.filterwarnings(NOT_CONVERGED)
+def test_grid_search_finds_its_settings() -> None:
+    X, y = smooth_table((5, 9), (), 60)
+    grid = {"kernel": ["matern12", "matern52"], "rank": [1, 3]}
+    search = GridSearchCV(FunctionalTucker(max_iter=5), grid, cv=KFold(2), error_score="raise").fit(X, y)
+    assert_equal(len(search.cv_results_["mean_test_score"]), 4)
+    assert_equal(search.best_estimator_.get_params()["rank"], search.best_params_["rank"])
+    assert_equal(search.predict(X), search.best_estimator_.predict(X))
+    assert_equal(np.unique(search.cv_results_["mean_test_score"]).size, 4)  # every setting matters
+
+
+def test_cross_validated_score_of_a_smooth_function_is_high() -> None:
+    X, y = smooth_table((5, 12), (0,), 120)
+    scores = cross_val_score(FunctionalTucker(discrete=[0]), X, y, cv=KFold(3))
+    assert_above(scores.min(), 0.6, "R2 on rows left out")
+
+
+def test_in_a_pipeline_a_shift_and_scale_of_the_indices_is_taken_back() -> None:
+    X, y = smooth_table((5, 12), (), 60)
+    pipeline = make_pipeline(StandardScaler(), FunctionalTucker(max_iter=0)).fit(X, y)
+    alone = FunctionalTucker(max_iter=0).fit(X, y)
+    assert_close(pipeline.predict(X), alone.predict(X), factor=1e6)
+
+
+# --- convergence ------------------------------------------------------------------------------------------
+
+
+def test_one_warning_says_that_the_search_did_not_converge() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    with pytest.warns(ConvergenceWarning) as caught:
+        model = FunctionalTucker(discrete=[0], max_iter=1).fit(X, y)
+    assert_equal(len(caught), 1)
+    assert_says(caught[0].message, "max_iter=1", "Raise max_iter")
+    assert_equal(caught[0].filename, __file__)
+    assert not model.info_.converged
+    assert_equal((model.info_.n_iter, model.info_.reason), (1, "max_iter=1 reached"))
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_max_iter_0_keeps_the_start_without_a_warning() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    model = FunctionalTucker(discrete=[0], max_iter=0).fit(X, y)
+    assert model.info_.converged
+    assert_equal((model.info_.n_iter, model.info_.reason), (0, "hyperparameters kept at their start"))
+
+
+def test_a_converged_search_reports_its_iterations_and_stands() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    model = FunctionalTucker(discrete=[0]).fit(X, y)
+    longer = FunctionalTucker(discrete=[0], max_iter=1000, tol=1e-10).fit(X, y)
+    assert model.info_.converged
+    assert_above(model.info_.n_iter, 2, "iterations")
+    assert_above(model.info_.n_evals, model.info_.n_iter, "evaluations")
+    assert_above(model.info_.seconds, 0.0, "seconds")
+    assert_below(longer.log_evidence_ - model.log_evidence_, 0.05, "log evidence still to be gained")
+
+
+# --- one process, many fits -------------------------------------------------------------------------------
+
+
+def test_two_fits_are_equal_in_every_bit_and_independent() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    first = FunctionalTucker(discrete=[0]).fit(X, y)
+    before = first.predict(X, return_std=True)
+    FunctionalTucker(kernel="matern12").fit(X[::2] * 3, y[::2] ** 2)
+    second = FunctionalTucker(discrete=[0]).fit(X, y)
+    for got, after, want in zip(
+        second.predict(X, return_std=True), first.predict(X, return_std=True), before, strict=True
+    ):
+        assert_equal(got, want)
+        assert_equal(after, want)
+    assert_equal(second.log_evidence_, first.log_evidence_)
+
+
+def test_a_second_fit_forgets_the_first() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    table = {"a": X[:, 0].astype(str), "b": X[:, 1]}
+    refitted = FunctionalTucker().fit(table, y).fit(X[:, 1:], y)
+    fresh = FunctionalTucker().fit(X[:, 1:], y)
+    assert_equal(refitted.predict(X[:, 1:]), fresh.predict(X[:, 1:]))
+    assert_equal((refitted.kinds_, refitted.mode_names_), (fresh.kinds_, fresh.mode_names_))
+    assert not hasattr(refitted, "feature_names_in_")
+
+
+def test_the_global_generator_of_numpy_is_left_as_found() -> None:
+    X, y = smooth_table((5, 12), (0,), 60)
+    before = np.random.get_state()  # noqa: NPY002 (the global state is what is looked at)
+    FunctionalTucker(discrete=[0]).fit(X, y).predict(X, return_std=True)
+    after = np.random.get_state()  # noqa: NPY002
+    assert_equal(after[1], before[1])
+    assert_equal(after[2:], before[2:])

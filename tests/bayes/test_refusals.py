@@ -1,0 +1,188 @@
+"""Every refusal comes before anything is computed, and says what was got and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from tenfac import DataError, FunctionalTucker, RankError, ShapeError
+from tests.checks import assert_equal, assert_says
+
+TABLE = {"cell": ["liver", "lung"] * 6, "time": np.linspace(0, 1, 12), "dose": np.repeat([1.0, 2.0, 5.0], 4)}
+Y = np.sin(np.arange(12.0))
+NUMBERS = np.column_stack([TABLE["time"], TABLE["dose"]])
+
+
+@pytest.fixture(scope="module")
+def model() -> FunctionalTucker:
+    return FunctionalTucker(max_iter=0).fit(TABLE, Y)
+
+
+def fit_fails(error: type[Exception], X: Any, y: Any = Y, weights: Any = None, **settings: Any) -> Any:
+    model = FunctionalTucker(**settings)
+    with pytest.raises(error) as caught:
+        model.fit(X, y, sample_weight=weights)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    return caught
+
+
+# --- values that are not finite ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
+def test_indices_that_are_not_finite_are_refused_in_fit_and_predict(model, value: float, word: str) -> None:
+    time = TABLE["time"].copy()
+    time[5] = value
+    assert_says(fit_fails(DataError, TABLE | {"time": time}), "'time'", word, "first in row 5", "drop these rows")
+    with pytest.raises(DataError) as error:
+        model.predict(TABLE | {"time": time})
+    assert_says(error, "'time'", word, "row 5")
+    numbers = NUMBERS.copy()
+    numbers[5, 0] = value
+    assert_says(fit_fails(ValueError, numbers), word)
+    with pytest.raises(ValueError, match=word):
+        FunctionalTucker(max_iter=0).fit(NUMBERS, Y).predict(numbers)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
+def test_values_that_are_not_finite_are_refused(value: float, word: str) -> None:
+    y = Y.copy()
+    y[3] = value
+    assert_says(fit_fails(DataError, TABLE, y), "y contains 1", word, "leave missing cells out")
+    assert_says(fit_fails(ValueError, NUMBERS, y), "y contains", word)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_missing_labels_are_refused_in_fit_and_predict(model, missing: Any) -> None:
+    cell = np.array(TABLE["cell"], dtype=object)
+    cell[[2, 7]] = missing
+    says = ("'cell'", "2 missing labels", "first in row 2", "a label of their own")
+    assert_says(fit_fails(DataError, TABLE | {"cell": cell}), *says)
+    with pytest.raises(DataError) as error:
+        model.predict(TABLE | {"cell": cell})
+    assert_says(error, *says)
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", [{}, {"time": []}, {"time": np.zeros(0), "cell": np.zeros(0, dtype=str)}])
+def test_an_empty_table_is_refused(table: dict[str, Any]) -> None:
+    assert_says(fit_fails(DataError, table, []), "the table is empty", "at least one row")
+
+
+def test_an_empty_array_is_refused() -> None:
+    assert_says(fit_fails(ValueError, np.zeros((0, 2)), []), "0 sample(s)")
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    assert_says(fit_fails(ShapeError, TABLE | {"time": np.zeros(3)}), "time: (3,)", "dose: (12,)")
+    assert_says(fit_fails(ShapeError, TABLE | {"time": np.zeros((12, 2))}), "time: (12, 2)")
+
+
+def test_y_of_another_length_is_refused() -> None:
+    assert_says(fit_fails(ValueError, TABLE, Y[:-1]), "one value per row", "(11,)", "12 rows")
+    assert_says(fit_fails(ValueError, NUMBERS, Y[:-1]), "12", "11")
+
+
+def test_a_missing_column_is_refused_and_a_near_name_suggested(model) -> None:
+    renamed = {"cell": TABLE["cell"], "Time": TABLE["time"], "dose": TABLE["dose"]}
+    with pytest.raises(DataError) as error:
+        model.predict(renamed)
+    assert_says(error, "no column 'time'", "did you mean Time?", "cell, Time, dose")
+
+
+def test_an_unseen_label_is_refused_and_a_near_one_suggested(model) -> None:
+    with pytest.raises(DataError) as error:
+        model.predict(TABLE | {"cell": ["liver"] * 4 + ["livr"] + ["lung"] * 7})
+    assert_says(error, "'cell'", "2 labels", "row 4", "unseen label 'livr'", "did you mean liver?")
+    with pytest.raises(DataError) as error:
+        model.mode_posterior("cell", ["zzz"])
+    assert_says(error, "unseen label 'zzz'")
+    assert "did you mean" not in str(error.value)
+
+
+def test_an_unseen_number_as_label_is_shown_as_the_user_wrote_it() -> None:
+    model = FunctionalTucker(discrete=[1], max_iter=0).fit(NUMBERS, Y)
+    with pytest.raises(DataError) as error:
+        model.predict([[0.0, 3.0]])
+    assert_says(error, "unseen label 3.0")
+
+
+def test_labels_in_a_mode_that_was_continuous_are_refused(model) -> None:
+    with pytest.raises(DataError) as error:
+        model.predict(TABLE | {"time": ["noon"] * 12})
+    assert_says(error, "'time'", "numbers", "noon")
+
+
+def test_another_number_of_columns_is_refused() -> None:
+    model = FunctionalTucker(max_iter=0).fit(NUMBERS, Y)
+    with pytest.raises(ValueError, match="3 features.*2 features"):
+        model.predict(np.zeros((2, 3)))
+
+
+def test_an_unfitted_model_predicts_nothing() -> None:
+    for call in (lambda m: m.predict(NUMBERS), lambda m: m.mode_posterior(0)):
+        with pytest.raises(NotFittedError):
+            call(FunctionalTucker())
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_discrete_name_is_refused_and_a_near_one_suggested() -> None:
+    error = fit_fails(DataError, TABLE, discrete=["cel"])
+    assert_says(error, "no mode 'cel'", "cell, time, dose", "Did you mean cell?")
+    assert_says(fit_fails(DataError, TABLE, discrete=[3]), "no mode 3", "(0 to 2)")
+    assert_says(fit_fails(DataError, TABLE, discrete=[True]), "no mode True")
+
+
+def test_an_unknown_mode_of_a_posterior_is_refused(model) -> None:
+    with pytest.raises(DataError) as error:
+        model.mode_posterior("tim")
+    assert_says(error, "no mode 'tim'", "Did you mean time?")
+
+
+def test_an_unknown_kernel_is_refused_and_the_known_ones_are_named() -> None:
+    for kernel in ("rbf", {"time": "rbf"}):
+        error = fit_fails(DataError, TABLE, kernel=kernel)
+        assert_says(error, "matern12, matern32, matern52", "'rbf'")
+    assert_says(fit_fails(DataError, TABLE, kernel={"tme": "matern12"}), "`kernel`", "'tme'", "Did you mean time?")
+
+
+@pytest.mark.parametrize("rank", [0, -1, 1.5, True, [0, 1], [1, 2.5], [13, 1], [1, 4]])
+def test_a_rank_that_no_mode_can_have_is_refused(rank: Any) -> None:
+    bad = [value for value in (rank if isinstance(rank, list) else [rank]) if value != 1 or value is True]
+    error = fit_fails(RankError, TABLE, rank=rank)
+    assert_says(error, "an integer from 1 to", "number of distinct indices", f"got {bad[0]!r}")
+
+
+@pytest.mark.parametrize("rank", [[1], [1, 1, 1], []])
+def test_a_rank_of_another_length_is_refused(rank: list[int]) -> None:
+    assert_says(fit_fails(RankError, TABLE, rank=rank), "one per continuous mode", f"got {len(rank)}")
+
+
+@pytest.mark.parametrize("weights", [np.zeros(12), np.full(12, -1.0), np.full(12, np.nan), np.ones(11)])
+def test_weights_that_count_nothing_are_refused(weights: np.ndarray) -> None:
+    assert_says(fit_fails(ValueError, TABLE, weights=weights), "sample_weight" if weights.any() else "weight")
+
+
+# --- imports ----------------------------------------------------------------------------------------------
+
+
+def test_the_estimator_needs_neither_torch_nor_pandas() -> None:
+    code = """if True:
+        import sys
+        sys.modules |= dict.fromkeys(["torch", "pandas", "gpytorch", "matplotlib"])
+        from tenfac import FunctionalTucker
+        model = FunctionalTucker(max_iter=2, tol=1.0).fit({"a": [0.0, 1.0, 2.0], "b": ["u", "v", "u"]}, [0.0, 1.0, 2.0])
+        print(model.predict({"a": [0.5], "b": ["v"]}).shape)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert_equal((run.returncode, run.stdout), (0, "(1,)\n"))
