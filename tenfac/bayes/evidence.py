@@ -150,7 +150,7 @@ class Problem:
         """Log evidence and its gradient by the packed hyperparameters (no hyperprior).
 
         The gradient by the prior covariance of the coefficients and by the noise comes from the smoother; the
-        small covariance of each mode is differenced, and so is the exact mode's own process.
+        small matrices of each mode (its covariance, or its process) are differenced.
         """
         hyper = Hyper.unpack(theta)
         cov, parts = _coefficient_prior(self, hyper)
@@ -163,7 +163,7 @@ class Problem:
         for m, n in enumerate(self.others):
             by_mode[n] = _mode_gradient(self, hyper, slope * np.exp(hyper.scale), parts, m)
         if self.kernels[self.exact] is not None:
-            by_mode[self.exact, 1:] = [_difference(self, hyper, factor, entry) for entry in (1, 2, 3)]
+            by_mode[self.exact, 1:] = _process_gradient(self, hyper, score)
         by_noise = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.slices.n_obs)
         value = score.log_evidence + self.slices.constant_terms(float(np.exp(hyper.noise)))
         return value, np.concatenate([[np.sum(slope * cov), by_noise], by_mode.ravel()])
@@ -211,13 +211,20 @@ def _mode_gradient(problem: Problem, hyper: Hyper, weight: Array, parts: list[Ar
     return gradient
 
 
-def _difference(problem: Problem, hyper: Hyper, factor: Array, entry: int) -> float:
-    """Central difference of the log evidence by one number of the exact mode."""
-    above, below = (
-        problem._solve_whitened(hyper.moved(problem.exact, entry, sign * 10 * STEP), factor, gradient=False)
-        for sign in (1, -1)
-    )
-    return (above[1].log_evidence - below[1].log_evidence) / (20 * STEP)
+def _process_gradient(problem: Problem, hyper: Hyper, score: Score) -> list[float]:
+    """Derivatives by lengthscale, sharpness and center of a continuous exact mode."""
+    gradient = []
+    for entry in (1, 2, 3):
+        moved = []
+        for sign in (1, -1):
+            prior = problem.prior(hyper.moved(problem.exact, entry, sign * STEP), problem.exact)
+            gaps = np.diff(prior.bend(problem.positions))
+            moved.append((prior.process().transition(gaps), prior.process().innovation(gaps)))
+        (above, above_noise), (below, below_noise) = moved
+        slope = np.sum(score.by_transition * (above - below))
+        slope += np.sum(score.by_innovation * (above_noise - below_noise))
+        gradient.append(float(slope) / (2 * STEP))
+    return gradient
 
 
 class Objective(Protocol):

@@ -26,12 +26,16 @@ class Score:
     misfit : float
         Posterior expectation of the weighted sum of squared residuals over the noise variance, of the
         compressed targets.
+    by_transition, by_innovation : arrays, shape (M - 1, order, order), or None
+        Derivatives by the small matrices ``A`` and ``Q`` of a continuous exact mode, step by step.
     """
 
     log_evidence: float
     by_covariance: Array
     by_log_constant: float
     misfit: float
+    by_transition: Array | None = None
+    by_innovation: Array | None = None
 
 
 class CoefficientPosterior(Protocol):

@@ -73,7 +73,7 @@ class Task:
         if kernel is None:
             affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5)
         else:
-            affordable = (2e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
+            affordable = (1e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
         return max(1, min(self.most, int(max(affordable, 4))))
 
     def grid(self) -> GridProblem | None:

@@ -89,6 +89,8 @@ class MarkovPosterior:
         Ascending observed indices.
     means, covs : arrays, shapes (M, dim) and (M, dim, dim)
         Moments at index t given the observations before it.
+    filtered : pair of arrays, shapes (M, dim) and (M, dim, dim)
+        Moments given the observations up to and including it.
     adjoints, precisions : arrays, shapes (M, dim) and (M, dim, dim)
         ``r_t`` and ``N_t``: derivatives of the log evidence of the observations from t on.
     updates : array, shape (M, dim, dim)
@@ -101,6 +103,7 @@ class MarkovPosterior:
     positions: Array
     means: Array
     covs: Array
+    filtered: tuple[Array, Array]
     adjoints: Array
     precisions: Array
     updates: Array
@@ -124,7 +127,7 @@ class MarkovPosterior:
         if after == 0:
             mean, cov = np.zeros(self.prior.dim), self.prior.initial()
         else:
-            mean, cov = self._filtered(after - 1)
+            mean, cov = self.filtered[0][after - 1], self.filtered[1][after - 1]
             step = np.array([position - float(self.positions[after - 1])])
             move = self.prior.transitions(step)[0]
             mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovations(step)[0]
@@ -132,18 +135,6 @@ class MarkovPosterior:
             return mean, cov
         move = self.prior.transitions(np.array([float(self.positions[after]) - position]))[0]
         return _smooth(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move)
-
-    def _filtered(self, t: int) -> tuple[Array, Array]:
-        """Moments at index t given the observations up to and including it."""
-        if t + 1 < self.positions.size:
-            move = self.moves[t]
-            adjoint, precision = move.T @ self.adjoints[t + 1], move.T @ self.precisions[t + 1] @ move
-        else:
-            adjoint, precision = np.zeros(self.prior.dim), np.zeros((self.prior.dim,) * 2)
-        # r_t = (E H)^T S^-1 v + update^T r_after, so what index t alone contributes is the difference
-        own = self.adjoints[t] - self.updates[t].T @ adjoint
-        own_precision = self.precisions[t] - self.updates[t].T @ precision @ self.updates[t]
-        return _smooth(self.means[t], self.covs[t], own, own_precision)
 
     def average(self) -> tuple[Array, Array]:
         """Mean and covariance of the average of ``h`` over the observed indices.
@@ -198,6 +189,7 @@ def solve(
     gaps = np.diff(positions)
     moves, noises = prior.transitions(gaps), prior.innovations(gaps)
     means, covs = np.empty((count, dim)), np.empty((count, dim, dim))
+    filtered = np.empty_like(means), np.empty_like(covs)
     updates, scores, informations = np.empty_like(covs), np.empty_like(means), np.empty_like(covs)
     mean, cov, eye = np.zeros(dim), prior.initial(), np.eye(dim)
     log_evidence = 0.0
@@ -214,13 +206,14 @@ def solve(
         log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(np.diag(factor)).sum()
         gain = cov @ lifted.T
         mean, cov = mean + gain @ residual, cov - gain @ gain.T
+        filtered[0][t], filtered[1][t] = mean, cov
         if gradient:
             updates[t] = eye - gain @ lifted
             scores[t], informations[t] = residual @ lifted, lifted.T @ lifted
     if not gradient:
         return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0, 0.0)
     adjoints, precisions = _backward(moves, updates, scores, informations)
-    posterior = MarkovPosterior(prior, positions, means, covs, adjoints, precisions, updates, moves)
+    posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
     return posterior, _score(posterior, designs, targets, float(log_evidence))
 
 
@@ -252,4 +245,22 @@ def _score(post: MarkovPosterior, designs: list[Array], targets: list[Array], lo
         residual = target - design @ prior.observe(mean)
         spread = design @ prior.observe(prior.observe(cov).T)
         misfit += residual @ residual + np.sum(spread * design)
-    return Score(log_evidence, by_cov, float(np.trace(first[0, :, 0])), float(misfit))
+    by_constant = float(np.trace(first[0, :, 0]))
+    by_transition, by_innovation = _process_score(post, slopes)
+    return Score(log_evidence, by_cov, by_constant, float(misfit), by_transition, by_innovation)
+
+
+def _process_score(post: MarkovPosterior, slopes: Array) -> tuple[Array, Array]:
+    """Derivatives by the small transition and innovation matrices of every step.
+
+    ``slopes[t]`` is the derivative by the predicted covariance at t; with ``m, P`` the filtered moments one
+    step before, the transition enters as ``A m`` and ``A P A^T``.
+    """
+    size, order = post.prior.size, post.prior.process.order
+    shape = (-1, 1 + order, size, 1 + order, size)
+    means, covs = post.filtered[0][:-1], post.filtered[1][:-1]
+    full = np.einsum("ti,tj->tij", post.adjoints[1:], means)
+    full += 2 * slopes[1:] @ (post.moves @ covs)
+    by_transition = np.einsum("tapbp->tab", full.reshape(shape))[:, 1:, 1:]
+    by_innovation = np.einsum("tapbp->tab", slopes[1:].reshape(shape))[:, 1:, 1:]
+    return by_transition, by_innovation

@@ -98,9 +98,9 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     )
     fit.add_argument(
         "--duplicates",
-        choices=("refuse", "mean"),
+        choices=("refuse", "keep"),
         default="refuse",
-        help="what to do with rows of equal indices: refuse the table, or average them (default %(default)s)",
+        help="what to do with rows of equal indices: refuse, or keep as repeated measurements (default %(default)s)",
     )
     fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
     fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")

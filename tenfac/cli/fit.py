@@ -76,19 +76,17 @@ def fit_model(train: Observations, *, rank: Any, verbose: int) -> Any:
     from tenfac.bayes.functional_tucker import FunctionalTucker
 
     model = FunctionalTucker(discrete=train.discrete or None, rank=rank, verbose=verbose)
-    weight = None if (train.count == 1).all() else train.count
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(train.X, train.y, sample_weight=weight)
+        model.fit(train.X, train.y)
     for warning in caught:
         sys.stderr.write(f"note: {' '.join(str(warning.message).split())}\n")
     return model
 
 
 def examine(model: Any, train: Observations, held: Observations, seed: int) -> Test:
-    """Predict the held-out rows; an average of repeats has that much less noise."""
-    mean, std = model.predict(held.X, return_std=True)
-    noisy = np.sqrt(std**2 + float(model.noise_) ** 2 / held.count)
+    """Predict the held-out rows."""
+    mean, noisy = model.predict(held.X, return_std=True, include_noise=True)
     return Test(held, mean, noisy, nearest_neighbours(train, held, seed))
 
 

@@ -38,12 +38,11 @@ class ModeColumn:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Index values per mode (floats, or strings for labels), observed values, and repeats per row."""
+    """Index values per mode (floats, or strings for labels), and observed values."""
 
     modes: tuple[ModeColumn, ...]
     X: dict[str, np.ndarray]
     y: np.ndarray
-    count: np.ndarray
     value: str
     unit: str = ""
     notes: tuple[str, ...] = ()
@@ -61,7 +60,7 @@ class Observations:
     def take(self, rows: np.ndarray) -> "Observations":
         """Keep some rows, by mask or position."""
         X = {name: values[rows] for name, values in self.X.items()}
-        return replace(self, X=X, y=self.y[rows], count=self.count[rows])
+        return replace(self, X=X, y=self.y[rows])
 
 
 def observe(
@@ -101,17 +100,16 @@ def observe(
         raise DataError(f"{table.source}: the table is empty: no row has a value in {value!r}.")
     X = {mode.name: values[keep] for mode, values in found}
     rows = np.flatnonzero(keep)
-    obs = Observations(
-        tuple(mode for mode, _ in found), X, y[keep], np.ones(len(rows)), value, table.units.get(value, "")
-    )
+    obs = Observations(tuple(mode for mode, _ in found), X, y[keep], value, table.units.get(value, ""))
     for mode in obs.modes:
         if len(np.unique(X[mode.name])) < 2:
             raise DataError(
                 f"{table.source}: mode {mode.column!r} is constant: its only index is {X[mode.name][0]}. "
                 f"Leave it out: --modes {','.join(n for n in names if n != mode.column) or '...'}."
             )
-    obs = _merge_duplicates(obs, table, rows, duplicates)
-    return replace(obs, notes=(*notes, *obs.notes))
+    if duplicates == "refuse":
+        _refuse_duplicates(obs, table, rows)
+    return replace(obs, notes=tuple(notes))
 
 
 def _check_names(
@@ -168,26 +166,19 @@ def _check_indices(table: Table, mode: ModeColumn, values: np.ndarray, keep: np.
             )
 
 
-def _merge_duplicates(obs: Observations, table: Table, rows: np.ndarray, duplicates: str) -> Observations:
+def _refuse_duplicates(obs: Observations, table: Table, rows: np.ndarray) -> None:
     key = group_rows(list(obs.X.values()))
-    _, first, inverse, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     if len(first) == obs.size:
-        return obs
-    if duplicates == "refuse":
-        again = _first(np.bincount(inverse, minlength=len(first))[inverse] > 1)
-        second = np.flatnonzero(inverse == inverse[again])[1]
-        index = ", ".join(f"{mode.column}={table.cells[mode.column][rows[again]]}" for mode in obs.modes)
-        raise DataError(
-            f"{table.source}: duplicate indices in {count_rows(obs.size - len(first))}; first: row "
-            f"{rows[second] + 1} repeats row {rows[again] + 1} ({index}). Average repeats with "
-            "--duplicates mean, or name the mode that tells them apart."
-        )
-    order = np.sort(first)
-    mean = np.bincount(inverse, weights=obs.y) / count
-    merged = obs.take(order)
-    note = f"{obs.size:,} rows were averaged to {len(first):,}, each weighted by its number of repeats"
-    kept = inverse[order]
-    return replace(merged, y=mean[kept], count=count[kept].astype(float), notes=(note,))
+        return
+    again = _first(np.bincount(inverse)[inverse] > 1)
+    second = np.flatnonzero(inverse == inverse[again])[1]
+    index = ", ".join(f"{mode.column}={table.cells[mode.column][rows[again]]}" for mode in obs.modes)
+    raise DataError(
+        f"{table.source}: duplicate indices in {count_rows(obs.size - len(first))}; first: row "
+        f"{rows[second] + 1} repeats row {rows[again] + 1} ({index}). If they are repeated measurements, say "
+        "--duplicates keep; else name the mode that tells them apart."
+    )
 
 
 def group_rows(columns: Sequence[np.ndarray]) -> np.ndarray:

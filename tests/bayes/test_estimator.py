@@ -60,7 +60,9 @@ def test_a_clone_is_unfitted_and_learns_the_same_bits() -> None:
     again = clone(model)
     with pytest.raises(NotFittedError):
         again.predict(X)
-    for got, want in zip(again.fit(X, y).predict(X, return_std=True), model.predict(X, return_std=True), strict=True):
+    for got, want in zip(
+        again.fit(X, y).predict(X, return_std=True), model.predict(X, return_std=True), strict=True
+    ):
         assert_equal(got, want)
 
 

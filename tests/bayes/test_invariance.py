@@ -17,6 +17,7 @@ from tests.checks import assert_above, assert_below, assert_relative
 
 SHAPES = {"exact continuous": (4, 13), "exact discrete": (14, 5), "grid": (4, 13)}
 TIGHT, LEARNED = 1e-8, 2e-3
+BEYOND = np.array([0.0, 0.7])
 
 
 def table(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +34,9 @@ def fit(X: np.ndarray, y: np.ndarray, max_iter: int, **more: object) -> Function
 
 
 every_case = pytest.mark.parametrize("name", SHAPES)
-every_search = pytest.mark.parametrize(("max_iter", "tol"), [(0, TIGHT), (200, LEARNED)], ids=["start", "learned"])
+every_search = pytest.mark.parametrize(
+    ("max_iter", "tol"), [(0, TIGHT), (200, LEARNED)], ids=["start", "learned"]
+)
 
 
 def assert_same_fit(
@@ -46,8 +49,10 @@ def assert_same_fit(
     """Fit before and after ``change`` of the indices, and compare evidence, predictions and noise."""
     X, y = table(name)
     one, other = fit(X, y, max_iter), fit(change(X)[order], y[order], max_iter)
-    new = X + [0.0, 0.7]  # between, and beyond, the observed indices
-    for got, want in zip(other.predict(change(new), return_std=True), one.predict(new, return_std=True), strict=True):
+    new = X + BEYOND  # between, and beyond, the observed indices
+    for got, want in zip(
+        other.predict(change(new), return_std=True), one.predict(new, return_std=True), strict=True
+    ):
         assert_relative(got, want, tol)
     assert_below(abs(other.log_evidence_ - one.log_evidence_), tol * abs(one.log_evidence_), "log evidence")
     assert_below(abs(other.noise_ - one.noise_), 10 * tol * one.noise_, "noise")
@@ -70,7 +75,7 @@ def test_the_direction_of_an_axis_does_not_matter(name, max_iter, tol) -> None:
 @every_search
 @pytest.mark.parametrize(("shift", "scale"), [(1e3, 1.0), (0.0, 1e-6), (-20.0, 3600.0)])
 def test_the_unit_and_origin_of_an_axis_do_not_matter(name, max_iter, tol, shift, scale) -> None:
-    assert_same_fit(name, max_iter, tol, lambda X: (X + [0.0, shift]) * [1.0, scale])
+    assert_same_fit(name, max_iter, tol, lambda X: (X + np.array([0.0, shift])) * [1.0, scale])
 
 
 @every_search
@@ -95,13 +100,15 @@ def test_the_order_of_columns_does_not_matter(max_iter, tol) -> None:
 def test_predictions_follow_the_unit_and_origin_of_y(name, max_iter, tol, shift, scale) -> None:
     X, y = table(name)
     one, other = fit(X, y, max_iter), fit(X, (y + shift) * scale, max_iter)
-    new = X + [0.0, 0.7]
+    new = X + BEYOND
     mean, std = other.predict(new, return_std=True)
     want, want_std = one.predict(new, return_std=True)
     assert_relative(mean / scale - shift - y.mean(), want - y.mean(), tol)
     assert_relative(std / abs(scale), want_std, tol)
     gain = -y.size * np.log(abs(scale))
-    assert_below(abs(other.log_evidence_ - gain - one.log_evidence_), tol * abs(one.log_evidence_), "log evidence")
+    assert_below(
+        abs(other.log_evidence_ - gain - one.log_evidence_), tol * abs(one.log_evidence_), "log evidence"
+    )
 
 
 @pytest.mark.parametrize("name", ["exact continuous", "exact discrete"])
@@ -112,7 +119,7 @@ def test_a_weight_is_the_row_given_that_often(name, max_iter, tol) -> None:
     again = np.repeat(np.arange(y.size), weights)
     one = fit(X, y, max_iter, sample_weight=weights)
     other = fit(X[again], y[again], max_iter)
-    new = X[again] + [0.0, 0.7]
+    new = X[again] + BEYOND
     for got, want in zip(other.predict(new, return_std=True), one.predict(new, return_std=True), strict=True):
         assert_relative(got, want, tol)
     assert_below(abs(other.log_evidence_ - one.log_evidence_), tol * abs(one.log_evidence_), "log evidence")

@@ -20,8 +20,12 @@ def crps(y: float, mean: float, std: float) -> float:
     """``integral (F(u) - [u >= y])^2 du`` by quadrature, split where the integrand jumps."""
     low, high = min(mean, y) - 12 * std, max(mean, y) + 12 * std
     spots = sorted({mean, mean - 3 * std, mean + 3 * std})
-    left, _ = quad(lambda u: norm.cdf(u, mean, std) ** 2, low, y, points=[p for p in spots if p < y], limit=500)
-    right, _ = quad(lambda u: norm.sf(u, mean, std) ** 2, y, high, points=[p for p in spots if p > y], limit=500)
+    left, _ = quad(
+        lambda u: norm.cdf(u, mean, std) ** 2, low, y, points=[p for p in spots if p < y], limit=500
+    )
+    right, _ = quad(
+        lambda u: norm.sf(u, mean, std) ** 2, y, high, points=[p for p in spots if p > y], limit=500
+    )
     return left + right
 
 
@@ -51,7 +55,9 @@ def test_coverage_counts_values_inside_the_central_interval(level: float, want: 
 def test_coverage_of_draws_from_the_prediction_is_the_level() -> None:
     y = np.random.default_rng(0).normal(size=20_000)
     got = gaussian_metrics(y, np.zeros(y.size), np.ones(y.size), 0.9)["coverage"]
-    assert_below(abs(got - 0.9), 4 * np.sqrt(0.9 * 0.1 / y.size), "distance from 90 %, bound of four binomial errors")
+    assert_below(
+        abs(got - 0.9), 4 * np.sqrt(0.9 * 0.1 / y.size), "distance from 90 %, bound of four binomial errors"
+    )
 
 
 def test_scores_scale_with_the_unit_of_y() -> None:

@@ -78,7 +78,7 @@ FITS = {
     "D = 2, both continuous": lambda: smooth_table((5, 12), (), 50),
     "D = 3, mixed": lambda: smooth_table((3, 10, 4), (0,), 90),
 }
-DISCRETE = {name: () for name in FITS} | {
+DISCRETE = dict.fromkeys(FITS, ()) | {
     "D = 1, discrete": (0,),
     "D = 2, exact continuous": (0,),
     "D = 2, exact discrete, learned from some levels": (0,),

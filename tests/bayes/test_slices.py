@@ -17,6 +17,10 @@ def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(size=(40, 3)), rng.normal(size=40), rng.integers(1, 4, 40) * 1.0, codes
 
 
+def group(design: np.ndarray, y: np.ndarray, weights: np.ndarray, codes: np.ndarray, size: int) -> Slices:
+    return Slices.group(lambda chosen: design[chosen], y, weights, codes, size)
+
+
 def squares(slices: Slices, h: np.ndarray) -> float:
     """Sum of squared residuals at one coefficient vector per slice."""
     parts = zip(slices.designs, slices.targets, h, strict=True)
@@ -25,7 +29,7 @@ def squares(slices: Slices, h: np.ndarray) -> float:
 
 def test_squared_residuals_are_those_of_all_rows_for_any_coefficients(rows) -> None:
     design, y, weights, codes = rows
-    slices = Slices.group(design, y, weights, codes, 4)
+    slices = group(design, y, weights, codes, 4)
     for seed in range(5):
         h = np.random.default_rng(seed).normal(size=(4, 3)) * 3
         want = float(np.sum(weights * (y - np.einsum("np,np->n", design, h[codes])) ** 2))
@@ -33,7 +37,7 @@ def test_squared_residuals_are_those_of_all_rows_for_any_coefficients(rows) -> N
 
 
 def test_a_slice_has_at_most_as_many_rows_as_functions(rows) -> None:
-    slices = Slices.group(*rows, 4)
+    slices = group(*rows, 4)
     assert_equal([design.shape for design in slices.designs], [(1, 3), (2, 3), (3, 3), (3, 3)])
     assert_equal([target.shape for target in slices.targets], [(1,), (2,), (3,), (3,)])
 
@@ -41,8 +45,8 @@ def test_a_slice_has_at_most_as_many_rows_as_functions(rows) -> None:
 def test_a_weight_is_a_number_of_repeats(rows) -> None:
     design, y, weights, codes = rows
     again = np.repeat(np.arange(40), weights.astype(int))
-    weighted = Slices.group(design, y, weights, codes, 4)
-    repeated = Slices.group(design[again], y[again], np.ones(again.size), codes[again], 4)
+    weighted = group(design, y, weights, codes, 4)
+    repeated = group(design[again], y[again], np.ones(again.size), codes[again], 4)
     assert_equal((weighted.n_obs, repeated.n_obs), (float(again.size),) * 2)
     h = np.random.default_rng(1).normal(size=(4, 3))
     assert_close(squares(weighted, h), squares(repeated, h))
@@ -53,13 +57,13 @@ def test_a_weight_is_a_number_of_repeats(rows) -> None:
 def test_row_order_does_not_matter(rows) -> None:
     order = np.random.default_rng(3).permutation(40)
     h = np.random.default_rng(1).normal(size=(4, 3))
-    shuffled = Slices.group(*(part[order] for part in rows), 4)
-    assert_close(squares(shuffled, h), squares(Slices.group(*rows, 4), h))
+    shuffled = group(*(part[order] for part in rows), 4)
+    assert_close(squares(shuffled, h), squares(group(*rows, 4), h))
 
 
 def test_the_constant_terms_are_those_of_independent_noise(rows) -> None:
     design, y, weights, codes = rows
-    slices = Slices.group(design, y, weights, codes, 4)
+    slices = group(design, y, weights, codes, 4)
     repeated = np.repeat(y, weights.astype(int))
     want = float(np.sum(-0.5 * repeated**2 / 0.3 - 0.5 * np.log(2 * np.pi * 0.3)))
     assert_close(slices.constant_terms(0.3), want)
@@ -68,6 +72,6 @@ def test_the_constant_terms_are_those_of_independent_noise(rows) -> None:
 def test_rows_that_repeat_one_point_compress_without_loss() -> None:
     design = np.tile([[1.0, 2.0]], (50, 1))
     y = np.random.default_rng(0).normal(size=50)
-    slices = Slices.group(design, y, np.ones(50), np.zeros(50, dtype=int), 1)
+    slices = group(design, y, np.ones(50), np.zeros(50, dtype=int), 1)
     h = np.array([[0.3, -0.4]])
     assert_close(squares(slices, h), float(np.sum((y - design @ h[0]) ** 2)))

@@ -38,6 +38,7 @@ def test_a_dict_a_frame_and_an_array_of_codes_give_the_same_fit(model: Functiona
         FunctionalTucker().fit(frame(), Y).predict(frame()),
         FunctionalTucker(discrete=["tissue"]).fit(columns(), Y.tolist()).predict(columns()),
         FunctionalTucker(discrete=[0]).fit(codes, Y).predict(codes),
+        FunctionalTucker(discrete=np.array([0])).fit(codes, Y).predict(codes),
         FunctionalTucker(discrete=[-3]).fit(codes.tolist(), Y).predict(codes.tolist()),
     ]
     for other in others:
@@ -101,7 +102,9 @@ def test_a_label_can_be_one_row_and_predictions_are_in_row_order(model: Function
 def test_integer_indices_predict_like_floats() -> None:
     whole = np.round(X)
     model = FunctionalTucker(discrete=[0], max_iter=0).fit(whole.astype(int), Y)
-    assert_equal(model.predict(whole), FunctionalTucker(discrete=[0], max_iter=0).fit(whole, Y).predict(whole))
+    assert_equal(
+        model.predict(whole), FunctionalTucker(discrete=[0], max_iter=0).fit(whole, Y).predict(whole)
+    )
     assert_equal(model.predict(whole.astype(int)), model.predict(whole))
 
 
@@ -121,7 +124,9 @@ def test_kernels_by_name_and_by_number_are_the_same() -> None:
     by_number = FunctionalTucker(kernel={1: "matern12", -1: "matern52"}).fit(columns(), Y)
     plain = FunctionalTucker(kernel="matern12").fit(columns(), Y)
     assert_equal(by_number.predict(columns()), by_name.predict(columns()))
-    assert_above(np.abs(plain.predict(columns()) - by_name.predict(columns())).max(), 1e-6, "effect of a kernel")
+    assert_above(
+        np.abs(plain.predict(columns()) - by_name.predict(columns())).max(), 1e-6, "effect of a kernel"
+    )
 
 
 def test_one_rank_is_the_same_rank_for_every_continuous_mode() -> None:
@@ -132,8 +137,8 @@ def test_one_rank_is_the_same_rank_for_every_continuous_mode() -> None:
 
 
 def test_fewer_products_fit_worse_and_the_report_says_what_they_carry() -> None:
-    full = FunctionalTucker().fit(columns(), Y)
-    few = FunctionalTucker(max_functions=2).fit(columns(), Y)
+    full = FunctionalTucker(max_iter=0).fit(columns(), Y)
+    few = FunctionalTucker(max_iter=0, max_functions=2).fit(columns(), Y)
     assert_below(few.log_evidence_, full.log_evidence_ - 1, "log evidence")
     assert_equal(full.info_.warnings, ())
     assert_equal(len(few.info_.warnings), 1)
@@ -168,7 +173,7 @@ def test_one_distinct_index_in_one_mode_leaves_the_other_to_explain() -> None:
     assert_below(np.abs(got - want).max(), 0.05 * y2.std(), "difference that an idle mode makes")
 
 
-@pytest.mark.parametrize("value", [7.0, 0.0, 0.1, -1e300])
+@pytest.mark.parametrize("value", [7.0, 0.0, 0.1, -1e30])
 def test_constant_values_are_predicted_everywhere_with_a_small_std(value: float) -> None:
     model = FunctionalTucker().fit(np.linspace(0, 1, 12)[:, None], np.full(12, value))
     mean, std = model.predict([[0.3], [4.0]], return_std=True)

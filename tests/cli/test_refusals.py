@@ -42,7 +42,7 @@ TABLES = {
     "constant mode": ([HEADER, "a,1,1", "a,2,2"], ["'cell' is constant", "only index is a", "--modes time"]),
     "duplicates": (
         [HEADER, *GOOD, "b,1,3.5", "a,1.0,1"],
-        ["duplicate indices in 2 rows", "row 6 repeats row 1 (cell=a, time=1)", "--duplicates mean"],
+        ["duplicate indices in 2 rows", "row 6 repeats row 1 (cell=a, time=1)", "--duplicates keep"],
     ),
     "a short row": ([HEADER, *GOOD, "c,1"], ["row 5 (line 6)", "2 cells", "3 columns"]),
     "a long row": ([HEADER, "a,1,2,3"], ["row 1", "4 cells", "3 columns"]),

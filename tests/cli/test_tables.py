@@ -99,13 +99,11 @@ def test_a_data_set_brings_its_kinds_units_and_logarithms() -> None:
     assert_equal(obs.size, 4800)
 
 
-def test_repeats_are_averaged_with_their_number_as_weight(write: Callable) -> None:
+def test_repeats_are_kept_as_rows(write: Callable) -> None:
     path = write("k,y", "b,1", "a,10", "b,2", "c,0", "b,6")
-    obs = observe(read_table(path), "y", duplicates="mean")
-    assert_equal(obs.X["k"].tolist(), ["b", "a", "c"])
-    assert_close(obs.y, np.array([3.0, 10.0, 0.0]))
-    assert_equal(obs.count, np.array([3.0, 1.0, 1.0]))
-    assert_equal(obs.notes, ("5 rows were averaged to 3, each weighted by its number of repeats",))
+    obs = observe(read_table(path), "y", duplicates="keep")
+    assert_equal(obs.X["k"].tolist(), ["b", "a", "b", "c", "b"])
+    assert_equal(obs.y, np.array([1.0, 10.0, 2.0, 0.0, 6.0]))
 
 
 def test_rows_are_grouped_by_all_columns() -> None:

@@ -37,7 +37,9 @@ def exact_model(order: int) -> tuple[list[list[Fraction]], list[list[Fraction]]]
 
 
 def times(a: list[list[Fraction]], b: list[list[Fraction]]) -> list[list[Fraction]]:
-    return [[sum(x * y for x, y in zip(row, column, strict=True)) for column in zip(*b)] for row in a]
+    return [
+        [sum(x * y for x, y in zip(row, column, strict=True)) for column in zip(*b, strict=True)] for row in a
+    ]
 
 
 def exact_innovation(order: int, step: float) -> np.ndarray:
@@ -47,7 +49,9 @@ def exact_innovation(order: int, step: float) -> np.ndarray:
     move = [[Fraction(0)] * order for _ in range(order)]
     for k in range(40):
         weight = Fraction(step) ** k / factorial(k)
-        move = [[m + weight * p for m, p in zip(*rows, strict=True)] for rows in zip(move, power, strict=True)]
+        move = [
+            [m + weight * p for m, p in zip(*rows, strict=True)] for rows in zip(move, power, strict=True)
+        ]
         power = times(power, drift)
     after = times(times(move, cov), [list(column) for column in zip(*move, strict=True)])
     return np.array(
