@@ -95,8 +95,10 @@ class ProductBasis:
     index: NDArray[np.intp]
 
     @classmethod
-    def leading(cls, bases: tuple[ModeBasis, ...], most: int, floor: float) -> ProductBasis:
-        """Keep at most ``most`` products, largest prior variance first, none below ``floor``."""
+    def leading(
+        cls, bases: tuple[ModeBasis, ...], most: int, floor: float, at_least: int = 1
+    ) -> ProductBasis:
+        """Keep at most ``most`` products, largest prior variance first; beyond ``at_least``, those above ``floor``."""
         variance = np.ones(1)
         index = np.zeros((1, 0), dtype=np.intp)
         for basis in bases:
@@ -106,7 +108,7 @@ class ProductBasis:
             )
             order = np.argsort(-variance, kind="stable")[: 64 * most]
             variance, index = variance[order], index[order]
-        size = max(1, min(most, int(np.sum(variance > floor))))
+        size = min(most, variance.size, max(at_least, int(np.sum(variance > floor))))
         return cls(bases, index[:size])
 
     @property

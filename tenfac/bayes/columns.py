@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -57,40 +58,54 @@ class ModeIndex:
         if unseen.any():
             first = int(np.argmax(unseen))
             near = get_close_matches(str(column[first]), [str(v) for v in self.values], n=3, cutoff=0.5)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            hint = f"; did you mean {', '.join(near)}?" if near else "."
             raise DataError(
                 f"mode {self.name!r} is discrete and was fitted on {self.size} labels; row {first} has the "
-                f"unseen label {column[first]!r}{hint} Fit on rows that contain it, or drop these rows."
+                f"unseen label {column[first].item()!r}{hint} Fit on rows that have it, or drop them."
             )
         return codes.astype(float)
 
 
 def is_table(data: Any) -> bool:
     """Whether ``data`` has named columns: a DataFrame or a mapping of columns."""
+    if hasattr(data, "tocoo"):  # some sparse arrays are mappings
+        return False
     return isinstance(data, Mapping) or (hasattr(data, "columns") and hasattr(data, "__getitem__"))
 
 
 def column_names(table: Any) -> list[str]:
-    """Names of the columns of a table, in its order."""
+    """Names of the columns of a table, in its order; a numbered column is called by its number."""
     return [str(name) for name in (table.keys() if isinstance(table, Mapping) else table.columns)]
 
 
 def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
     """Columns ``names`` of a table as 1-D arrays of one length; extra columns are ignored."""
-    present = column_names(table)
+    keys = dict(zip(column_names(table), table.keys(), strict=True))
+    if not keys:
+        raise DataError("the table is empty: no columns; give one column per mode and at least one row.")
     for name in names:
-        if name not in present:
-            near = get_close_matches(name, present, n=3, cutoff=0.5)
+        if name not in keys:
+            near = get_close_matches(name, list(keys), n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}? " if near else ""
             raise DataError(
-                f"the table has no column {name!r}; {hint}Its columns are {', '.join(present)}. Rename the "
+                f"the table has no column {name!r}; {hint}Its columns are {', '.join(keys)}. Rename the "
                 "column, or fit again without this mode."
             )
-    columns = [np.asarray(table[name]) for name in names]
+    columns = [as_column(table[keys[name]]) for name in names]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         shapes = ", ".join(f"{name}: {column.shape}" for name, column in zip(names, columns, strict=True))
         raise ShapeError(f"every column of the table must be 1-D and of one length; got {shapes}.")
     return columns
+
+
+def as_column(values: Any) -> NDArray[Any]:
+    """An array; numbers held as objects become floats."""
+    column = np.asarray(values)
+    if column.dtype.kind == "O" and all(
+        isinstance(value, Real) and not isinstance(value, bool | np.bool_) for value in column.ravel()
+    ):
+        return column.astype(float)
+    return column
 
 
 def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any]:
@@ -127,4 +142,4 @@ def looks_discrete(column: NDArray[Any]) -> bool:
 
 def is_numeric_frame(X: Any) -> bool:
     """Whether X is a DataFrame of numbers, which scikit-learn's validation understands."""
-    return hasattr(X, "dtypes") and all(getattr(dtype, "kind", "O") in "biuf" for dtype in X.dtypes)
+    return hasattr(X, "dtypes") and all(getattr(dtype, "kind", "O") in "iuf" for dtype in X.dtypes)

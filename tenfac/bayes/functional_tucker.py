@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from tenfac.bayes.columns import (
     ModeIndex,
+    as_column,
     check_column,
     column_names,
     columns_of,
@@ -92,6 +93,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         Standard deviation of the noise, in the unit of y.
     log_evidence_ : float
         Log marginal likelihood of y.
+    n_iter_ : int
+        L-BFGS iterations done, at least 1.
     info_ : Report
         Convergence, iterations, seconds, warnings.
 
@@ -113,7 +116,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.random((200, 2))
+    >>> X = rng.integers(0, 20, (200, 2)) / 20
     >>> y = np.sin(6 * X[:, 0]) * X[:, 1] + 0.05 * rng.normal(size=200)
     >>> model = FunctionalTucker().fit(X, y)
     >>> mean, std = model.predict([[0.25, 0.5]], return_std=True)
@@ -214,7 +217,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         >>> model.predict([[1e6]]).round(3).tolist()  # far from the data: back to the mean
         [2.0]
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "info_")
         columns = self._read_columns(X)
         positions = [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
         mean, variance = self._prediction.at(positions, with_variance=return_std)
@@ -253,7 +256,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         >>> x.shape, bool(std[0] < std[50])
         ((101,), True)
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "info_")
         number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_posterior")
         index = self._modes[number]
         if x is None:
@@ -264,7 +267,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays for ``tenfac.save``: settings, hyperparameters and observations."""
-        check_is_fitted(self)
+        check_is_fitted(self, "info_")
         header = {
             "params": {
                 **self.get_params(),
@@ -306,6 +309,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         positions = tuple(grid[code] for grid, code in zip(grids, codes, strict=True))
         model._task = model._make_task(positions, arrays["y"], arrays["weights"])
         model._learned = Learned.from_numbers(learned, Hyper.unpack(arrays["hyper"]))
+        model.n_iter_ = max(model._learned.n_iter, 1)
         model._set_posterior(model._learned.prediction(model._task))
         info = {
             key: tuple(value) if isinstance(value, list) else value for key, value in header["info"].items()
@@ -346,7 +350,9 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         if is_table(X):
             columns = columns_of(X, self.mode_names_)
         else:
-            columns = list(validate_data(self, X, dtype=None, reset=False, ensure_all_finite=False).T)
+            numeric = all(index.values.dtype.kind == "f" for index in self._modes)
+            X = validate_data(self, X, dtype=float if numeric else None, reset=False, ensure_all_finite=False)
+            columns = [as_column(column) for column in X.T]
         return [
             check_column(index.name, column, index.discrete)
             for index, column in zip(self._modes, columns, strict=True)
@@ -354,7 +360,9 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
 
     def _learn_modes(self, columns: list[NDArray[Any]], names: list[str]) -> None:
         where = "FunctionalTucker"
-        discrete = {mode_number(mode, names, where) for mode in self.discrete or ()}
+        discrete = {
+            mode_number(mode, names, where) for mode in (() if self.discrete is None else self.discrete)
+        }
         discrete |= {n for n, column in enumerate(columns) if looks_discrete(column)}
         self._set_modes(
             [
@@ -380,6 +388,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         learned = learn(task, int(self.max_iter), float(self.tol), int(self.verbose))
         self._task, self._learned = task, learned
         self._set_posterior(learned.prediction(task))
+        self.n_iter_ = max(learned.n_iter, 1)
         self.info_ = learned.report(self.max_iter, self._notes(), started)
         if not self.info_.converged:
             warnings.warn(

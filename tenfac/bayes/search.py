@@ -111,11 +111,11 @@ class Task:
             self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows]
         )
 
-    def problem(self, hyper: Hyper) -> Problem:
+    def problem(self, hyper: Hyper, at_least: int = 1) -> Problem:
         """Mode bases at these hyperparameters, their leading products, and the grouped observations."""
         others = [n for n in range(len(self.kernels)) if n != self.exact]
         bases = tuple(self._basis(n, hyper) for n in others)
-        basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper))
+        basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper), at_least)
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
         gaps = np.zeros(self.y.size)
@@ -147,6 +147,8 @@ class Task:
             return 0.0
         exact = np.exp(hyper.scale) * (1 + np.exp(hyper.modes[self.exact, 0]))
         per_slice = self.weights.sum() / self.grids[self.exact].size
+        if self.kernels[self.exact] is not None:  # neighbours within a lengthscale tell about one another
+            per_slice *= max(1.0, self.grids[self.exact].size * min(1.0, np.exp(hyper.modes[self.exact, 1])))
         density = per_slice / np.prod([float(basis.nodes.size) for basis in bases])
         return float(_NEGLIGIBLE * np.exp(hyper.noise) / (exact * density))
 
@@ -241,7 +243,8 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
     n_iter = n_evals = 0
     converged = False
     while n_iter < max_iter and not converged:
-        problem = task.problem(hyper) if history else problem
+        # a basis that could shrink again might alternate with a larger one for ever
+        problem = task.problem(hyper, problem.basis.size) if history else problem
         complete = task.is_complete(problem)
         budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
         hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
@@ -251,7 +254,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         gain = value - history[-2] if len(history) > 1 else np.inf
         # between two bases the evidence itself shifts a little: half a nat, or 1e-5 per observation
         standing = abs(gain) < max(0.5, 1e-5 * problem.n_obs)
-        converged = settled and (complete or standing)
+        converged = settled if complete else standing
     return Learned(hyper, tuple(history), n_iter, n_evals, converged)
 
 

@@ -100,7 +100,7 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
         "--duplicates",
         choices=("refuse", "keep"),
         default="refuse",
-        help="what to do with rows of equal indices: refuse, or keep as repeated measurements (default %(default)s)",
+        help="what to do with rows of equal indices: refuse, or keep as repeats (default %(default)s)",
     )
     fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
     fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")
