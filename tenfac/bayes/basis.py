@@ -98,7 +98,7 @@ class ProductBasis:
     def leading(
         cls, bases: tuple[ModeBasis, ...], most: int, floor: float, at_least: int = 1
     ) -> ProductBasis:
-        """Keep at most ``most`` products, largest prior variance first; beyond ``at_least``, those above ``floor``."""
+        """At most ``most`` products, largest prior variance first: those above ``floor``, or ``at_least``."""
         variance = np.ones(1)
         index = np.zeros((1, 0), dtype=np.intp)
         for basis in bases:

@@ -133,6 +133,19 @@ def test_one_warning_says_that_the_search_did_not_converge() -> None:
     assert np.isfinite(model.predict(X)).all()
 
 
+# 2026-11: a search cut short says so; here its length is what is looked at
+@pytest.mark.filterwarnings(NOT_CONVERGED)
+@pytest.mark.parametrize("share", [1.0, 0.85, 0.3], ids=["grid", "grid with holes", "scattered"])
+@pytest.mark.parametrize("max_iter", [1, 2, 5])
+def test_no_search_takes_more_than_max_iter_iterations(share: float, max_iter: int) -> None:
+    rng = np.random.default_rng(0)
+    X = np.array([(a, b) for a in range(5) for b in np.linspace(0, 1, 12)])
+    y = np.sin(5 * X[:, 1]) * (1 + X[:, 0]) + 0.1 * rng.normal(size=60)
+    keep = np.sort(rng.permutation(60)[: int(60 * share)])
+    model = FunctionalTucker(discrete=[0], max_iter=max_iter).fit(X[keep], y[keep])
+    assert_below(model.info_.n_iter, max_iter, "iterations")
+
+
 def test_max_iter_0_keeps_the_start_without_a_warning() -> None:
     X, y = smooth_table((5, 12), (0,), 60)
     model = FunctionalTucker(discrete=[0], max_iter=0).fit(X, y)

@@ -65,6 +65,14 @@ def test_the_order_of_rows_does_not_matter(name, max_iter, tol) -> None:
     assert_same_fit(name, max_iter, tol, lambda X: X, order)
 
 
+def test_the_order_of_rows_does_not_matter_where_cells_of_a_grid_are_missing() -> None:
+    X, y = table("grid")
+    keep = np.random.default_rng(1).random(y.size) < 0.85
+    order = np.random.default_rng(0).permutation(np.flatnonzero(keep))
+    one, other = fit(X[keep], y[keep], 200), fit(X[order], y[order], 200)
+    assert_relative(other.predict(X), one.predict(X), LEARNED)
+
+
 @every_case
 @every_search
 def test_the_direction_of_an_axis_does_not_matter(name, max_iter, tol) -> None:
