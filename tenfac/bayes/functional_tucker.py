@@ -27,7 +27,7 @@ from tenfac.bayes.evidence import Hyper
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Learned, Task, learn
-from tenfac.bayes.settings import kernels_of, mode_number, ranks_of
+from tenfac.bayes.settings import check_counts, discrete_of, kernels_of, mode_number, plain, ranks_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.report import Report
@@ -164,9 +164,10 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        DataError, ShapeError, RankError
+        ValueError
             Before anything is computed: indices or values that are not finite, an unknown name in
-            ``discrete`` or ``kernel``, a rank above the number of indices.
+            ``discrete`` or ``kernel`` (DataError), columns of different lengths (ShapeError), a rank above
+            the number of indices (RankError).
 
         Examples
         --------
@@ -174,6 +175,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         ('continuous',)
         """
         started = time.perf_counter()
+        check_counts(self.max_iter, self.max_functions)
         columns, names, y = self._read(X, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
@@ -181,9 +183,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
         self._learn_modes([column[keep] for column in columns], names)
         y, weights = y[keep], weights[keep]
-        self._offset = float(np.average(y, weights=weights))
-        spread = float(np.sqrt(np.average((y - self._offset) ** 2, weights=weights)))
-        self._spread = spread if spread > 0 else 1.0
+        largest = float(np.abs(y).max()) or 1.0  # squares of y may overflow, those of y / largest do not
+        share = y / largest
+        middle = float(np.average(share, weights=weights))
+        spread = float(np.sqrt(np.average((share - middle) ** 2, weights=weights))) * largest
+        self._offset, self._spread = middle * largest, spread if spread > 0 else 1.0
         self._search([c[keep] for c in columns], (y - self._offset) / self._spread, weights, started)
         return self
 
@@ -230,7 +234,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Marginal function of one mode: the average of f over the other modes' observed indices.
 
-        Unlike the factors of a Tucker tensor it has no free sign, scale or rotation.
+        Unlike the factors of a Tucker tensor it has no free sign, scale or rotation. A mode with more than
+        64 indices is averaged over 64 quantiles of them.
 
         Parameters
         ----------
@@ -270,9 +275,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "info_")
         header = {
             "params": {
-                **self.get_params(),
-                "kernel": _jsonable(self.kernel),
-                "discrete": _jsonable(self.discrete),
+                **{name: plain(value) for name, value in self.get_params().items()},
                 "random_state": self.random_state if isinstance(self.random_state, int) else None,
             },
             "named": hasattr(self, "feature_names_in_"),
@@ -360,9 +363,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
 
     def _learn_modes(self, columns: list[NDArray[Any]], names: list[str]) -> None:
         where = "FunctionalTucker"
-        discrete = {
-            mode_number(mode, names, where) for mode in (() if self.discrete is None else self.discrete)
-        }
+        discrete = {mode_number(mode, names, where) for mode in discrete_of(self.discrete)}
         discrete |= {n for n, column in enumerate(columns) if looks_discrete(column)}
         self._set_modes(
             [
@@ -437,10 +438,3 @@ def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:
     """Lengthscale in the unit of the column, where the axis is bent: at the median observed index."""
     slope = float(prior.slope(np.median(index.positions(index.values))))
     return prior.lengthscale / slope * index.span
-
-
-def _jsonable(setting: Any) -> Any:
-    """A `kernel` or `discrete` setting as JSON holds it: dicts with integer keys become pairs."""
-    if isinstance(setting, Mapping):
-        return [[mode, name] for mode, name in setting.items()]
-    return setting if setting is None or isinstance(setting, str) else list(setting)

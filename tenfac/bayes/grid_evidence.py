@@ -12,6 +12,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from tenfac.bayes.evidence import STEP, Hyper
 
 Array = NDArray[np.float64]
-_SMOOTHINGS = 15
+_MOST_SMOOTHINGS = 100
+_SMALL_RESIDUAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,27 @@ class GridProblem:
         return value, np.concatenate([head, by_mode.ravel()])
 
     def redrawn(self, hyper: Hyper, rng: np.random.Generator) -> GridProblem:
-        """Missing cells drawn anew: their posterior mean, found by repeated smoothing, plus noise."""
+        """Missing cells drawn anew from their joint posterior, noise included.
+
+        A draw from the prior on the whole grid is corrected by what the observations say of its error
+        (Matheron's rule).
+        """
         if not self.missing.any():
             return self
         pairs = [np.linalg.eigh(self._covariance(hyper, n)) for n in range(len(self.kernels))]
+        vectors, back = [v for _, v in pairs], [v.T for _, v in pairs]
         prior = np.exp(hyper.scale) * _outer([np.maximum(values, 0.0) for values, _ in pairs])
-        gain = prior / (prior + np.exp(hyper.noise))
-        vectors = [v for _, v in pairs]
+        noise = np.exp(hyper.noise)
+        draw = _rotate(np.sqrt(prior) * rng.standard_normal(prior.shape), back)
+        draw += np.sqrt(noise) * rng.standard_normal(prior.shape)
+        gain = prior / (prior + noise)
+
+        def smooth(values: Array) -> Array:
+            return _rotate(gain * _rotate(values, vectors), back)
+
+        error = np.where(self.missing, 0.0, self.values - draw)
         values = self.values.copy()
-        for _ in range(_SMOOTHINGS):
-            smooth = _rotate(gain * _rotate(values, vectors), [v.T for v in vectors])
-            values[self.missing] = smooth[self.missing]
-        values[self.missing] += np.exp(0.5 * hyper.noise) * rng.standard_normal(int(self.missing.sum()))
+        values[self.missing] = draw[self.missing] + _extend(smooth, error, self.missing)
         return replace(self, values=values)
 
     def _covariance(self, hyper: Hyper, n: int) -> Array:
@@ -111,6 +122,32 @@ class GridProblem:
             above, below = (self._covariance(hyper.moved(n, entry, sign * STEP), n) for sign in (1, -1))
             gradient[entry] = float(np.sum(by_covariance * (above - below))) / (2 * STEP)
         return gradient
+
+
+def _extend(smooth: Callable[[Array], Array], values: Array, missing: NDArray[np.bool_]) -> Array:
+    """Posterior mean of the missing cells given the others, by conjugate gradients.
+
+    The missing cells ``u`` solve ``u - smooth(u) = smooth(values)``, both on the missing cells.
+    """
+
+    def spread(cells: Array) -> Array:
+        out = np.zeros(missing.shape)
+        out[missing] = cells
+        return out
+
+    residual = smooth(values)[missing]
+    solution, direction = np.zeros_like(residual), residual.copy()
+    start = square = float(residual @ residual)
+    for _ in range(_MOST_SMOOTHINGS):
+        if square <= _SMALL_RESIDUAL**2 * start:
+            break
+        image = direction - smooth(spread(direction))[missing]
+        step = square / float(direction @ image)
+        solution += step * direction
+        residual -= step * image
+        square, before = float(residual @ residual), square
+        direction = residual + square / before * direction
+    return solution
 
 
 def _outer(vectors: list[Array]) -> Array:

@@ -25,7 +25,7 @@ _ITERATIONS_PER_BASIS = 12
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
-_LARGEST_MODE = 1024  # indices per mode up to which a grid is diagonalised
+_LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
@@ -80,6 +80,8 @@ class Task:
         """The observations as a grid, if they fill most of one and none is repeated or weighted."""
         shape = tuple(grid.size for grid in self.grids)
         cells = float(np.prod([float(size) for size in shape]))
+        if len(shape) == 1 and self.kernels[0] is not None:
+            return None  # the Kalman filter is linear in the number of indices
         if max(shape) > _LARGEST_MODE or cells > _LARGEST_GRID or any(r is not None for r in self.rank):
             return None
         if self.y.size < _FILLED * cells or self.y.size < 2 or (self.weights != 1).any():
@@ -225,6 +227,9 @@ def _learn_on_grid(
     n_iter = n_evals = 0
     settled = False
     for left in range(rounds, 0, -1):
+        if n_iter >= max_iter:
+            settled = False
+            break
         grid = grid.redrawn(hyper, rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
         hyper, value, iterations, evals, settled = maximize(grid, hyper, budget, tol, bar.update)

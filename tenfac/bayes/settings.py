@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
 from tenfac.core.errors import DataError, RankError
 from tenfac.core.modes.state_space import check_kernel
+
+
+def check_counts(max_iter: int, max_functions: int) -> None:
+    """Refuse counts that are no whole numbers, or too small."""
+    for name, value, least in (("max_iter", max_iter, 0), ("max_functions", max_functions, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise DataError(f"FunctionalTucker: `{name}` must be an integer from {least} up; got {value!r}.")
+
+
+def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:
+    """The setting `discrete` as a list."""
+    if isinstance(discrete, str | int):
+        raise DataError(
+            f"FunctionalTucker: `discrete` must be a sequence; got {discrete!r}. Write [{discrete!r}]."
+        )
+    return [] if discrete is None else list(discrete)
+
+
+def plain(setting: Any) -> Any:
+    """A setting as JSON holds it; a dict becomes a list of pairs, so that its keys keep their type."""
+    if isinstance(setting, Mapping):
+        return [[plain(mode), name] for mode, name in setting.items()]
+    if isinstance(setting, np.generic | np.ndarray):
+        return setting.tolist()
+    if isinstance(setting, Sequence) and not isinstance(setting, str):
+        return [plain(value) for value in setting]
+    return setting
 
 
 def mode_number(mode: str | int, names: list[str], where: str) -> int:

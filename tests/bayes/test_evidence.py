@@ -126,7 +126,7 @@ def test_evidence_and_gradient_on_a_complete_grid_are_the_dense_ones(kernels, sh
     assert_relative(gradient, dense_gradient(kernels, theta, mesh, values.ravel()), 1e-7)
 
 
-@pytest.mark.parametrize("shape", [(12,), (5, 7), (7, 5), (3, 6, 4), (6, 3, 4)])
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (3, 6, 4), (6, 3, 4)])
 def test_a_complete_grid_in_any_row_order_is_found_and_has_the_same_evidence(shape) -> None:
     case = full_grid(shape, seed=1)
     grid = case.task.grid()
@@ -261,3 +261,7 @@ def test_maximize_ends_where_the_gradient_of_the_posterior_vanishes() -> None:
     free[5::4] = inside  # a center may end at the edge of the axis
     assert_below(np.abs(total[free]).max(), 1e-2, "gradient at the maximum")
     assert_above(value, problem.log_evidence(hyper) + log_prior(hyper.pack())[0] + 1, "objective")
+
+
+def test_one_continuous_mode_alone_is_left_to_the_filter() -> None:
+    assert full_grid((12,), seed=1).task.grid() is None

@@ -11,7 +11,7 @@ import pytest
 from tenfac.cli.columns import parse
 from tenfac.cli.observations import group_rows, observe, read_indices, split
 from tenfac.cli.tables import near, read_table
-from tests.checks import assert_close, assert_equal
+from tests.checks import assert_equal
 
 
 def column_of(*cells: str, **options: str) -> tuple[str, list]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tenfac.core.errors import DataError
 
 KERNELS = {"matern12": 1, "matern32": 2, "matern52": 3}
+_FAR = 1e3  # distances beyond, in units of the decay length, are all the same: exp(-1e3) is 0
 
 
 def check_kernel(kernel: str, where: str) -> str:
@@ -53,7 +54,7 @@ def correlation(
     [[1.0], [0.3679]]
     """
     order = KERNELS[kernel]
-    r = np.sqrt(2 * order - 1.0) / lengthscale * np.abs(x[:, None] - z[None, :])
+    r = np.minimum(np.sqrt(2 * order - 1.0) / lengthscale * np.abs(x[:, None] - z[None, :]), _FAR)
     if order == 1:
         return np.exp(-r)
     polynomial = 1 + r if order == 2 else 1 + r + r * r / 3
@@ -111,7 +112,7 @@ class StateSpace:
 
     def transition(self, dt: NDArray[np.float64]) -> NDArray[np.float64]:
         """Transition matrices ``A(dt) = expm(F dt)``, shape (len(dt), order, order)."""
-        s = self.rate * np.asarray(dt, dtype=float)[:, None, None]
+        s = np.minimum(self.rate * np.asarray(dt, dtype=float), _FAR)[:, None, None]
         decay = np.exp(-s)
         if self.order == 1:
             return decay
