@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tenfac.core.errors import DataError, ShapeError
 
 Array = NDArray[np.float64]
+_LARGEST_LABEL = 2.0**53
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,13 @@ class ModeIndex:
 
     @classmethod
     def learn(cls, name: str, column: NDArray[Any], discrete: bool) -> ModeIndex:
-        """Collect the distinct values of a column."""
-        return cls(name, np.unique(column), discrete)
+        """Collect the distinct values of a column; numbers too close to tell apart on its range are one."""
+        index = cls(name, np.unique(column), discrete)
+        if discrete:
+            return index
+        return cls(
+            name, index.values[np.unique(index.positions(index.values), return_index=True)[1]], discrete
+        )
 
     @property
     def size(self) -> int:
@@ -52,6 +58,12 @@ class ModeIndex:
         """Codes of labels, or indices scaled so that the observed range is 0 to 1, shape (N,)."""
         if not self.discrete:
             return (column.astype(float) - float(self.values[0])) / self.span
+        if self.values.dtype.kind != column.dtype.kind:
+            kinds = {"U": "text", "f": "numbers"}
+            raise DataError(
+                f"mode {self.name!r} was fitted on labels that are {kinds[self.values.dtype.kind]}; got "
+                f"{kinds[column.dtype.kind]}, first {column[0].item()!r}. Convert the column."
+            )
         codes = np.searchsorted(self.values, column)
         codes = np.minimum(codes, self.size - 1)
         unseen = self.values[codes] != column
@@ -99,8 +111,10 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
 
 
 def as_column(values: Any) -> NDArray[Any]:
-    """An array; numbers held as objects become floats."""
+    """An array; numbers held as objects become floats, dates become days since 1970-01-01."""
     column = np.asarray(values)
+    if column.dtype.kind == "M":
+        return (column - np.datetime64(0, "D")) / np.timedelta64(1, "D")
     if column.dtype.kind == "O" and all(
         isinstance(value, Real) and not isinstance(value, bool | np.bool_) for value in column.ravel()
     ):
@@ -113,6 +127,11 @@ def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any
     if column.dtype.kind in "biuf":
         column = column.astype(float)
         bad = ~np.isfinite(column)
+        if discrete and column.size and np.abs(column[~bad]).max(initial=0.0) >= _LARGEST_LABEL:
+            raise DataError(
+                f"mode {name!r} is discrete and has labels beyond 2^53, which numbers cannot tell apart. "
+                "Make the column text."
+            )
         if bad.any():
             first = int(np.argmax(bad))
             kind = "NaN" if np.isnan(column[first]) else "infinity"
@@ -128,6 +147,9 @@ def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any
                 f"mode {name!r} has {int(missing.sum())} missing labels (NaN), first in row "
                 f"{int(np.argmax(missing))}. Drop these rows, or give them a label of their own."
             )
+        kinds = sorted({type(value).__name__ for value in column.tolist()})
+        if kinds != ["str"]:
+            raise DataError(f"mode {name!r} must have labels of one kind, text; got {', '.join(kinds)}.")
         return column.astype(str)
     raise DataError(
         f"mode {name!r} must hold numbers to be continuous; got dtype {column.dtype}, first value "

@@ -26,8 +26,8 @@ from tenfac.bayes.columns import (
 from tenfac.bayes.evidence import Hyper
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.search import Learned, Task, learn
-from tenfac.bayes.settings import check_counts, discrete_of, kernels_of, mode_number, plain, ranks_of
+from tenfac.bayes.search import Learned, Task, choose_exact, learn
+from tenfac.bayes.settings import check_numbers, discrete_of, kernels_of, mode_number, plain, ranks_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.report import Report
@@ -66,8 +66,10 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         Most L-BFGS iterations for the hyperparameters. 0 keeps their starting values.
     tol : float, default 1e-7
         Stop when an iteration gains less than this, relative to the log evidence per observation.
-    max_functions : int, default 400
-        Most products of mode functions kept: memory grows with its square, time with its cube.
+    max_functions : int, optional
+        Most products of mode functions kept: memory grows with its square, time with its cube. By default
+        at most 400, and fewer when the exact mode has many indices, so that one evaluation of the evidence
+        takes about a second.
     random_state : int, numpy Generator or None, default 0
         Draws the few missing cells of an almost complete grid while the hyperparameters are learned.
         Nothing else is random.
@@ -81,7 +83,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     indices_ : list of arrays
         Distinct observed indices or labels per mode, ascending.
     exact_mode_ : int
-        The mode integrated out exactly: the longest, a discrete one counting double.
+        The mode integrated out exactly: the longest, unless a discrete one does better.
     rank_ : tuple of int
         Functions used per mode; for the exact mode, its number of observed indices.
     lengthscales_ : dict
@@ -102,6 +104,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     -----
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
+
+    Levels of a discrete mode are exchangeable: what is common to all is shared, but no likeness between two
+    labels is learned, so that a label's response to another label that it was never observed with is not
+    guessed. When all modes are discrete and no cell is repeated, noise and the highest interaction cannot be
+    told apart by the data.
 
     When the products that fit do not carry the whole prior variance, what is left out is counted as
     noise where there are data and as uncertainty where there are none; ``info_.warnings`` states the share.
@@ -132,7 +139,7 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         kernel: str | Mapping[str | int, str] = "matern32",
         max_iter: int = 200,
         tol: float = 1e-7,
-        max_functions: int = 400,
+        max_functions: int | None = None,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
     ) -> None:
@@ -175,20 +182,20 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         ('continuous',)
         """
         started = time.perf_counter()
-        check_counts(self.max_iter, self.max_functions)
+        check_numbers(self.max_iter, self.max_functions, self.tol)
         columns, names, y = self._read(X, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
-        self._learn_modes([column[keep] for column in columns], names)
+        columns = self._learn_modes([column[keep] for column in columns], names)
         y, weights = y[keep], weights[keep]
         largest = float(np.abs(y).max()) or 1.0  # squares of y may overflow, those of y / largest do not
         share = y / largest
         middle = float(np.average(share, weights=weights))
         spread = float(np.sqrt(np.average((share - middle) ** 2, weights=weights))) * largest
-        self._offset, self._spread = middle * largest, spread if spread > 0 else 1.0
-        self._search([c[keep] for c in columns], (y - self._offset) / self._spread, weights, started)
+        self._offset, self._spread = middle * largest, spread if spread > 0 else largest
+        self._search(columns, (y - self._offset) / self._spread, weights, started)
         return self
 
     def predict(
@@ -224,12 +231,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "info_")
         columns = self._read_columns(X)
         positions = [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
-        mean, variance = self._prediction.at(positions, with_variance=return_std)
+        mean, variance, noisy = self._prediction.at(positions, with_variance=return_std)
         mean = self._offset + self._spread * mean
         if not return_std:
             return mean
-        noise = np.exp(self._prediction.hyper.noise) if include_noise else 0.0
-        return mean, self._spread * np.sqrt(variance + noise)
+        return mean, self._spread * np.sqrt(noisy if include_noise else variance)
 
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Marginal function of one mode: the average of f over the other modes' observed indices.
@@ -266,6 +272,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         index = self._modes[number]
         if x is None:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
+        if np.size(x) == 0:
+            raise DataError("FunctionalTucker.mode_posterior: `x` is empty; give at least one index.")
         x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
         mean, variance = self._prediction.marginal(number, index.positions(x))
         return x, self._offset + self._spread * mean, self._spread * np.sqrt(variance)
@@ -280,7 +288,12 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
             },
             "named": hasattr(self, "feature_names_in_"),
             "modes": [{"name": index.name, "discrete": index.discrete} for index in self._modes],
-            "learned": {**self._learned.numbers(), "offset": self._offset, "spread": self._spread},
+            "learned": {
+                **self._learned.numbers(),
+                "offset": self._offset,
+                "spread": self._spread,
+                "exact": self.exact_mode_,
+            },
             "info": asdict(self.info_),
         }
         arrays = {f"values_{n}": index.values for n, index in enumerate(self._modes)}
@@ -310,7 +323,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         codes = [arrays[f"codes_{n}"] for n in range(model.n_features_in_)]
         grids = [index.positions(index.values) for index in model._modes]
         positions = tuple(grid[code] for grid, code in zip(grids, codes, strict=True))
-        model._task = model._make_task(positions, arrays["y"], arrays["weights"])
+        model.exact_mode_ = learned.pop("exact")
+        model._task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
         model._learned = Learned.from_numbers(learned, Hyper.unpack(arrays["hyper"]))
         model.n_iter_ = max(model._learned.n_iter, 1)
         model._set_posterior(model._learned.prediction(model._task))
@@ -361,16 +375,21 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
             for index, column in zip(self._modes, columns, strict=True)
         ]
 
-    def _learn_modes(self, columns: list[NDArray[Any]], names: list[str]) -> None:
+    def _learn_modes(self, columns: list[NDArray[Any]], names: list[str]) -> list[NDArray[Any]]:
         where = "FunctionalTucker"
         discrete = {mode_number(mode, names, where) for mode in discrete_of(self.discrete)}
         discrete |= {n for n, column in enumerate(columns) if looks_discrete(column)}
+        columns = [
+            check_column(name, column, n in discrete)
+            for n, (name, column) in enumerate(zip(names, columns, strict=True))
+        ]
         self._set_modes(
             [
-                ModeIndex.learn(name, check_column(name, column, n in discrete), n in discrete)
+                ModeIndex.learn(name, column, n in discrete)
                 for n, (name, column) in enumerate(zip(names, columns, strict=True))
             ]
         )
+        return columns
 
     def _set_modes(self, modes: list[ModeIndex]) -> None:
         self._modes = modes
@@ -379,18 +398,21 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.mode_names_ = [index.name for index in modes]
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
-        # levels of a discrete mode are independent given what they share, which makes it the cheaper one
-        self.exact_mode_ = int(np.argmax([index.size * (1 + index.discrete) for index in self._modes]))
 
     def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
-        task = self._make_task(positions, y, weights)
+        task = choose_exact(self._make_task(positions, y, weights, 0), int(self.max_iter), float(self.tol))
+        self.exact_mode_ = task.exact
         learned = learn(task, int(self.max_iter), float(self.tol), int(self.verbose))
         self._task, self._learned = task, learned
         self._set_posterior(learned.prediction(task))
         self.n_iter_ = max(learned.n_iter, 1)
-        self.info_ = learned.report(self.max_iter, self._notes(), started)
+        notes = self._notes()
+        self.info_ = learned.report(self.max_iter, notes, started)
+        chosen = self.max_functions is None and self.rank is None
+        if notes and chosen and self._prediction.missing_noise_share > 0.5:
+            warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
         if not self.info_.converged:
             warnings.warn(
                 f"FunctionalTucker: the evidence was still rising when max_iter={self.max_iter} was reached; "
@@ -399,11 +421,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array) -> Task:
+    def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array, exact: int) -> Task:
         grids = tuple(index.positions(index.values) for index in self._modes)
         return Task(
-            self._kernels, self.exact_mode_, grids, positions, y, weights, self._rank,
-            int(self.max_functions), generator(self.random_state),
+            self._kernels, exact, grids, positions, y, weights, self._rank,
+            None if self.max_functions is None else int(self.max_functions), generator(self.random_state),
         )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
@@ -411,8 +433,10 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         if missing <= 0.05:
             return ()
         return (
-            f"the {self._prediction.problem.basis.size} products kept carry {100 * (1 - missing):.0f} % of "
-            "the prior variance; raise max_functions or drop a mode to keep more",
+            f"the {self._prediction.problem.basis.size} products of mode functions kept carry "
+            f"{100 * (1 - missing):.0f} % of the prior variance, the rest counts as uncertainty. Round mode "
+            f"{self.mode_names_[self.exact_mode_]!r} to fewer distinct indices, or set max_functions higher "
+            "and wait longer.",
         )
 
     def _set_posterior(self, prediction: Prediction) -> None:

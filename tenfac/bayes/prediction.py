@@ -58,14 +58,19 @@ class Prediction:
         """Share of the prior variance at the observations that the basis leaves out."""
         return self.problem.missing / float(np.prod([b.prior.variance for b in self.problem.basis.bases]))
 
-    def at(self, positions: list[Array], with_variance: bool = True) -> tuple[Array, Array]:
-        """Mean and variance of f at points given by one scaled position per mode, each shape (N,)."""
+    @property
+    def missing_noise_share(self) -> float:
+        """The variance that the basis leaves out at the observations, relative to the learned noise."""
+        return float(self._variance_of(np.array(self.problem.missing)) * np.exp(-self.hyper.noise))
+
+    def at(self, positions: list[Array], with_variance: bool = True) -> tuple[Array, Array, Array]:
+        """Mean, variance of f, variance of an observation at N points (one scaled position per mode)."""
         count = positions[0].size
-        mean, variance = np.empty(count), np.zeros(count)
+        mean, variance, noisy = np.empty(count), np.zeros(count), np.zeros(count)
         for rows in self._blocks(positions[self.problem.exact]):
             points = [x[rows] for x in positions]
-            mean[rows], variance[rows] = self._block(points, with_variance)
-        return mean, variance
+            mean[rows], variance[rows], noisy[rows] = self._block(points, with_variance)
+        return mean, variance, noisy
 
     def _blocks(self, exact: Array) -> Iterator[NDArray[np.intp]]:
         """Row numbers that share few exact-mode indices, so that few covariances are held at a time."""
@@ -75,7 +80,7 @@ class Prediction:
         for part in np.split(order, np.flatnonzero(np.diff(group)) + 1):
             yield from np.split(part, range(_ROWS, part.size, _ROWS))
 
-    def _block(self, points: list[Array], with_variance: bool) -> tuple[Array, Array]:
+    def _block(self, points: list[Array], with_variance: bool) -> tuple[Array, Array, Array]:
         exact = points[self.problem.exact]
         rows = self._rows(points)
         white = rows @ self.factor
@@ -83,25 +88,25 @@ class Prediction:
         means, covs = self.posterior.at(self._exact_prior.bend(indices))
         mean = np.einsum("np,np->n", white, means[codes])
         variance = np.zeros(mean.size)
-        if with_variance:
-            for code, cov in enumerate(covs):
-                own = codes == code
-                variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
-            variance = np.maximum(variance, 0.0) + self._left_out(rows)
-        return mean, variance
+        if not with_variance:
+            return mean, variance, variance
+        for code, cov in enumerate(covs):
+            own = codes == code
+            variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
+        gap = self._variance_of(self.problem.basis.missing_variance(rows))
+        known = self._variance_of(np.array(self.problem.missing))
+        variance = np.maximum(variance, 0.0)
+        # what the basis leaves out at the observations on average was learned as noise: not counted twice
+        noisy = variance + np.maximum(gap - known, 0.0) + np.exp(self.hyper.noise)
+        return mean, variance + gap, np.maximum(noisy, variance + gap)
 
     def _rows(self, points: list[Array]) -> Array:
         others = [points[n] for n in self.problem.others]
         return self.problem.basis.rows(others, points[0].size)
 
-    def _left_out(self, rows: Array) -> Array:
-        """Variance between the nodes that no coefficient carries.
-
-        What it leaves out at the observations on average was learned as noise, and is not counted twice.
-        """
-        gap = np.maximum(self.problem.basis.missing_variance(rows) - self.problem.missing, 0.0)
-        exact = self._exact_prior.variance
-        return np.exp(self.hyper.scale) * exact * gap
+    def _variance_of(self, gap: Array) -> Array:
+        """Variance of f from a gap in the basis' prior variance."""
+        return np.exp(self.hyper.scale) * self._exact_prior.variance * gap
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
         """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""

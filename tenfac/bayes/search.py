@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tenfac.bayes.basis import ModeBasis, ProductBasis, nodes_of
+from tenfac.bayes.basis import MAX_NODES, ModeBasis, ProductBasis, nodes_of
 from tenfac.bayes.evidence import Hyper, Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.prediction import Prediction
@@ -27,6 +27,8 @@ _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more abou
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
+_MOST_PRODUCTS = 400
+_TRIAL = 10  # iterations after which two choices of the exact mode are compared
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
 _LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
@@ -50,8 +52,8 @@ class Task:
         ``y`` centered and scaled to variance one; weights are numbers of repeats.
     rank : tuple of (int or None)
         Most functions per mode.
-    most : int
-        Most products of mode functions.
+    most : int or None
+        Most products of mode functions; None keeps one evaluation of the evidence to about a second.
     rng : numpy Generator
         Draws missing cells of a grid.
     """
@@ -63,18 +65,26 @@ class Task:
     y: Array
     weights: Array
     rank: tuple[int | None, ...]
-    most: int
+    most: int | None
     rng: np.random.Generator
 
     @property
     def limit(self) -> int:
-        """``most``, lowered until one evaluation of the evidence takes about a second on one core."""
+        """Most products: as asked for, else what keeps an evaluation to about a second on one core."""
+        if self.most is not None:
+            return self.most
         size, kernel = self.grids[self.exact].size, self.kernels[self.exact]
         if kernel is None:
             affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5)
         else:
             affordable = (1e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
-        return max(1, min(self.most, int(max(affordable, 4))))
+        return max(4, min(_MOST_PRODUCTS, int(affordable)))
+
+    @property
+    def needed(self) -> float:
+        """Products that the prior has on the nodes, the exact mode left out."""
+        sizes = [min(grid.size, MAX_NODES) for n, grid in enumerate(self.grids) if n != self.exact]
+        return float(np.prod(sizes))
 
     def grid(self) -> GridProblem | None:
         """The observations as a grid, if they fill most of one and none is repeated or weighted."""
@@ -207,13 +217,34 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
         return _learn(task, max_iter, tol, verbose)
 
 
+def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
+    """The task with the mode to integrate out exactly: the longest, or the longest discrete one.
+
+    The discrete one is taken when it has half as many indices or more, because its levels are independent
+    given what they share. When the other one leaves more products than can be kept, both are tried for some
+    iterations and the higher evidence wins.
+    """
+    sizes = np.array([grid.size for grid in task.grids])
+    longest = replace(task, exact=int(np.argmax(sizes)))
+    discrete = [n for n, kernel in enumerate(task.kernels) if kernel is None]
+    if not discrete:
+        return longest
+    levels = replace(task, exact=max(discrete, key=lambda n: sizes[n]))
+    if 2 * sizes[levels.exact] >= sizes[longest.exact]:
+        return levels
+    if longest.needed <= longest.limit or max_iter == 0:
+        return longest
+    trials = [learn(one, min(_TRIAL, max_iter), tol, 0).prediction(one) for one in (longest, levels)]
+    return longest if trials[0].log_evidence >= trials[1].log_evidence else levels
+
+
 def _learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
     hyper = Hyper.start(len(task.kernels))
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
     with _progress(verbose, max_iter) as bar:
         grid = task.for_learning().grid() if task.y.size > _MANY_ROWS else task.grid()
-        if grid is None:
+        if grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
             return _learn_by_bases(task, hyper, max_iter, tol, bar)
         return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
 

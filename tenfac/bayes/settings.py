@@ -13,9 +13,12 @@ from tenfac.core.errors import DataError, RankError
 from tenfac.core.modes.state_space import check_kernel
 
 
-def check_counts(max_iter: int, max_functions: int) -> None:
-    """Refuse counts that are no whole numbers, or too small."""
-    for name, value, least in (("max_iter", max_iter, 0), ("max_functions", max_functions, 1)):
+def check_numbers(max_iter: int, max_functions: int | None, tol: float) -> None:
+    """Refuse counts that are no whole numbers or too small, and a tolerance that is not positive."""
+    if not tol > 0:
+        raise DataError(f"FunctionalTucker: `tol` must be a positive number; got {tol!r}.")
+    functions = 1 if max_functions is None else max_functions
+    for name, value, least in (("max_iter", max_iter, 0), ("max_functions", functions, 1)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise DataError(f"FunctionalTucker: `{name}` must be an integer from {least} up; got {value!r}.")
 

@@ -21,10 +21,11 @@ every_toy = pytest.mark.parametrize("case", TOYS.values(), ids=TOYS.keys())
 def test_mean_and_variance_are_the_dense_ones_at_seen_and_unseen_points(case: Toy) -> None:
     hyper = case.hyper(1)
     at = case.at(60)
-    mean, variance = Prediction.build(case.problem(hyper), hyper).at(at)
+    mean, variance, noisy = Prediction.build(case.problem(hyper), hyper).at(at)
     want, cov = case.dense(hyper).predict(case.points, case.y, at)
     assert_close(mean, want, factor=1e6)
     assert_close(variance, np.diag(cov), factor=1e6)
+    assert_close(noisy, np.diag(cov) + np.exp(hyper.noise), factor=1e6)
 
 
 @every_toy
@@ -43,7 +44,7 @@ def test_many_rows_and_many_indices_give_what_each_row_gives_alone() -> None:
     case = TOYS["exact continuous, D = 3"]
     prediction = Prediction.build(case.problem(case.hyper(1)), case.hyper(1))
     at = case.at(300)  # more than one block of indices
-    mean, variance = prediction.at(at)
+    mean, variance, _ = prediction.at(at)
     for row in (0, 1, 63, 64, 65, 128, 299):
         alone = prediction.at([x[row : row + 1] for x in at])
         assert_close(mean[row : row + 1], alone[0], factor=1e4, scale=np.abs(mean).max())
@@ -57,7 +58,7 @@ def test_without_variance_the_mean_is_the_same() -> None:
     case = TOYS["exact discrete, D = 3"]
     prediction = Prediction.build(case.problem(case.hyper(1)), case.hyper(1))
     at = case.at(20)
-    mean, variance = prediction.at(at, with_variance=False)
+    mean, variance, _ = prediction.at(at, with_variance=False)
     assert_equal(mean, prediction.at(at)[0])
     assert_equal(variance, np.zeros(20))
 
