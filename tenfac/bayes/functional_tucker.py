@@ -110,8 +110,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     guessed. When all modes are discrete and no cell is repeated, noise and the highest interaction cannot be
     told apart by the data.
 
-    When the products that fit do not carry the whole prior variance, what is left out is counted as
-    noise where there are data and as uncertainty where there are none; ``info_.warnings`` states the share.
+    When the products kept do not carry the whole prior variance, what is left out is learned as noise and
+    stays in the standard deviation of the function; ``info_.warnings`` states the share.
 
     References
     ----------

@@ -44,8 +44,10 @@ class Prediction:
     @classmethod
     def build(cls, problem: Problem, hyper: Hyper) -> Prediction:
         """Solve once at the learned hyperparameters."""
+        # levels have their posterior without the gradient; the smoother's backward pass gives both
+        continuous = problem.kernels[problem.exact] is not None
         with threadpool_limits(limits=1, user_api="blas"):
-            posterior, score, factor = problem.solve(hyper)
+            posterior, score, factor = problem.solve(hyper, gradient=continuous)
         constant = problem.slices.constant_terms(float(np.exp(hyper.noise)))
         return cls(problem, hyper, posterior, factor, score.log_evidence + constant)
 
