@@ -101,10 +101,14 @@ class DenseMode:
     lengthscale: float = 1.0
     sharpness: float = 1.0
     center: float = 0.5
+    loadings: Any = None
 
     def covariance(self, x: Any, z: Any) -> np.ndarray:
         if self.smoothness is None:
-            return self.constant + np.equal.outer(x, z).astype(float)
+            alike = self.constant + np.equal.outer(x, z).astype(float)
+            for column in [] if self.loadings is None else np.asarray(self.loadings).T:
+                alike = alike + np.multiply.outer(column[np.asarray(x, int)], column[np.asarray(z, int)])
+            return alike
         (x, i), (z, j) = (np.unique(points, return_inverse=True) for points in (x, z))
         bent = [bent_axis(points, self.sharpness, self.center) for points in (x, z)]
         return (self.constant + matern_dense(*bent, self.smoothness, self.lengthscale))[np.ix_(i, j)]

@@ -64,7 +64,8 @@ class ModeBasis:
         return self.eigenvalues.size
 
     @property
-    def _half(self) -> Array:
+    def half(self) -> Array:
+        """Coefficients of node values: ``half @ half.T`` is the inverse of the node covariance, (M, K)."""
         return self.vectors / np.sqrt(self.eigenvalues)
 
     def rows(self, x: Array) -> Array:
@@ -72,11 +73,11 @@ class ModeBasis:
         if self.prior.kernel is None:
             return (self.vectors * np.sqrt(self.eigenvalues))[x.astype(int)]
         distinct, codes = np.unique(x, return_inverse=True)
-        return (self.prior.covariance(distinct, self.nodes) @ self._half)[codes]
+        return (self.prior.covariance(distinct, self.nodes) @ self.half)[codes]
 
     def coefficient_covariance(self, prior: ModePrior) -> Array:
         """Prior covariance (K, K) of the coefficients when hyperparameters move and functions stay."""
-        return self._half.T @ prior.covariance(self.nodes, self.nodes) @ self._half
+        return self.half.T @ prior.covariance(self.nodes, self.nodes) @ self.half
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,14 @@ class ProductBasis:
             out *= basis.rows(x)[:, column]
         return out
 
-    def missing_variance(self, rows: Array) -> Array:
-        """Prior variance at each point that the products leave out, shape (N,), never negative."""
-        total = float(np.prod([b.prior.variance for b in self.bases]))
-        gap = total - np.einsum("np,np->n", rows, rows)
-        return np.where(gap > 1e-10 * total, gap, 0.0)
+    def variance(self, positions: list[Array], count: int) -> Array:
+        """Prior variance at ``count`` points, shape (N,); ``positions[m]`` has shape (N,)."""
+        out = np.ones(count)
+        for basis, x in zip(self.bases, positions, strict=True):
+            out *= basis.prior.variance(x)
+        return out
+
+    def missing_variance(self, rows: Array, variance: Array) -> Array:
+        """Part of ``variance``, the prior variance at each point, that the products leave out, shape (N,)."""
+        gap = variance - np.einsum("np,np->n", rows, rows)
+        return np.where(gap > 1e-10 * variance, gap, 0.0)

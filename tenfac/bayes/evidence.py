@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes import exchangeable, smoother
+from tenfac.bayes import levels, smoother
 from tenfac.bayes.basis import ProductBasis
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior, Score
@@ -31,6 +31,9 @@ _WIDTH = np.array([3.0, 3.0, 2.0, 1.5, 1.5, 0.5])
 _LOWER = np.array([-14.0, -18.0, -9.0, -9.5, -4.0, 0.0])
 _UPPER = np.array([8.0, 3.0, 7.0, 4.0, 3.4, 1.0])
 _START = np.array([0.0, -3.0, 0.0, -0.7, 0.0, 0.5])
+# Loadings have mean zero and this standard deviation, in units of what a level has of its own.
+_LOADING_WIDTH = 4.0
+_SMALL_LOADING, _LARGEST_LOADING = 0.3, 100.0
 STEP = 1e-5
 
 
@@ -47,22 +50,44 @@ class Hyper:
     modes : array, shape (D, 4)
         Per mode: logarithms of constant, lengthscale and sharpness, and the center of the bend. A discrete
         mode uses the first only.
+    loadings : tuple of D arrays, shapes (M_n, r_n)
+        Per discrete mode, what makes its levels alike; ``r_n = 0`` where they are exchangeable, and for
+        continuous modes.
     """
 
     scale: float
     noise: float
     modes: Array
+    loadings: tuple[Array, ...]
 
     @classmethod
     def start(cls, size: int) -> Hyper:
         """A neutral start for D = ``size`` modes: prior variance one, equal shares, smooth functions."""
-        return cls(-np.log(2.0) * size, float(_START[1]), np.tile(_START[2:], (size, 1)))
+        none = (np.zeros((1, 0)),) * size
+        return cls(-np.log(2.0) * size, float(_START[1]), np.tile(_START[2:], (size, 1)), none)
+
+    def with_loadings(self, sizes: tuple[int, ...], rank: int) -> Hyper:
+        """A copy with small loadings, ``rank`` columns or one less than there are levels, to start from.
+
+        ``sizes`` has the number of levels per mode, 0 for a continuous one.
+        """
+        loadings = []
+        for size in sizes:
+            column = np.arange(1, min(rank, max(size - 1, 0)) + 1)
+            waves = np.cos(np.pi * (np.arange(max(size, 1))[:, None] + 0.5) * column / max(size, 1))
+            loadings.append(_SMALL_LOADING * waves)
+        return replace(self, loadings=tuple(loadings))
 
     def prior(self, mode: int, kernel: str | None) -> ModePrior:
         """The prior of one mode."""
         constant, lengthscale, sharpness = np.exp(self.modes[mode, :3])
         return ModePrior(
-            kernel, float(constant), float(lengthscale), float(sharpness), float(self.modes[mode, 3])
+            kernel,
+            float(constant),
+            float(lengthscale),
+            float(sharpness),
+            float(self.modes[mode, 3]),
+            self.loadings[mode],
         )
 
     def moved(self, mode: int, entry: int, step: float) -> Hyper:
@@ -71,26 +96,35 @@ class Hyper:
         modes[mode, entry] += step
         return replace(self, modes=modes)
 
+    @property
+    def n_loadings(self) -> int:
+        """Number of loadings in all."""
+        return sum(part.size for part in self.loadings)
+
     def pack(self) -> Array:
-        """All numbers in one vector, shape (2 + 4 D,)."""
-        return np.concatenate([[self.scale, self.noise], self.modes.ravel()])
+        """All numbers in one vector, shape (2 + 4 D + sum(M_n r_n),)."""
+        return np.concatenate(
+            [[self.scale, self.noise], self.modes.ravel(), *[part.ravel() for part in self.loadings]]
+        )
 
-    @classmethod
-    def unpack(cls, theta: Array) -> Hyper:
-        """Inverse of ``pack``."""
-        return cls(float(theta[0]), float(theta[1]), theta[2:].reshape(-1, 4))
+    def unpack(self, theta: Array) -> Hyper:
+        """Inverse of ``pack``, for loadings of the shapes these have."""
+        end = 2 + self.modes.size
+        ends = end + np.cumsum([part.size for part in self.loadings])
+        parts = np.split(theta[end:], ends[:-1] - end)
+        loadings = tuple(part.reshape(old.shape) for part, old in zip(parts, self.loadings, strict=True))
+        return Hyper(float(theta[0]), float(theta[1]), theta[2:end].reshape(-1, 4), loadings)
+
+    def spread_out(self, table: Array, loading: float) -> Array:
+        """Entries of a table (6,), and one number for all loadings, for every entry of ``pack()``."""
+        rest = np.full(self.n_loadings, loading)
+        return np.concatenate([table[:2], np.tile(table[2:], self.modes.shape[0]), rest])
 
 
-def _spread_out(table: Array, size: int) -> Array:
-    """Entries of a table (6,) for every entry of a packed vector of ``size`` modes."""
-    return np.concatenate([table[:2], np.tile(table[2:], size)])
-
-
-def log_prior(theta: Array) -> tuple[float, Array]:
+def log_prior(hyper: Hyper) -> tuple[float, Array]:
     """Log density of the weak hyperprior (up to a constant) and its gradient."""
-    size = (theta.size - 2) // 4
-    width = _spread_out(_WIDTH, size)
-    z = (theta - _spread_out(_CENTER, size)) / width
+    width = hyper.spread_out(_WIDTH, _LOADING_WIDTH)
+    z = (hyper.pack() - hyper.spread_out(_CENTER, 0.0)) / width
     return float(-0.5 * z @ z), -z / width
 
 
@@ -109,8 +143,9 @@ class Problem:
     basis : ProductBasis
         Of the other modes, in their order.
     slices : Slices
-    missing : float
-        Average over the observations of the basis' missing variance (``s`` and the exact mode left out).
+    missing, total : float
+        Averages over the observations of the prior variance, and of the part that the basis leaves out
+        (``s`` left out).
     """
 
     kernels: tuple[str | None, ...]
@@ -119,6 +154,11 @@ class Problem:
     basis: ProductBasis
     slices: Slices
     missing: float
+    total: float
+
+    def left_out(self, hyper: Hyper) -> float:
+        """Average variance of f at the observations that the basis leaves out."""
+        return self.missing * float(np.exp(hyper.scale))
 
     @property
     def others(self) -> list[int]:
@@ -142,31 +182,43 @@ class Problem:
         targets = [target * scale for target in self.slices.targets]
         mode = self.prior(hyper, self.exact)
         if mode.kernel is None:
-            return exchangeable.solve(designs, targets, mode.constant, gradient)
+            return levels.solve(designs, targets, mode.shared(len(designs)), gradient)
         prior = smoother.Prior(mode.process(), mode.constant, self.basis.size)
         return smoother.solve(designs, targets, mode.bend(self.positions), prior, gradient)
 
-    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
-        """Log evidence and its gradient by the packed hyperparameters (no hyperprior).
+    def value_and_gradient(self, hyper: Hyper) -> tuple[float, Array]:
+        """Log evidence and its gradient by ``hyper.pack()`` (no hyperprior).
 
         The gradient by the prior covariance of the coefficients and by the noise comes from the smoother; the
         small matrices of each mode (its covariance, or its process) are differenced.
         """
-        hyper = Hyper.unpack(theta)
+        value, head, by_mode, by_loadings = self._derivatives(hyper)
+        loadings = [part.ravel() for part in by_loadings]
+        return value, np.concatenate([head, by_mode.ravel(), *loadings])
+
+    def _derivatives(self, hyper: Hyper) -> tuple[float, list[float], Array, list[Array]]:
+        """Log evidence; its derivatives by scale and noise, by ``modes``, and by ``loadings``."""
         cov, parts = _coefficient_prior(self, hyper)
         factor = np.linalg.cholesky(cov)
         _, score = self._solve_whitened(hyper, factor, gradient=True)
         half = np.linalg.solve(factor.T, score.by_covariance)
         slope = np.linalg.solve(factor.T, half.T)  # by the covariance before whitening
-        by_mode = np.zeros_like(hyper.modes)
-        by_mode[self.exact, 0] = score.by_log_constant
+        by_mode, by_loadings = np.zeros_like(hyper.modes), [np.zeros_like(part) for part in hyper.loadings]
         for m, n in enumerate(self.others):
-            by_mode[n] = _mode_gradient(self, hyper, slope * np.exp(hyper.scale), parts, m)
-        if self.kernels[self.exact] is not None:
+            by_covariance = _by_covariance(self, slope * np.exp(hyper.scale), parts, m)
+            nodes = self.basis.bases[m].nodes
+            by_mode[n] = mode_gradient(hyper, n, self.kernels[n], nodes, by_covariance)
+            by_loadings[n] = loading_gradient(hyper, n, by_covariance)
+        if self.kernels[self.exact] is None:
+            shared = self.prior(hyper, self.exact).shared(self.positions.size)
+            by_mode[self.exact, 0] = 0.5 * np.sum(score.by_shared[:, 0] * shared[:, 0])
+            by_loadings[self.exact] = score.by_shared[:, 1:].reshape(hyper.loadings[self.exact].shape)
+        else:
+            by_mode[self.exact, 0] = score.by_log_constant
             by_mode[self.exact, 1:] = _process_gradient(self, hyper, score)
         by_noise = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.slices.n_obs)
         value = score.log_evidence + self.slices.constant_terms(float(np.exp(hyper.noise)))
-        return value, np.concatenate([[np.sum(slope * cov), by_noise], by_mode.ravel()])
+        return value, [float(np.sum(slope * cov)), float(by_noise)], by_mode, by_loadings
 
     @property
     def n_obs(self) -> float:
@@ -192,23 +244,33 @@ def _coefficient_prior(problem: Problem, hyper: Hyper) -> tuple[Array, list[Arra
     return cov, parts
 
 
-def _mode_gradient(problem: Problem, hyper: Hyper, weight: Array, parts: list[Array], m: int) -> list[float]:
-    """Derivatives by the numbers of one mode that has a basis."""
+def _by_covariance(problem: Problem, weight: Array, parts: list[Array], m: int) -> Array:
+    """Derivative by the node covariance of one mode that has a basis."""
     for other, (part, column) in enumerate(zip(parts, problem.basis.index.T, strict=True)):
         if other != m:
             weight = weight * part[np.ix_(column, column)]
-    basis, n = problem.basis.bases[m], problem.others[m]
+    basis = problem.basis.bases[m]
     member = np.eye(basis.size)[problem.basis.index[:, m]]
-    per_function = member.T @ weight @ member
-    entries = 1 if problem.kernels[n] is None else 4
+    return basis.half @ (member.T @ weight @ member) @ basis.half.T
+
+
+def mode_gradient(
+    hyper: Hyper, n: int, kernel: str | None, nodes: Array, by_covariance: Array
+) -> list[float]:
+    """Derivatives by the numbers of one mode, from that by its covariance (M, M) on the nodes."""
     gradient = [0.0] * 4
-    for entry in range(entries):
+    for entry in range(1 if kernel is None else 4):
         above, below = (
-            basis.coefficient_covariance(problem.prior(hyper.moved(n, entry, sign * STEP), n))
-            for sign in (1, -1)
+            hyper.moved(n, entry, sign * STEP).prior(n, kernel).covariance(nodes, nodes) for sign in (1, -1)
         )
-        gradient[entry] = float(np.sum(per_function * (above - below))) / (2 * STEP)
+        gradient[entry] = float(np.sum(by_covariance * (above - below))) / (2 * STEP)
     return gradient
+
+
+def loading_gradient(hyper: Hyper, n: int, by_covariance: Array) -> Array:
+    """Derivatives by the loadings of one mode, from that by its covariance."""
+    loadings = hyper.loadings[n]
+    return 2 * by_covariance @ loadings if loadings.shape[1] else np.zeros_like(loadings)
 
 
 def _process_gradient(problem: Problem, hyper: Hyper, score: Score) -> list[float]:
@@ -235,8 +297,8 @@ class Objective(Protocol):
         """Number of observations."""
         ...
 
-    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
-        """Log evidence and its gradient by the packed hyperparameters."""
+    def value_and_gradient(self, hyper: Hyper) -> tuple[float, Array]:
+        """Log evidence and its gradient by ``hyper.pack()``."""
         ...
 
 
@@ -251,14 +313,16 @@ def maximize(
     """
     from scipy.optimize import minimize
 
-    count, size = max(problem.n_obs, 1.0), hyper.modes.shape[0]
+    count = max(problem.n_obs, 1.0)
 
     def objective(theta: Array) -> tuple[float, Array]:
-        value, gradient = problem.value_and_gradient(theta)
-        prior, prior_gradient = log_prior(theta)
+        at = hyper.unpack(theta)
+        value, gradient = problem.value_and_gradient(at)
+        prior, prior_gradient = log_prior(at)
         return -(value + prior) / count, -(gradient + prior_gradient) / count
 
-    lower, upper = _spread_out(_LOWER, size), _spread_out(_UPPER, size)
+    lower = hyper.spread_out(_LOWER, -_LARGEST_LOADING)
+    upper = hyper.spread_out(_UPPER, _LARGEST_LOADING)
     result = minimize(
         objective,
         hyper.pack(),
@@ -269,4 +333,4 @@ def maximize(
         options={"maxiter": max_iter, "ftol": tol, "gtol": 0.1 * tol**0.5 / count**0.5},
     )
     value = -float(result.fun) * count
-    return Hyper.unpack(result.x), value, int(result.nit), int(result.nfev), bool(result.success)
+    return hyper.unpack(result.x), value, int(result.nit), int(result.nfev), bool(result.success)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,22 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
-from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.search import Learned, Task, choose_exact, learn
-from tenfac.bayes.settings import check_numbers, discrete_of, kernels_of, mode_number, plain, ranks_of
+from tenfac.bayes.response import Response
+from tenfac.bayes.search import Task, choose_exact
+from tenfac.bayes.settings import (
+    check_numbers,
+    check_response,
+    discrete_of,
+    kernels_of,
+    mode_number,
+    ranks_of,
+)
+from tenfac.bayes.stored import restore, state_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
-from tenfac.core.report import Report
 
 Array = NDArray[np.float64]
 
@@ -62,10 +69,20 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     kernel : str or dict, default "matern32"
         Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
         from column name or number to kernel.
-    max_iter : int, default 200
-        Most L-BFGS iterations for the hyperparameters. 0 keeps their starting values.
+    max_iter : int, default 400
+        Most L-BFGS iterations for the hyperparameters, and again for those of ``label_rank``, and for each
+        floor and ceiling tried. 0 keeps the starting values.
     tol : float, default 1e-7
         Stop when an iteration gains less than this, relative to the log evidence per observation.
+    label_rank : int, default 0
+        Rank of the covariance that is learned between the labels of a discrete mode (the coregionalization
+        rank [3]_): what makes labels act alike, or opposite. 0 leaves labels exchangeable. It takes many
+        observations per label, and ``log_evidence_`` tells whether it pays.
+    response : {"identity", "log", "logit"}, default "identity"
+        Scale on which the function is Gaussian. "log" for values that approach a floor (concentrations),
+        "logit" for values between a floor and a ceiling (fractions, dose responses). How far these lie beyond
+        the smallest and largest y, as a share of their distance, is learned. Predictions are in the unit of y
+        whatever the response.
     max_functions : int, optional
         Most products of mode functions kept: memory grows with its square, time with its cube. By default
         at most 400, and fewer when the exact mode has many indices, so that one evaluation of the evidence
@@ -92,7 +109,12 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     constants_ : dict
         Per mode, the variance of the part shared by all its indices, relative to what varies.
     noise_ : float
-        Standard deviation of the noise, in the unit of y.
+        Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
+    bounds_ : tuple of two floats
+        Floor and ceiling of y; infinite where ``response`` has none.
+    label_covariances_ : dict
+        If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
+        order of ``indices_``.
     log_evidence_ : float
         Log marginal likelihood of y.
     n_iter_ : int
@@ -105,10 +127,14 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
 
-    Levels of a discrete mode are exchangeable: what is common to all is shared, but no likeness between two
-    labels is learned, so that a label's response to another label that it was never observed with is not
-    guessed. When all modes are discrete and no cell is repeated, noise and the highest interaction cannot be
-    told apart by the data.
+    With ``label_rank=0`` what is common to all labels is shared, but no likeness between two labels is
+    learned, so that a label's response to another label that it was never observed with is not guessed. When
+    all modes are discrete and no cell is repeated, noise and the highest interaction cannot be told apart by
+    the data.
+
+    With a ``response`` other than the identity, the posterior of y is a bent Gaussian [4]_: ``predict`` gives
+    its mean and standard deviation. The evidence compares responses, but not where many y are equal (clipped
+    or counted): there a bent density may rise without telling more.
 
     When the products kept do not carry the whole prior variance, what is left out is learned as noise and
     stays in the standard deviation of the function; ``info_.warnings`` states the share.
@@ -119,6 +145,9 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
        Continuous-indexed Tensor Data, ICLR 2024, arXiv:2311.04829, equations 4-8.
     .. [2] J. Hartikainen and S. Särkkä, Kalman filtering and smoothing solutions to temporal Gaussian
        process regression models, MLSP 2010. doi:10.1109/MLSP.2010.5589113
+    .. [3] E. V. Bonilla, K. M. A. Chai, C. K. I. Williams, Multi-task Gaussian Process Prediction, NIPS 2007,
+       equation 1.
+    .. [4] E. Snelson, C. E. Rasmussen, Z. Ghahramani, Warped Gaussian Processes, NIPS 2003, equation 5.
 
     Examples
     --------
@@ -137,8 +166,10 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         discrete: Sequence[str | int] | None = None,
         rank: int | Sequence[int] | None = None,
         kernel: str | Mapping[str | int, str] = "matern32",
-        max_iter: int = 200,
+        max_iter: int = 400,
         tol: float = 1e-7,
+        label_rank: int = 0,
+        response: str = "identity",
         max_functions: int | None = None,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
@@ -148,6 +179,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.kernel = kernel
         self.max_iter = max_iter
         self.tol = tol
+        self.label_rank = label_rank
+        self.response = response
         self.max_functions = max_functions
         self.random_state = random_state
         self.verbose = verbose
@@ -182,20 +215,15 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         ('continuous',)
         """
         started = time.perf_counter()
-        check_numbers(self.max_iter, self.max_functions, self.tol)
+        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol)
+        check_response(self.response)
         columns, names, y = self._read(X, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
         columns = self._learn_modes([column[keep] for column in columns], names)
-        y, weights = y[keep], weights[keep]
-        largest = float(np.abs(y).max()) or 1.0  # squares of y may overflow, those of y / largest do not
-        share = y / largest
-        middle = float(np.average(share, weights=weights))
-        spread = float(np.sqrt(np.average((share - middle) ** 2, weights=weights))) * largest
-        self._offset, self._spread = middle * largest, spread if spread > 0 else largest
-        self._search(columns, (y - self._offset) / self._spread, weights, started)
+        self._search(columns, y[keep], weights[keep], started)
         return self
 
     def predict(
@@ -210,7 +238,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         return_std : bool
             Also return the standard deviation of the function.
         include_noise : bool
-            Make it the standard deviation of a new observation: function and noise.
+            Make it the standard deviation of a new observation: function and noise. Where ``response`` bends,
+            the mean is then that of a new observation too, which noise moves a little.
 
         Returns
         -------
@@ -231,17 +260,17 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "info_")
         columns = self._read_columns(X)
         positions = [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
-        mean, variance, noisy = self._prediction.at(positions, with_variance=return_std)
-        mean = self._offset + self._spread * mean
-        if not return_std:
-            return mean
-        return mean, self._spread * np.sqrt(noisy if include_noise else variance)
+        bent = self._response.kind != "identity"  # the mean of y depends on the variance of what is bent
+        mean, variance, noisy = self._prediction.at(positions, with_variance=return_std or bent)
+        mean, std = self._response.moments(mean, noisy if include_noise else variance)
+        return (mean, std) if return_std else mean
 
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Marginal function of one mode: the average of f over the other modes' observed indices.
 
         Unlike the factors of a Tucker tensor it has no free sign, scale or rotation. A mode with more than
-        64 indices is averaged over 64 quantiles of them.
+        64 indices is averaged over 64 quantiles of them. A ``response`` other than the identity is averaged
+        on its own scale.
 
         Parameters
         ----------
@@ -276,63 +305,17 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
             raise DataError("FunctionalTucker.mode_posterior: `x` is empty; give at least one index.")
         x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
         mean, variance = self._prediction.marginal(number, index.positions(x))
-        return x, self._offset + self._spread * mean, self._spread * np.sqrt(variance)
+        return x, *self._response.moments(mean, variance)
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays for ``tenfac.save``: settings, hyperparameters and observations."""
         check_is_fitted(self, "info_")
-        header = {
-            "params": {
-                **{name: plain(value) for name, value in self.get_params().items()},
-                "random_state": self.random_state if isinstance(self.random_state, int) else None,
-            },
-            "named": hasattr(self, "feature_names_in_"),
-            "modes": [{"name": index.name, "discrete": index.discrete} for index in self._modes],
-            "learned": {
-                **self._learned.numbers(),
-                "offset": self._offset,
-                "spread": self._spread,
-                "exact": self.exact_mode_,
-            },
-            "info": asdict(self.info_),
-        }
-        arrays = {f"values_{n}": index.values for n, index in enumerate(self._modes)}
-        task = self._task
-        for n, (grid, x) in enumerate(zip(task.grids, task.positions, strict=True)):
-            arrays[f"codes_{n}"] = np.searchsorted(grid, x).astype(np.int32)
-        return header, {**arrays, "y": task.y, "weights": task.weights, "hyper": self._learned.hyper.pack()}
+        return state_of(self)
 
     @classmethod
     def _from_state(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FunctionalTucker:
         """Inverse of ``_to_state``: solves once, at the stored hyperparameters."""
-        params = dict(header["params"])
-        if isinstance(params["kernel"], list):
-            params["kernel"] = dict(params["kernel"])
-        model = cls(**params)
-        model._set_modes(
-            [
-                ModeIndex(entry["name"], arrays[f"values_{n}"], entry["discrete"])
-                for n, entry in enumerate(header["modes"])
-            ]
-        )
-        model.n_features_in_ = len(model._modes)
-        if header["named"]:
-            model.feature_names_in_ = np.asarray(model.mode_names_, dtype=object)
-        learned = header["learned"]
-        model._offset, model._spread = learned.pop("offset"), learned.pop("spread")
-        codes = [arrays[f"codes_{n}"] for n in range(model.n_features_in_)]
-        grids = [index.positions(index.values) for index in model._modes]
-        positions = tuple(grid[code] for grid, code in zip(grids, codes, strict=True))
-        model.exact_mode_ = learned.pop("exact")
-        model._task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
-        model._learned = Learned.from_numbers(learned, Hyper.unpack(arrays["hyper"]))
-        model.n_iter_ = max(model._learned.n_iter, 1)
-        model._set_posterior(model._learned.prediction(model._task))
-        info = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in header["info"].items()
-        }
-        model.info_ = Report(**info)
-        return model
+        return restore(cls, header, arrays)
 
     # What follows turns input into positions, searches the hyperparameters, and stores the result.
 
@@ -402,11 +385,18 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
     def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
-        task = choose_exact(self._make_task(positions, y, weights, 0), int(self.max_iter), float(self.tol))
-        self.exact_mode_ = task.exact
-        learned = learn(task, int(self.max_iter), float(self.tol), int(self.verbose))
-        self._task, self._learned = task, learned
-        self._set_posterior(learned.prediction(task))
+        max_iter, tol = int(self.max_iter), float(self.tol)
+        latent = Response.start(self.response, y, weights).latent(y)
+        exact = choose_exact(self._make_task(positions, latent, weights, 0), max_iter, tol).exact
+        self.exact_mode_ = exact
+
+        def task_of(latent: Array) -> Task:
+            return self._make_task(positions, latent, weights, exact)
+
+        fit = learn_with_response(self.response, y, weights, task_of, (max_iter, tol, int(self.verbose)))
+        self._response, self._task, self._learned, prediction, self._jacobian = fit
+        learned = self._learned
+        self._set_posterior(prediction)
         self.n_iter_ = max(learned.n_iter, 1)
         notes = self._notes()
         self.info_ = learned.report(self.max_iter, notes, started)
@@ -425,7 +415,8 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         grids = tuple(index.positions(index.values) for index in self._modes)
         return Task(
             self._kernels, exact, grids, positions, y, weights, self._rank,
-            None if self.max_functions is None else int(self.max_functions), generator(self.random_state),
+            None if self.max_functions is None else int(self.max_functions), int(self.label_rank),
+            generator(self.random_state),
         )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
@@ -454,8 +445,15 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.constants_ = {
             index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)
         }
-        self.noise_ = float(np.exp(0.5 * hyper.noise)) * self._spread
-        self.log_evidence_ = prediction.log_evidence - problem.n_obs * float(np.log(self._spread))
+        self.label_covariances_ = {
+            index.name: problem.prior(hyper, n).covariance(codes, codes)
+            for n, index in enumerate(self._modes)
+            if index.discrete and self.label_rank and (codes := np.arange(index.size)).size
+        }
+        response = self._response
+        self.noise_ = float(np.exp(0.5 * hyper.noise)) * response.unit
+        self.bounds_ = response.bounds
+        self.log_evidence_ = prediction.log_evidence + self._jacobian
 
 
 def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.evidence import STEP, Hyper
+from tenfac.bayes.evidence import Hyper, loading_gradient, mode_gradient
 
 Array = NDArray[np.float64]
 _MOST_SMOOTHINGS = 100
@@ -50,8 +50,8 @@ class GridProblem:
         """Number of cells."""
         return float(self.values.size)
 
-    def value_and_gradient(self, theta: Array) -> tuple[float, Array]:
-        """Log evidence and its gradient by the packed hyperparameters.
+    def value_and_gradient(self, hyper: Hyper) -> tuple[float, Array]:
+        """Log evidence and its gradient by ``hyper.pack()``.
 
         Notes
         -----
@@ -62,7 +62,6 @@ class GridProblem:
         .. [1] Y. Saatçi, Scalable inference for structured Gaussian process models, PhD thesis,
            University of Cambridge (2011), section 5.2.
         """
-        hyper = Hyper.unpack(theta)
         pairs = [np.linalg.eigh(self._covariance(hyper, n)) for n in range(len(self.kernels))]
         spectra = [np.maximum(values, 0.0) for values, _ in pairs]
         prior = np.exp(hyper.scale) * _outer(spectra)
@@ -72,14 +71,13 @@ class GridProblem:
         fit = float(np.sum(rotated * weight))
         value = -0.5 * (fit + float(np.log(total).sum()) + self.n_obs * np.log(2 * np.pi))
         slope = 0.5 * (weight**2 - 1 / total)  # by each eigenvalue of the whole covariance
-        by_mode = np.array(
-            [
-                self._mode_gradient(hyper, n, pairs[n][1], weight, 1 / total, spectra)
-                for n in range(len(pairs))
-            ]
-        )
-        head = [float(np.sum(slope * prior)), float(np.sum(slope)) * np.exp(hyper.noise)]
-        return value, np.concatenate([head, by_mode.ravel()])
+        scales = [float(np.sum(slope * prior)), float(np.sum(slope)) * np.exp(hyper.noise)]
+        by_mode, by_loadings = [np.array(scales)], []
+        for n, (_, vectors) in enumerate(pairs):
+            by_covariance = self._by_covariance(hyper, n, vectors, weight, 1 / total, spectra)
+            by_mode.append(np.array(mode_gradient(hyper, n, self.kernels[n], self.grids[n], by_covariance)))
+            by_loadings.append(loading_gradient(hyper, n, by_covariance).ravel())
+        return value, np.concatenate(by_mode + by_loadings)
 
     def redrawn(self, hyper: Hyper, rng: np.random.Generator) -> GridProblem:
         """Missing cells drawn anew from their joint posterior, noise included.
@@ -108,20 +106,15 @@ class GridProblem:
     def _covariance(self, hyper: Hyper, n: int) -> Array:
         return hyper.prior(n, self.kernels[n]).covariance(self.grids[n], self.grids[n])
 
-    def _mode_gradient(
+    def _by_covariance(
         self, hyper: Hyper, n: int, vectors: Array, weight: Array, inverse: Array, spectra: list[Array]
-    ) -> list[float]:
-        """Derivatives by the numbers of one mode."""
+    ) -> Array:
+        """Derivative by the covariance of one mode, shape (M_n, M_n)."""
         rest = np.exp(hyper.scale) * _outer([np.ones_like(s) if m == n else s for m, s in enumerate(spectra)])
         size = self.grids[n].size
         scaled = np.moveaxis(weight * np.sqrt(rest), n, 0).reshape(size, -1)
         outer = scaled @ scaled.T - np.diag(np.moveaxis(inverse * rest, n, 0).reshape(size, -1).sum(axis=1))
-        by_covariance = 0.5 * vectors @ outer @ vectors.T
-        gradient = [0.0] * 4
-        for entry in range(1 if self.kernels[n] is None else 4):
-            above, below = (self._covariance(hyper.moved(n, entry, sign * STEP), n) for sign in (1, -1))
-            gradient[entry] = float(np.sum(by_covariance * (above - below))) / (2 * STEP)
-        return gradient
+        return 0.5 * vectors @ outer @ vectors.T
 
 
 def _extend(smooth: Callable[[Array], Array], values: Array, missing: NDArray[np.bool_]) -> Array:

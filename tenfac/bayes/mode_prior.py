@@ -1,8 +1,8 @@
-"""The Gaussian-process prior of one mode: a constant, plus a Matérn process on a bent axis or free levels."""
+"""The Gaussian-process prior of one mode: a constant, and a Matérn process on a bent axis or levels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ModePrior:
-    """Covariance ``c + k(w(x), w(x'))`` of a continuous mode, ``c + [x = x']`` of a discrete one.
+    """Covariance ``c + k(w(x), w(x'))``, or ``c + [x = x'] + W_x . W_x'`` when the mode is discrete.
 
     The axis may be bent: ``w`` is a scaled ``asinh(sharpness * (x - center))``, near which the function
     varies fastest. Many real axes need it (time after a reaction starts, dose around its threshold), and
@@ -30,6 +30,9 @@ class ModePrior:
         On the bent axis, which again runs from 0 to 1.
     sharpness, center : float
         Of the bend; ``center`` in units of the observed range.
+    loadings : array, shape (M, r)
+        ``W``: what makes the M levels of a discrete mode alike or opposite; none by default, when levels are
+        exchangeable.
     """
 
     kernel: str | None
@@ -37,11 +40,19 @@ class ModePrior:
     lengthscale: float
     sharpness: float
     center: float
+    loadings: Array = field(default_factory=lambda: np.zeros((1, 0)))
 
-    @property
-    def variance(self) -> float:
-        """Prior variance, the same at every index."""
-        return self.constant + 1.0
+    def variance(self, x: Array) -> Array:
+        """Prior variance at every index, shape (N,)."""
+        own = np.full(x.shape, self.constant + 1.0)
+        if self.loadings.shape[1] == 0:
+            return own
+        return own + np.square(self.loadings).sum(axis=1)[x.astype(int)]
+
+    def shared(self, size: int) -> Array:
+        """Rows ``a`` of what ``size`` levels share, ``covariance = I + a a^T``, shape (size, 1 + r)."""
+        constant = np.full((size, 1), np.sqrt(self.constant))
+        return np.hstack([constant, self.loadings]) if self.loadings.shape[1] else constant
 
     def process(self) -> StateSpace:
         """The Matérn part as a state-space model over bent positions."""
@@ -65,5 +76,8 @@ class ModePrior:
     def covariance(self, x: Array, z: Array) -> Array:
         """Prior covariance between indices, shapes (N,) and (M,) -> (N, M)."""
         if self.kernel is None:
-            return self.constant + (x[:, None] == z[None, :])
+            alike = self.constant + (x[:, None] == z[None, :])
+            if self.loadings.shape[1] == 0:
+                return alike
+            return alike + self.loadings[x.astype(int)] @ self.loadings[z.astype(int)].T
         return self.constant + correlation(self.bend(x), self.bend(z), self.kernel, self.lengthscale)

@@ -21,19 +21,22 @@ class Score:
         Without the terms that do not depend on the prior (``Slices.constant_terms``).
     by_covariance : array, shape (P, P)
         Derivative by the prior covariance of the coefficients.
-    by_log_constant : float
-        Derivative by the logarithm of the exact mode's constant.
     misfit : float
         Posterior expectation of the weighted sum of squared residuals over the noise variance, of the
         compressed targets.
+    by_log_constant : float
+        Derivative by the logarithm of the constant of a continuous exact mode.
+    by_shared : array, shape (M, Q), or None
+        Derivative by the weights of what the levels of a discrete exact mode share.
     by_transition, by_innovation : arrays, shape (M - 1, order, order), or None
         Derivatives by the small matrices ``A`` and ``Q`` of a continuous exact mode, step by step.
     """
 
     log_evidence: float
     by_covariance: Array
-    by_log_constant: float
     misfit: float
+    by_log_constant: float = 0.0
+    by_shared: Array | None = None
     by_transition: Array | None = None
     by_innovation: Array | None = None
 

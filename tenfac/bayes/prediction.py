@@ -58,12 +58,17 @@ class Prediction:
     @property
     def missing_share(self) -> float:
         """Share of the prior variance at the observations that the basis leaves out."""
-        return self.problem.missing / float(np.prod([b.prior.variance for b in self.problem.basis.bases]))
+        return self.problem.missing / self.problem.total
 
     @property
     def missing_noise_share(self) -> float:
         """The variance that the basis leaves out at the observations, relative to the learned noise."""
-        return float(self._variance_of(np.array(self.problem.missing)) * np.exp(-self.hyper.noise))
+        return self.left_out * float(np.exp(-self.hyper.noise))
+
+    @property
+    def left_out(self) -> float:
+        """Average variance of f at the observations that the basis leaves out."""
+        return self.problem.left_out(self.hyper)
 
     def at(self, positions: list[Array], with_variance: bool = True) -> tuple[Array, Array, Array]:
         """Mean, variance of f, variance of an observation at N points (one scaled position per mode)."""
@@ -95,20 +100,22 @@ class Prediction:
         for code, cov in enumerate(covs):
             own = codes == code
             variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
-        gap = self._variance_of(self.problem.basis.missing_variance(rows))
-        known = self._variance_of(np.array(self.problem.missing))
+        gap = self._gap(points, rows)
         variance = np.maximum(variance, 0.0)
         # what the basis leaves out at the observations on average was learned as noise: not counted twice
-        noisy = variance + np.maximum(gap - known, 0.0) + np.exp(self.hyper.noise)
+        noisy = variance + np.maximum(gap - self.left_out, 0.0) + np.exp(self.hyper.noise)
         return mean, variance + gap, np.maximum(noisy, variance + gap)
 
     def _rows(self, points: list[Array]) -> Array:
         others = [points[n] for n in self.problem.others]
         return self.problem.basis.rows(others, points[0].size)
 
-    def _variance_of(self, gap: Array) -> Array:
-        """Variance of f from a gap in the basis' prior variance."""
-        return np.exp(self.hyper.scale) * self._exact_prior.variance * gap
+    def _gap(self, points: list[Array], rows: Array) -> Array:
+        """Variance of f that the basis leaves out."""
+        basis = self.problem.basis
+        total = basis.variance([points[n] for n in self.problem.others], rows.shape[0])
+        exact = self._exact_prior.variance(points[self.problem.exact])
+        return np.exp(self.hyper.scale) * exact * basis.missing_variance(rows, total)
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
         """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""
@@ -136,9 +143,11 @@ class Prediction:
         problem, total = self.problem, np.exp(self.hyper.scale)
         for part, n in zip(problem.basis.bases, problem.others, strict=True):
             if n == mode:
-                gap = part.prior.variance - np.einsum("nk,nk->n", part.rows(x), part.rows(x))
-                floor = part.prior.variance - np.square(part.rows(part.nodes)).sum(axis=1).mean()
-                total = total * np.where(gap > 1e-10 * part.prior.variance, np.maximum(gap - floor, 0), 0.0)
+                variance = part.prior.variance(x)
+                gap = variance - np.einsum("nk,nk->n", part.rows(x), part.rows(x))
+                at_nodes = part.prior.variance(part.nodes) - np.square(part.rows(part.nodes)).sum(axis=1)
+                gap = np.where(gap > 1e-10 * variance, np.maximum(gap - at_nodes.mean(), 0), 0.0)
+                total = total * gap
             else:
                 total = total * np.square(part.rows(part.nodes).mean(axis=0)).sum()
         return total * self._exact_average()

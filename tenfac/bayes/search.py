@@ -54,6 +54,8 @@ class Task:
         Most functions per mode.
     most : int or None
         Most products of mode functions; None keeps one evaluation of the evidence to about a second.
+    label_rank : int
+        Columns of loadings of a discrete mode.
     rng : numpy Generator
         Draws missing cells of a grid.
     """
@@ -66,6 +68,7 @@ class Task:
     weights: Array
     rank: tuple[int | None, ...]
     most: int | None
+    label_rank: int
     rng: np.random.Generator
 
     @property
@@ -75,10 +78,16 @@ class Task:
             return self.most
         size, kernel = self.grids[self.exact].size, self.kernels[self.exact]
         if kernel is None:
-            affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5)
+            shared = 1 + min(self.label_rank, size - 1)
+            affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5, 3e3 / shared)
         else:
             affordable = (1e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
         return max(4, min(_MOST_PRODUCTS, int(affordable)))
+
+    def with_loadings(self, hyper: Hyper) -> Hyper:
+        """Hyperparameters with loadings to start from."""
+        sizes = (g.size if k is None else 0 for k, g in zip(self.kernels, self.grids, strict=True))
+        return hyper.with_loadings(tuple(sizes), self.label_rank)
 
     @property
     def needed(self) -> float:
@@ -130,16 +139,18 @@ class Task:
         basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper), at_least)
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
+        total = basis.variance([self.positions[n] for n in others], self.y.size)
+        exact = hyper.prior(self.exact, self.kernels[self.exact]).variance(self.positions[self.exact])
         gaps = np.zeros(self.y.size)
 
         def rows_of(chosen: NDArray[np.intp]) -> Array:
             rows = basis.rows([self.positions[n][chosen] for n in others], chosen.size)
-            gaps[chosen] = basis.missing_variance(rows)
+            gaps[chosen] = basis.missing_variance(rows, total[chosen])
             return rows
 
         slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size)
-        missing = float(np.average(gaps, weights=self.weights))
-        return Problem(self.kernels, self.exact, grid, basis, slices, missing)
+        missing, total = (float(np.average(exact * part, weights=self.weights)) for part in (gaps, total))
+        return Problem(self.kernels, self.exact, grid, basis, slices, missing, total)
 
     def is_complete(self, problem: Problem) -> bool:
         """Whether the basis spans the prior on the data, so that new hyperparameters need no new basis."""
@@ -157,7 +168,8 @@ class Task:
         """Smallest prior variance (an eigenvalue product) that the data could notice."""
         if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
             return 0.0
-        exact = np.exp(hyper.scale) * (1 + np.exp(hyper.modes[self.exact, 0]))
+        prior = hyper.prior(self.exact, self.kernels[self.exact])
+        exact = np.exp(hyper.scale) * prior.variance(self.grids[self.exact]).mean()
         per_slice = self.weights.sum() / self.grids[self.exact].size
         if self.kernels[self.exact] is not None:  # neighbours within a lengthscale tell about one another
             per_slice *= max(1.0, self.grids[self.exact].size * min(1.0, np.exp(hyper.modes[self.exact, 1])))
@@ -175,6 +187,16 @@ class Learned:
     n_evals: int
     converged: bool
     from_grid: bool = False
+
+    def followed_by(self, other: Learned, task: Task) -> Learned:
+        """Both as one outcome: that of higher evidence."""
+        better = max(self, other, key=lambda learned: learned.prediction(task).log_evidence)
+        return replace(
+            better,
+            history=self.history + other.history,
+            n_iter=self.n_iter + other.n_iter,
+            n_evals=self.n_evals + other.n_evals,
+        )
 
     def numbers(self) -> dict[str, Any]:
         """Everything but the hyperparameters, as JSON holds it."""
@@ -195,8 +217,8 @@ class Learned:
         hyper = self.hyper
         if self.from_grid:
             # the grid's evidence kept every function; what the basis leaves out is noise to the posterior
-            left_out = problem.missing * np.exp(hyper.scale) * problem.prior(hyper, task.exact).variance
-            hyper = replace(hyper, noise=float(np.log(np.exp(hyper.noise) + left_out)))
+            noise = np.exp(hyper.noise) + problem.left_out(hyper)
+            hyper = replace(hyper, noise=float(np.log(noise)))
         return Prediction.build(problem, hyper)
 
     def report(self, max_iter: int, notes: tuple[str, ...], started: float) -> Report:
@@ -210,11 +232,18 @@ class Learned:
         )  # fmt: skip
 
 
-def learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
-    """Maximise evidence and hyperprior; rebuild the basis where the hyperparameters went, and repeat."""
+def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | None = None) -> Learned:
+    """Maximise evidence and hyperprior; rebuild the basis where the hyperparameters went, and repeat.
+
+    Labels begin as exchangeable, unless ``start`` has loadings; theirs are learned from where that ends.
+    """
     # the matrices are small: threads of the linear algebra library cost more than they give
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _learn(task, max_iter, tol, verbose)
+    with threadpool_limits(limits=1, user_api="blas"), _progress(verbose, max_iter) as bar:
+        learned = _learn(task, start or Hyper.start(len(task.kernels)), max_iter, tol, bar)
+        if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
+            return learned
+        more = _learn(task, task.with_loadings(learned.hyper), max_iter, tol, bar)
+        return learned.followed_by(more, task)
 
 
 def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
@@ -229,6 +258,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
     discrete = [n for n, kernel in enumerate(task.kernels) if kernel is None]
     if not discrete:
         return longest
+    task = replace(task, label_rank=0)
     levels = replace(task, exact=max(discrete, key=lambda n: sizes[n]))
     if 2 * sizes[levels.exact] >= sizes[longest.exact]:
         return levels
@@ -238,15 +268,15 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
     return longest if trials[0].log_evidence >= trials[1].log_evidence else levels
 
 
-def _learn(task: Task, max_iter: int, tol: float, verbose: int) -> Learned:
-    hyper = Hyper.start(len(task.kernels))
+def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
-    with _progress(verbose, max_iter) as bar:
-        grid = task.for_learning().grid() if task.y.size > _MANY_ROWS else task.grid()
-        if grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
-            return _learn_by_bases(task, hyper, max_iter, tol, bar)
-        return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
+    # loadings of labels need all labels
+    part = task.for_learning() if hyper.loadings[task.exact].shape[1] == 0 else task
+    grid = part.grid() if task.y.size > _MANY_ROWS else task.grid()
+    if grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
+        return _learn_by_bases(part, hyper, max_iter, tol, bar)
+    return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
 
 
 def _learn_on_grid(
@@ -272,7 +302,6 @@ def _learn_on_grid(
 
 def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
     """Alternate: bases at the current hyperparameters, some iterations on them, new bases."""
-    task = task.for_learning()
     problem = task.problem(hyper)
     hyper = _start_lengthscale(problem, hyper)
     history: list[float] = []
@@ -302,7 +331,7 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
     now = hyper.modes[problem.exact, 1]
     candidates = [
         hyper.moved(problem.exact, 1, float(np.log(lengthscale)) - now)
-        for lengthscale in np.unique(np.clip([0.5, 0.1, 0.02, 0.004], spacing, None))
+        for lengthscale in np.unique(np.clip([np.exp(now), 0.5, 0.1, 0.02, 0.004], spacing, None))
     ]
     return max(candidates, key=problem.log_evidence)
 

@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.response import KINDS
 from tenfac.core.errors import DataError, RankError
 from tenfac.core.modes.state_space import check_kernel
 
 
-def check_numbers(max_iter: int, max_functions: int | None, tol: float) -> None:
+def check_numbers(max_iter: int, max_functions: int | None, label_rank: int, tol: float) -> None:
     """Refuse counts that are no whole numbers or too small, and a tolerance that is not positive."""
     if not tol > 0:
         raise DataError(f"FunctionalTucker: `tol` must be a positive number; got {tol!r}.")
     functions = 1 if max_functions is None else max_functions
-    for name, value, least in (("max_iter", max_iter, 0), ("max_functions", functions, 1)):
+    counts = (("max_iter", max_iter, 0), ("max_functions", functions, 1), ("label_rank", label_rank, 0))
+    for name, value, least in counts:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise DataError(f"FunctionalTucker: `{name}` must be an integer from {least} up; got {value!r}.")
+
+
+def check_response(response: str) -> None:
+    """Refuse an unknown response."""
+    if not isinstance(response, str) or response not in KINDS:
+        near = get_close_matches(str(response), KINDS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"FunctionalTucker: `response` must be one of {KINDS}; got {response!r}.{hint}")
 
 
 def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:

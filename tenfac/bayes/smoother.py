@@ -211,7 +211,7 @@ def solve(
             updates[t] = eye - gain @ lifted
             scores[t], informations[t] = residual @ lifted, lifted.T @ lifted
     if not gradient:
-        return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0, 0.0)
+        return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0)
     adjoints, precisions = _backward(moves, updates, scores, informations)
     posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
     return posterior, _score(posterior, designs, targets, float(log_evidence))
@@ -247,7 +247,10 @@ def _score(post: MarkovPosterior, designs: list[Array], targets: list[Array], lo
         misfit += residual @ residual + np.sum(spread * design)
     by_constant = float(np.trace(first[0, :, 0]))
     by_transition, by_innovation = _process_score(post, slopes)
-    return Score(log_evidence, by_cov, by_constant, float(misfit), by_transition, by_innovation)
+    return Score(
+        log_evidence, by_cov, float(misfit), by_constant,
+        by_transition=by_transition, by_innovation=by_innovation,
+    )  # fmt: skip
 
 
 def _process_score(post: MarkovPosterior, slopes: Array) -> tuple[Array, Array]:

@@ -91,10 +91,23 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     )
     fit.add_argument("--rank", metavar="R | R1,R2,..", type=_rank, help="rank (default: chosen by the model)")
     fit.add_argument(
+        "--response",
+        choices=("identity", "log", "logit"),
+        default="identity",
+        help="log for values that approach a floor, logit for fractions (default %(default)s)",
+    )
+    fit.add_argument(
+        "--label-rank",
+        metavar="R",
+        type=_count,
+        default=0,
+        help="rank of the learned covariance between labels (default %(default)s: labels are exchangeable)",
+    )
+    fit.add_argument(
         "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
     )
     fit.add_argument(
-        "--seed", type=_seed, default=0, help="of the choice of those rows (default %(default)s)"
+        "--seed", type=_count, default=0, help="of the choice of those rows (default %(default)s)"
     )
     fit.add_argument(
         "--duplicates",
@@ -177,7 +190,7 @@ def _fraction(text: str) -> float:
     return share
 
 
-def _seed(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0; got {text!r}")
     return int(text)

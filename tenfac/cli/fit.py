@@ -50,7 +50,13 @@ def run(args: argparse.Namespace) -> None:
     for note in obs.notes:
         sys.stderr.write(f"note: {note}\n")
     train, held = split(obs, args.holdout, args.seed)
-    model = fit_model(train, rank=args.rank, verbose=0 if args.quiet else 1)
+    model = fit_model(
+        train,
+        rank=args.rank,
+        response=args.response,
+        label_rank=args.label_rank,
+        verbose=0 if args.quiet else 1,
+    )
     test = examine(model, train, held, args.seed) if held.size else None
     sys.stdout.write("\n".join(lines_of(table.source, model, obs, train, test)) + "\n")
     sys.stdout.flush()
@@ -71,11 +77,11 @@ def run(args: argparse.Namespace) -> None:
             write_predictions(args.out, model, X, cells)
 
 
-def fit_model(train: Observations, *, rank: Any, verbose: int) -> Any:
+def fit_model(train: Observations, **settings: Any) -> Any:
     """Fit the model; what it warns of becomes a note."""
     from tenfac.bayes.functional_tucker import FunctionalTucker
 
-    model = FunctionalTucker(discrete=train.discrete or None, rank=rank, verbose=verbose)
+    model = FunctionalTucker(discrete=train.discrete or None, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(train.X, train.y)

@@ -51,7 +51,7 @@ def write_predictions(
 ) -> None:
     """Write the indices as given, the mean, its standard deviation, and that of a new observation."""
     mean, std = model.predict(X, return_std=True)
-    noisy = np.hypot(std, float(model.noise_))
+    _, noisy = model.predict(X, return_std=True, include_noise=True)
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*cells, "mean", "std", "observation_std"])

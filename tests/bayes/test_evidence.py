@@ -10,7 +10,7 @@ import pytest
 from tenfac.bayes.evidence import Hyper, log_prior, maximize
 from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.search import Task
-from tests.bayes.toys import TOYS, Kernels, Toy, dense_gp, toy
+from tests.bayes.toys import TOYS, Kernels, Toy, dense_gp, loadings_of, toy
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative
 from tests.oracles import DenseGP
 
@@ -19,16 +19,16 @@ every_toy = pytest.mark.parametrize("case", TOYS.values(), ids=TOYS.keys())
 
 def moved(hyper: Hyper, size: float, seed: int) -> Hyper:
     theta = hyper.pack()
-    return Hyper.unpack(theta + size * np.random.default_rng(seed).normal(size=theta.size))
+    return hyper.unpack(theta + size * np.random.default_rng(seed).normal(size=theta.size))
 
 
-def dense_gradient(kernels, theta: np.ndarray, points: list[np.ndarray], y: np.ndarray) -> np.ndarray:
+def dense_gradient(kernels, hyper: Hyper, points: list[np.ndarray], y: np.ndarray) -> np.ndarray:
     """Central differences of the dense formula, one hyperparameter at a time."""
 
     def value(at: np.ndarray) -> float:
-        return dense_gp(kernels, Hyper.unpack(at)).log_evidence(points, y)
+        return dense_gp(kernels, hyper.unpack(at)).log_evidence(points, y)
 
-    step = 1e-5
+    step, theta = 1e-5, hyper.pack()
     return np.array([(value(theta + e) - value(theta - e)) / (2 * step) for e in step * np.eye(theta.size)])
 
 
@@ -55,8 +55,8 @@ def test_evidence_is_the_dense_log_marginal_likelihood_at_moved_hyperparameters(
 def test_gradient_is_the_difference_quotient_of_the_dense_formula(case: Toy) -> None:
     problem = case.problem(case.hyper(seed=2))
     for hyper in (case.hyper(seed=2), moved(case.hyper(seed=2), 0.1, 3)):
-        value, gradient = problem.value_and_gradient(hyper.pack())
-        want = dense_gradient(case.kernels, hyper.pack(), case.points, case.y)
+        value, gradient = problem.value_and_gradient(hyper)
+        want = dense_gradient(case.kernels, hyper, case.points, case.y)
         assert_close(value, problem.log_evidence(hyper), factor=1e4)
         assert_equal(gradient.shape, want.shape)
         for number, (one, other) in enumerate(zip(gradient, want, strict=True)):
@@ -115,15 +115,15 @@ def test_evidence_and_gradient_on_a_complete_grid_are_the_dense_ones(kernels, sh
     grids = grids_of(kernels, shape, rng)
     values = rng.normal(size=shape)
     mesh = [part.ravel() for part in np.meshgrid(*grids, indexing="ij")]
-    theta = np.concatenate(
-        [[0.3, -1.0], (rng.normal(size=(len(shape), 4)) * 0.3 + [0, -0.5, 0, 0.5]).ravel()]
-    )
+    sizes = [m if kernel is None else 0 for kernel, m in zip(kernels, shape, strict=True)]
+    modes = rng.normal(size=(len(shape), 4)) * 0.3 + [0, -0.5, 0, 0.5]
+    hyper = Hyper(0.3, -1.0, modes, loadings_of(sizes, rng))
     problem = GridProblem(kernels, grids, values, np.zeros(shape, dtype=bool))
-    value, gradient = problem.value_and_gradient(theta)
+    value, gradient = problem.value_and_gradient(hyper)
     assert_equal(problem.n_obs, float(values.size))
-    want = dense_gp(kernels, Hyper.unpack(theta)).log_evidence(mesh, values.ravel())
+    want = dense_gp(kernels, hyper).log_evidence(mesh, values.ravel())
     assert_close(value, want, factor=1e4)
-    assert_relative(gradient, dense_gradient(kernels, theta, mesh, values.ravel()), 1e-7)
+    assert_relative(gradient, dense_gradient(kernels, hyper, mesh, values.ravel()), 1e-7)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (7, 5), (3, 6, 4), (6, 3, 4)])
@@ -135,7 +135,7 @@ def test_a_complete_grid_in_any_row_order_is_found_and_has_the_same_evidence(sha
     assert not grid.missing.any()
     hyper = case.hyper(1)
     want = case.dense(hyper).log_evidence(case.points, case.y)
-    assert_close(grid.value_and_gradient(hyper.pack())[0], want, factor=1e5)
+    assert_close(grid.value_and_gradient(hyper)[0], want, factor=1e5)
 
 
 def test_a_grid_knows_its_missing_cells_and_holds_the_others() -> None:
@@ -222,8 +222,11 @@ def full_grid(shape: tuple[int, ...], seed: int) -> Toy:
 
 
 def test_hyperparameters_survive_packing() -> None:
-    hyper = TOYS["exact discrete, D = 3"].hyper(3)
-    back = Hyper.unpack(hyper.pack())
+    hyper = TOYS["exact discrete, alike levels"].hyper(3)
+    back = hyper.unpack(hyper.pack())
+    assert_equal(hyper.loadings[0].shape, (7, 2))
+    for got, want in zip(back.loadings, hyper.loadings, strict=True):
+        assert_equal(got, want)
     assert_equal((back.scale, back.noise), (hyper.scale, hyper.noise))
     assert_equal(back.modes, hyper.modes)
 
@@ -236,10 +239,11 @@ def test_the_start_has_prior_variance_one() -> None:
 
 
 def test_gradient_of_the_hyperprior_is_its_difference_quotient() -> None:
-    theta = np.random.default_rng(0).normal(size=10)
-    _, gradient = log_prior(theta)
-    step = 1e-6 * np.eye(10)
-    want = np.array([(log_prior(theta + e)[0] - log_prior(theta - e)[0]) / 2e-6 for e in step])
+    hyper = TOYS["exact discrete, alike levels"].hyper(3)
+    theta = hyper.pack()
+    _, gradient = log_prior(hyper)
+    at = [(hyper.unpack(theta + e), hyper.unpack(theta - e)) for e in 1e-6 * np.eye(theta.size)]
+    want = np.array([(log_prior(above)[0] - log_prior(below)[0]) / 2e-6 for above, below in at])
     assert_relative(gradient, want, 1e-7)
 
 
@@ -253,14 +257,14 @@ def test_maximize_ends_where_the_gradient_of_the_posterior_vanishes() -> None:
     assert_equal(len(ticks), n_iter)
     assert_above(n_evals, n_iter, "evaluations")
     dense: DenseGP = case.dense(best)
-    prior, slope = log_prior(best.pack())
+    prior, slope = log_prior(best)
     assert_close(value, dense.log_evidence(case.points, case.y) + prior, factor=1e7)
-    total = problem.value_and_gradient(best.pack())[1] + slope
+    total = problem.value_and_gradient(best)[1] + slope
     inside = (best.modes.ravel()[3::4] > 1e-6) & (best.modes.ravel()[3::4] < 1 - 1e-6)
     free = np.ones(total.size, dtype=bool)
     free[5::4] = inside  # a center may end at the edge of the axis
     assert_below(np.abs(total[free]).max(), 1e-2, "gradient at the maximum")
-    assert_above(value, problem.log_evidence(hyper) + log_prior(hyper.pack())[0] + 1, "objective")
+    assert_above(value, problem.log_evidence(hyper) + log_prior(hyper)[0] + 1, "objective")
 
 
 def test_one_continuous_mode_alone_is_left_to_the_filter() -> None:

@@ -36,6 +36,8 @@ MODELS: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "exact discrete": ({"discrete": ["cell"]}, {"cell": X[:, 1], "dose": X[:, 2]}),
     "one mode": ({}, X[:, 1:2]),
+    "alike labels": ({"label_rank": 2, "max_iter": 20, "tol": 1e-3}, TABLE),
+    "bent response": ({"response": "logit", "max_iter": 10, "tol": 1e-3}, TABLE),
 }
 
 

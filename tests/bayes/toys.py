@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,10 +19,15 @@ Kernels = tuple[str | None, ...]
 def dense_gp(kernels: Kernels, hyper: Hyper) -> DenseGP:
     """The same prior and noise as N x N matrices."""
     modes = tuple(
-        DenseMode(SMOOTHNESS[kernel], *(float(v) for v in np.exp(row[:3])), float(row[3]))
-        for kernel, row in zip(kernels, hyper.modes, strict=True)
+        DenseMode(SMOOTHNESS[kernel], *(float(v) for v in np.exp(row[:3])), float(row[3]), loadings)
+        for kernel, row, loadings in zip(kernels, hyper.modes, hyper.loadings, strict=True)
     )
     return DenseGP(float(np.exp(hyper.scale)), float(np.exp(hyper.noise)), modes)
+
+
+def loadings_of(sizes: list[int], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Random loadings, two columns, of the modes with a size."""
+    return tuple(rng.normal(size=(size, 2)) if size else np.zeros((1, 0)) for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,11 @@ class Toy:
         rng = np.random.default_rng([seed, 7])
         size = len(self.kernels)
         draws = rng.normal(size=(size, 3)) * [0.5, 0.3, 0.7] + [0.0, -0.5, 0.0]
-        return Hyper(0.3, -1.0, np.column_stack([draws, rng.random(size)]))
+        hyper = Hyper.start(size)
+        if self.task.label_rank:
+            sizes = [g.size if k is None else 0 for k, g in zip(self.kernels, self.task.grids, strict=True)]
+            hyper = replace(hyper, loadings=loadings_of(sizes, rng))
+        return replace(hyper, scale=0.3, noise=-1.0, modes=np.column_stack([draws, rng.random(size)]))
 
     def problem(self, hyper: Hyper) -> Problem:
         return self.task.problem(hyper)
@@ -67,7 +76,9 @@ class Toy:
         return points
 
 
-def toy(kernels: Kernels, exact: int, sizes: tuple[int, ...], count: int = 60, seed: int = 0) -> Toy:
+def toy(
+    kernels: Kernels, exact: int, sizes: tuple[int, ...], count: int = 60, seed: int = 0, label_rank: int = 0
+) -> Toy:
     """Observations at random cells, every index seen, some cells twice."""
     rng = np.random.default_rng([seed, *sizes])
     grids, cells = [], []
@@ -79,7 +90,7 @@ def toy(kernels: Kernels, exact: int, sizes: tuple[int, ...], count: int = 60, s
     weights = rng.integers(1, 4, count).astype(float)
     y = rng.normal(size=count)
     rank = (None,) * len(kernels)
-    return Toy(kernels, Task(kernels, exact, tuple(grids), positions, y, weights, rank, 256, rng))
+    return Toy(kernels, Task(kernels, exact, tuple(grids), positions, y, weights, rank, 256, label_rank, rng))
 
 
 TOYS = {
@@ -89,6 +100,8 @@ TOYS = {
     "exact discrete and last, D = 2": toy(("matern12", None), 1, (4, 9)),
     "continuous, D = 1": toy(("matern52",), 0, (12,)),
     "discrete, D = 1": toy((None,), 0, (8,)),
+    "exact discrete, alike levels": toy((None, "matern32", None), 0, (7, 5, 4), label_rank=2),
+    "exact continuous, alike levels": toy(("matern32", "matern12", None), 0, (8, 4, 3), label_rank=2),
 }
 
 

@@ -55,6 +55,24 @@ def test_fit_is_repeatable_and_the_seed_chooses_the_rows(command: Callable, grid
     assert scores("0") != scores("1")
 
 
+def test_response_and_label_rank_reach_the_model(command: Callable, grid: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.tenfac"
+    options = ("--response", "log", "--label-rank", "1", "--quiet", "--save", str(path))
+    assert_equal(command("fit", grid, "--value", "response", *options).code, 0)
+    model = tenfac.load(path)
+    assert_equal((model.response, model.label_rank), ("log", 1))
+    assert np.isfinite(model.bounds_[0])
+
+
+@pytest.mark.parametrize(("option", "value"), [("--response", "logits"), ("--label-rank", "-1")])
+def test_a_wrong_response_or_label_rank_is_one_line_and_exit_code_2(
+    command: Callable, grid: str, option: str, value: str
+) -> None:
+    run = command("fit", grid, "--value", "response", option, value)
+    assert_equal((run.code, run.out), (2, ""))
+    assert_says(run.err, option, value)
+
+
 def test_without_held_out_rows_there_are_no_scores(command: Callable, grid: str) -> None:
     run = command("fit", grid, "--value", "response", "--quiet", "--holdout", "0")
     assert_equal(run.code, 0)
