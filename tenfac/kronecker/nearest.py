@@ -49,8 +49,8 @@ def nearest_kronecker(
         Number of Kronecker products to sum.
     tol : float
         Stop when the equations of a stationary point hold to ``tol`` relative to ``||M||`` (two factors), or
-        when a sweep changes the factors by less than ``tol`` of them (more factors). Not below 50 times the
-        spacing of the dtype.
+        when a sweep lowers the squared error by less than ``tol`` of it (more factors). Not below 50 times
+        the spacing of the dtype.
     max_iter : int
         Most iterations.
     random_state : int, numpy Generator or None
@@ -86,7 +86,8 @@ def nearest_kronecker(
     .. [1] C. F. Van Loan and N. Pitsianis, Approximation with Kronecker products, in Linear Algebra for Large
        Scale and Real-Time Applications (1993), sections 2 and 3. doi:10.1007/978-94-015-8196-7_17
     .. [2] G. H. Golub, F. T. Luk and M. L. Overton, A block Lanczos method for computing the singular values
-       and corresponding singular vectors of a matrix, ACM Trans. Math. Softw. 7 (1981). doi:10.1145/355945.355946
+       and corresponding singular vectors of a matrix, ACM Trans. Math. Softw. 7 (1981).
+       doi:10.1145/355945.355946
 
     Examples
     --------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import device_of, namespace_of, to_number, to_numpy
+from ..core.arrays import device_of, eps, namespace_of, to_number, to_numpy
 from ..core.contract import contract
 from ..core.ops import unfold
 from ..core.truncate import squared_norm
@@ -114,8 +114,8 @@ def _conj(array: Any, xp: Any) -> Any:
 def alternate(tensor: Any, terms: int, tol: float, max_iter: int, rng: np.random.Generator) -> LowRank:
     """CP approximation of an array by alternating least squares, from leading singular vectors.
 
-    Stops when a sweep changes the factors (columns of unit norm but for the last mode) by less than ``tol``
-    of their norm.
+    Stops when a sweep lowers the squared error by less than ``tol`` of it, or changes the factors (columns of
+    unit norm but for the last mode) by less than ``tol`` of their norm.
 
     Examples
     --------
@@ -124,20 +124,23 @@ def alternate(tensor: Any, terms: int, tol: float, max_iter: int, rng: np.random
     (2, (4, 1))
     """
     xp = namespace_of(tensor)
-    d, history = tensor.ndim, []
+    d, history, norm2, fitted2 = tensor.ndim, [], squared_norm(tensor), 0.0
     vectors = [_leading_vectors(tensor, n, terms, rng, xp) for n in range(d)]
     for n_iter in range(1, max_iter + 1):
         change2 = 0.0
         for n in range(d):
-            new = _least_squares(tensor, vectors, n, xp)
+            new, inner = _least_squares(tensor, vectors, n, xp)
             if n < d - 1:
                 norms = xp.linalg.vector_norm(new, axis=0, keepdims=True)
                 new = new / xp.where(norms > 0, norms, xp.ones_like(norms))
-            norm2 = squared_norm(new)
-            change2 += squared_norm(new - vectors[n]) / norm2 if norm2 else 0.0
+            length2 = squared_norm(new)
+            change2 += squared_norm(new - vectors[n]) / length2 if length2 else 0.0
             vectors[n] = new
-        history.append(math.sqrt(change2))
-        if history[-1] <= tol:
+        before2, fitted2 = fitted2, inner  # of a least-squares fit: the inner product with the tensor
+        error2 = max(norm2 - fitted2, 0.0)
+        history.append(math.sqrt(error2 / norm2))
+        settled = fitted2 - before2 <= tol * error2 + 4 * eps(tensor.dtype) * norm2
+        if settled or math.sqrt(change2) <= tol:
             return LowRank(vectors, True, "tolerance met", n_iter, tuple(history))
     return LowRank(vectors, False, "max_iter reached", max_iter, tuple(history))
 
@@ -154,8 +157,8 @@ def _leading_vectors(tensor: Any, n: int, terms: int, rng: np.random.Generator, 
     return xp.concat([vectors, xp.astype(more, tensor.dtype)], axis=1)
 
 
-def _least_squares(tensor: Any, vectors: list[Any], n: int, xp: Any) -> Any:
-    """The vectors of mode n that fit best to those of the other modes."""
+def _least_squares(tensor: Any, vectors: list[Any], n: int, xp: Any) -> tuple[Any, float]:
+    """The vectors of mode n that fit best to those of the other modes, and the squared norm of the fit."""
     others = [m for m in range(tensor.ndim) if m != n]
     rows = [None if m == n else xp.matrix_transpose(_conj(v, xp)) for m, v in enumerate(vectors)]
     terms = vectors[0].shape[1]
@@ -166,7 +169,6 @@ def _least_squares(tensor: Any, vectors: list[Any], n: int, xp: Any) -> Any:
     gram = 1
     for m in others:
         gram = gram * (xp.matrix_transpose(vectors[m]) @ _conj(vectors[m], xp))
-    if terms == 1:
-        square = to_number(xp.real(gram[0, 0]) if xp.isdtype(gram.dtype, "complex floating") else gram[0, 0])
-        return projected / square if square else projected
-    return projected @ xp.linalg.pinv(gram)
+    complex_ = xp.isdtype(tensor.dtype, "complex floating")
+    new = projected @ xp.linalg.pinv(gram)
+    return new, to_number(xp.sum(xp.real(_conj(new, xp) * projected) if complex_ else new * projected))

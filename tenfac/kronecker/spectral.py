@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,10 @@ class Diagonalized:
     def slogdet(self) -> SignedLog:
         """Sign and logarithm of the magnitude of the determinant."""
         xp = namespace_of(self.values)
-        sign = xp.prod(xp.sign(self.values))
-        return SignedLog(sign, xp.sum(xp.log(xp.abs(self.values))) + self.log_volume)
+        one = xp.ones_like(self.values)
+        logs = xp.log(xp.abs(xp.where(self.values == 0, one, self.values)))
+        logs = xp.where(self.values == 0, -math.inf * one, logs)
+        return SignedLog(xp.prod(xp.sign(self.values)), xp.sum(logs) + self.log_volume)
 
     def detached(self) -> Diagonalized:
         """The same numbers without their derivatives."""
