@@ -1,7 +1,7 @@
 """Kronecker operators against TensorLy, linear_operator, GEMM and the full SVD, in one process.
 
-Run: ``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/kronecker.py``. Process CPU seconds, minimum of
-several runs. Prints a table and writes ``results/kronecker.json``.
+Run: ``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/kronecker.py``. Process CPU seconds, minimum
+of several runs. Prints a table and writes ``results/kronecker.json``.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def _rel_error(tensor: Any, vectors: Sequence[Any], xp: Any) -> float:
     rows = max(_ROWS, _ROWS * 1024 // matrix.shape[1])
     error2 = 0.0
     for begin in range(0, matrix.shape[0], rows):
-        block = slice(begin, begin + rows)
+        block = slice(begin, min(begin + rows, matrix.shape[0]))
         error2 += squared_norm(matrix[block, :] - first[block, :] @ rest)
     return math.sqrt(error2 / squared_norm(tensor))
 
