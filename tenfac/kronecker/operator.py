@@ -144,11 +144,11 @@ class KroneckerOperator(StructuredMatrix):
 
     def _times(self, columns: Any, xp: Any) -> Any:
         *batch, _, k = columns.shape
-        tensor = xp.reshape(columns, (math.prod(batch), *self.column_shape, k))
         if k > 1 and k * _COLUMNS_FIRST <= self.column_shape[-1]:
-            rows = xp.reshape(xp.matrix_transpose(columns), (-1, *self.column_shape))
+            rows = xp.reshape(xp.matrix_transpose(columns), (math.prod(batch) * k, *self.column_shape))
             result = xp.reshape(contract(rows, [None, *self.factors], xp=xp), (*batch, k, self.shape[0]))
             return xp.matrix_transpose(result)
+        tensor = xp.reshape(columns, (math.prod(batch), *self.column_shape, k))
         result = contract(tensor, [None, *self.factors, None], xp=xp)
         return xp.reshape(result, (*batch, self.shape[0], k))
 

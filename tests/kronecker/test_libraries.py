@@ -12,7 +12,7 @@ from tenfac import DataError, KroneckerOperator, MissingExtraError, nearest_kron
 from tests.checks import assert_below, assert_close, assert_equal, assert_same_kind, assert_says, to_numpy
 from tests.oracles import kron_all
 
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(0)  # small: finite differences in every entry, and JAX compiles every shape
 A, B = rng.standard_normal((3, 3)), rng.standard_normal((2, 2))
 X, Y = rng.standard_normal((6, 2)), rng.standard_normal(6)
 

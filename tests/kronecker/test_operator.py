@@ -43,8 +43,8 @@ def test_a_product_with_a_vector_equals_that_of_the_dense_matrix(make, shapes, c
     assert_close(K.matvec(x), K @ x)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
-@pytest.mark.parametrize("k", [1, 2, 7])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1), (0,)])
+@pytest.mark.parametrize("k", [0, 1, 2, 7])
 def test_columns_and_leading_batch_axes_are_those_of_numpy_matmul(make, batch, k):
     factors = rectangular(make)
     K, X = KroneckerOperator(*factors), make(*batch, 30, k)
