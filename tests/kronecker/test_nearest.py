@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, nearest_kronecker
+from tenfac.core.arrays import namespace_of
+from tenfac.kronecker import nearest
 from tenfac.kronecker import rearranged as module
 from tests.checks import (
     assert_above,
@@ -132,6 +134,24 @@ def test_factors_have_equal_norms_and_a_positive_largest_entry(make, complex_):
     for factor in K.factors[:-1]:
         peak = to_numpy(factor).ravel()[np.argmax(np.abs(to_numpy(factor)))]
         assert_above(peak.real, abs(peak.imag) * 1e4, "largest entry")
+
+
+def test_the_error_does_not_depend_on_the_blocks_it_is_summed_in(make):
+    M = noisy(make, LONG, 0.3)
+    want = nearest_kronecker(M, LONG).info.rel_error
+    with mock.patch.object(nearest, "_ROWS", 1):
+        assert_close(nearest_kronecker(M, LONG).info.rel_error, want, factor=100 * make.eps / 2.0**-52)
+
+
+def test_a_new_basis_block_is_orthogonal_even_if_it_lay_in_the_old_basis(make):
+    xp = namespace_of(make(1))
+    basis = xp.linalg.qr(make(50, 5))[0]
+    block = basis @ make(5, 2) + 30 * make.eps * make(50, 2, seed=1)
+    Q, C = module._orthonormal(block, basis, xp)
+    assert_close(basis.T @ Q, np.zeros((5, 2)), like=basis, scale=1.0, factor=10)
+    assert_close(Q.T @ Q, np.eye(2), like=basis)
+    inside = basis @ (basis.T @ block)
+    assert_close(inside + Q @ C, block, factor=10)
 
 
 # --- more than two factors --------------------------------------------------------------------------------

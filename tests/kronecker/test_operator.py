@@ -296,6 +296,9 @@ def test_repr_says_what_it_is(make):
 def test_integers_and_mixed_dtypes_are_promoted(make):
     K = KroneckerOperator(make.index([[1, 2], [3, 4]]), make.index([[1], [1]]))
     assert_same_kind(K.factors[0], make.asarray([1.0]) if make.dtype == "float64" else K.factors[1])
+    if make.library == "torch":
+        K = KroneckerOperator(make(2, 2))
+        assert_equal(str((K @ make.index([1, 2])).dtype), "torch.float64")
     single = KroneckerOperator(np.eye(2, dtype="float32"), np.ones((1, 2), dtype="float32"))
     wide = np.array([1.0, 1e-9, 1.0, 0.0])
     assert_close(single @ wide, np.array([1 + 1e-9, 1.0]))
