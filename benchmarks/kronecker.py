@@ -90,7 +90,8 @@ def shifted_solve() -> dict:
     def residual(x: np.ndarray, shift: float) -> dict[str, float]:
         r = np.linalg.norm(K @ x + shift * x - y)
         size = np.prod([np.linalg.norm(f, 2) for f in factors]) + shift
-        return {"of_y": r / np.linalg.norm(y), "backward": r / (size * np.linalg.norm(x) + np.linalg.norm(y))}
+        of_y, backward = r / np.linalg.norm(y), r / (size * np.linalg.norm(x) + np.linalg.norm(y))
+        return {"of_y": float(of_y), "backward": float(backward)}
 
     with torch.no_grad():
         ours, linear = seconds(lambda: K.shifted(0.1).solve(y)), seconds(theirs)

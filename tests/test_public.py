@@ -147,6 +147,12 @@ def test_the_public_names_are_these() -> None:
     assert set(PUBLIC) <= set(dir(tenfac))
 
 
+def test_no_public_name_is_hidden_by_a_room_of_the_same_name() -> None:
+    # importing a room sets an attribute of tenfac: a function and a room of one name exclude each other
+    rooms = {path.parent.name for path in Path(tenfac.__file__).parent.glob("*/__init__.py")}
+    assert_equal(sorted(rooms & set(PUBLIC)), sorted(ROOMS))
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError) as error:
         _ = tenfac.tuckr

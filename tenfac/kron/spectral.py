@@ -31,17 +31,18 @@ class Diagonalized:
     --------
     >>> import numpy as np
     >>> D = Diagonalized(KroneckerOperator(np.eye(2)), np.array([2.0, 4.0]), 0.0)
-    >>> D.solve_columns(np.array([[2.0], [2.0]])).tolist()
-    [[1.0], [0.5]]
+    >>> D.solve(np.array([2.0, 2.0]))
+    array([1. , 0.5])
     """
 
     basis: KroneckerOperator
     values: Any
     log_volume: Any
 
-    def solve_columns(self, columns: Any) -> Any:
-        """Solve for columns ``(*b, N, k)`` of the same dtype."""
-        return self.basis @ ((self.basis.H @ columns) / self.values[:, None])
+    def solve(self, y: Any) -> Any:
+        """Solve ``S x = y`` for ``(N,)`` or ``(*b, N, k)``; derivatives go through the basis."""
+        values = self.values if y.ndim == 1 else self.values[:, None]
+        return self.basis @ ((self.basis.H @ y) / values)
 
     def slogdet(self) -> SignedLog:
         """Sign and logarithm of the magnitude of the determinant."""
@@ -120,11 +121,11 @@ def implicit_solve(
     [[0.5], [0.25]]
     """
     if not differentiated(arrays):
-        return spectral.solve_columns(columns)
+        return spectral.solve(columns)
     fixed = spectral.detached()
-    x = fixed.solve_columns(columns)
+    x = fixed.solve(columns)
     for _ in range(2):
-        x = x + fixed.solve_columns(columns - apply(x))
+        x = x + fixed.solve(columns - apply(x))
     return x
 
 

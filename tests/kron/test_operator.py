@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tenfac import DataError, KroneckerOperator, ShapeError
 from tenfac.core import contract as kernel
-from tenfac.kronecker import operator as module
+from tenfac.kron import operator as module
 from tests.checks import assert_below, assert_close, assert_equal, assert_same_kind, assert_says, to_numpy
 from tests.oracles import kron_all
 

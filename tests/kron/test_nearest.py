@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, nearest_kronecker
 from tenfac.core.arrays import namespace_of
-from tenfac.kronecker import nearest
-from tenfac.kronecker import rearranged as module
+from tenfac.kron import nearest
+from tenfac.kron import rearranged as module
 from tests.checks import (
     assert_above,
     assert_below,
