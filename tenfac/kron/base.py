@@ -40,6 +40,8 @@ class StructuredMatrix(ABC):
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix."""
 
+    terms: tuple[Any, ...]  # the Kronecker products whose sum this is
+
     @abstractmethod
     def _arrays(self) -> tuple[Any, ...]:
         """All arrays stored."""
@@ -121,7 +123,8 @@ class StructuredMatrix(ABC):
                 f"{name}: the operand must have shape {want}; the matrix is {self.shape[0]} x {size}; got "
                 f"{tuple(x.shape)}. A tensor is flattened by x.reshape(-1), the last mode varying fastest."
             )
-        x = promote(x, self._arrays()[0], where=name)[0]
+        if x.dtype != self.dtype:
+            x = promote(x, self._arrays()[0], where=name)[0]
         return x[..., None] if vectors else x, xp
 
     @abstractmethod
@@ -201,6 +204,9 @@ class StructuredMatrix(ABC):
 
     def __neg__(self) -> StructuredMatrix:
         return self._scaled(-1)
+
+    @abstractmethod
+    def __add__(self, other: Any) -> Any: ...
 
     def __sub__(self, other: Any) -> StructuredMatrix:
         return self + (-other) if isinstance(other, StructuredMatrix) else NotImplemented

@@ -99,6 +99,14 @@ class KroneckerOperator(StructuredMatrix):
         object.__setattr__(self, "factors", promote(*factors, where="KroneckerOperator"))
         object.__setattr__(self, "info", info)
 
+    @classmethod
+    def _of(cls, factors: Sequence[Any]) -> KroneckerOperator:
+        """Make an operator of factors that are known to fit."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "factors", tuple(factors))
+        object.__setattr__(made, "info", None)
+        return made
+
     # --- shape and parts ---
 
     @property
@@ -116,6 +124,11 @@ class KroneckerOperator(StructuredMatrix):
         """Columns of the factors, ``(N_0, N_1, ...)``: the tensor shape of what goes in."""
         return tuple(factor.shape[1] for factor in self.factors)
 
+    @property
+    def terms(self) -> tuple[KroneckerOperator, ...]:
+        """The operator as a sum of one."""
+        return (self,)
+
     def _arrays(self) -> tuple[Any, ...]:
         return self.factors
 
@@ -126,19 +139,19 @@ class KroneckerOperator(StructuredMatrix):
 
     def _cast(self, dtype: Any) -> KroneckerOperator:
         xp = namespace_of(self.factors[0])
-        return KroneckerOperator(*(xp.astype(factor, dtype, copy=False) for factor in self.factors))
+        return KroneckerOperator._of([xp.astype(factor, dtype, copy=False) for factor in self.factors])
 
     @property
     def T(self) -> KroneckerOperator:  # noqa: N802
         """Transpose, without conjugation: views of the factors."""
         xp = namespace_of(self.factors[0])
-        return KroneckerOperator(*(xp.matrix_transpose(factor) for factor in self.factors))
+        return KroneckerOperator._of([xp.matrix_transpose(factor) for factor in self.factors])
 
     @property
     def H(self) -> KroneckerOperator:  # noqa: N802
         """Adjoint: conjugate transpose of every factor."""
         xp = namespace_of(self.factors[0])
-        return KroneckerOperator(*(adjoint(factor, xp) for factor in self.factors))
+        return KroneckerOperator._of([adjoint(factor, xp) for factor in self.factors])
 
     # --- products ---
 
@@ -169,9 +182,7 @@ class KroneckerOperator(StructuredMatrix):
     def __add__(self, other: Any) -> Any:
         from .sums import SumOfKronecker
 
-        if isinstance(other, KroneckerOperator):
-            return SumOfKronecker(self, other)
-        return NotImplemented
+        return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _scaled(self, scalar: Any) -> KroneckerOperator:
         return KroneckerOperator(self.factors[0] * scalar, *self.factors[1:])

@@ -11,6 +11,7 @@ from ..core.format import scalar_of
 from .base import StructuredMatrix, known
 from .operator import KroneckerEigen, KroneckerOperator
 from .spectral import Diagonalized, check_regular, implicit_solve
+from .sums import SumOfKronecker
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,7 +41,8 @@ class ShiftedKronecker(StructuredMatrix):
     Setting up costs ``sum N_k^3`` operations once, ``solve`` twice a product with ``operator``.
     ``S.at(shift)`` changes the shift for nothing. Derivatives of ``solve`` and ``inv_quad`` do not go through
     eigenvectors, so repeated eigenvalues do no harm; they are exact to second order and cost four times the
-    solve. The first derivative of ``logdet`` is as safe; ``sqrt_matvec`` goes through eigenvectors.
+    solve. The first derivative of ``logdet`` is as safe; ``sqrt_matvec`` goes through eigenvectors. Sums, and
+    multiples by a number that is not positive, are a ``SumOfKronecker``.
 
     References
     ----------
@@ -72,8 +74,10 @@ class ShiftedKronecker(StructuredMatrix):
         object.__setattr__(self, "shift", _real_shift(self.shift))
         eigen = self.operator.eigh() if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
-        remedy = f"Raise the shift, now {_shown(self.shift)}."
-        check_regular(eigen.values + self.shift, "ShiftedKronecker", remedy, positive=True)
+        remedy = f"Raise the shift, now {_shown(self.shift)}, or use float64."
+        values = eigen.values + self.shift
+        check_regular(values, "ShiftedKronecker", remedy, positive=True)
+        object.__setattr__(self, "_spectral", Diagonalized(eigen.vectors, values, 0.0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,8 +114,21 @@ class ShiftedKronecker(StructuredMatrix):
         """Adjoint: the matrix itself."""
         return self
 
-    def _scaled(self, scalar: Any) -> ShiftedKronecker:
-        return ShiftedKronecker(self.operator * scalar, self.shift * scalar)
+    @property
+    def terms(self) -> tuple[KroneckerOperator, ...]:
+        """The two Kronecker products whose sum this is: the operator, and the shift times the identity."""
+        factors = self.operator.factors
+        xp = namespace_of(factors[0])
+        eyes = [xp.eye(f.shape[0], dtype=f.dtype, device=device_of(f)) for f in factors]
+        return self.operator, KroneckerOperator(*eyes) * self.shift
+
+    def _scaled(self, scalar: Any) -> ShiftedKronecker | SumOfKronecker:
+        if isinstance(scalar, (int, float)) and scalar > 0:
+            return ShiftedKronecker(self.operator * scalar, self.shift * scalar)
+        return SumOfKronecker(*self.terms) * scalar
+
+    def __add__(self, other: Any) -> Any:
+        return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _dense(self) -> Any:
         factor = self.operator.factors[0]
@@ -122,9 +139,6 @@ class ShiftedKronecker(StructuredMatrix):
     def diag(self) -> Any:
         """Diagonal, shape (N,)."""
         return self.operator.diag() + self.shift
-
-    def _spectral(self) -> Diagonalized:
-        return Diagonalized(self.eigen.vectors, self.eigen.values + self.shift, 0.0)
 
     def solve(self, y: Any) -> Any:
         """Solve ``S x = y``.
@@ -146,7 +160,7 @@ class ShiftedKronecker(StructuredMatrix):
         columns, xp = self._columns(y, "solve", vectors=vectors)
         matrix = self if columns.dtype == self.dtype else self._cast(columns.dtype)
         result = implicit_solve(
-            lambda x: matrix._times(x, xp), matrix._spectral(), columns, matrix.operator.factors
+            lambda x: matrix._times(x, xp), matrix._spectral, columns, matrix.operator.factors
         )
         return result[..., 0] if vectors else result
 
@@ -163,11 +177,11 @@ class ShiftedKronecker(StructuredMatrix):
 
     def slogdet(self) -> Any:
         """Sign (1) and logarithm of the determinant."""
-        return self._spectral().slogdet()
+        return self._spectral.slogdet()
 
     def logdet(self) -> Any:
         """Logarithm of the determinant, a 0-d array."""
-        return self._spectral().slogdet().logabsdet
+        return self._spectral.slogdet().logabsdet
 
     def sqrt_matvec(self, z: Any) -> Any:
         """Multiply vectors ``(*b, N)`` by the Hermitian square root of ``S``.
@@ -177,13 +191,10 @@ class ShiftedKronecker(StructuredMatrix):
         """
         columns, _ = self._columns(z, "sqrt_matvec", vectors=True)
         matrix = self if columns.dtype == self.dtype else self._cast(columns.dtype)
-        spectral = matrix._spectral()
+        spectral = matrix._spectral
         xp = namespace_of(columns)
         scaled = (spectral.basis.H @ columns) * xp.sqrt(spectral.values)[:, None]
         return (spectral.basis @ scaled)[..., 0]
-
-    def __add__(self, other: Any) -> Any:
-        return NotImplemented
 
 
 def _real_shift(shift: Any) -> Any:

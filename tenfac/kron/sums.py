@@ -19,7 +19,7 @@ class SumOfKronecker(StructuredMatrix):
 
     Parameters
     ----------
-    *terms : KroneckerOperator or SumOfKronecker
+    *terms : KroneckerOperator, ShiftedKronecker or SumOfKronecker
         At least one, all of one shape, library and device. Brought to one dtype.
     info : Report, optional
         How the terms were computed. Algebra drops it.
@@ -60,12 +60,12 @@ class SumOfKronecker(StructuredMatrix):
     def __init__(self, *terms: Any, info: Report | None = None) -> None:
         flat: list[KroneckerOperator] = []
         for term in terms:
-            if not isinstance(term, (KroneckerOperator, SumOfKronecker)):
+            if not isinstance(term, StructuredMatrix):
                 raise TypeError(
-                    "SumOfKronecker: every term must be a KroneckerOperator or a SumOfKronecker; got "
+                    "SumOfKronecker: every term must be a KroneckerOperator or a sum of such; got "
                     f"{type(term).__name__}. Write KroneckerOperator(*factors)."
                 )
-            flat += term.terms if isinstance(term, SumOfKronecker) else [term]
+            flat += term.terms
         shapes = [term.shape for term in flat]
         if len(set(shapes)) != 1:
             raise ShapeError(f"SumOfKronecker: needs terms of one shape; got {shapes}.")
@@ -108,12 +108,7 @@ class SumOfKronecker(StructuredMatrix):
         return SumOfKronecker(*(term.H for term in self.terms))
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, (KroneckerOperator, SumOfKronecker)):
-            return SumOfKronecker(self, other)
-        return NotImplemented
-
-    def __radd__(self, other: Any) -> Any:
-        return SumOfKronecker(other, self) if isinstance(other, KroneckerOperator) else NotImplemented
+        return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _scaled(self, scalar: Any) -> SumOfKronecker:
         return SumOfKronecker(*(term * scalar for term in self.terms))

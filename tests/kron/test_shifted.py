@@ -121,6 +121,14 @@ def test_solve_undoes_the_product_for_any_sizes_and_shift(sizes, seed, shift):
     assert_close(S.solve(S @ x), x, factor=100 * condition)
 
 
+def test_sums_with_other_operators_and_negative_multiples(make):
+    factors, others = semidefinite(make), [make(24, 24)]
+    S, K = KroneckerOperator(*factors).shifted(SHIFT), KroneckerOperator(*others)
+    dense, other = dense_shifted(factors), kron_all(others)
+    for got, want in ((S + K, dense + other), (K - S, other - dense), (-S, -dense), (S * 2 - S, dense)):
+        assert_close(got.to_dense(), want, like=factors[0])
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
