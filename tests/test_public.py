@@ -22,10 +22,13 @@ PUBLIC = [
     "DataError",
     "Discrete",
     "FunctionalTucker",
+    "KroneckerOperator",
     "MissingExtraError",
     "RankError",
     "Report",
     "ShapeError",
+    "ShiftedKronecker",
+    "SumOfKronecker",
     "Tucker",
     "datasets",
     "fold",
@@ -35,6 +38,7 @@ PUBLIC = [
     "load",
     "mode_product",
     "multi_mode_product",
+    "nearest_kronecker",
     "plot",
     "save",
     "tucker",
@@ -141,6 +145,12 @@ def gaps_of_class(cls: type) -> list[str]:
 def test_the_public_names_are_these() -> None:
     assert_equal(sorted(tenfac.__all__), sorted(PUBLIC))
     assert set(PUBLIC) <= set(dir(tenfac))
+
+
+def test_no_public_name_is_hidden_by_a_room_of_the_same_name() -> None:
+    # importing a room sets an attribute of tenfac: a function and a room of one name exclude each other
+    rooms = {path.parent.name for path in Path(tenfac.__file__).parent.glob("*/__init__.py")}
+    assert_equal(sorted(rooms & set(PUBLIC)), sorted(ROOMS))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

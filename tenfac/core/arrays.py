@@ -62,6 +62,7 @@ def namespace_of(*arrays: Any) -> Any:
             )
     if xp is not _NAMESPACES.get(np.ndarray) and len(arrays) > 1:
         devices = {str(array_api_compat.device(array)) for array in arrays}
+        devices.discard("None")  # an array that JAX traces has no device yet
         if len(devices) > 1:
             raise TypeError(
                 "arrays: all arrays of a call must be on one device; got "

@@ -283,7 +283,8 @@ def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     Notes
     -----
     Cost: ``R * prod(I)`` multiplications. The mode-0 unfolding of a CP tensor is
-    ``A_0 diag(w) khatri_rao([A_1, A_2, ...]).T``.
+    ``A_0 diag(w) khatri_rao([A_1, A_2, ...]).T``. Row by row (face-splitting product), write
+    ``khatri_rao([A.T, B.T]).T``.
 
     References
     ----------

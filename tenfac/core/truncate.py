@@ -126,10 +126,10 @@ def squared_norm(tensor: Any) -> float:
     """
     xp = namespace_of(tensor)
     flat = xp.reshape(tensor, (-1,))
-    total, step = 0.0, 2**20
+    total, step, size = 0.0, 2**20, flat.shape[0]
     with np.errstate(over="ignore"):
-        for start in range(0, flat.shape[0], step):
-            part = _wide(flat[start : start + step], xp)
+        for start in range(0, size, step):
+            part = _wide(flat[start : min(start + step, size)], xp)  # a stop past the end is not standard
             total += to_number(
                 xp.real(xp.vecdot(part, part)) if _is_complex(part, xp) else xp.vecdot(part, part)
             )
