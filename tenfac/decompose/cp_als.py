@@ -119,6 +119,33 @@ def cp(
     >>> t.info.converged, t.info.rel_error < 1e-7
     (True, True)
     """
+    return fitted(
+        X, rank, init=init, n_init=n_init, max_iter=max_iter, tol=tol, nonnegative=nonnegative,
+        random_state=random_state, verbose=verbose, callback=callback,
+    )  # fmt: skip
+
+
+def fitted(
+    X: Any,
+    rank: Any,
+    *,
+    init: Any = None,
+    n_init: Any = None,
+    max_iter: Any = 2000,
+    tol: Any = 1e-7,
+    nonnegative: Any = False,
+    random_state: Any = 0,
+    verbose: Any = 0,
+    callback: Any = None,
+    warn: bool = True,
+) -> CP:
+    """``cp``, which may keep its warning to itself.
+
+    Examples
+    --------
+    >>> fitted(np.ones((2, 3, 4)), 1, warn=False).rank
+    1
+    """
     start = perf_counter()
     tol = check_tol(tol, where="cp")
     max_iter = check_count(max_iter, "max_iter", "cp")
@@ -133,7 +160,7 @@ def cp(
         progress = Progress(max_iter, callback, bar)
         options = Options(rank, init, n_init, tol, bool(nonnegative), rng, progress)
         fit = fit_sparse(X, options) if isinstance(X, SparseTensor) else fit_dense(X, norm2, options)
-    return as_result(fit, options, random_state, start)
+    return as_result(fit, options, random_state, start, warn)
 
 
 def _check_choices(callback: Any, verbose: Any, nonnegative: Any) -> None:

@@ -168,9 +168,9 @@ def normalized(factors: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarr
 
     Examples
     --------
-    >>> weights, factors = normalized([np.array([[3.0, 4.0]]), np.array([[-2.0, 0.0]])])
+    >>> weights, factors = normalized([np.array([[3.0, 4.0]]), np.array([[-2.0]])])
     >>> weights, factors[0][:, 0], factors[1][:, 0]
-    (array([10.]), array([-0.6, -0.8]), array([1., 0.]))
+    (array([10.]), array([-0.6, -0.8]), array([1.]))
     """
     weights, columns = np.ones(factors[0].shape[0]), []
     for factor in factors:
@@ -188,7 +188,7 @@ def normalized(factors: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarr
     return weights[order], columns
 
 
-def as_result(fit: Fit, options: Options, random_state: Any, start: float) -> CP:
+def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn: bool = True) -> CP:
     """The CP tensor of a fit in the dtype of its data, with its report; warns where it did not converge.
 
     Examples
@@ -221,6 +221,6 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float) -> CP
         seconds=perf_counter() - start, random_state=random_state if isinstance(random_state, int) else None,
         warnings=notes,
     )  # fmt: skip
-    if notes and reason != "stopped by the callback":
-        warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=3)
+    if warn and not converged and not progress.stopped:
+        warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=4)
     return CP(kept * fit.scale if fit.scale != 1.0 else kept, factors, info=report)

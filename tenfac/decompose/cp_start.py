@@ -87,7 +87,7 @@ def given_start(
     >>> [f.shape for f in given_start((None, [np.ones((3, 2)), np.ones((4, 2))]), X, 2)]
     [(1, 2, 3), (1, 2, 4)]
     """
-    init = _as_cp(init)
+    init = as_cp(init, "cp", "init")
     if init.shape != target.shape:
         raise ShapeError(f"cp: `init` must have the shape of X, {target.shape}; got {init.shape}.")
     if init.rank != rank:
@@ -112,13 +112,27 @@ def given_start(
     return [_start_array(factor, target) for factor in (first * (init.weights / scale), *rest)]
 
 
-def _as_cp(init: Any) -> CP:
-    init = from_tensorly(init) if isinstance(init, (tuple, list)) or not isinstance(init, CP) else init
-    if not isinstance(init, CP):
+def as_cp(tensor: Any, where: str, name: str) -> CP:
+    """Read a CP tensor, a ``tensorly.CPTensor`` or a tuple ``(weights, factors)``.
+
+    Raises
+    ------
+    ShapeError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> as_cp((None, [np.ones((3, 1)), np.ones((4, 1))]), "align", "a")
+    CP(shape=(3, 4), rank=1, numpy.float64, 8 numbers for 12 entries)
+    """
+    known = isinstance(tensor, (tuple, list)) or type(tensor).__name__ == "CPTensor"
+    tensor = from_tensorly(tensor) if known else tensor
+    if not isinstance(tensor, CP):
         raise ShapeError(
-            f"cp: `init` must be a CP tensor or a tuple (weights, factors); got {type(init).__name__}."
+            f"{where}: `{name}` must be a CP tensor or a tuple (weights, factors); got "
+            f"{type(tensor).__name__}."
         )
-    return init
+    return tensor
 
 
 def _start_array(factor: Any, target: Any) -> Any:

@@ -125,6 +125,19 @@ class SparseTensor:
             return self._dense_distance(factors)
         return math.sqrt(square)
 
+    def multiplied(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
+        """The array times matrices (J_n, I_n) in every mode, (J_0, ..., J_{D-1})."""
+        sizes = [matrix.shape[0] for matrix in matrices]
+        out = np.zeros((sizes[0], math.prod(sizes[1:])), dtype=np.result_type(self.wide, *matrices))
+        columns = [np.ascontiguousarray(matrix.T) for matrix in matrices]
+        step = max(_ENTRIES * 16 // out.shape[1], 1)
+        for start in range(0, self.values.size, step):
+            where = slice(start, start + step)
+            parts = [rows[index[where]] for rows, index in zip(columns, self.indices, strict=True)]
+            rest = reduce(lambda a, b: (a[:, :, None] * b[:, None, :]).reshape(len(a), -1), parts[1:])
+            out += (parts[0] * self.values[where, None]).T @ rest
+        return out.reshape(sizes)
+
     def _rows(self, factor: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(np.swapaxes(np.conj(factor) if self.is_complex else factor, 1, 2))
 
