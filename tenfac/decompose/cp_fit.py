@@ -6,13 +6,13 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, to_number, to_numpy
+from ..core.arrays import eps, namespace_of, to_number, to_numpy
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning
 from ..core.report import Report
@@ -69,20 +69,19 @@ def fit_dense(X: Any, norm2: float, options: Options) -> Fit:
     """
     X, scale = detached(X), 1.0
     if not _ORDINARY[0] < norm2 < _ORDINARY[1]:
-        xp = DenseTensor(X, 1.0).xp
+        xp = namespace_of(X)
         scale = to_number(xp.max(xp.abs(X))) or 1.0
         X = X / scale
         norm2 = squared_norm(X)
     target = DenseTensor(X, math.sqrt(norm2))
     if norm2 == 0:
         return _zero(target, options.rank)
-    if options.init is not None:
-        return _from_init(target, options, scale)
-    if options.nonnegative:
-        return _of(target, search(target, options, _STARTS[1]), options, scale)
-    if X.ndim == 2:
-        return Fit(target, _singular_vectors(X, options.rank, norm2), True, "exact by SVD", scale)
-    return _from_core(target, options, norm2, scale)
+    factors = _given(target, options, scale)
+    work = target
+    if math.prod(target.shape) <= _SMALL:
+        work = DenseTensor(_wide(X), target.norm)
+        factors = None if factors is None else [_wide(factor) for factor in factors]
+    return replace(_fit_array(work, factors, options), target=target, scale=scale)
 
 
 def fit_sparse(target: SparseTensor, options: Options) -> Fit:
@@ -96,46 +95,51 @@ def fit_sparse(target: SparseTensor, options: Options) -> Fit:
     """
     if target.norm == 0:
         return _zero(target, options.rank)
-    if options.init is not None:
-        return _from_init(target, options)
+    factors = _given(target, options)
+    if factors is not None:
+        return _from_start(target, factors, options)
     return _of(target, search(target, options, _STARTS[1]), options)
 
 
-def _from_init(target: Any, options: Options, scale: float = 1.0) -> Fit:
+def _given(target: Any, options: Options, scale: float = 1.0) -> list[Any] | None:
+    if options.init is None:
+        return None
     only = {"scale": scale, "nonnegative": options.nonnegative}
-    return _from_start(target, given_start(options.init, target, options.rank, **only), options, scale)
+    return given_start(options.init, target, options.rank, **only)
 
 
-def _from_start(target: Any, factors: list[Any], options: Options, scale: float = 1.0) -> Fit:
-    starts = Starts(target, factors, options.tol, nonnegative=options.nonnegative)
-    starts.advance(options.progress.left, options.progress)
-    return _of(target, starts, options, scale)
-
-
-def _from_core(target: DenseTensor, options: Options, norm2: float, scale: float) -> Fit:
-    """Search in the Tucker core, or in the array itself where that is small; then polish on the array."""
-    size, progress = math.prod(target.shape), options.progress
-    ranks = [min(options.rank, i) for i in target.shape]
-    compress = 2 * math.prod(ranks) <= size
-    if not compress and size > _SMALL:
-        return _of(target, search(target, options, _STARTS[1]), options, scale)
-    core, bases, lost = truncate(target.array, ranks, norm2=norm2) if compress else (target.array, None, 0.0)
-    small = DenseTensor(_wide(core))
+def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options) -> Fit:
+    """From factors if they are given; else by search in the Tucker core, polished on the array."""
+    shape, size, norm2 = target.shape, math.prod(target.shape), target.norm**2
+    if factors is not None:
+        return _from_start(target, factors, options)
+    if len(shape) == 2 and not options.nonnegative:
+        return Fit(target, _singular_vectors(target.array, options.rank, norm2), True, "exact by SVD")
+    ranks = [min(options.rank, i) for i in shape]
+    if options.nonnegative or 2 * math.prod(ranks) > size:
+        return _of(target, search(target, options, _STARTS[size > _SMALL or options.nonnegative]), options)
+    core, bases, lost = truncate(target.array, ranks, norm2=norm2)
+    _LOG.info("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
+    small, progress = DenseTensor(_wide(core)), options.progress
     share = small.norm / target.norm
     progress.total = lambda error: math.hypot(lost, error * share)
-    _LOG.info("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
     starts = search(small, options, _STARTS[0])
-    factors = expanded(starts.factors, None if bases is None else [_wide(basis) for basis in bases])
+    factors = expanded(starts.factors, [_wide(basis) for basis in bases])
     if lost <= 10 * eps(target.dtype):
-        return Fit(target, [factor[0] for factor in factors], *_end(starts, options), scale)
+        return Fit(target, [factor[0] for factor in factors], *_end(starts, options))
     progress.total = float
     like = {"dtype": target.wide, "device": target.device}
-    return _from_start(target, [target.xp.asarray(factor, **like) for factor in factors], options, scale)
+    return _from_start(target, [target.xp.asarray(factor, **like) for factor in factors], options)
 
 
-def _of(target: Any, starts: Starts, options: Options, scale: float = 1.0) -> Fit:
-    factors = [to_numpy(factor)[0] for factor in starts.factors]
-    return Fit(target, factors, *_end(starts, options), scale)
+def _from_start(target: Any, factors: list[Any], options: Options) -> Fit:
+    starts = Starts(target, factors, options.tol, nonnegative=options.nonnegative)
+    starts.advance(options.progress.left, options.progress)
+    return _of(target, starts, options)
+
+
+def _of(target: Any, starts: Starts, options: Options) -> Fit:
+    return Fit(target, [to_numpy(factor)[0] for factor in starts.factors], *_end(starts, options))
 
 
 def _end(starts: Starts, options: Options) -> tuple[bool, str]:

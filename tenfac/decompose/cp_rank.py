@@ -87,6 +87,8 @@ def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     100.0
     """
     cp = as_cp(cp, "corcondia", "cp")
+    if not is_sparse(X):
+        namespace_of(X, *cp.factors)
     if tuple(X.shape) != cp.shape:
         raise ShapeError(
             f"corcondia: X and cp must have the same shape; got {tuple(X.shape)} and {cp.shape}."
@@ -96,7 +98,7 @@ def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
         core = SparseTensor.from_array(X, "corcondia").multiplied([to_numpy(inverse) for inverse in inverses])
     else:
         X = detached(checked_array(X, "corcondia")[0])
-        core = to_numpy(multi_mode_product(X, inverses))
+        core = np.array(to_numpy(multi_mode_product(X, inverses)))
     diagonal = (np.arange(cp.rank),) * cp.ndim
     core[diagonal] -= 1
     return float(100 * (1 - np.sum(np.abs(core.astype(complex)) ** 2) / cp.rank))

@@ -152,7 +152,7 @@ def detached(array: Any) -> Any:
     return array if detach is None else detach()
 
 
-def expanded(factors: Sequence[Any], bases: Sequence[np.ndarray] | None) -> list[Any]:
+def expanded(factors: Sequence[Any], bases: Sequence[np.ndarray]) -> list[Any]:
     """Factors ``(S, R, K_n)`` of a core times bases ``(I_n, K_n)``, as factors ``(S, R, I_n)``.
 
     Examples
@@ -160,6 +160,4 @@ def expanded(factors: Sequence[Any], bases: Sequence[np.ndarray] | None) -> list
     >>> expanded([np.ones((1, 1, 2))], [np.ones((5, 2))])[0].shape
     (1, 1, 5)
     """
-    if bases is None:
-        return list(factors)
     return [factor @ basis.T for factor, basis in zip(factors, bases, strict=True)]

@@ -80,15 +80,14 @@ class Starts:
         """Whether the error is no more than rounding."""
         return self.errors <= 10 * eps(self.target.dtype)
 
-    def advance(self, n_iter: int, watch: Callable[[int, float], Any] | None = None) -> bool:
-        """Sweep ``n_iter`` times, or until all are done or ``watch(n, best error)`` is true (returned)."""
+    def advance(self, n_iter: int, watch: Callable[[int, float], Any] | None = None) -> None:
+        """Sweep ``n_iter`` times, or until all are done or ``watch(n, best error)`` is true."""
         for _ in range(n_iter):
             if self.done.all():
                 break
             self._sweep()
             if watch is not None and watch(len(self.history), float(self.errors.min())):
-                return True
-        return False
+                break
 
     def keep(self, chosen: np.ndarray) -> None:
         """Go on with some starts only."""
