@@ -157,7 +157,7 @@ def fitted(
     if nonnegative and dtype_name(X.dtype).startswith("complex"):
         raise DataError("cp: nonnegative=True needs real data; got complex ones. Take abs(X).")
     with progress_bar(verbose, max_iter) as bar:
-        progress = Progress(max_iter, callback, bar)
+        progress = Progress(max_iter, callback, bar, verbose)
         options = Options(rank, init, n_init, tol, bool(nonnegative), rng, progress)
         fit = fit_sparse(X, options) if isinstance(X, SparseTensor) else fit_dense(X, norm2, options)
     return as_result(fit, options, random_state, start, warn)

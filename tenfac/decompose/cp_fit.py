@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from .cp_sweep import Starts
 from .mttkrp import DenseTensor
 from .sparse_tensor import SparseTensor
 
-_LOG = logging.getLogger("tenfac")
 # Arrays of this many entries or fewer are fitted as they are, in double precision, on the CPU.
 _SMALL = 2**16
 # Squared norms outside this range are scaled away.
@@ -119,8 +117,8 @@ def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options)
     if options.nonnegative or 2 * math.prod(ranks) > size:
         return _of(target, search(target, options, _STARTS[size > _SMALL or options.nonnegative]), options)
     core, bases, lost = truncate(target.array, ranks, norm2=norm2)
-    _LOG.info("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
     small, progress = DenseTensor(_wide(core)), options.progress
+    progress.log("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
     share = small.norm / target.norm
     progress.total = lambda error: math.hypot(lost, error * share)
     starts = search(small, options, _STARTS[0])

@@ -29,6 +29,7 @@ class Progress:
     callback : callable or None
         ``callback(n_iter, rel_error)``; a true answer stops.
     bar : tqdm or None
+    verbose : int
     n_iter : int
     stopped : bool
     history : list of float
@@ -46,6 +47,7 @@ class Progress:
     max_iter: int
     callback: Callable[[int, float], Any] | None = None
     bar: Any = None
+    verbose: int = 0
     n_iter: int = 0
     stopped: bool = False
     history: list[float] = field(default_factory=list)
@@ -55,6 +57,11 @@ class Progress:
     def left(self) -> int:
         """Sweeps left."""
         return 0 if self.stopped else self.max_iter - self.n_iter
+
+    def log(self, message: str, *values: Any) -> None:
+        """One line per stage from ``verbose=2`` on."""
+        if self.verbose >= 2:
+            _LOG.info(message, *values)
 
     def __call__(self, _: int, error: float) -> bool:
         self.n_iter += 1
@@ -119,7 +126,7 @@ def search(target: Any, options: Options, n_init: int) -> Starts:
     for n_iter in (*_STAGES, math.inf):
         starts.advance(int(min(n_iter, progress.left)), progress)
         order = np.argsort(starts.errors, kind="stable")
-        _LOG.debug("cp: relative errors of the starts %s", starts.errors[order])
+        progress.log("cp: sweep %d, relative errors of the starts %s", progress.n_iter, starts.errors[order])
         count = max(2, (order.size + 1) // 2) if n_iter == _STAGES[0] else 2
         if progress.left == 0 or n_iter == math.inf or starts.done.all():
             count = 1
