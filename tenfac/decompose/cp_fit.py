@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -218,10 +219,10 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn:
         wide = [xp.astype(xp.matrix_transpose(factor), target.wide) for factor in factors]
         wide[0] = wide[0] * xp.astype(kept, target.wide)[:, None]
         rel_error = target.distance(wide) / target.norm
+    seed = int(random_state) if isinstance(random_state, numbers.Integral) else None
     report = Report(
         converged, reason, n_iter=progress.n_iter, rel_error=rel_error, history=tuple(progress.history),
-        seconds=perf_counter() - start, random_state=random_state if isinstance(random_state, int) else None,
-        warnings=notes,
+        seconds=perf_counter() - start, random_state=seed, warnings=notes,
     )  # fmt: skip
     if warn and not converged and not progress.stopped:
         warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=4)

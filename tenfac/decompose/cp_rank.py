@@ -120,8 +120,12 @@ def cp_scree(
     ----------
     X : array or sparse array, shape (I_0, ..., I_{D-1})
     ranks : sequence of int
-    n_init, max_iter, tol, nonnegative, random_state
-        n_init : see ``cp``; all of them.
+    n_init : int, optional
+        This and the others as in ``cp``.
+    max_iter : int, default 2000
+    tol : float, default 1e-7
+    nonnegative : bool, default False
+    random_state : int, Generator or None, default 0
 
     Returns
     -------

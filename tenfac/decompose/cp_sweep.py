@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, to_numpy
+from ..core.arrays import to_numpy
 from .cp_nonnegative import nonnegative_step
 
 # Weight of the old factor in a least-squares step, in roundings: makes singular systems harmless.
@@ -78,7 +78,7 @@ class Starts:
     @property
     def exact(self) -> np.ndarray:
         """Whether the error is no more than rounding."""
-        return self.errors <= 10 * eps(self.target.dtype)
+        return self.errors <= 10 * self.target.rounding
 
     def advance(self, n_iter: int, watch: Callable[[int, float], Any] | None = None) -> None:
         """Sweep ``n_iter`` times, or until all are done or ``watch(n, best error)`` is true."""
@@ -106,11 +106,11 @@ class Starts:
         if self.nonnegative:
             tried = [self.target.xp.where(factor > 0, factor, 0.0) for factor in tried]
         factors, errors = sweep(self.target, tried, self.nonnegative)
-        raised = (errors > self.errors) & self._extend
+        raised = ~(errors <= self.errors) & self._extend  # NaN too
         self._ceiling = np.where(raised, self._step, np.minimum(1.05 * self._ceiling, 1.0))
         self._step = np.where(raised, self._step / 2, np.minimum(1.3 * self._step, self._ceiling))
         fall = self.errors - errors
-        rounding = eps(self.target.dtype)
+        rounding = self.target.rounding
         noise = np.where(errors**4 < rounding, 4 * rounding, rounding / np.maximum(errors, rounding))
         small = fall <= np.maximum(self.tol * errors, noise)
         self._small = np.where(raised, self._small, np.where(small, self._small + 1, 0))
@@ -154,9 +154,9 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
     True
     """
     xp = target.xp
-    factors, weights = unit(factors, xp)
-    grams = [gram(factor, xp) for factor in factors]
-    ridge = _PROXIMAL * eps(target.wide)
+    factors, weights = unit(factors, target)
+    grams = [None, *(gram(factor, target) for factor in factors[1:])]
+    ridge = _PROXIMAL * target.wide_rounding
     eye = ridge * xp.eye(weights.shape[-1], dtype=target.wide, device=target.device)
     last: Any = None
 
@@ -169,15 +169,15 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
         else:
             factor = xp.linalg.solve(others + eye, product + ridge * old)
         last = (factor, product, others)
-        [factors[n]], weights = unit([factor], xp)
-        grams[n] = gram(factors[n], xp)
+        [factors[n]], weights = unit([factor], target)
+        grams[n] = gram(factors[n], target)
         return factors[n]
 
     target.sweep(factors, visit)
     factor, product, others = last
-    square = target.norm**2 + _inner(factor, others @ factor - 2 * product, xp)
+    square = target.norm**2 + _inner(factor, others @ factor - 2 * product, target)
     errors = np.sqrt(np.maximum(square, 0.0)) / target.norm
-    cancelled = errors**4 < eps(target.dtype)  # then the residual itself is formed
+    cancelled = errors**4 < target.rounding  # then the residual itself is formed
     share = weights ** (1 / len(factors))
     factors = [factor * share[..., None] for factor in factors]
     for s in np.flatnonzero(cancelled):
@@ -185,40 +185,43 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
     return factors, errors
 
 
-def unit(factors: Sequence[Any], xp: Any) -> tuple[list[Any], Any]:
+def unit(factors: Sequence[Any], target: Any) -> tuple[list[Any], Any]:
     """Components ``(..., R, I_n)`` of norm 1, and their norms ``(..., R)`` multiplied; zero stays zero.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import array_api_compat.numpy as xp
-    >>> unit([np.ones((1, 4)), np.ones((1, 9))], xp)[1]
+    >>> from tenfac.decompose.mttkrp import DenseTensor
+    >>> unit([np.ones((1, 4)), np.ones((1, 9))], DenseTensor(np.ones((4, 9))))[1]
     array([6.])
     """
+    xp = target.xp
     weights: Any = 1.0
     scaled = []
     for factor in factors:
-        norms = xp.linalg.vector_norm(factor, axis=-1)
-        scaled.append(factor / xp.where(norms > 0, norms, xp.ones_like(norms))[..., None])
+        norms = xp.sqrt(xp.sum(_products(factor, factor, target), axis=-1))
+        scaled.append(factor / xp.where(norms > 0, norms, 1.0)[..., None])
         weights = norms * weights
     return scaled, weights
 
 
-def gram(factor: Any, xp: Any) -> Any:
+def gram(factor: Any, target: Any) -> Any:
     """``conj(a_r) . a_s`` of components ``(..., R, I)``.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import array_api_compat.numpy as xp
-    >>> gram(np.ones((1, 4)), xp)
+    >>> from tenfac.decompose.mttkrp import DenseTensor
+    >>> gram(np.ones((1, 4)), DenseTensor(np.ones((4, 9))))
     array([[4.]])
     """
-    adjoint = xp.conj(factor) if xp.isdtype(factor.dtype, "complex floating") else factor
-    return adjoint @ xp.matrix_transpose(factor)
+    adjoint = target.xp.conj(factor) if target.is_complex else factor
+    return adjoint @ target.xp.matrix_transpose(factor)
 
 
-def _inner(a: Any, b: Any, xp: Any) -> np.ndarray:
+def _products(a: Any, b: Any, target: Any) -> Any:
+    """Real part of ``conj(a) * b``."""
+    return target.xp.real(target.xp.conj(a) * b) if target.is_complex else a * b
+
+
+def _inner(a: Any, b: Any, target: Any) -> np.ndarray:
     """Real part of ``sum conj(a) * b`` of each start."""
-    products = xp.real(xp.conj(a) * b) if xp.isdtype(a.dtype, "complex floating") else a * b
-    return np.array(to_numpy(xp.sum(products, axis=(-2, -1))), dtype=float)
+    return np.array(to_numpy(target.xp.sum(_products(a, b, target), axis=(-2, -1))), dtype=float)

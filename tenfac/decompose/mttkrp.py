@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-from ..core.arrays import device_of, dtype_name, namespace_of
+from ..core.arrays import device_of, dtype_name, eps, namespace_of
 from ..core.truncate import squared_norm
 
 # Numbers of the residual formed at once.
@@ -81,30 +81,31 @@ class DenseTensor:
         self.xp = namespace_of(array)
         self.array = array
         self.shape = tuple(array.shape)
+        self._split = _split(self.shape)
+        sizes = math.prod(self.shape[: self._split]), math.prod(self.shape[self._split :])
+        self._matrix = self.xp.reshape(array, sizes)  # a view, or one copy of an array in another order
         self.dtype = array.dtype
         self.device = device_of(array)
         self.wide = wide_dtype(array)
         self.norm = math.sqrt(squared_norm(array)) if norm is None else norm
         self.is_complex = self.xp.isdtype(array.dtype, "complex floating")
+        self.rounding, self.wide_rounding = eps(self.dtype), eps(self.wide)
 
     def sweep(self, factors: Sequence[Any], visit: Visit) -> None:
         """Call ``visit(n, product)`` for every mode in order; what it returns replaces factor n at once."""
         xp, d = self.xp, len(self.shape)
         used = [self._adjoint(factor) for factor in factors]
-        k = _split(self.shape)
-        matrix = xp.reshape(self.array, (math.prod(self.shape[:k]), math.prod(self.shape[k:])))
-        node = self._large(used[k:], matrix.T)
+        k = self._split
+        node = self._large(used[k:], self._matrix.T)
         self._walk(xp.reshape(node, (*node.shape[:-1], *self.shape[:k])), range(k), used, visit)
-        node = self._large(used[:k], matrix)
+        node = self._large(used[:k], self._matrix)
         self._walk(xp.reshape(node, (*node.shape[:-1], *self.shape[k:])), range(k, d), used, visit)
 
     def distance(self, factors: Sequence[Any]) -> float:
         """``||X - sum_r a_r o b_r o ...||`` of factors (R, I_n), entry by entry, in blocks, in float64."""
-        xp = self.xp
-        k = _split(self.shape)
-        rows, columns = math.prod(self.shape[:k]), math.prod(self.shape[k:])
-        matrix = xp.reshape(self.array, (rows, columns))
-        left, right = columnwise(factors[:k]), columnwise(factors[k:])
+        xp, matrix = self.xp, self._matrix
+        rows, columns = matrix.shape
+        left, right = columnwise(factors[: self._split]), columnwise(factors[self._split :])
         step = max(_BLOCK // columns, 1)
         total = 0.0
         for start in range(0, rows, step):

@@ -12,12 +12,12 @@ import array_api_compat.numpy as xp
 import numpy as np
 from scipy import sparse
 
-from ..core.arrays import as_float
+from ..core.arrays import as_float, eps
 from ..core.errors import DataError, ShapeError
 from .mttkrp import Visit, columnwise
 
 # Stored entries handled at once, so that rows gathered for them stay near the cache.
-_ENTRIES = 2**15
+_ENTRIES = 2**14
 # Entries of a dense array up to which small residuals are formed exactly.
 _DENSE = 2**25
 
@@ -59,6 +59,7 @@ class SparseTensor:
         self.dtype = values.dtype
         self.is_complex = np.iscomplexobj(values)
         self.wide = np.dtype(np.complex128 if self.is_complex else np.float64)
+        self.rounding, self.wide_rounding = eps(self.dtype), eps(self.wide)
         self.indices, self.values = indices, values.astype(self.wide)
         self.norm = float(np.linalg.norm(self.values))
         self._blocks = [self._sorted_blocks(n) for n in range(len(shape))]

@@ -89,9 +89,7 @@ def test_a_fit_from_the_core_is_a_minimum_of_the_full_problem():
     t = cp(X, 4, tol=1e-9)
     for n, factor in enumerate(t.factors):
         others = [f for m, f in enumerate(t.factors) if m != n]
-        design = np.stack(
-            [np.multiply.outer(a, b).ravel() for a, b in zip(*(f.T for f in others), strict=True)], 1
-        )
+        design = khatri_rao_dense(others)
         best = np.linalg.lstsq(design, np.moveaxis(X, n, 0).reshape(X.shape[n], -1).T, rcond=None)[0].T
         assert_relative(factor * t.weights, best, 1e-4, f"factor {n} against least squares")
 
@@ -335,6 +333,31 @@ def test_the_same_seed_gives_the_same_numbers_and_global_generators_are_left_alo
     assert_equal(np.random.get_state()[1], state)  # noqa: NPY002
     assert_equal(torch.get_rng_state(), torch_state)
     assert_equal([run.info.random_state for run in runs], [0, 0, 1, None])
+    assert_equal(cp(X, 1, random_state=np.int64(4)).info.random_state, 4)
+
+
+def test_the_backend_a_user_set_in_tensorly_is_left_alone_in_every_thread():
+    import threading
+
+    import tensorly
+
+    found = []
+
+    def read_from_a_fresh_thread():
+        thread = threading.Thread(target=lambda: found.append(tensorly.get_backend()))
+        thread.start()
+        thread.join()
+
+    before = tensorly.get_backend()
+    tensorly.set_backend("pytorch")
+    try:
+        t = cp(noisy(truth()), 2, nonnegative=True)
+        read_from_a_fresh_thread()
+        found.append(tensorly.get_backend())
+    finally:
+        tensorly.set_backend(before)
+    assert_equal(found, ["pytorch", "pytorch"])
+    assert_equal(type(t.weights), np.ndarray)
 
 
 def test_the_callback_sees_every_sweep_and_can_stop():
