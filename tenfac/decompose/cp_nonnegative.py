@@ -43,4 +43,4 @@ def nonnegative_step(grams: Any, products: Any, old: Any) -> Any:
 
         for s, (product, gram, start) in enumerate(zip(*parts, strict=True)):
             found[s] = hals_nnls(product, gram, np.array(start), n_iter_max=_ROUNDS)
-    return np.maximum(found, 0.0)
+    return found

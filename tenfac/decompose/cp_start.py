@@ -136,7 +136,7 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
 
 
 def _start_array(factor: Any, target: Any) -> Any:
-    values = target.xp.astype(factor, target.wide, copy=True)
+    values = target.xp.astype(factor, target.wide, copy=False)
     return target.xp.matrix_transpose(detached(values))[None, ...]
 
 
