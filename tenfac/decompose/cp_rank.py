@@ -157,16 +157,16 @@ def cp_scree(
     2 0.015 True
     3 0.015 False
     """
-    ranks = list(ranks)
-    if not ranks:
-        raise RankError("cp_scree: ranks must name at least one rank; got none. Write ranks=range(1, 6).")
+    named = list(ranks) if np.iterable(ranks) else []
+    if not named:
+        raise RankError(f"cp_scree: ranks must name at least one rank; got {ranks!r}. Write range(1, 6).")
     if not is_sparse(X):
         namespace_of(X)
-    for rank in ranks:
+    for rank in named:
         checked_rank(rank, tuple(X.shape), "cp_scree")
     chosen = {"n_init": n_init, "max_iter": max_iter, "tol": tol, "nonnegative": nonnegative}
     points = []
-    for rank in ranks:
+    for rank in named:
         t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
         points.append(ScreePoint(t.rank, t.info.rel_error, corcondia(X, t), t))
     return points

@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError) as error:
         corcondia(np.full((3, 4), np.nan), t)
     assert_says(error, "corcondia:", "12 of 12")
-    for ranks in ([], [1, 0], [99]):
+    for ranks in ([], 3, [1, 0], [99]):
         with pytest.raises(RankError) as error:
             cp_scree(np.ones((3, 4, 5)), ranks)
         assert_says(error, "cp_scree:")
