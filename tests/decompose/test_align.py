@@ -1,0 +1,135 @@
+"""Alignment and factor match score: invariances, partners, and what differs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfac import CP, ShapeError, align, factor_match_score
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_same_kind,
+    assert_says,
+    to_numpy,
+)
+from tests.oracles import cp_dense
+
+
+def random_cp(make, rank=3, shape=(4, 5, 6), seed=0):
+    return CP(make(rank, seed=seed), [make(size, rank, seed=seed) for size in shape])
+
+
+def rewritten(t, seed):
+    """The same tensor with its terms in another order, and other signs and scales inside each."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(t.rank)
+    scales = rng.choice([-1.0, 1.0], (len(t.factors), t.rank)) * rng.uniform(0.5, 2, (len(t.factors), t.rank))
+    factors = [to_numpy(f)[:, order] * s for f, s in zip(t.factors, scales, strict=True)]
+    return CP(to_numpy(t.weights)[order] / scales.prod(axis=0), factors)
+
+
+def test_aligned_columns_are_those_of_the_other_tensor(make):
+    a = random_cp(make)
+    b = rewritten(a, 1)
+    b = CP(make.asarray(b.weights), [make.asarray(f) for f in b.factors])
+    got = align(a, b)
+    assert_same_kind(got.weights, a.weights)
+    assert_close(got.weights, a.weights)
+    for mine, theirs in zip(got.factors, a.factors, strict=True):
+        assert_close(mine, theirs)
+
+
+@given(st.integers(0, 999), st.integers(1, 4), st.integers(1, 4))
+def test_alignment_changes_the_writing_and_not_the_tensor(seed, rank_a, rank_b):
+    rng = np.random.default_rng(seed)
+    a, b = (
+        CP(rng.standard_normal(r), [rng.standard_normal((i, r)) for i in (3, 4, 2)]) for r in (rank_a, rank_b)
+    )
+    got = align(a, b)
+    assert_equal(got.rank, b.rank)
+    assert_close(got.to_tensor(), cp_dense(b.weights, b.factors), factor=1e4)
+    if rank_b <= rank_a:
+        return
+    kept = {tuple(np.round(column, 12)) for column in b.factors[0].T}
+    assert {tuple(np.round(column, 12)) for column in got.factors[0].T[rank_a:]} <= kept
+
+
+@given(st.integers(0, 999))
+def test_the_score_does_not_depend_on_how_a_tensor_is_written(seed):
+    rng = np.random.default_rng(seed)
+    a, b = (CP(rng.standard_normal(3), [rng.standard_normal((i, 3)) for i in (4, 3, 5)]) for _ in range(2))
+    score = factor_match_score(a, b)
+    assert_close(factor_match_score(rewritten(a, seed), rewritten(b, seed + 1)), score, factor=1e4, scale=1)
+    assert_close(factor_match_score(b, a), score, factor=1e4, scale=1)
+    assert_close(factor_match_score(a, rewritten(a, seed)), 1.0, factor=1e4)
+    assert_close(factor_match_score(a, align(a, b)), score, factor=1e4, scale=1)
+    assert_below(score, 1, "score")
+
+
+def test_the_score_is_the_best_sum_over_all_pairings():
+    import itertools
+
+    rng = np.random.default_rng(0)
+    a, b = (CP(rng.standard_normal(3), [rng.standard_normal((i, 3)) for i in (4, 3, 5)]) for _ in range(2))
+    terms = [[cp_dense(t.weights[[r]], [f[:, [r]] for f in t.factors]) for r in range(3)] for t in (a, b)]
+
+    def score(x, y, weights):
+        n, m = np.linalg.norm(x), np.linalg.norm(y)
+        return np.sum(x * y) / n / m * ((1 - abs(n - m) / max(n, m)) if weights else 1)
+
+    for weights in (True, False):
+        sums = [
+            sum(score(terms[0][r], terms[1][order[r]], weights) for r in range(3)) / 3
+            for order in itertools.permutations(range(3))
+        ]
+        assert_close(factor_match_score(a, b, weights=weights), max(sums), factor=1e3)
+
+
+def test_weights_count_unless_they_are_left_out():
+    a = CP(None, [np.eye(3), np.eye(3)])
+    b = CP(np.array([0.5, 0.5, 0.5]), [np.eye(3), np.eye(3)])
+    assert_close(factor_match_score(a, b), 0.5)
+    assert_close(factor_match_score(a, b, weights=False), 1.0)
+
+
+def test_a_term_without_a_partner_and_a_zero_term_count_zero():
+    a = CP(None, [np.eye(3), np.eye(3)])
+    assert_close(factor_match_score(a, CP(None, [np.eye(3)[:, :2], np.eye(3)[:, :2]])), 2 / 3)
+    assert_close(factor_match_score(a, CP(np.array([1.0, 1.0, 0.0]), [np.eye(3), np.eye(3)])), 2 / 3)
+
+
+def test_a_tensor_and_its_negative_do_not_match():
+    a = CP(None, [np.eye(2), np.eye(2)])
+    assert_below(factor_match_score(a, -1.0 * a), 0.0, "score")
+    assert_equal(align(a, -1.0 * a).weights, np.array([-1.0, -1.0]))
+
+
+def test_complex_phases_inside_a_term_do_not_matter():
+    rng = np.random.default_rng(0)
+    a = CP(None, [rng.standard_normal((i, 2)) + 1j * rng.standard_normal((i, 2)) for i in (4, 5, 3)])
+    phase = np.exp(1j * np.array([0.3, 2.0]))
+    b = CP(None, [a.factors[0] * phase, a.factors[1] / phase, a.factors[2]])
+    assert_close(factor_match_score(a, b), 1.0)
+    got = align(a, CP(b.weights, [f[:, ::-1] for f in b.factors]))
+    assert_close(got.factors[0], a.factors[0])
+    assert_close(got.weights, a.weights)
+
+
+def test_tuples_and_tensorly_tensors_are_taken():
+    a = CP(None, [np.eye(3), np.eye(3)])
+    assert_above(factor_match_score(a.to_tensorly(), tuple(a)), 1 - 1e-15, "score")
+
+
+def test_what_does_not_fit_is_refused():
+    a = CP(None, [np.eye(3), np.eye(3)])
+    with pytest.raises(ShapeError) as error:
+        align(a, CP(None, [np.eye(3), np.ones((4, 3))]))
+    assert_says(error, "align:", "(3, 3)", "(3, 4)")
+    with pytest.raises(ShapeError) as error:
+        factor_match_score(a, np.ones((3, 3)))
+    assert_says(error, "factor_match_score:", "`b`", "ndarray")
