@@ -21,6 +21,7 @@ _HOME = {
     "Tucker": "core.tucker",
     "fold": "core.ops",
     "from_tensorly": "core.interchange",
+    "hooi": "decompose.hooi",
     "khatri_rao": "core.ops",
     "kronecker": "core.ops",
     "load": "core.io",

@@ -30,6 +30,7 @@ PUBLIC = [
     "datasets",
     "fold",
     "from_tensorly",
+    "hooi",
     "khatri_rao",
     "kronecker",
     "load",

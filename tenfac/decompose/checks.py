@@ -1,0 +1,77 @@
+"""What the algorithms of this room check at their door: arrays and numbers of iterations."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import as_float, namespace_of
+from ..core.errors import DataError, ShapeError
+from ..core.truncate import squared_norm
+
+
+def checked_array(X: Any, where: str) -> tuple[Any, float]:
+    """Bring an array to a float or complex dtype and refuse one that is empty or not finite.
+
+    Parameters
+    ----------
+    X : array, shape (I_0, ..., I_{D-1})
+    where : str
+        Name of the caller, for the message.
+
+    Returns
+    -------
+    X : array
+    norm2 : float
+        Its squared norm; may overflow to infinity for finite entries.
+
+    Raises
+    ------
+    DataError, ShapeError
+        If it is not finite, of an unsupported dtype, or empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> checked_array(np.ones((2, 2), dtype=int), "hooi")[1]
+    4.0
+    """
+    xp = namespace_of(X)
+    X = as_float(X, where)
+    if X.ndim == 0 or 0 in X.shape:
+        raise ShapeError(
+            f"{where}: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
+        )
+    norm2 = squared_norm(X)
+    bad = None if math.isfinite(norm2) else ~xp.isfinite(X)
+    if bad is not None and bool(xp.any(bad)):
+        first = tuple(int(index[0]) for index in xp.nonzero(bad))
+        what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
+        raise DataError(
+            f"{where}: every entry must be finite; X has {int(xp.count_nonzero(bad))} of "
+            f"{math.prod(X.shape)} entries that are not, the first at {first} ({what}). Fill or leave out "
+            "what is missing first."
+        )
+    return X, norm2
+
+
+def check_count(value: Any, name: str, where: str, least: int = 1) -> int:
+    """Validate an integer setting such as ``max_iter``.
+
+    Raises
+    ------
+    ValueError
+        If it is not an integer of ``least`` or more.
+
+    Examples
+    --------
+    >>> check_count(50, "max_iter", "hooi")
+    50
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not whole or value < least:
+        raise ValueError(f"{where}: {name} must be an integer of {least} or more; got {value!r}.")
+    return int(value)
