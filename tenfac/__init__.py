@@ -29,6 +29,7 @@ _HOME = {
     "multi_mode_product": "core.ops",
     "save": "core.io",
     "tucker": "decompose.hosvd",
+    "tucker_cross": "decompose.cross",
     "unfold": "core.ops",
 }
 _MODULES = ("datasets", "plot")

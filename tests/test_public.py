@@ -39,6 +39,7 @@ PUBLIC = [
     "plot",
     "save",
     "tucker",
+    "tucker_cross",
     "unfold",
 ]
 ROOMS = ("datasets", "plot")  # public modules

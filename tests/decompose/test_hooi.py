@@ -55,7 +55,7 @@ def test_the_error_never_rises_and_ends_where_the_textbook_ends():
     assert_below(
         true_error(t, X), textbook_hooi(X, (3, 2, 4), 1000) * (1 + 1e-6), "error over the textbook's"
     )
-    assert_below(true_error(t, X), 0.995 * tucker(X, (3, 2, 4)).info.rel_error, "error over that of the start")
+    assert_below(true_error(t, X), 0.995 * tucker(X, (3, 2, 4)).info.rel_error, "error over the start")
 
 
 def test_library_and_dtype_are_kept_and_the_factors_orthonormal(make):
