@@ -19,6 +19,7 @@ _HOME = {
     "Report": "core.report",
     "ShapeError": "core.errors",
     "Tucker": "core.tucker",
+    "TuckerTransformer": "decompose.transformer",
     "fold": "core.ops",
     "from_tensorly": "core.interchange",
     "hooi": "decompose.hooi",

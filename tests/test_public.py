@@ -27,6 +27,7 @@ PUBLIC = [
     "Report",
     "ShapeError",
     "Tucker",
+    "TuckerTransformer",
     "datasets",
     "fold",
     "from_tensorly",

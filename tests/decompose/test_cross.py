@@ -49,18 +49,16 @@ def true_error(t, X):
 @pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
 @pytest.mark.parametrize("f", [inverse, root])
 def test_the_tolerance_is_kept_from_two_percent_of_the_entries(f, tol, seed):
-    n = 100
-    X = dense(f, n)
-    t = tucker_cross(entries_of(f, 2 * n), (2 * n,) * 3, tol, random_state=seed)
-    assert_below(t.info.n_evals, 0.02 * 8 * n**3, "evaluations")
-    every_second = [factor[::2] * 1.0 for factor in t.factors]
-    x = np.linspace(0, 1, 2 * n)[::2]
+    n = 200
+    t = tucker_cross(entries_of(f, n), (n,) * 3, tol, random_state=seed)
+    assert_below(t.info.n_evals, 0.02 * n**3, "evaluations")
+    some = [factor[::5] for factor in t.factors]
+    x = np.linspace(0, 1, n)[::5]
     want = f(np.stack(np.meshgrid(x, x, x, indexing="ij"), axis=-1))
-    error = np.linalg.norm(tucker_dense(t.core, every_second) - want) / np.linalg.norm(want)
-    assert_below(error, 1.2 * tol, "true error on every second entry")
+    error = np.linalg.norm(tucker_dense(t.core, some) - want) / np.linalg.norm(want)
+    assert_below(error, 1.2 * tol, "true error on a coarser grid")
     assert_below(error, 10 * tucker(want, t.rank).info.rel_error, "error against the best at this rank")
     assert_below(abs(t.info.rel_error / error - 1), 0.3, "estimated over true error - 1")
-    assert_equal(X.shape, want.shape)
 
 
 @pytest.mark.parametrize(("d", "n"), [(2, 300), (3, 60), (4, 30), (5, 40)])
@@ -108,7 +106,7 @@ def test_noise_is_flagged_by_default_after_a_tenth_of_the_entries():
     assert_above(t.info.rel_error, 0.5, "estimated error")
 
 
-@pytest.mark.parametrize("max_evals", [2500, 5000, 10_000])
+@pytest.mark.parametrize("max_evals", [4000, 10_000])
 def test_the_best_fit_a_small_budget_allows_is_returned(max_evals):
     with pytest.warns(ConvergenceWarning):
         t = tucker_cross(entries_of(inverse, 100), (100,) * 3, 1e-10, max_evals=max_evals)
