@@ -30,6 +30,7 @@ _HOME = {
     "multi_mode_product": "core.ops",
     "save": "core.io",
     "tucker": "decompose.hosvd",
+    "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
     "unfold": "core.ops",
 }

@@ -40,6 +40,7 @@ PUBLIC = [
     "plot",
     "save",
     "tucker",
+    "tucker_append",
     "tucker_cross",
     "unfold",
 ]
