@@ -28,6 +28,7 @@ _HOME = {
     "load": "core.io",
     "mode_product": "core.ops",
     "multi_mode_product": "core.ops",
+    "randomized_tucker": "decompose.randomized",
     "save": "core.io",
     "tucker": "decompose.hosvd",
     "tucker_append": "decompose.append",

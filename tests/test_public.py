@@ -38,6 +38,7 @@ PUBLIC = [
     "mode_product",
     "multi_mode_product",
     "plot",
+    "randomized_tucker",
     "save",
     "tucker",
     "tucker_append",

@@ -18,9 +18,7 @@ from ..core.report import Report
 from ..core.truncate import squared_norm, truncate
 from ..core.tucker import Tucker
 from .checks import check_count, checked_array
-
-# Rows of the residual formed at once, as a number of entries.
-_ENTRIES = 2**20
+from .residual import clear, relative_error
 
 
 def hooi(
@@ -150,11 +148,11 @@ def _iterate(
     """Sweep until the error stops falling; renews ``factors`` in place."""
     modes = range(X.ndim)
     core = _project(X, factors, modes)
-    history = [_rel_error(X, core, factors, norm2)]
+    history = [relative_error(X, core, factors, norm2)]
     for _ in range(max_iter):
         before = list(factors)
         renewed = _sweep(X, factors, modes)
-        error = _rel_error(X, renewed, factors, norm2)
+        error = relative_error(X, renewed, factors, norm2)
         if error > history[-1]:  # only rounding can raise it
             factors[:] = before
             return core, [*history, history[-1]], True
@@ -186,28 +184,8 @@ def _project(tensor: Any, factors: Sequence[Any], modes: Sequence[int]) -> Any:
     return contract(tensor, [adjoint.get(n) for n in range(tensor.ndim)], xp=xp)
 
 
-def _rel_error(X: Any, core: Any, factors: Sequence[Any], norm2: float) -> float:
-    """Relative error: by Pythagoras where its digits survive the difference, else from the residual."""
-    if norm2 == 0:
-        return 0.0
-    lost2 = 1 - squared_norm(core) / norm2
-    if lost2 > _clear(X.dtype):
-        return math.sqrt(lost2)
-    step = max(_ENTRIES * X.shape[0] // math.prod(X.shape), 1)
-    total = 0.0
-    for row in range(0, X.shape[0], step):
-        part = [factors[0][row : row + step, :], *factors[1:]]
-        total += squared_norm(X[row : row + step, ...] - contract(core, part))
-    return math.sqrt(total / norm2)
-
-
-def _clear(dtype: Any) -> float:
-    """Squared relative error above which the difference of squared norms has enough digits."""
-    return math.sqrt(eps(dtype))
-
-
 def _rounding(error: float, dtype: Any) -> float:
     """Relative change of the error that rounding alone can make."""
     if error == 0:
         return 0.0
-    return 8 * eps(dtype) / (error**2 if error**2 > _clear(dtype) else error)
+    return 8 * eps(dtype) / (error**2 if error**2 > clear(dtype) else error)
