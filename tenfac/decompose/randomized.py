@@ -72,7 +72,8 @@ def randomized_tucker(
     .. [1] N. Halko, P. G. Martinsson and J. A. Tropp, Finding structure with randomness, SIAM Review 53
        (2011), algorithm 4.4. doi:10.1137/090771806
     .. [2] R. Minster, A. K. Saibaba and M. E. Kilmer, Randomized algorithms for low-rank tensor
-       decompositions in the Tucker format, SIAM J. Math. Data Sci. 2 (2020), algorithm 3.2. doi:10.1137/19M1261043
+       decompositions in the Tucker format, SIAM J. Math. Data Sci. 2 (2020), algorithm 3.2.
+       doi:10.1137/19M1261043
 
     Examples
     --------
