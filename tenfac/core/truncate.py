@@ -26,7 +26,12 @@ _GRAM_TRUSTED = 3e-6
 
 
 def truncate(
-    tensor: Any, ranks: Sequence[int] | None, tol: float | None = None, *, norm2: float | None = None
+    tensor: Any,
+    ranks: Sequence[int] | None,
+    tol: float | None = None,
+    *,
+    norm2: float | None = None,
+    modes: Sequence[int] | None = None,
 ) -> tuple[Any, tuple[Any, ...], float]:
     """Compress an array by orthonormal factors, mode after mode.
 
@@ -40,6 +45,8 @@ def truncate(
         Relative Frobenius error to keep.
     norm2 : float, optional
         ``squared_norm(tensor)``, if it is known.
+    modes : sequence of int, optional
+        Compress these modes only; the others keep their size, and their factor is None.
 
     Returns
     -------
@@ -76,20 +83,22 @@ def truncate(
     if not _SMALLEST < norm2 < math.inf:  # its square root may still be an ordinary number
         largest = to_number(xp.max(xp.abs(tensor)))
         if largest > 0:
-            core, factors, rel_error = truncate(tensor / largest, ranks, tol)
+            core, factors, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
             return core * largest, factors, rel_error
-        ranks = ranks or (1,) * len(shape)
+        kept = range(len(shape)) if modes is None else modes
+        ranks = [(ranks[n] if ranks else 1) if n in kept else shape[n] for n in range(len(shape))]
         factors = [
-            xp.eye(i, r, dtype=tensor.dtype, device=tensor.device) for i, r in zip(shape, ranks, strict=True)
+            xp.eye(i, r, dtype=tensor.dtype, device=tensor.device) if n in kept else None
+            for n, (i, r) in enumerate(zip(shape, ranks, strict=True))
         ]
         return tensor[tuple(slice(r) for r in ranks)], tuple(factors), 0.0
     factors: list[Any] = [None] * len(shape)
     budget2 = 0.0 if tol is None else tol**2 * norm2
     lost2 = 0.0
-    order = _mode_order(shape, ranks)
+    order = [n for n in _mode_order(shape, ranks) if modes is None or n in modes]
     for done, n in enumerate(order):
         rank = None if ranks is None else ranks[n]
-        share2 = max(budget2 - lost2, 0.0) / (len(shape) - done)
+        share2 = max(budget2 - lost2, 0.0) / (len(order) - done)
         factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, xp)
         lost2 += tail2
     return tensor, tuple(factors), math.sqrt(lost2 / norm2)
@@ -127,7 +136,7 @@ def squared_norm(tensor: Any) -> float:
     xp = namespace_of(tensor)
     flat = xp.reshape(tensor, (-1,))
     total, step, size = 0.0, 2**20, flat.shape[0]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a complex overflow is NaN
         for start in range(0, size, step):
             part = _wide(flat[start : min(start + step, size)], xp)  # a stop past the end is not standard
             total += to_number(

@@ -14,6 +14,7 @@ from ..core.errors import DataError, ShapeError
 from ..core.rank import rank_or_tol
 from ..core.truncate import squared_norm, truncate, truncation_report
 from ..core.tucker import Tucker
+from .sparse_input import is_sparse
 
 
 def tucker(
@@ -27,7 +28,8 @@ def tucker(
     Parameters
     ----------
     X : array, shape (I_0, ..., I_{D-1})
-        Real or complex, without NaN. float32 is decomposed as float32, integers as float64.
+        Real or complex, without NaN. float32 is decomposed as float32, integers as float64. Or a sparse array
+        of scipy, pydata sparse or torch, which is never made dense.
     rank : int or sequence of int, optional
         One rank for all modes, or one per mode, at most the sizes.
     tol : float, optional
@@ -73,6 +75,10 @@ def tucker(
     >>> bool(np.linalg.norm(t.to_tensor() - X) <= 1e-6 * np.linalg.norm(X))
     True
     """
+    if is_sparse(X):
+        from .sparse_tucker import sparse_tucker  # loads scipy.sparse, which dense arrays do not need
+
+        return sparse_tucker(X, rank, tol=tol)
     start = perf_counter()
     namespace_of(X)
     X = as_float(X, "tucker")

@@ -1,0 +1,103 @@
+"""Sparse arrays of any library, read as coordinates and values."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.arrays import as_float
+from ..core.errors import DataError, ShapeError
+
+Array = NDArray[Any]
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether ``X`` is a sparse array of scipy, of pydata ``sparse``, or of torch.
+
+    None of them is imported: an array of theirs cannot exist before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse import coo_array
+    >>> is_sparse(coo_array(np.eye(3))), is_sparse(np.eye(3))
+    (True, False)
+    """
+    library = type(X).__module__.partition(".")[0]
+    if library == "scipy":
+        return hasattr(X, "tocoo")
+    if library == "sparse":
+        return hasattr(X, "fill_value") and hasattr(X, "shape")
+    return library == "torch" and "sparse" in str(getattr(X, "layout", ""))
+
+
+def read_sparse(X: Any, where: str) -> tuple[Array, Array, tuple[int, ...]]:
+    """Read a sparse array as distinct coordinates, values that are not zero, and the shape.
+
+    Parameters
+    ----------
+    X : scipy.sparse array or matrix, sparse.COO, sparse.GCXS, or torch sparse tensor
+        Entries given twice are summed.
+    where : str
+        Name of the caller, for the message.
+
+    Returns
+    -------
+    indices : array, shape (N, D), int64
+    values : array, shape (N,)
+        float32, float64, complex64 or complex128.
+    shape : tuple of int
+
+    Raises
+    ------
+    DataError
+        If a value is not finite, the dtype is not supported, or the fill value is not zero.
+    ShapeError
+        If a mode is empty.
+
+    Examples
+    --------
+    >>> from scipy.sparse import coo_array
+    >>> read_sparse(coo_array(([1.0, 2.0], ([0, 0], [3, 3])), shape=(2, 4)), "tucker")
+    (array([[0, 3]]), array([3.]), (2, 4))
+    """
+    shape = tuple(int(size) for size in X.shape)
+    if 0 in shape:
+        raise ShapeError(f"{where}: X must have no empty mode; got shape {shape}.")
+    if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
+        coo = X.detach().to_sparse().coalesce().cpu()
+        coords, values = coo.indices().numpy(), coo.values().numpy()
+    else:
+        coo = X.tocoo() if hasattr(X, "tocoo") and not hasattr(X, "fill_value") else X
+        fill = getattr(coo, "fill_value", 0)
+        if fill != 0:
+            raise DataError(f"{where}: entries not stored must be zero; got fill_value={fill}.")
+        coo = coo if hasattr(coo, "coords") else coo.asformat("coo")
+        coords, values = np.asarray(coo.coords), np.asarray(coo.data)
+    values = as_float(values, where)
+    indices = np.ascontiguousarray(coords.T, dtype=np.int64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        first = tuple(map(int, indices[int(np.argmax(bad))]))
+        raise DataError(
+            f"{where}: every entry must be finite; X has {int(bad.sum())} of {values.size} stored entries "
+            f"that are not, the first at {first}. Leave them out or fill them."
+        )
+    indices, values = _distinct(indices, values)
+    kept = values != 0
+    return (indices, values, shape) if kept.all() else (indices[kept], values[kept], shape)
+
+
+def _distinct(indices: Array, values: Array) -> tuple[Array, Array]:
+    """Sort by coordinates and sum what is given twice."""
+    order = np.lexsort(indices.T[::-1])
+    indices, values = indices[order], values[order]
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = np.any(indices[1:] != indices[:-1], axis=1)
+    if new.all():
+        return indices, values
+    starts = np.flatnonzero(new)
+    return indices[starts], np.add.reduceat(values, starts)

@@ -1,0 +1,176 @@
+"""Tucker of sparse arrays: the numbers of the dense decomposition, in the memory of the entries."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy.sparse import coo_array, coo_matrix, csr_array
+
+from tenfac import DataError, RankError, ShapeError, hooi, tucker
+from tenfac.decompose import sparse_tucker as module
+from tests.checks import (
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_same_kind,
+    assert_says,
+)
+from tests.oracles import best_rank_by_mode, tucker_dense
+
+
+def scattered(shape=(30, 25, 20), n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    X = np.zeros(shape)
+    X[tuple(rng.integers(size, size=n) for size in shape)] = rng.standard_normal(n) + 2
+    return X
+
+
+def of_low_rank(shape=(60, 50, 40), seed=0):
+    """Rank (3, 2, 2), nine of ten rows of every mode zero."""
+    rng = np.random.default_rng(seed)
+    factors = [
+        rng.standard_normal((size, r)) * (rng.random((size, 1)) < 0.2)
+        for size, r in zip(shape, (3, 2, 2), strict=True)
+    ]
+    return tucker_dense(rng.standard_normal((3, 2, 2)), factors)
+
+
+def true_error(t, X):
+    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / np.linalg.norm(X)
+
+
+@pytest.fixture(params=["Gram", "Lanczos"])
+def path(request, monkeypatch):
+    """Both ways to the singular vectors."""
+    if request.param == "Lanczos":
+        monkeypatch.setattr(module, "_GRAM", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 25, 20), (12, 10, 9, 8), (6, 7, 5, 4, 3)])
+def test_the_error_is_that_of_the_dense_decomposition_and_reported_true(shape, path):
+    X = scattered(shape)
+    t = tucker(coo_array(X), 3)
+    assert_below(abs(t.info.rel_error / true_error(t, X) - 1), 1e-6, "reported over true error - 1")
+    assert_below(true_error(t, X), 1.02 * tucker(X, 3).info.rel_error, "error against dense ST-HOSVD")
+    assert_below(hooi(X, 3, tol=1e-3).info.rel_error, true_error(t, X) + 1e-12, "error of HOOI")
+    for factor in t.factors:
+        assert_close(factor.T @ factor, np.eye(3))
+
+
+def test_a_low_rank_is_recovered_from_its_entries(path):
+    X = of_low_rank()
+    t = tucker(coo_array(X), (3, 2, 2))
+    assert_relative(t.to_tensor(), X, 1e-10)
+    assert_equal(t.info.rel_error, 1e-7)
+    assert_equal(tucker(coo_array(X), tol=1e-5).rank, (3, 2, 2))
+
+
+@pytest.mark.parametrize("tol", [0.5, 0.1, 1e-3])
+def test_the_tolerance_is_kept(tol, path):
+    X = scattered() + 5 * of_low_rank((30, 25, 20))
+    t = tucker(coo_array(X), tol=tol)
+    assert_below(true_error(t, X), tol, "true error")
+    for got, best in zip(t.rank, best_rank_by_mode(X, tol / np.sqrt(3)), strict=True):
+        assert_below(got, best, "rank against what an even share of the error needs")
+
+
+def test_full_rank_is_exact():
+    X = scattered((6, 7, 5), 60)
+    t = tucker(coo_array(X), X.shape)
+    assert_close(t.to_tensor(), X, factor=1e3)
+    assert_below(t.info.rel_error, 1e-7, "reported error")
+
+
+def test_ranks_above_what_the_entries_span_are_completed_to_orthonormal_factors():
+    X = np.zeros((9, 8, 7))
+    X[2, 3, 4], X[5, 3, 1] = 2.0, 3.0
+    for dense in (X, 0 * X):
+        t = tucker(coo_array(dense), (4, 3, 5))
+        assert_equal(t.rank, (4, 3, 5))
+        assert_close(t.to_tensor(), dense, scale=3.0)
+        for factor in t.factors:
+            assert_close(factor.T @ factor, np.eye(factor.shape[1]))
+
+
+def test_every_kind_of_sparse_array_gives_the_same():
+    X = scattered((12, 10), 40)
+    want = tucker(coo_array(X), 3).to_tensor()
+    for kind in (csr_array, coo_matrix):
+        assert_close(tucker(kind(X), 3).to_tensor(), want, factor=1e4)
+    sparse = pytest.importorskip("sparse")
+    for kind in (sparse.COO.from_numpy, sparse.GCXS.from_numpy):
+        assert_close(tucker(kind(X), 3).to_tensor(), want, factor=1e4)
+    torch = pytest.importorskip("torch")
+    t = tucker(torch.from_numpy(X).to_sparse(), 3)
+    assert_close(t.to_tensor(), torch.from_numpy(want), factor=1e4)
+
+
+def test_entries_given_twice_are_summed_and_the_dtype_is_kept():
+    twice = coo_array((np.array([1, 2], dtype="float32"), ([0, 0], [1, 1], [2, 2])), shape=(3, 4, 5))
+    t = tucker(twice, 1)
+    assert_same_kind(t.core, np.ones(1, dtype="float32"))
+    assert_close(t.at(0, 1, 2)[()] * 1.0, 3.0)
+    assert_equal(str(tucker(coo_array(np.eye(3, dtype=int)), 2).dtype), "float64")
+
+
+def test_complex_entries_are_decomposed():
+    X = scattered((12, 10, 8), 60) + 1j * scattered((12, 10, 8), 60)
+    t = tucker(coo_array(X), 4)
+    assert_below(abs(t.info.rel_error / true_error(t, X) - 1), 1e-6, "reported over true error - 1")
+    assert_below(true_error(t, X), 1.02 * tucker(X, 4).info.rel_error, "error against dense ST-HOSVD")
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_scaling_the_entries_scales_the_core(scale):
+    X = scattered((9, 8, 7), 30)
+    assert_relative(
+        tucker(coo_array(X * scale), 2).to_tensor() / scale, tucker(coo_array(X), 2).to_tensor(), 1e-9
+    )
+
+
+def test_a_tensor_of_terabytes_is_decomposed_in_the_memory_of_its_entries():
+    shape, n, rank = (15_000, 14_000, 10_000), 20_000, 3
+    rng = np.random.default_rng(0)
+    places = tuple(rng.integers(size, size=n) for size in shape)
+    X = coo_array((rng.standard_normal(n), places), shape=shape)
+    X.data[:3], X.coords[0][:3] = [90.0, 80.0, 70.0], [1, 2, 3]
+    tracemalloc.start()
+    t = tucker(X, rank)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_below(peak, 60e6, "peak bytes")
+    assert_relative(t.at(*(c[:3] for c in X.coords)), np.array([90.0, 80.0, 70.0]), 0.1)
+
+
+def test_what_would_not_fit_is_refused_with_its_size(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_BYTES", 1000)
+    with pytest.raises(DataError) as error:
+        tucker(coo_array(scattered()), 5)
+    assert_says(error, "tucker:", "bytes", "lower the rank")
+
+
+def test_wrong_input_is_refused(monkeypatch):
+    X = coo_array(scattered((9, 8, 7), 30))
+    for kwargs in ({"rank": 9}, {"tol": 1e-8}, {}, {"rank": 1, "tol": 0.1}):
+        with pytest.raises(RankError) as error:
+            tucker(X, **kwargs)
+        assert_says(error, "tucker:")
+    X.data[0] = np.nan
+    with pytest.raises(DataError) as error:
+        tucker(X, 1)
+    assert_says(error, "1 of 29", "finite")
+    with pytest.raises(ShapeError):
+        tucker(coo_array((3, 0)), 1)
+    sparse = pytest.importorskip("sparse")
+    with pytest.raises(DataError) as error:
+        tucker(sparse.COO.from_numpy(np.ones((2, 2)), fill_value=1), 1)
+    assert_says(error, "fill_value=1")
+    monkeypatch.setattr(module, "_GRAM", 0)
+    monkeypatch.setattr(module, "_MOST", 16)
+    with pytest.raises(RankError) as error:
+        tucker(coo_array(scattered((60, 50, 60), 20_000)), tol=1e-4)
+    assert_says(error, "16 singular vectors", "Raise tol".lower())
