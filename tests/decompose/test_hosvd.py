@@ -292,12 +292,6 @@ def test_what_is_no_tensor_is_refused(X, kind):
         tucker(X, 1)
 
 
-def test_half_precision_is_refused_with_a_remedy():
-    with pytest.raises(DataError) as error:
-        tucker(np.ones((3, 3), dtype="float16"), 1)
-    assert_says(error, "float16", "float32")
-
-
 def test_the_report_says_how_it_went():
     t = tucker(smooth(10), tol=1e-3)
     assert_says(repr(t.info), "converged", "tolerance met", "rel_error=")
