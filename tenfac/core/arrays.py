@@ -66,7 +66,7 @@ def namespace_of(*arrays: Any) -> Any:
                 f"{library_name(arrays[0])} and {library_name(array)}. Convert one of them first."
             )
     if xp is not _NAMESPACES.get(np.ndarray) and len(arrays) > 1:
-        devices = {str(array_api_compat.device(array)) for array in arrays} - {"None"}  # None: under jit
+        devices = {str(device_of(array)) for array in arrays} - {"None"}  # None: under jit
         if len(devices) > 1:
             raise TypeError(
                 "arrays: all arrays of a call must be on one device; got "
@@ -116,7 +116,9 @@ def device_of(array: Any) -> Any:
     >>> device_of(np.ones(3))
     'cpu'
     """
-    return array_api_compat.device(array)
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    return array.device if type(array).__module__ == "torch" else array_api_compat.device(array)
 
 
 def eps(dtype: Any) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from .modes.protocol import Mode
 from .precision import HALF, dtype_name, half_of, itemsize
 from .rank import rank_or_tol
 from .report import Report
-from .tracing import is_traced
+from .tracing import clock, is_traced
 from .truncate import truncate_any, truncation_report
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class Tucker(Format):
         QR of the factors, then ST-HOSVD of the core; the tensor is not formed. Cost: ``sum I_n R_n^2 +
         R^(D+1)``.
         """
-        start = perf_counter()
+        start = clock(self.core)
         ranks, tol = rank_or_tol(rank, tol, self.coef_shape, self.dtype, "round")
         wide = self._wide()
         xp = namespace_of(wide.core)

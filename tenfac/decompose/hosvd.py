@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
@@ -13,7 +12,7 @@ from ..core.arrays import as_float, namespace_of
 from ..core.errors import DataError, ShapeError
 from ..core.precision import half_of
 from ..core.rank import rank_or_tol
-from ..core.tracing import is_traced
+from ..core.tracing import clock, is_traced
 from ..core.truncate import squared_norm, truncate_any
 from ..core.tucker import Tucker, truncated
 
@@ -90,8 +89,8 @@ def tucker(
     >>> bool(np.linalg.norm(t.to_tensor() - X) <= 1e-6 * np.linalg.norm(X))
     True
     """
-    start = perf_counter()
     namespace_of(X)
+    start = clock(X)
     dtype = half_of(X)
     X = as_float(X, "tucker")
     batch = _check_batch(batch, X.ndim)
