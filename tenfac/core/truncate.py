@@ -19,6 +19,10 @@ from .tracing import constant, is_traced
 
 # Columns of an unfolding handled at once. Wide enough for GEMM, small next to the tensor.
 _COLUMNS = 2048
+# Numbers in a slab of the tensor that is formed again to measure an error of the order of rounding.
+_NUMBERS = 2**20
+# Below this many roundings of the dtype an error is measured on the tensor: rounded factors add to it.
+_ROUNDING = 100
 # Squared norms below this have lost digits to underflow.
 _SMALLEST = {"float64": 1e-270, "float32": 1e-30}
 # Relative errors of a Gram matrix, by the widest dtype: below the first its eigenvalues no longer tell what
@@ -87,6 +91,7 @@ def truncate(
             for i, r in zip(shape, ranks, strict=True)
         ]
         return tensor[tuple(slice(r) for r in ranks)], tuple(factors), 0.0
+    whole = tensor
     factors: list[Any] = [None] * len(shape)
     budget2 = 0.0 if tol is None else tol**2 * norm2
     lost2 = 0.0
@@ -96,6 +101,8 @@ def truncate(
         share2 = max(budget2 - lost2, 0.0) / (len(shape) - done)
         factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, _GRAM_LIMITS[double], xp)
         lost2 += tail2
+    if lost2 < (_ROUNDING * eps(tensor.dtype)) ** 2 * norm2:
+        lost2 = _whole_residual2(whole, tensor, factors, xp)
     return tensor, tuple(factors), math.sqrt(lost2 / norm2)
 
 
@@ -354,6 +361,17 @@ def _residual2(tensor: Any, factor: Any, small: Any, n: int, xp: Any) -> float:
     total = 0.0
     for block, kept in zip(_blocks(tensor, n, xp), _blocks(small, n, xp, tensor.shape[n]), strict=True):
         total += squared_norm(block - basis @ kept)
+    return total
+
+
+def _whole_residual2(tensor: Any, core: Any, factors: Sequence[Any], xp: Any) -> float:
+    """``||tensor - core x_0 A x_1 B ...||^2`` of the stored numbers, slab by slab of the first mode."""
+    core, first, *rest = (wide(array, xp) for array in (core, *factors))
+    step = max(_NUMBERS // max(math.prod(tensor.shape[1:]), 1), 1)
+    total = 0.0
+    for span in spans(tensor.shape[0], step):
+        slab = tensor[(span, *(slice(None),) * (tensor.ndim - 1))]
+        total += squared_norm(wide(slab, xp) - contract(core, [first[span, :], *rest], xp=xp))
     return total
 
 
