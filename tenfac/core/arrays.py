@@ -86,6 +86,11 @@ def _namespace_of_one(array: Any) -> Any:
             "np.asarray(x); for missing entries use an estimator that takes observations, such as "
             "FunctionalTucker."
         )
+    if kind.__module__.partition(".")[0] in ("scipy", "sparse") or getattr(array, "is_sparse", False):
+        raise TypeError(
+            f"arrays: expected a dense array; got the sparse {kind.__module__}.{kind.__qualname__}. Convert "
+            "it, for example with x.toarray(), x.todense() or x.to_dense(), if it fits in memory."
+        )
     if not array_api_compat.is_array_api_obj(array):
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "

@@ -233,7 +233,8 @@ def _fixed(
         order = (*range(axes[0]), axes[n], *others)
         columns = math.prod(tensor.shape[axis] for axis in others)
         flat = xp.reshape(xp.permute_dims(tensor, order), (*tensor.shape[: axes[0]], shape[n], columns))
-        basis = (_svd_vectors if precise else _gram_vectors)(wide(flat, xp), ranks[n], xp)
+        thin = 2 * columns <= shape[n]
+        basis = (_svd_vectors if precise or thin else _gram_vectors)(wide(flat, xp), ranks[n], xp)
         factors[n] = xp.astype(basis, tensor.dtype, copy=False)
         adjoint = xp.matrix_transpose(xp.conj(factors[n]) if is_complex(tensor) else factors[n])
         small = contract(tensor, [adjoint if m == n else None for m in range(len(axes))], xp=xp)
@@ -259,9 +260,10 @@ def _gram_vectors(flat: Any, rank: int, xp: Any) -> Any:
 
 
 def _svd_vectors(flat: Any, rank: int, xp: Any) -> Any:
-    upper = xp.linalg.qr(xp.matrix_transpose(flat))[1]
-    lower = xp.matrix_transpose(upper)
-    return xp.linalg.svd(lower, full_matrices=rank > lower.shape[-1])[0][..., :rank]
+    if flat.shape[-1] > flat.shape[-2]:
+        flat = xp.matrix_transpose(xp.linalg.qr(xp.matrix_transpose(flat))[1])
+    vectors = xp.linalg.svd(flat, full_matrices=False)[0]
+    return _completed(vectors, rank, xp)[..., :rank]
 
 
 def squared_norm(tensor: Any) -> float:
@@ -305,6 +307,9 @@ def _step(
     xp: Any,
 ) -> tuple[Any, Any, float]:
     """Truncate one mode: its factor, the smaller tensor, and the squared norm of what was discarded."""
+    if 2 * math.prod(tensor.shape) <= tensor.shape[n] ** 2:  # the unfolding has few columns
+        factor, small, _ = _project(tensor, n, *_thin_basis(tensor, n, rank, xp), rank, share2, xp)
+        return factor, small, _residual2(tensor, factor, small, n, xp)
     floor, trusted, hopeless = limits
     if tol is None or tol >= hopeless:
         factor, small, tail2 = _project(tensor, n, *_gram_basis(tensor, n, xp), rank, share2, xp)
@@ -353,6 +358,29 @@ def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     if missing:
         values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
     return vectors, values**2
+
+
+def _thin_basis(tensor: Any, n: int, rank: int | None, xp: Any) -> tuple[Any, Any]:
+    """The same for an unfolding with few columns: no square matrix of the size of the mode is formed."""
+    rows = (tensor.shape[n], math.prod(tensor.shape) // tensor.shape[n])
+    flat = wide(xp.reshape(xp.moveaxis(tensor, n, 0), rows), xp)
+    vectors, values, _ = xp.linalg.svd(flat, full_matrices=False)
+    vectors = _completed(vectors, rank or 0, xp)
+    missing = vectors.shape[1] - values.shape[0]
+    if missing:
+        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
+    return vectors, values**2
+
+
+def _completed(vectors: Any, rank: int, xp: Any) -> Any:
+    """Orthonormal columns, with as many more as ``rank`` asks for."""
+    size, known = vectors.shape[-2:]
+    if rank <= known:
+        return vectors
+    unit = xp.eye(size, rank - known, dtype=vectors.dtype, device=device_of(vectors))
+    unit = xp.broadcast_to(unit, (*vectors.shape[:-2], *unit.shape))
+    more = xp.linalg.qr(xp.concat([vectors, unit], axis=-1))[0]
+    return xp.concat([vectors, more[..., known:]], axis=-1)
 
 
 def _residual2(tensor: Any, factor: Any, small: Any, n: int, xp: Any) -> float:

@@ -213,7 +213,7 @@ class Tucker(Format):
         factors[longest] = as_dtype(
             xp.matmul(wide.factors[longest], as_dtype(fibers, wide.dtype)), self.dtype
         )
-        columns = np.unravel_index(np.arange(terms), [self.rank[n] for n in others])
+        columns = np.indices([self.rank[n] for n in others]).reshape(len(others), terms)
         for n, index in zip(others, columns, strict=True):
             place = xp.asarray(index, device=device_of(self.core))
             factors[n] = xp.take(self.factors[n], place, axis=lead + 1)
