@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from .arithmetic import unit_scale
-from .arrays import byte_guard, device_of, namespace_of, promote, tensorly_backend
+from .arrays import byte_guard, device_of, namespace_of, promote
 from .errors import ShapeError
 from .format import Format
 from .format_state import validated
@@ -64,6 +64,7 @@ class CP(Format):
     """
 
     _FIRST = "weights"
+    _TENSORLY = "cp_tensor.CPTensor"
 
     weights: Any
     factors: Sequence[Any]
@@ -170,17 +171,3 @@ class CP(Format):
         unit = xp.broadcast_to(unit, (*self.batch_shape, self.rank, self.rank))
         core = CP(self.weights, (unit,) * self.ndim).to_tensor()
         return Tucker(core, self.factors, self.modes)
-
-    def to_tensorly(self) -> Any:
-        """Convert to ``tensorly.CPTensor``, sharing the arrays.
-
-        Raises
-        ------
-        ShapeError
-            If a mode is continuous, or there is a batch.
-        """
-        self._check_tensorly()
-        with tensorly_backend(self.weights):
-            from tensorly.cp_tensor import CPTensor
-
-            return CPTensor((self.weights, list(self.factors)))

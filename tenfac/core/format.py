@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, NoReturn, Self
 
 from .arithmetic import Arithmetic, as_dtype, in_single
-from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote
+from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote, tensorly_backend
 from .entries import entries_of
 from .errors import ShapeError
 from .format_state import factor_state, restored
@@ -46,6 +47,7 @@ class Format(Arithmetic, ABC):
 
     __array_ufunc__ = None  # numpy scalars on the left leave the multiplication to us
     _FIRST: ClassVar[str]  # name of the array that is no factor
+    _TENSORLY: ClassVar[str]  # module and name of TensorLy's class
 
     # --- facts --------------------------------------------------------------------------------------------
 
@@ -239,13 +241,23 @@ class Format(Arithmetic, ABC):
                 "Evaluate it at points with t.at(...)."
             )
 
-    def _check_tensorly(self) -> None:
+    def to_tensorly(self) -> Any:
+        """Convert to ``tensorly.TuckerTensor`` or ``tensorly.CPTensor``, sharing the arrays.
+
+        Raises
+        ------
+        ShapeError
+            If a mode is continuous, or there is a batch.
+        """
         self._check_discrete("to_tensorly")
         if self.batch_shape:
             raise ShapeError(
                 f"to_tensorly: TensorLy has one tensor at a time; got a batch of shape {self.batch_shape}. "
                 "Make a format of each first."
             )
+        module, _, name = self._TENSORLY.partition(".")
+        with tensorly_backend(self._first):
+            return getattr(import_module(f"tensorly.{module}"), name)(tuple(self))
 
     @abstractmethod
     def _dense(self, xp: Any) -> Any: ...

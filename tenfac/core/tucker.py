@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arithmetic import as_dtype, unit_scale
-from .arrays import byte_guard, device_of, namespace_of, promote, tensorly_backend, to_number, to_numpy
+from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
 from .errors import DataError, ShapeError
 from .format import Format
@@ -74,6 +74,7 @@ class Tucker(Format):
     """
 
     _FIRST = "core"
+    _TENSORLY = "tucker_tensor.TuckerTensor"
 
     core: Any
     factors: Sequence[Any]
@@ -220,20 +221,6 @@ class Tucker(Format):
         weights = xp.ones((*self.batch_shape, terms), dtype=self.dtype, device=self.device)
         return CP(weights, factors, self.modes)
 
-    def to_tensorly(self) -> Any:
-        """Convert to ``tensorly.TuckerTensor``, sharing the arrays.
-
-        Raises
-        ------
-        ShapeError
-            If a mode is continuous, or there is a batch.
-        """
-        self._check_tensorly()
-        with tensorly_backend(self.core):
-            from tensorly.tucker_tensor import TuckerTensor
-
-            return TuckerTensor((self.core, list(self.factors)))
-
 
 def truncated(
     core: Any,
@@ -256,7 +243,7 @@ def truncated(
     --------
     >>> import numpy as np
     >>> one = np.ones((1, 1))
-    >>> truncated(one, [one, one], None, 0.0, None, one.dtype, "round", perf_counter()).info.reason
+    >>> truncated(one, [one, one], None, 0.0, None, one.dtype, "round", 0.0).info.reason
     'rank reached'
     """
     wide = Tucker(core, tuple(factors), modes)

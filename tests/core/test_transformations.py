@@ -247,7 +247,7 @@ dynamo_may_talk = pytest.mark.filterwarnings("ignore:Dynamo")
 
 
 @dynamo_may_talk
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["cp", pytest.param("tucker", marks=pytest.mark.slow)])
 def test_compile_gives_the_plain_numbers(name):
     t, u = ([torch.from_numpy(a) for a in parts(name, seed=s)] for s in (0, 1))
     format_of(name, t)  # finds the namespace of torch before it is traced
