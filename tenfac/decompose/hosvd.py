@@ -45,9 +45,9 @@ def tucker(
     Returns
     -------
     Tucker
-        ``info.rel_error`` is its relative error, from the discarded parts themselves: within 1 % of the truth
-        while that is a thousand times the rounding of the dtype, or more. For a batch: core and factors with
-        its axes first, and an array of errors.
+        ``info.rel_error`` is its relative error, from the discarded parts themselves, and where it comes near
+        the rounding of the dtype from the array itself: within 1 % of the truth. For a batch: core and
+        factors with its axes first, and an array of errors.
 
     Raises
     ------
