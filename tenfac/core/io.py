@@ -1,9 +1,9 @@
 """Save and load: one zip of plain arrays and a JSON header, never pickle.
 
-The layout of the file: ``header.json`` with the keys ``format`` ("tenfac"), ``format_version``,
+The layout of the file, version 1: ``header.json`` with the keys ``format`` ("tenfac"), ``format_version``,
 ``tenfac_version``, ``type`` (a public name), ``state`` (what the object says of itself) and ``arrays`` (name
-to library), and one ``NAME.npy`` per array, which ``numpy.load`` can read on its own. Version 2 has one key
-more, ``bfloat16``: the names of the arrays that were written as float32.
+to library), and one ``NAME.npy`` per array, which ``numpy.load`` can read on its own. The key
+``bfloat16`` names the arrays that were written as float32, if there are any.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .arrays import library_name, namespace_of, to_numpy
 from .errors import DataError, MissingExtraError
 from .precision import dtype_name
 
-_VERSION = 2  # written as 1 when there is no bfloat16, the only difference
+_VERSION = 1
 _HEADER = "header.json"
 _MODULES = {"torch": "torch", "jax": "jax.numpy", "array_api_strict": "array_api_strict"}
 
@@ -84,7 +84,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     brains = [key for key, array in arrays.items() if dtype_name(array.dtype) == "bfloat16"]
     header = {
         "format": "tenfac",
-        "format_version": _VERSION if brains else 1,
+        "format_version": _VERSION,
         "tenfac_version": tenfac.__version__,
         "type": name,
         "state": state,

@@ -173,7 +173,7 @@ def test_a_newer_format_is_refused_with_both_versions_and_the_remedy(make, path)
     rewrite(path, lambda header, _: header.update(format_version=7, tenfac_version="9.9"))
     with pytest.raises(DataError) as error:
         load(path)
-    assert_says(error, "7", "9.9", "up to 2", "pip install -U tenfac")
+    assert_says(error, "7", "9.9", "up to 1", "pip install -U tenfac")
 
 
 @pytest.mark.parametrize("name", ["Unknown", "tucker", "Report", "save", "__doc__", "datasets"])
