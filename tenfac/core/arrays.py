@@ -86,17 +86,23 @@ def _namespace_of_one(array: Any) -> Any:
             "np.asarray(x); for missing entries use an estimator that takes observations, such as "
             "FunctionalTucker."
         )
-    if kind.__module__.partition(".")[0] in ("scipy", "sparse") or getattr(array, "is_sparse", False):
-        raise TypeError(
-            f"arrays: expected a dense array; got the sparse {kind.__module__}.{kind.__qualname__}. Convert "
-            "it, for example with x.toarray(), x.todense() or x.to_dense(), if it fits in memory."
-        )
+    _refuse_sparse(array)
     if not array_api_compat.is_array_api_obj(array):
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
             "Convert it with numpy.asarray(x)."
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
+
+
+def _refuse_sparse(array: Any) -> None:
+    kind = type(array)
+    found = kind.__module__.partition(".")[0] in ("scipy", "sparse")
+    if found or getattr(array, "is_sparse", False) or getattr(array, "is_sparse_csr", False):
+        raise TypeError(
+            f"arrays: expected a dense array; got the sparse {kind.__module__}.{kind.__qualname__}. Convert "
+            "it, for example with x.toarray(), x.todense() or x.to_dense(), if it fits in memory."
+        )
 
 
 def library_name(array: Any) -> str:
@@ -172,10 +178,12 @@ def as_float(array: Any, where: str = "arrays") -> Any:
     >>> as_float(np.arange(3)).dtype, as_float(np.ones(3, dtype="float16")).dtype
     (dtype('float64'), dtype('float32'))
     """
-    name = dtype_name(array.dtype) if hasattr(array, "dtype") else ""
+    xp = namespace_of(array)
+    if not isinstance(array, np.ndarray):
+        _refuse_sparse(array)  # torch has one type for dense and sparse
+    name = dtype_name(array.dtype)
     if name in _FLOATING:
         return array
-    xp = namespace_of(array)
     if name in HALF:
         return xp.astype(array, xp.float32)
     try:

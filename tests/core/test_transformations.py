@@ -140,6 +140,7 @@ def test_vmap_of_every_method_gives_the_numbers_of_a_loop(name):
     assert_all_close(got, {key: np.stack([one[key] for one in loop]) for key in loop[0]})
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_return_formats():
     X = np.stack([smooth(6), smooth(6) ** 2])
     with jax.enable_x64(True):
