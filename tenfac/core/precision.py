@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 HALF = ("float16", "bfloat16")  # stored and returned, computed with in float32
+_NAMES: dict[np.dtype, str] = {}  # of the dtypes of numpy seen; writing one takes a microsecond
 
 
 def dtype_name(dtype: Any) -> str:
@@ -16,7 +19,10 @@ def dtype_name(dtype: Any) -> str:
     >>> dtype_name(np.dtype("float32")), dtype_name(np.float64(1).dtype)
     ('float32', 'float64')
     """
-    return str(dtype).rpartition(".")[2].removesuffix("'>")
+    if not isinstance(dtype, np.dtype):
+        return str(dtype).rpartition(".")[2].removesuffix("'>")
+    name = _NAMES.get(dtype)
+    return _NAMES.setdefault(dtype, str(dtype)) if name is None else name
 
 
 def is_complex(array: Any) -> bool:
