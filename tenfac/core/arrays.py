@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from .errors import DataError
+from .precision import HALF, astype, double_of, dtype_name
 
 _NAMESPACES: dict[type, Any] = {}
 _FLOATING = ("float32", "float64", "complex64", "complex128")
+_BACKENDS = {"numpy": "numpy", "torch": "pytorch", "jax": "jax"}  # library: its name in TensorLy
+_LOADING = threading.Lock()
 
 
 def namespace_of(*arrays: Any) -> Any:
@@ -61,8 +66,7 @@ def namespace_of(*arrays: Any) -> Any:
                 f"{library_name(arrays[0])} and {library_name(array)}. Convert one of them first."
             )
     if xp is not _NAMESPACES.get(np.ndarray) and len(arrays) > 1:
-        devices = {str(array_api_compat.device(array)) for array in arrays}
-        devices.discard("None")  # an array that JAX traces has no device yet
+        devices = {str(device_of(array)) for array in arrays} - {"None"}  # None: under jit
         if len(devices) > 1:
             raise TypeError(
                 "arrays: all arrays of a call must be on one device; got "
@@ -82,12 +86,23 @@ def _namespace_of_one(array: Any) -> Any:
             "np.asarray(x); for missing entries use an estimator that takes observations, such as "
             "FunctionalTucker."
         )
+    _refuse_sparse(array)
     if not array_api_compat.is_array_api_obj(array):
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
             "Convert it with numpy.asarray(x)."
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
+
+
+def _refuse_sparse(array: Any) -> None:
+    kind = type(array)
+    found = kind.__module__.partition(".")[0] in ("scipy", "sparse")
+    if found or getattr(array, "is_sparse", False) or getattr(array, "is_sparse_csr", False):
+        raise TypeError(
+            f"arrays: expected a dense array; got the sparse {kind.__module__}.{kind.__qualname__}. Convert "
+            "it, for example with x.toarray(), x.todense() or x.to_dense(), if it fits in memory."
+        )
 
 
 def library_name(array: Any) -> str:
@@ -103,20 +118,8 @@ def library_name(array: Any) -> str:
     return name.partition(".")[0]
 
 
-def dtype_name(dtype: Any) -> str:
-    """Name a dtype of any library without its prefix.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> dtype_name(np.dtype("float32")), dtype_name(np.float64(1).dtype)
-    ('float32', 'float64')
-    """
-    return str(dtype).rpartition(".")[2]
-
-
 def device_of(array: Any) -> Any:
-    """Device of an array, ``'cpu'`` for numpy.
+    """Device of an array, ``'cpu'`` for numpy; None for a JAX array under ``jit``, ``vmap`` or ``grad``.
 
     Examples
     --------
@@ -124,7 +127,9 @@ def device_of(array: Any) -> Any:
     >>> device_of(np.ones(3))
     'cpu'
     """
-    return array_api_compat.device(array)
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    return array.device if type(array).__module__ == "torch" else array_api_compat.device(array)
 
 
 def eps(dtype: Any) -> float:
@@ -148,7 +153,7 @@ def eps(dtype: Any) -> float:
 
 
 def as_float(array: Any, where: str = "arrays") -> Any:
-    """Keep a float or complex array as it is, make integers and booleans float64.
+    """Keep a float or complex array as it is, make integers and booleans float64, half precision float32.
 
     Parameters
     ----------
@@ -159,35 +164,41 @@ def as_float(array: Any, where: str = "arrays") -> Any:
     Returns
     -------
     array, same shape
-        float32, float64, complex64 or complex128.
+        float32, float64, complex64 or complex128. Integers in JAX without its 64-bit mode become float32,
+        the widest it has (see ``double_of``).
 
     Raises
     ------
     DataError
-        If the dtype is none of these and not an integer: half precision, extended precision, objects, text.
+        If the dtype is none of these: extended precision, objects, text.
 
     Examples
     --------
     >>> import numpy as np
-    >>> as_float(np.arange(3)).dtype, as_float(np.ones(3, dtype="float32")).dtype
+    >>> as_float(np.arange(3)).dtype, as_float(np.ones(3, dtype="float16")).dtype
     (dtype('float64'), dtype('float32'))
     """
     xp = namespace_of(array)
-    if dtype_name(array.dtype) in _FLOATING:
+    if not isinstance(array, np.ndarray):
+        _refuse_sparse(array)  # torch has one type for dense and sparse
+    name = dtype_name(array.dtype)
+    if name in _FLOATING:
         return array
+    if name in HALF:
+        return xp.astype(array, xp.float32)
     try:
         if xp.isdtype(array.dtype, ("bool", "integral")):
-            return xp.astype(array, xp.float64)
+            return xp.astype(array, double_of(xp))
     except (TypeError, ValueError):
         pass  # a dtype the namespace does not know is answered below
     raise DataError(
-        f"{where}: dtype must be {', '.join(_FLOATING)}, or an integer; got {dtype_name(array.dtype)}. "
+        f"{where}: dtype must be {', '.join(_FLOATING)}, {', '.join(HALF)}, or an integer; got {name}. "
         "Convert the array first, for example to float32 or float64."
     )
 
 
 def promote(*arrays: Any, where: str = "arrays") -> tuple[Any, ...]:
-    """Bring arrays of one library to their common float or complex dtype; integers become float64.
+    """Bring arrays of one library to their common float or complex dtype (see ``as_float``).
 
     Raises
     ------
@@ -209,7 +220,7 @@ def promote(*arrays: Any, where: str = "arrays") -> tuple[Any, ...]:
     if len(dtypes) == 1:
         return arrays
     common = xp.result_type(*arrays)
-    return tuple(xp.astype(array, common, copy=False) for array in arrays)
+    return tuple(astype(array, common, xp) for array in arrays)
 
 
 def is_array(value: Any) -> bool:
@@ -307,9 +318,10 @@ def triangular_factor(matrix: Any) -> Any:
     xp = namespace_of(matrix)
     if isinstance(matrix, np.ndarray):
         return np.linalg.qr(matrix, mode="r")
-    if library_name(matrix) == "torch":
+    library = library_name(matrix)
+    if library == "torch":
         return xp.linalg.qr(matrix, mode="r")[1]
-    return xp.linalg.qr(matrix)[1]
+    return xp.linalg.qr(matrix, mode="r") if library == "jax" else xp.linalg.qr(matrix)[1]
 
 
 def generator(random_state: int | np.random.Generator | None) -> np.random.Generator:
@@ -341,6 +353,18 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
     if is_int and random_state < 0:
         raise ValueError(f"random_state: an integer seed must be 0 or more; got {random_state}.")
     return np.random.default_rng(None if random_state is None else int(random_state))
+
+
+def spans(size: int, step: int) -> Iterator[slice]:
+    """Slices of at most ``step`` that cover ``range(size)``; an empty one for size 0.
+
+    Examples
+    --------
+    >>> list(spans(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    for start in range(0, max(size, 1), step):
+        yield slice(start, min(start + step, size))
 
 
 def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: int | None, where: str, remedy: str) -> None:
@@ -379,6 +403,16 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
     module
         ``tensorly``.
 
+    Raises
+    ------
+    TypeError
+        If TensorLy has no backend for the library.
+
+    Notes
+    -----
+    TensorLy's JAX backend switches JAX to 64 bits for the whole process when it is first loaded; the switch
+    is put back.
+
     Examples
     --------
     >>> import numpy as np
@@ -388,11 +422,18 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
     """
     import tensorly
 
+    library = library_name(array)
+    if library not in _BACKENDS:
+        raise TypeError(
+            f"tensorly_backend: TensorLy must have a backend for the arrays; got {library}. Convert them to "
+            "numpy, torch or JAX first."
+        )
     manager = type(sys.modules["tensorly.backend"])
+    if library == "jax":
+        _load_jax_backend()
     local = manager._THREAD_LOCAL_DATA.__dict__
     before = local.get("backend")
-    name = {"torch": "pytorch"}.get(library_name(array), library_name(array))
-    manager.set_backend(name, local_threadsafe=True)
+    manager.set_backend(_BACKENDS[library], local_threadsafe=True)
     try:
         yield tensorly
     finally:
@@ -400,3 +441,25 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
             local.pop("backend", None)
         else:
             local["backend"] = before
+
+
+def _load_jax_backend() -> None:
+    """Import TensorLy's JAX backend and put JAX's 64-bit switch back to where it was."""
+    if "tensorly.backend.jax_backend" in sys.modules and not _LOADING.locked():
+        return
+    with _LOADING:
+        if "tensorly.backend.jax_backend" in sys.modules:
+            return
+        thread = threading.Thread(target=_import_jax_backend)  # a new thread sees the process's own switch
+        thread.start()
+        thread.join()
+
+
+def _import_jax_backend() -> None:
+    import jax
+
+    before = jax.config.jax_enable_x64
+    try:
+        import_module("tensorly.backend.jax_backend")
+    finally:
+        jax.config.update("jax_enable_x64", before)

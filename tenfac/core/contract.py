@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import namespace_of
+from .arrays import namespace_of, spans
 
 # Numbers in the largest intermediate of a block of points: 16 MB in float64, so that it stays near the cache.
 _BLOCK = 2**21
@@ -111,8 +111,8 @@ def _in_blocks(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:
     if len(rows) == 1 or n_points <= block:
         return _at_points(core, rows, n_open, xp)
     parts = []
-    for start in range(0, n_points, block):
-        part = [row[..., start : start + block, :] for row in rows]
+    for span in spans(n_points, block):
+        part = [row[..., span, :] for row in rows]
         parts.append(_at_points(core, part, n_open, xp))
     return xp.concat(parts, axis=parts[0].ndim - n_open - 1)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from .arrays import byte_guard, device_of, namespace_of, promote, tensorly_backend
+from .arithmetic import unit_scale
+from .arrays import byte_guard, device_of, namespace_of, promote
 from .errors import ShapeError
-from .format import Format, factor_state, restored, validated
+from .format import Format
+from .format_state import validated
 from .modes.protocol import Mode
-from .ops import khatri_rao
+from .precision import half_of, is_complex, itemsize
 from .report import Report
 from .tucker import Tucker
 
@@ -26,7 +28,8 @@ class CP(Format):
     weights : array, shape (R,), or None
         None means ones.
     factors : sequence of D arrays, shapes (K_n, R)
-        Rows are index values. Brought to one dtype; integers become float64. Arrays are not copied.
+        Rows are index values. Brought to one dtype; integers become float64. Arrays are not copied. Further
+        leading axes, the same for all arrays, are a batch of tensors.
     modes : sequence of Mode, optional
         What each index is; ``Discrete(K_n)`` if not given.
     info : Report, optional
@@ -41,8 +44,9 @@ class CP(Format):
 
     Notes
     -----
-    ``+``, ``-`` and multiplication by a number stay in the format (ranks add). ``t[i, :, j]`` slices.
-    ``weights, factors = t`` unpacks, so TensorLy functions take it.
+    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a sum
+    add, those of a product multiply. ``t[i, :, j]`` slices. ``weights, factors = t`` unpacks, so TensorLy
+    functions take it. Half precision and transformations of JAX and torch: as for ``Tucker``.
 
     References
     ----------
@@ -59,6 +63,9 @@ class CP(Format):
     array([4., 4.])
     """
 
+    _FIRST = "weights"
+    _TENSORLY = "cp_tensor.CPTensor"
+
     weights: Any
     factors: Sequence[Any]
     modes: Sequence[Mode] | None = None
@@ -68,162 +75,80 @@ class CP(Format):
         factors, weights = tuple(self.factors), self.weights
         given = [] if weights is None else [weights]
         modes = validated("CP", [*given, *factors], self.modes, factors)
-        columns = [factor.shape[1] for factor in factors]
+        columns = [factor.shape[-1] for factor in factors]
         if len(set(columns)) > 1:
             raise ShapeError(f"CP: all factors must have the same number of columns; got {columns}.")
-        if weights is not None and tuple(weights.shape) != (columns[0],):
+        want = (*factors[0].shape[:-2], columns[0])
+        if weights is not None and tuple(weights.shape) != want:
             raise ShapeError(
-                f"CP: weights must have shape ({columns[0]},), one per column of the factors; got "
+                f"CP: weights must have shape {want}, one per column of the factors (after the batch); got "
                 f"{tuple(weights.shape)}."
             )
-        factors = promote(*factors, *given, where="CP")
+        arrays = [*factors, *given]
+        arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="CP")
         if weights is None:
-            xp = namespace_of(factors[0])
-            weights = xp.ones(columns[0], dtype=factors[0].dtype, device=device_of(factors[0]))
+            like = arrays[0]
+            weights = namespace_of(like).ones(want, dtype=like.dtype, device=device_of(like))
         else:
-            *factors, weights = factors
-        object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "factors", tuple(factors))
-        object.__setattr__(self, "modes", modes)
+            *arrays, weights = arrays
+        self._set(weights, arrays, modes)
 
     @property
     def rank(self) -> int:
         """Number of terms R."""
-        return self.weights.shape[0]
+        return self.weights.shape[-1]
 
-    def __repr__(self) -> str:
-        return self._describe(str(self.rank))
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.weights
-        yield list(self.factors)
-
-    def _arrays(self) -> dict[str, Any]:
-        return {"weights": self.weights, **{f"factors.{n}": factor for n, factor in enumerate(self.factors)}}
-
-    def at(self, *indices: Any) -> Any:
-        """Evaluate entries at index values.
-
-        Parameters
-        ----------
-        *indices : int, sequence or array
-            One per mode, broadcast against each other.
-
-        Returns
-        -------
-        array, the broadcast shape
-
-        Raises
-        ------
-        ShapeError, DataError
-            If the number of indices is wrong, they do not broadcast, or one is outside its mode.
-
-        Notes
-        -----
-        Cost: ``N D R`` multiplications; the tensor is not formed.
-        """
-        rows, shape = self._points(indices)
-        xp = namespace_of(self.weights)
-        values = reduce(lambda a, b: a * b, rows) @ self.weights
-        return xp.reshape(values, shape)[()] if shape else values[0]
-
-    def to_tensor(self, *, max_bytes: int | None = None) -> Any:
-        """Form the dense array.
-
-        Parameters
-        ----------
-        max_bytes : int, optional
-            Refuse a larger result.
-
-        Returns
-        -------
-        array, shape (I_0, ..., I_{D-1})
-
-        Raises
-        ------
-        DataError
-            If the result would be larger than ``max_bytes``.
-        ShapeError
-            If a mode is continuous.
-
-        Notes
-        -----
-        One matrix product of two Khatri-Rao products, split so that both are small.
-        """
-        self._check_dense("to_tensor")
-        remedy = "Evaluate entries with t.at(...) or a slice with t[i, :, j]."
-        byte_guard(self.coef_shape, self.weights.dtype.itemsize, max_bytes, "to_tensor", remedy)
-        xp = namespace_of(self.weights)
+    def _dense(self, xp: Any) -> Any:
+        """One matrix product of two Khatri-Rao products, split so that both are small."""
         shape = self.coef_shape
         split = min(range(1, self.ndim + 1), key=lambda n: math.prod(shape[:n]) + math.prod(shape[n:]))
-        left = khatri_rao(self.factors[:split]) * self.weights
+        left = self._columns(self.factors[:split], xp) * self.weights[..., None, :]
         if split == self.ndim:
-            return xp.reshape(xp.sum(left, axis=1), shape)
-        return xp.reshape(left @ khatri_rao(self.factors[split:]).T, shape)
+            return xp.reshape(xp.sum(left, axis=-1), (*self.batch_shape, *shape))
+        right = xp.matrix_transpose(self._columns(self.factors[split:], xp))
+        return xp.reshape(xp.matmul(left, right), (*self.batch_shape, *shape))
+
+    def _columns(self, factors: Sequence[Any], xp: Any) -> Any:
+        """Khatri-Rao product ``(*b, prod(K), R)``."""
+        lead = self.batch_shape
+
+        def product(a: Any, b: Any) -> Any:
+            return xp.reshape(a[..., :, None, :] * b[..., None, :, :], (*lead, -1, self.rank))
+
+        return reduce(product, factors)
+
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
+        weights = reduce(lambda w, row: w * row[..., 0, :], rows.values(), self.weights)
+        return xp.sum(weights, axis=-1) if len(rows) == self.ndim else weights
+
+    def _join(self, a: Any, b: Any, xp: Any) -> Any:
+        return xp.concat([a, b], axis=-1)
+
+    def _inner(self, left: Any, right: Any, xp: Any) -> Any:
+        weights, *factors = left
+        other_weights, *other_factors = right
+        pairs = zip(factors, other_factors, strict=True)
+        grams = reduce(lambda a, b: a * b, [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs])
+        return xp.sum(weights[..., :, None] * grams * other_weights[..., None, :], axis=(-2, -1))
 
     def norm(self) -> Any:
         """Frobenius norm, in the format.
 
         From Gram matrices: for a difference of near tensors it has a floor of about ``sqrt(eps)`` of their
-        norms; ``t.to_tucker().norm()`` has none.
+        norms; ``t.to_tucker().norm()`` has none. float32 for half precision, whose range is too small.
         """
-        xp = namespace_of(self.weights)
-        square = xp.real(self.inner(self)) if xp.isdtype(self.dtype, "complex floating") else self.inner(self)
-        return xp.sqrt(xp.where(square > 0, square, xp.zeros_like(square)))
-
-    def inner(self, other: CP) -> Any:
-        """Inner product ``sum conj(self) * other``, in the format.
-
-        Raises
-        ------
-        TypeError
-            If ``other`` is not a CP tensor.
-        ShapeError
-            If the modes differ.
-
-        Notes
-        -----
-        Cost: ``R S sum_n I_n`` multiplications.
-        """
-        if not isinstance(other, CP):
-            raise TypeError(
-                f"inner: needs a CP; got {type(other).__name__}. With a Tucker write "
-                "t.to_tucker().inner(other)."
-            )
-        self._check_same_modes(other, "inner")
-        arrays = promote(self.weights, other.weights, *self.factors, *other.factors, where="inner")
-        xp = namespace_of(arrays[0])
-        if xp.isdtype(arrays[0].dtype, "complex floating"):
-            arrays = (
-                xp.conj(arrays[0]),
-                arrays[1],
-                *map(xp.conj, arrays[2 : 2 + self.ndim]),
-                *arrays[2 + self.ndim :],
-            )
-        grams = [a.T @ b for a, b in zip(arrays[2 : 2 + self.ndim], arrays[2 + self.ndim :], strict=True)]
-        return arrays[0] @ reduce(lambda a, b: a * b, grams) @ arrays[1]
-
-    def __add__(self, other: Any) -> CP:
-        if not isinstance(other, CP):
-            return NotImplemented
-        self._check_same_modes(other, "+")
-        arrays = promote(self.weights, other.weights, *self.factors, *other.factors, where="+")
-        xp = namespace_of(arrays[0])
-        pairs = zip(arrays[2 : 2 + self.ndim], arrays[2 + self.ndim :], strict=True)
-        return CP(xp.concat(arrays[:2]), tuple(xp.concat(pair, axis=1) for pair in pairs), self.modes)
-
-    def _scaled(self, scalar: Any) -> CP:
-        return CP(self.weights * scalar, self.factors, self.modes)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Slice by integers, slices and ``...`` as numpy does; a CP, or a number if no mode is left."""
-        entries = self._parse_index(index)
-        weights = self.weights
-        for factor, entry in zip(self.factors, entries, strict=True):
-            if isinstance(entry, int):
-                weights = weights * factor[entry, :]
-        factors, modes = self._sliced(entries)
-        return CP(weights, tuple(factors), tuple(modes)) if factors else namespace_of(weights).sum(weights)
+        wide = self._wide()
+        xp = namespace_of(wide.weights)
+        scaled, root = unit_scale(list(wide._arrays().values()), self.batch_shape, xp)
+        complex_ = is_complex(wide.weights)
+        square = wide._inner(map(xp.conj, scaled) if complex_ else scaled, scaled, xp)
+        square = xp.real(square) if complex_ else square
+        # the root of zero has no gradient: where the square is zero, that of one is taken and dropped
+        positive = square > 0
+        length = xp.where(
+            positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square)
+        )
+        return (length * root) * root
 
     def to_tucker(self, *, max_bytes: int | None = None) -> Tucker:
         """Convert to Tucker format with a diagonal core of ``R^D`` numbers.
@@ -240,31 +165,9 @@ class CP(Format):
         """
         xp = namespace_of(self.weights)
         remedy = "Reduce the rank of the CP tensor."
-        byte_guard((self.rank,) * self.ndim, self.weights.dtype.itemsize, max_bytes, "to_tucker", remedy)
+        sizes = (*self.batch_shape, *(self.rank,) * self.ndim)
+        byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_tucker", remedy)
         unit = xp.eye(self.rank, dtype=self.dtype, device=self.device)
+        unit = xp.broadcast_to(unit, (*self.batch_shape, self.rank, self.rank))
         core = CP(self.weights, (unit,) * self.ndim).to_tensor()
         return Tucker(core, self.factors, self.modes)
-
-    def to_tensorly(self) -> Any:
-        """Convert to ``tensorly.CPTensor``, sharing the arrays.
-
-        Raises
-        ------
-        ShapeError
-            If a mode is continuous.
-        """
-        self._check_dense("to_tensorly")
-        with tensorly_backend(self.weights):
-            from tensorly.cp_tensor import CPTensor
-
-            return CPTensor((self.weights, list(self.factors)))
-
-    def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return factor_state(self)
-
-    @classmethod
-    def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> CP:
-        modes, info = restored(header, arrays)
-        return cls(
-            arrays["weights"], tuple(arrays[f"factors.{n}"] for n in range(len(modes))), modes, info=info
-        )

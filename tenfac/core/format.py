@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar, NoReturn, Self
 
-import numpy as np
-
-from .arrays import device_of, dtype_name, library_name, namespace_of, points_like
+from .arithmetic import Arithmetic, as_dtype, in_single
+from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote, tensorly_backend
+from .entries import entries_of
 from .errors import ShapeError
-from .io import public_class
+from .format_state import factor_state, restored
+from .indexing import parse_index, picked
 from .modes.discrete import Discrete
 from .modes.protocol import Mode
+from .ops import check_mode
+from .precision import HALF, dtype_name, half_of, itemsize
 from .report import Report
+from .tracing import register_pytree
 
 
-class Format(ABC):
+class Format(Arithmetic, ABC):
     """A tensor given by factors ``(K_n, R_n)`` and modes; ``Tucker`` and ``CP`` say how they are joined.
+
+    Leading axes of all arrays are a batch: as many tensors of one shape and rank. Methods then act on each of
+    them, and indices are those of the modes.
 
     Attributes
     ----------
@@ -40,6 +46,10 @@ class Format(ABC):
     info: Report | None
 
     __array_ufunc__ = None  # numpy scalars on the left leave the multiplication to us
+    _FIRST: ClassVar[str]  # name of the array that is no factor
+    _TENSORLY: ClassVar[str]  # module and name of TensorLy's class
+
+    # --- facts --------------------------------------------------------------------------------------------
 
     @property
     def ndim(self) -> int:
@@ -54,7 +64,12 @@ class Format(ABC):
     @property
     def coef_shape(self) -> tuple[int, ...]:
         """Rows of the factors, ``(K_0, ..., K_{D-1})``; the shape when all modes are discrete."""
-        return tuple(factor.shape[0] for factor in self.factors)
+        return tuple(factor.shape[-2] for factor in self.factors)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of all arrays; ``()`` for one tensor."""
+        return tuple(self.factors[0].shape[:-2])
 
     @property
     def is_functional(self) -> bool:
@@ -76,108 +91,25 @@ class Format(ABC):
         """Numbers stored."""
         return sum(math.prod(array.shape) for array in self._arrays().values())
 
-    @abstractmethod
+    @property
+    def _first(self) -> Any:
+        return getattr(self, self._FIRST)
+
     def _arrays(self) -> dict[str, Any]:
         """All arrays by name."""
+        return {self._FIRST: self._first, **{f"factors.{n}": f for n, f in enumerate(self.factors)}}
 
-    def _points(self, indices: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
-        """Rows ``(N, R_n)`` of every factor at broadcast index values, and the broadcast shape."""
-        if len(indices) != self.ndim:
-            raise ShapeError(
-                f"at: needs one index per mode, {self.ndim}; got {len(indices)}. For an (N, {self.ndim}) "
-                "array of indices write t.at(*X.T)."
-            )
-        xp = namespace_of(self.factors[0])
-        values = [points_like(index, self.factors[0]) for index in indices]
-        try:
-            values = xp.broadcast_arrays(*values)
-        except (ValueError, RuntimeError):
-            shapes = [tuple(value.shape) for value in values]
-            raise ShapeError(f"at: index arrays must broadcast to one shape; got {shapes}.") from None
-        shape = tuple(values[0].shape)
-        flat = [xp.reshape(value, (-1,)) if value.ndim != 1 else value for value in values]
-        rows = [m.rows(f, v, xp=xp) for m, f, v in zip(self.modes, self.factors, flat, strict=True)]
-        return rows, shape
+    def __iter__(self) -> Iterator[Any]:
+        yield self._first
+        yield list(self.factors)
 
-    def _check_dense(self, where: str) -> None:
-        if self.is_functional:
-            raise ShapeError(
-                f"{where}: needs discrete modes; got shape {self.shape}, where None is a continuous index. "
-                "Evaluate it at points with t.at(...)."
-            )
-
-    def _parse_index(self, index: Any) -> list[int | slice]:
-        """Complete a numpy basic index to one int or slice per mode, ints wrapped and checked."""
-        entries = list(index) if isinstance(index, tuple) else [index]
-        dots = [n for n, entry in enumerate(entries) if entry is Ellipsis]
-        if len(dots) > 1:
-            raise IndexError("t[...]: an index can have only one ellipsis ('...').")
-        at = dots[0] if dots else len(entries)
-        head, tail = entries[:at], entries[at + 1 :]
-        if len(head) + len(tail) > self.ndim:
-            raise IndexError(
-                f"t[...]: too many indices; the tensor has {self.ndim} modes and got {len(head) + len(tail)}."
-            )
-        filling = [slice(None)] * (self.ndim - len(head) - len(tail))
-        return [self._parse_entry(entry, n) for n, entry in enumerate([*head, *filling, *tail])]
-
-    def _parse_entry(self, entry: Any, n: int) -> int | slice:
-        mode, size = self.modes[n], self.coef_shape[n]
-        if isinstance(entry, slice):
-            if mode.domain is not None and entry != slice(None):
-                raise IndexError(
-                    f"t[...]: mode {n} is continuous and takes only ':'; got {entry}. Use t.at(...)."
-                )
-            return entry
-        if isinstance(entry, (bool, np.bool_)) or not hasattr(entry, "__index__") or mode.domain is not None:
-            raise IndexError(
-                "t[...]: an index must be an integer, a slice or '...' (and only ':' for a continuous "
-                f"mode); got {type(entry).__name__} for mode {n}. For points write t.at(i, j, ...)."
-            )
-        try:
-            value = operator.index(entry)
-        except TypeError:
-            raise IndexError(
-                f"t[...]: an index must be an integer, a slice or '...'; got {type(entry).__name__} for mode "
-                f"{n}. For points write t.at(i, j, ...)."
-            ) from None
-        if not -size <= value < size:
-            raise IndexError(f"t[...]: index {value} is out of bounds for mode {n} of size {size}.")
-        return value % size
-
-    def _sliced(self, entries: list[int | slice]) -> tuple[list[Any], list[Mode]]:
-        """Factors and modes that remain after slicing."""
-        xp = namespace_of(self.factors[0])
-        factors, modes = [], []
-        for factor, mode, entry in zip(self.factors, self.modes, entries, strict=True):
-            if isinstance(entry, int):
-                continue
-            if entry != slice(None):
-                start, stop, step = entry.indices(factor.shape[0])
-                if step > 0:
-                    factor = factor[start:stop:step, :]
-                else:
-                    picked = range(start, stop, step)
-                    rows = np.asarray(picked, dtype=np.int64)
-                    factor = xp.take(factor, xp.asarray(rows, device=device_of(factor)), axis=0)
-                mode = Discrete(factor.shape[0])
-            factors.append(factor)
-            modes.append(mode)
-        return factors, modes
-
-    def _check_same_modes(self, other: Format, where: str) -> None:
-        if self.modes != other.modes:
-            raise ShapeError(
-                f"{where}: both tensors must have the same modes; got {self.modes} and {other.modes}, shapes "
-                f"{self.shape} and {other.shape}."
-            )
-
-    def _describe(self, rank: str) -> str:
-        where = "" if str(self.device) == "cpu" else f" on {self.device}"
+    def __repr__(self) -> str:
+        where = "" if self.device is None or "cpu" in str(self.device).lower() else f" on {self.device}"
         kind = f"{library_name(self.factors[0])}.{dtype_name(self.dtype)}{where}"
-        entries = "" if self.is_functional else f" for {math.prod(self.coef_shape):,} entries"
-        numbers = f"{self.n_params:,} numbers{entries}"
-        return f"{type(self).__name__}(shape={self.shape}, rank={rank}, {kind}, {numbers})"
+        count = math.prod(self.batch_shape) * math.prod(self.coef_shape)
+        numbers = f"{self.n_params:,} numbers" + ("" if self.is_functional else f" for {count:,} entries")
+        batch = f"batch={self.batch_shape}, " if self.batch_shape else ""
+        return f"{type(self).__name__}({batch}shape={self.shape}, rank={self.rank}, {kind}, {numbers})"
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = type(self).__name__
@@ -186,119 +118,257 @@ class Format(ABC):
             "Write t.to_tensor() for the array, or t.at(i, j, ...) for single entries."
         )
 
-    @abstractmethod
-    def _scaled(self, scalar: Any) -> Format:
-        """Multiply by a number."""
+    # --- making -------------------------------------------------------------------------------------------
 
-    def __mul__(self, scalar: Any) -> Format:
-        number = scalar_of(scalar)
-        return NotImplemented if number is None else self._scaled(number)
+    def _set(self, first: Any, factors: Sequence[Any], modes: tuple[Mode, ...]) -> None:
+        """Fill a frozen object whose parts were checked."""
+        object.__setattr__(self, self._FIRST, first)
+        object.__setattr__(self, "factors", tuple(factors))
+        object.__setattr__(self, "modes", modes)
+        register_pytree(type(self))
 
-    __rmul__ = __mul__
+    def _flatten(self) -> tuple[tuple[Any, ...], tuple[Mode, ...]]:
+        return (self._first, *self.factors), self.modes
 
-    def __truediv__(self, scalar: Any) -> Format:
-        number = scalar_of(scalar)
-        return NotImplemented if number is None else self._scaled(1 / number)
+    @classmethod
+    def _unflatten(cls, leaves: Any, modes: tuple[Mode, ...]) -> Self:
+        """Put leaves of a pytree together, whatever they are: transformations pass placeholders."""
+        made = object.__new__(cls)
+        first, *factors = leaves
+        object.__setattr__(made, "info", None)
+        made._set(first, factors, modes)
+        return made
 
-    def __neg__(self) -> Format:
-        return self._scaled(-1.0)
+    def _cast(self, dtype: Any) -> Self:
+        arrays = [as_dtype(array, dtype) for array in self._arrays().values()]
+        made = self._unflatten(arrays, self.modes)
+        object.__setattr__(made, "info", self.info)
+        return made
 
-    def __sub__(self, other: Any) -> Format:
-        return self + (-other) if isinstance(other, type(self)) else NotImplemented
+    def _wide(self) -> Self:
+        """The format to compute with: float32 in the place of half precision."""
+        if dtype_name(self.dtype) not in HALF:
+            return self
+        return self._cast(namespace_of(self._first).float32)
 
-    @abstractmethod
-    def __add__(self, other: Any) -> Format: ...
+    def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return factor_state(self)
 
+    @classmethod
+    def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        modes, info = restored(header, arrays)
+        factors = tuple(arrays[f"factors.{n}"] for n in range(len(modes)))
+        return cls(arrays[cls._FIRST], factors, modes, info=info)
 
-def scalar_of(value: Any) -> Any:
-    """Read a number: Python numbers and 0-d torch arrays as they are, numpy scalars as Python numbers.
+    # --- values -------------------------------------------------------------------------------------------
 
-    Returns None if the value is not a number.
+    @in_single
+    def at(self, *indices: Any) -> Any:
+        """Evaluate entries at index values.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> scalar_of(np.float64(2)), scalar_of("2")
-    (2.0, None)
-    """
-    if isinstance(value, (int, float, complex)) and not isinstance(value, np.generic):
-        return value
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.item() if value.ndim == 0 and value.dtype.kind in "biufc" else None
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):
-        return value
-    return None
+        Parameters
+        ----------
+        *indices : int, sequence or array
+            One per mode, broadcast against each other.
 
+        Returns
+        -------
+        array, the broadcast shape (after the batch)
 
-def validated(
-    where: str, arrays: Sequence[Any], modes: Sequence[Mode] | None, factors: Sequence[Any]
-) -> tuple[Mode, ...]:
-    """Check that factors are matrices of one library that fit the modes; make discrete modes if not given.
+        Raises
+        ------
+        ShapeError, DataError
+            If the number of indices is wrong, they do not broadcast, or one is outside its mode.
 
-    Raises
-    ------
-    ShapeError
-        If they do not.
+        Notes
+        -----
+        The tensor is not formed. Cost for N points: ``N D R`` multiplications for CP; for Tucker ``N R_0 R_1
+        R_2``, or ``N R_1 R_2`` where many points share the index of a mode. Under ``jax.jit`` an index
+        outside its mode gives NaN instead of an error.
+        """
+        xp = namespace_of(self._first)
+        points, shape = self._points(indices)
+        values = xp.reshape(entries_of(self, points, xp), (*self.batch_shape, *shape))
+        return values if values.ndim else values[()]
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> validated("Tucker", [np.ones((3, 2))], None, [np.ones((3, 2))])
-    (Discrete(size=3),)
-    """
-    if not factors:
-        raise ShapeError(f"{where}: needs at least one factor; got none.")
-    namespace_of(*arrays)
-    for n, factor in enumerate(factors):
-        if factor.ndim != 2:
+    def _points(self, indices: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
+        """Broadcast index values, flat, one array ``(N,)`` per mode, and the broadcast shape."""
+        if len(indices) != self.ndim:
             raise ShapeError(
-                f"{where}: factors[{n}] must be a matrix of shape (I_{n}, R_{n}); got shape "
-                f"{tuple(factor.shape)}."
+                f"at: needs one index per mode, {self.ndim}; got {len(indices)}. For an (N, {self.ndim}) "
+                "array of indices write t.at(*X.T)."
             )
-    if modes is None:
-        return tuple(Discrete(factor.shape[0]) for factor in factors)
-    modes = tuple(modes)
-    sizes, rows = [getattr(mode, "size", None) for mode in modes], [factor.shape[0] for factor in factors]
-    if sizes != rows:
-        raise ShapeError(
-            f"{where}: `modes` must hold one mode per factor, of sizes {rows} (the rows of the factors); got "
-            f"sizes {sizes}."
-        )
-    return modes
+        xp = namespace_of(self._first)
+        values = [points_like(index, self._first) for index in indices]
+        try:
+            values = xp.broadcast_arrays(*values)
+        except (ValueError, RuntimeError):
+            shapes = [tuple(value.shape) for value in values]
+            raise ShapeError(f"at: index arrays must broadcast to one shape; got {shapes}.") from None
+        shape = tuple(values[0].shape)
+        return [xp.reshape(value, (-1,)) if value.ndim != 1 else value for value in values], shape
 
+    @in_single
+    def to_tensor(self, *, max_bytes: int | None = None) -> Any:
+        """Form the dense array.
 
-def factor_state(obj: Format) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a format for ``save``: modes and report in a dict, arrays by name.
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Refuse a larger result.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from tenfac import CP
-    >>> sorted(factor_state(CP(None, [np.ones((2, 1))]))[1])
-    ['factors.0', 'weights']
-    """
-    arrays, modes = dict(obj._arrays()), []
-    for n, mode in enumerate(obj.modes):
-        spec, mode_arrays = mode.spec()
-        modes.append({**spec, "arrays": sorted(mode_arrays)})
-        arrays.update({f"modes.{n}.{name}": array for name, array in mode_arrays.items()})
-    info = None if obj.info is None else asdict(obj.info)
-    return {"modes": modes, "info": info}, arrays
+        Returns
+        -------
+        array, shape (I_0, ..., I_{D-1}) (after the batch)
 
+        Raises
+        ------
+        DataError
+            If the result would be larger than ``max_bytes``.
+        ShapeError
+            If a mode is continuous.
+        """
+        self._check_discrete("to_tensor")
+        remedy = "Evaluate entries with t.at(...) or a slice with t[i, :, j]."
+        shape = (*self.batch_shape, *self.coef_shape)
+        byte_guard(shape, itemsize(self.dtype), max_bytes, "to_tensor", remedy)
+        return self._dense(namespace_of(self._first))
 
-def restored(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[tuple[Mode, ...], Report | None]:
-    """Rebuild the modes and the report that ``factor_state`` described.
+    def _check_discrete(self, where: str) -> None:
+        if self.is_functional:
+            raise ShapeError(
+                f"{where}: needs discrete modes; got shape {self.shape}, where None is a continuous index. "
+                "Evaluate it at points with t.at(...)."
+            )
 
-    Examples
-    --------
-    >>> restored({"modes": [{"type": "Discrete", "size": 3, "arrays": []}], "info": None}, {})
-    ((Discrete(size=3),), None)
-    """
-    modes = []
-    for n, spec in enumerate(header["modes"]):
-        mode_arrays = {name: arrays[f"modes.{n}.{name}"] for name in spec["arrays"]}
-        modes.append(public_class(spec["type"]).from_spec(spec, mode_arrays))
-    info = header["info"]
-    if info is not None:
-        info = Report(**{k: tuple(v) if isinstance(v, list) else v for k, v in info.items()})
-    return tuple(modes), info
+    def to_tensorly(self) -> Any:
+        """Convert to ``tensorly.TuckerTensor`` or ``tensorly.CPTensor``, sharing the arrays.
+
+        Raises
+        ------
+        ShapeError
+            If a mode is continuous, or there is a batch.
+        """
+        self._check_discrete("to_tensorly")
+        if self.batch_shape:
+            raise ShapeError(
+                f"to_tensorly: TensorLy has one tensor at a time; got a batch of shape {self.batch_shape}. "
+                "Make a format of each first."
+            )
+        module, _, name = self._TENSORLY.partition(".")
+        with tensorly_backend(self._first):
+            return getattr(import_module(f"tensorly.{module}"), name)(tuple(self))
+
+    @abstractmethod
+    def _dense(self, xp: Any) -> Any: ...
+
+    @in_single
+    def __getitem__(self, index: Any) -> Any:
+        """Slice by integers, slices and ``...`` as numpy does; a format, or a number if no mode is left."""
+        xp = namespace_of(self._first)
+        entries = parse_index(index, self.modes)
+        rows: dict[int, Any] = {}
+        parts: list[tuple[Any, Mode]] = []
+        for n, (factor, mode, entry) in enumerate(zip(self.factors, self.modes, entries, strict=True)):
+            if isinstance(entry, int):
+                rows[n] = factor[..., entry : entry + 1, :]
+            else:
+                parts.append(picked(factor, mode, entry, xp))
+        return self._closed(rows, parts, xp)
+
+    def _closed(self, rows: Mapping[int, Any], parts: Sequence[tuple[Any, Mode]], xp: Any) -> Any:
+        """Format of the factors and modes in ``parts``, the other modes closed by rows ``(*b, 1, R_n)``."""
+        first = self._absorb(rows, xp) if rows else self._first
+        if parts:
+            return type(self)(first, tuple(f for f, _ in parts), tuple(m for _, m in parts))
+        return first if first.ndim else first[()]
+
+    @abstractmethod
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
+        """Core or weights with the modes of ``rows`` closed; numbers ``(*b,)`` when that is all of them."""
+
+    # --- mode products ------------------------------------------------------------------------------------
+
+    def mode_product(self, matrix: Any, mode: int) -> Self:
+        """Multiply by a matrix along one mode: its factor becomes ``matrix @ factor``.
+
+        Parameters
+        ----------
+        matrix : array, shape (J, I_mode)
+        mode : int
+            Negative values count from the end.
+
+        Raises
+        ------
+        ShapeError
+            If the matrix does not fit, or the mode is continuous.
+        """
+        mode, matrix = self._operand(matrix, mode, 2, "mode_product")
+        back = half_of(self._first, matrix)
+        first, matrix, *factors = promote(self._first, matrix, *self.factors, where="mode_product")
+        factors[mode] = matrix @ factors[mode]
+        modes = [*self.modes[:mode], Discrete(matrix.shape[0]), *self.modes[mode + 1 :]]
+        made = type(self)(first, factors, modes)
+        return made if back is None else made._cast(back)
+
+    def contract(self, vectors: Mapping[int, Any]) -> Any:
+        """Contract modes with vectors: ``sum_i v[i] X[..., i, ...]`` for every mode given.
+
+        Parameters
+        ----------
+        vectors : dict of int to array, shape (I_mode,)
+
+        Returns
+        -------
+        Tucker, CP or scalar array
+            Without these modes; a number if none is left.
+
+        Raises
+        ------
+        ShapeError
+            If a vector does not fit, or a mode is continuous or named twice.
+        """
+        given = [self._operand(vector, mode, 1, "contract") for mode, vector in vectors.items()]
+        if len({mode for mode, _ in given}) < len(given):
+            raise ShapeError(f"contract: every mode can be named once; got {list(vectors)}.")
+        back = half_of(self._first, *(vector for _, vector in given))
+        arrays = promote(*self._arrays().values(), *(v for _, v in given), where="contract")
+        wide = self._unflatten(arrays[: self.ndim + 1], self.modes)
+        xp = namespace_of(self._first)
+        rows = {
+            mode: vector[None, :] @ wide.factors[mode]
+            for (mode, _), vector in zip(given, arrays[self.ndim + 1 :], strict=True)
+        }
+        parts = [pair for n, pair in enumerate(zip(wide.factors, self.modes, strict=True)) if n not in rows]
+        result = wide._closed(rows, parts, xp)
+        if back is None:
+            return result
+        return result._cast(back) if isinstance(result, Format) else as_dtype(result, back)
+
+    def sum(self, modes: Sequence[int] | None = None) -> Any:
+        """Sum over some modes, or over all of them.
+
+        Returns
+        -------
+        Tucker, CP or scalar array
+        """
+        xp = namespace_of(self._first)
+        modes = range(self.ndim) if modes is None else modes
+        modes = [check_mode(mode, self.ndim, "sum") for mode in modes]
+        sizes = {mode: self.coef_shape[mode] for mode in modes}
+        return self.contract({n: xp.ones(i, dtype=self.dtype, device=self.device) for n, i in sizes.items()})
+
+    def _operand(self, array: Any, mode: int, ndim: int, where: str) -> tuple[int, Any]:
+        """Check a matrix or vector that multiplies a mode."""
+        namespace_of(self._first, array)
+        mode = check_mode(mode, self.ndim, where)
+        size = self.coef_shape[mode]
+        if self.modes[mode].domain is not None:
+            self._check_discrete(where)
+        if array.ndim != ndim or array.shape[-1] != size:
+            want = f"(J, {size})" if ndim == 2 else f"({size},)"
+            raise ShapeError(
+                f"{where}: the operand of mode {mode} must have shape {want} for a tensor of shape "
+                f"{self.shape}; got {tuple(array.shape)}. Did you mean another mode, or the transpose?"
+            )
+        return mode, array

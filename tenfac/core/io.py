@@ -2,7 +2,8 @@
 
 The layout of the file, version 1: ``header.json`` with the keys ``format`` ("tenfac"), ``format_version``,
 ``tenfac_version``, ``type`` (a public name), ``state`` (what the object says of itself) and ``arrays`` (name
-to library), and one ``NAME.npy`` per array, which ``numpy.load`` can read on its own.
+to library), and one ``NAME.npy`` per array, which ``numpy.load`` can read on its own. The key
+``bfloat16`` names the arrays that were written as float32, if there are any.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 
 from .arrays import library_name, namespace_of, to_numpy
 from .errors import DataError, MissingExtraError
+from .precision import dtype_name
 
 _VERSION = 1
 _HEADER = "header.json"
+_MODULES = {"torch": "torch", "jax": "jax.numpy", "array_api_strict": "array_api_strict"}
 
 
 class _Arrays(dict):
@@ -78,6 +81,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
             f"{type(obj).__module__}.{name}. Save arrays with numpy.save."
         )
     state, arrays = obj._to_state()
+    brains = [key for key, array in arrays.items() if dtype_name(array.dtype) == "bfloat16"]
     header = {
         "format": "tenfac",
         "format_version": _VERSION,
@@ -85,16 +89,24 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
         "type": name,
         "state": state,
         "arrays": {key: library_name(array) for key, array in arrays.items()},
+        **({"bfloat16": brains} if brains else {}),
     }
     try:
         text = json.dumps(header)
     except (TypeError, ValueError) as error:
         raise DataError(f"save: the state of {name} must be plain JSON; {error}.") from error
-    host = {key: to_numpy(array) for key, array in arrays.items()}
+    host = {key: _to_host(array) for key, array in arrays.items()}
     for key, array in host.items():
         if array.dtype.hasobject:
             raise DataError(f"save: arrays must hold numbers; {name}.{key} has dtype {array.dtype}.")
     _write(os.path.realpath(path), text, host)
+
+
+def _to_host(array: Any) -> np.ndarray:
+    """An array as numpy can write it; bfloat16 as float32, which holds the same numbers."""
+    if dtype_name(array.dtype) == "bfloat16":
+        array = namespace_of(array).astype(array, namespace_of(array).float32)
+    return to_numpy(array)
 
 
 def _write(path: str, header: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -174,6 +186,9 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"load: {path!r} must hold the arrays {missing}; they are missing. Save the object again."
         )
     converted = _Arrays((key, _as_library(arrays[key], lib)) for key, lib in header["arrays"].items())
+    for key in header.get("bfloat16", ()):
+        xp = namespace_of(converted[key])
+        converted[key] = xp.astype(converted[key], getattr(xp, "bfloat16", "bfloat16"))
     try:
         return public_class(header["type"])._from_state(header["state"], converted)
     except (KeyError, AttributeError) as error:
@@ -225,12 +240,12 @@ def _as_library(array: np.ndarray, library: str) -> Any:
     """Bring a numpy array to the library it was saved from."""
     if library == "numpy":
         return array
-    if library not in ("torch", "jax"):
+    if library not in _MODULES:
         raise DataError(
             f"load: an array was saved from the library {library!r}, which this tenfac does not know."
         )
     try:
-        module = import_module("torch" if library == "torch" else "jax.numpy")
+        module = import_module(_MODULES[library])
     except ImportError as error:
         package = "tenfac[torch]" if library == "torch" else library
         raise MissingExtraError(

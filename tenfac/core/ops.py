@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from .arrays import namespace_of, promote
 from .contract import contract
 from .errors import ShapeError
+from .precision import astype, half_of
 
 
 def check_mode(mode: Any, ndim: int, where: str) -> int:
@@ -145,7 +146,7 @@ def mode_product(tensor: Shaped[Any, "*shape"], matrix: Shaped[Any, ...], mode: 
     Returns
     -------
     array, shape (I_0, ..., J, ..., I_{D-1})
-        In the common dtype; integers become float64.
+        In the common dtype; integers become float64. float16 and bfloat16 are computed in float32.
 
     Raises
     ------
@@ -192,7 +193,7 @@ def multi_mode_product(
     Returns
     -------
     array, shape (J_0, ..., J_{D-1})
-        In the common dtype; integers become float64.
+        In the common dtype; integers become float64. float16 and bfloat16 are computed in float32.
 
     Raises
     ------
@@ -243,12 +244,15 @@ def _multiply(tensor: Any, matrices: Sequence[Any], modes: Sequence[int], where:
                 f"tensor of shape {tuple(tensor.shape)}; got {tuple(matrix.shape)}. Did you mean `matrix.T`, "
                 "or another `mode`?"
             )
+    dtype = half_of(tensor, *given.values())
     tensor, *rest = promote(tensor, *given.values(), where=where)
     given = dict(zip(given, rest, strict=True))
-    return contract(tensor, [given.get(n) for n in range(tensor.ndim)])
+    xp = namespace_of(tensor)
+    return astype(contract(tensor, [given.get(n) for n in range(tensor.ndim)], xp=xp), dtype, xp)
 
 
-def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...]]:
+def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...], Any]:
+    """Namespace, matrices in the dtype to compute in, and the half precision to go back to, if any."""
     matrices = list(matrices)
     if not matrices:
         raise ShapeError(f"{where}: needs at least one matrix; got none.")
@@ -258,7 +262,7 @@ def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...]
             f"{where}: every matrix must be 2-way; got shapes "
             f"{[tuple(matrix.shape) for matrix in matrices]}. Write v[:, None] for a column."
         )
-    return xp, promote(*matrices, where=where)
+    return xp, promote(*matrices, where=where), half_of(*matrices)
 
 
 def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
@@ -298,7 +302,7 @@ def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     array([[ 3.,  8.],
            [ 5., 12.]])
     """
-    xp, matrices = _matrices(matrices, "khatri_rao")
+    xp, matrices, dtype = _matrices(matrices, "khatri_rao")
     columns = [matrix.shape[1] for matrix in matrices]
     if len(set(columns)) > 1:
         raise ShapeError(f"khatri_rao: all matrices must have the same number of columns; got {columns}.")
@@ -306,7 +310,7 @@ def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     for matrix in matrices[1:]:
         product = result[:, None, :] * matrix[None, :, :]
         result = xp.reshape(product, (result.shape[0] * matrix.shape[0], columns[0]))
-    return result
+    return astype(result, dtype, xp)
 
 
 def kronecker(matrices: Sequence[Any]) -> Shaped[Any, "rows columns"]:
@@ -345,9 +349,9 @@ def kronecker(matrices: Sequence[Any]) -> Shaped[Any, "rows columns"]:
     array([[1., 2., 0., 0.],
            [0., 0., 1., 2.]])
     """
-    xp, matrices = _matrices(matrices, "kronecker")
+    xp, matrices, dtype = _matrices(matrices, "kronecker")
     result = matrices[0]
     for matrix in matrices[1:]:
         product = result[:, None, :, None] * matrix[None, :, None, :]
         result = xp.reshape(product, (result.shape[0] * matrix.shape[0], result.shape[1] * matrix.shape[1]))
-    return result
+    return astype(result, dtype, xp)

@@ -12,7 +12,14 @@ import numpy as np
 from .arrays import dtype_name
 from .errors import RankError
 
-_REACHABLE = {"float32": 1e-6, "complex64": 1e-6, "float64": 1e-14, "complex128": 1e-14}
+_REACHABLE = {
+    "bfloat16": 2e-2,
+    "float16": 2e-3,
+    "float32": 1e-6,
+    "complex64": 1e-6,
+    "float64": 1e-14,
+    "complex128": 1e-14,
+}
 
 
 def _as_int(value: Any, where: str, name: str) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
+
+from .tracing import is_traced
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class Report:
         Why it stopped, in words.
     n_iter, n_evals : int or None
         Iterations done; evaluations of a function or objective.
-    rel_error : float or None
-        Relative error (Frobenius norm for arrays, sup norm for functions).
+    rel_error : float, array or None
+        Relative error (Frobenius norm for arrays, sup norm for functions): an array with one for each tensor
+        of a batch, a traced one under ``jit``, ``vmap`` and ``grad``.
     history : tuple of float
         The monitored quantity, one value per iteration.
     seconds : float or None
@@ -41,7 +45,7 @@ class Report:
     reason: str
     n_iter: int | None = None
     n_evals: int | None = None
-    rel_error: float | None = None
+    rel_error: Any = None
     history: tuple[float, ...] = ()
     seconds: float | None = None
     random_state: int | None = None
@@ -52,9 +56,17 @@ class Report:
         shown: dict[str, Any] = {"n_iter": self.n_iter, "n_evals": self.n_evals}
         parts += [f"{name}={value}" for name, value in shown.items() if value is not None]
         if self.rel_error is not None:
-            parts.append(f"rel_error={self.rel_error:.3g}")
+            parts.append(_described(self.rel_error))
         if self.seconds is not None:
             parts.append(f"{self.seconds:.2g} s")
         if self.warnings:
             parts.append(f"{len(self.warnings)} warning(s)")
         return f"Report({', '.join(parts)})"
+
+
+def _described(rel_error: Any) -> str:
+    if is_traced(rel_error):
+        return "rel_error not known yet"
+    if hasattr(rel_error, "shape") and len(rel_error.shape):
+        return f"rel_error<={float(rel_error.max() if math.prod(rel_error.shape) else 0.0):.3g}"
+    return f"rel_error={float(rel_error):.3g}"

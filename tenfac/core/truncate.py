@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import eps, namespace_of, to_number, triangular_factor
+from .arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
 from .contract import contract
-from .errors import ConvergenceWarning
+from .errors import ConvergenceWarning, RankError
+from .precision import HALF, double_of, dtype_name, is_complex, wide
 from .report import Report
+from .tracing import constant, is_traced
 
 # Columns of an unfolding handled at once. Wide enough for GEMM, small next to the tensor.
 _COLUMNS = 2048
+# Numbers in a slab of the tensor that is formed again to measure an error of the order of rounding.
+_NUMBERS = 2**20
+# Below this many roundings of the dtype an error is measured on the tensor: rounded factors add to it.
+_ROUNDING = 100
 # Squared norms below this have lost digits to underflow.
-_SMALLEST = 1e-270
-# Below this relative error the eigenvalues of a float64 Gram matrix no longer tell what was discarded to 1 %.
-_GRAM_FLOOR = 1e-5
-# Below this relative error its eigenvectors are no longer the best ones either.
-_GRAM_TRUSTED = 3e-6
+_SMALLEST = {"float64": 1e-270, "float32": 1e-30}
+# Relative errors of a Gram matrix, by the widest dtype: below the first its eigenvalues no longer tell what
+# was discarded to 1 %, below the second its eigenvectors are no longer the best ones either, below the third
+# it is not worth trying.
+_GRAM_LIMITS = {"float64": (1e-5, 3e-6, 1e-6), "float32": (0.23, 0.07, 0.023)}
 
 
 def truncate(
@@ -80,7 +86,8 @@ def truncate(
     xp = namespace_of(tensor)
     shape = tuple(tensor.shape)
     norm2 = squared_norm(tensor) if norm2 is None else norm2
-    if not _SMALLEST < norm2 < math.inf:  # its square root may still be an ordinary number
+    double = dtype_name(double_of(xp))
+    if not _SMALLEST[double] < norm2 < math.inf:  # its square root may still be an ordinary number
         largest = to_number(xp.max(xp.abs(tensor)))
         if largest > 0:
             core, factors, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
@@ -88,10 +95,11 @@ def truncate(
         kept = range(len(shape)) if modes is None else modes
         ranks = [(ranks[n] if ranks else 1) if n in kept else shape[n] for n in range(len(shape))]
         factors = [
-            xp.eye(i, r, dtype=tensor.dtype, device=tensor.device) if n in kept else None
+            xp.eye(i, r, dtype=tensor.dtype, device=device_of(tensor)) if n in kept else None
             for n, (i, r) in enumerate(zip(shape, ranks, strict=True))
         ]
         return tensor[tuple(slice(r) for r in ranks)], tuple(factors), 0.0
+    whole = tensor
     factors: list[Any] = [None] * len(shape)
     budget2 = 0.0 if tol is None else tol**2 * norm2
     lost2 = 0.0
@@ -99,12 +107,16 @@ def truncate(
     for done, n in enumerate(order):
         rank = None if ranks is None else ranks[n]
         share2 = max(budget2 - lost2, 0.0) / (len(order) - done)
-        factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, xp)
+        factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, _GRAM_LIMITS[double], xp)
         lost2 += tail2
+    if modes is None and lost2 < (_ROUNDING * eps(tensor.dtype)) ** 2 * norm2:
+        lost2 = _whole_residual2(whole, tensor, factors, xp)
     return tensor, tuple(factors), math.sqrt(lost2 / norm2)
 
 
-def truncation_report(where: str, rel_error: float, tol: float | None, start: float) -> Report:
+def truncation_report(
+    where: str, rel_error: Any, tol: float | None, start: float, notes: tuple[str, ...] = ()
+) -> Report:
     """Report on a truncation begun at ``start`` (``perf_counter``); warn if rounding kept it above ``tol``.
 
     Examples
@@ -114,14 +126,152 @@ def truncation_report(where: str, rel_error: float, tol: float | None, start: fl
     """
     converged = tol is None or rel_error <= tol
     reason = "rank reached" if tol is None else "tolerance met" if converged else "rounding above tolerance"
-    notes: tuple[str, ...] = ()
     if not converged:
         notes = (
+            *notes,
             f"{where}: the relative error is {rel_error:.2g}, above tol={tol:g}, because of rounding. Raise "
             "tol, or convert the data to a wider dtype.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
-    return Report(converged, reason, rel_error=rel_error, seconds=perf_counter() - start, warnings=notes)
+        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=4)
+    seconds = None if is_traced(rel_error) else perf_counter() - start
+    return Report(converged, reason, rel_error=rel_error, seconds=seconds, warnings=notes)
+
+
+def truncate_any(
+    tensor: Any,
+    ranks: Sequence[int] | None,
+    tol: float | None,
+    ndim: int,
+    dtype: Any,
+    where: str,
+    *,
+    norm2: float | None = None,
+) -> tuple[Any, Sequence[Any], Any]:
+    """``truncate`` for one tensor of known values, ``truncate_fixed`` for a batch or values not known yet.
+
+    Parameters
+    ----------
+    tensor : array, shape (*b, I_0, ..., I_{D-1})
+    ranks, tol
+        As for ``truncate``.
+    ndim : int
+        Number of modes; axes before are a batch.
+    dtype : dtype
+        What the result is stored in: half precision leaves a part of ``tol`` to its rounding.
+    where : str
+        Name of the caller, for the message.
+    norm2 : float, optional
+        ``squared_norm(tensor)`` of one tensor, if it is known.
+
+    Raises
+    ------
+    RankError
+        If ``tol`` should decide on the rank of a batch or of values that are not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truncate_any(np.ones((7, 3, 4)), (1, 1), None, 2, np.dtype("float64"), "tucker")[0].shape
+    (7, 1, 1)
+    """
+    if tensor.ndim == ndim and not is_traced(tensor):
+        part = 0.9 if dtype_name(dtype) in HALF else 1.0
+        return truncate(tensor, ranks, None if tol is None else part * tol, norm2=norm2)
+    if ranks is None:
+        what = "a batch of tensors" if tensor.ndim > ndim else "values not known yet (jit, vmap, grad)"
+        raise RankError(
+            f"{where}: tol chooses the ranks from the values, so it needs one tensor with known values; got "
+            f"tol={tol:g} and {what}. Give rank instead, or call {where} outside."
+        )
+    return truncate_fixed(tensor, ranks, ndim)
+
+
+def truncate_fixed(tensor: Any, ranks: Sequence[int], ndim: int) -> tuple[Any, list[Any], Any]:
+    """``truncate`` to given ranks with no branch on values: for batches, ``jit``, ``vmap`` and ``grad``.
+
+    Parameters
+    ----------
+    tensor : array, shape (*b, I_0, ..., I_{D-1})
+    ranks : sequence of D int
+    ndim : int
+        D; the axes before the last D are a batch.
+
+    Returns
+    -------
+    core : array, shape (*b, R_0, ..., R_{D-1})
+    factors : list of arrays, shapes (*b, I_n, R_n)
+    rel_error : array, shape (*b,)
+        Norm of what was left out, computed as it stands.
+
+    Notes
+    -----
+    Bases come from Gram matrices in float64, which decide well down to relative errors of 3e-6; where a value
+    can be read and is smaller, all is done again by QR and SVD. Without float64 (JAX) it is QR and SVD.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> core, factors, error = truncate_fixed(np.ones((7, 3, 4)), (1, 1), 2)
+    >>> core.shape, factors[0].shape, error.shape
+    ((7, 1, 1), (7, 3, 1), (7,))
+    """
+    xp = namespace_of(tensor)
+    axes = tuple(range(tensor.ndim - ndim, tensor.ndim))
+    largest = xp.max(xp.abs(constant(tensor)), axis=axes, keepdims=True)
+    largest = xp.where(largest > 0, largest, xp.ones_like(largest))
+    scaled = tensor / largest
+    precise = dtype_name(double_of(xp)) == "float32"
+    core, factors, rel_error = _fixed(scaled, ranks, axes, precise, xp)
+    if not (precise or is_traced(tensor)):
+        errors = to_numpy(rel_error)
+        trusted = _GRAM_LIMITS["float64"][1]
+        if ((errors < trusted) & (errors > 8 * eps(tensor.dtype))).any():
+            core, factors, rel_error = _fixed(scaled, ranks, axes, True, xp)
+    return core * largest, factors, rel_error
+
+
+def _fixed(
+    tensor: Any, ranks: Sequence[int], axes: Sequence[int], precise: bool, xp: Any
+) -> tuple[Any, list[Any], Any]:
+    shape = tuple(tensor.shape[axis] for axis in axes)
+    norm2, lost2 = _squares(tensor, axes, xp), 0.0
+    factors: list[Any] = [None] * len(axes)
+    for n in _mode_order(shape, ranks):
+        others = [axis for axis in axes if axis != axes[n]]
+        order = (*range(axes[0]), axes[n], *others)
+        columns = math.prod(tensor.shape[axis] for axis in others)
+        flat = xp.reshape(xp.permute_dims(tensor, order), (*tensor.shape[: axes[0]], shape[n], columns))
+        thin = 2 * columns <= shape[n]
+        basis = (_svd_vectors if precise or thin else _gram_vectors)(wide(flat, xp), ranks[n], xp)
+        factors[n] = xp.astype(basis, tensor.dtype, copy=False)
+        adjoint = xp.matrix_transpose(xp.conj(factors[n]) if is_complex(tensor) else factors[n])
+        small = contract(tensor, [adjoint if m == n else None for m in range(len(axes))], xp=xp)
+        back = contract(small, [factors[n] if m == n else None for m in range(len(axes))], xp=xp)
+        lost2 = _squares(tensor - back, axes, xp) + lost2
+        tensor = small
+    positive = norm2 > 0
+    share = lost2 / xp.where(positive, norm2, xp.ones_like(norm2))
+    return tensor, factors, xp.sqrt(share)
+
+
+def _squares(tensor: Any, axes: Sequence[int], xp: Any) -> Any:
+    """Squared norm of each tensor of a batch, in float64 where there is one."""
+    tensor = wide(tensor, xp)
+    tensor = xp.real(tensor * xp.conj(tensor)) if is_complex(tensor) else tensor * tensor
+    return xp.sum(tensor, axis=tuple(axes))
+
+
+def _gram_vectors(flat: Any, rank: int, xp: Any) -> Any:
+    adjoint = xp.matrix_transpose(xp.conj(flat) if is_complex(flat) else flat)
+    vectors = xp.linalg.eigh(xp.matmul(flat, adjoint))[1]
+    return xp.flip(vectors, axis=-1)[..., :rank]
+
+
+def _svd_vectors(flat: Any, rank: int, xp: Any) -> Any:
+    if flat.shape[-1] > flat.shape[-2]:
+        flat = xp.matrix_transpose(xp.linalg.qr(xp.matrix_transpose(flat))[1])
+    vectors = xp.linalg.svd(flat, full_matrices=False)[0]
+    return _completed(vectors, rank, xp)[..., :rank]
 
 
 def squared_norm(tensor: Any) -> float:
@@ -135,13 +285,11 @@ def squared_norm(tensor: Any) -> float:
     """
     xp = namespace_of(tensor)
     flat = xp.reshape(tensor, (-1,))
-    total, step, size = 0.0, 2**20, flat.shape[0]
+    total, step = 0.0, 2**20
     with np.errstate(over="ignore", invalid="ignore"):  # a complex overflow is NaN
-        for start in range(0, size, step):
-            part = _wide(flat[start : min(start + step, size)], xp)  # a stop past the end is not standard
-            total += to_number(
-                xp.real(xp.vecdot(part, part)) if _is_complex(part, xp) else xp.vecdot(part, part)
-            )
+        for span in spans(flat.shape[0], step):
+            part = wide(flat[span], xp)
+            total += to_number(xp.real(xp.vecdot(part, part)) if is_complex(part) else xp.vecdot(part, part))
     return total
 
 
@@ -157,16 +305,27 @@ def _mode_order(shape: Sequence[int], ranks: Sequence[int] | None) -> list[int]:
 
 
 def _step(
-    tensor: Any, n: int, rank: int | None, share2: float, norm2: float, tol: float | None, xp: Any
+    tensor: Any,
+    n: int,
+    rank: int | None,
+    share2: float,
+    norm2: float,
+    tol: float | None,
+    limits: tuple[float, float, float],
+    xp: Any,
 ) -> tuple[Any, Any, float]:
     """Truncate one mode: its factor, the smaller tensor, and the squared norm of what was discarded."""
-    if tol is None or tol >= 1e-6:
+    if 2 * math.prod(tensor.shape) <= tensor.shape[n] ** 2:  # the unfolding has few columns
+        factor, small, _ = _project(tensor, n, *_thin_basis(tensor, n, rank, xp), rank, share2, xp)
+        return factor, small, _residual2(tensor, factor, small, n, xp)
+    floor, trusted, hopeless = limits
+    if tol is None or tol >= hopeless:
         factor, small, tail2 = _project(tensor, n, *_gram_basis(tensor, n, xp), rank, share2, xp)
-        if tail2 > _GRAM_FLOOR**2 * norm2:
+        if tail2 > floor**2 * norm2:
             return factor, small, tail2
         tail2 = _residual2(tensor, factor, small, n, xp)
         exact = factor.shape[1] == factor.shape[0] or tail2 <= (8 * eps(tensor.dtype)) ** 2 * norm2
-        if exact or (tail2 <= share2 if rank is None else tail2 > _GRAM_TRUSTED**2 * norm2):
+        if exact or (tail2 <= share2 if rank is None else tail2 > trusted**2 * norm2):
             return factor, small, tail2
     factor, small, _ = _project(tensor, n, *_qr_basis(tensor, n, xp), rank, share2, xp)
     return factor, small, _residual2(tensor, factor, small, n, xp)
@@ -176,22 +335,22 @@ def _project(
     tensor: Any, n: int, basis: Any, squares: Any, rank: int | None, share2: float, xp: Any
 ) -> tuple[Any, Any, float]:
     """Keep ``rank`` columns of the basis, or as many as leave at most ``share2``; project on them."""
-    values = [max(to_number(value), 0.0) for value in squares]
+    values = np.maximum(to_numpy(squares).astype(np.float64), 0.0)
     tails = np.append(np.cumsum(values[::-1])[::-1], 0.0)
     if rank is None:
         rank = max(int(np.argmax(tails <= share2)), 1)
     factor = xp.astype(basis[:, :rank], tensor.dtype, copy=False)
-    adjoint = xp.conj(factor.T) if _is_complex(factor, xp) else factor.T
+    adjoint = xp.conj(factor.T) if is_complex(factor) else factor.T
     matrices = [adjoint if m == n else None for m in range(tensor.ndim)]
     return factor, contract(tensor, matrices, xp=xp), float(tails[rank])
 
 
 def _gram_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     """Left singular vectors and squared singular values of an unfolding, from its Gram matrix in float64."""
-    gram = 0.0
+    gram = None
     for block in _blocks(tensor, n, xp):
-        adjoint = xp.conj(block.T) if _is_complex(block, xp) else block.T
-        gram = block @ adjoint + gram
+        adjoint = xp.conj(block.T) if is_complex(block) else block.T
+        gram = block @ adjoint if gram is None else gram + block @ adjoint
     values, vectors = xp.linalg.eigh(gram)
     return xp.flip(vectors, axis=1), xp.flip(values, axis=0)
 
@@ -205,16 +364,50 @@ def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     vectors, values, _ = xp.linalg.svd(upper.T, full_matrices=upper.shape[0] < upper.shape[1])
     missing = vectors.shape[1] - values.shape[0]
     if missing:
-        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=values.device)])
+        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
     return vectors, values**2
+
+
+def _thin_basis(tensor: Any, n: int, rank: int | None, xp: Any) -> tuple[Any, Any]:
+    """The same for an unfolding with few columns: no square matrix of the size of the mode is formed."""
+    rows = (tensor.shape[n], math.prod(tensor.shape) // tensor.shape[n])
+    flat = wide(xp.reshape(xp.moveaxis(tensor, n, 0), rows), xp)
+    vectors, values, _ = xp.linalg.svd(flat, full_matrices=False)
+    vectors = _completed(vectors, rank or 0, xp)
+    missing = vectors.shape[1] - values.shape[0]
+    if missing:
+        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
+    return vectors, values**2
+
+
+def _completed(vectors: Any, rank: int, xp: Any) -> Any:
+    """Orthonormal columns, with as many more as ``rank`` asks for."""
+    size, known = vectors.shape[-2:]
+    if rank <= known:
+        return vectors
+    unit = xp.eye(size, rank - known, dtype=vectors.dtype, device=device_of(vectors))
+    unit = xp.broadcast_to(unit, (*vectors.shape[:-2], *unit.shape))
+    more = xp.linalg.qr(xp.concat([vectors, unit], axis=-1))[0]
+    return xp.concat([vectors, more[..., known:]], axis=-1)
 
 
 def _residual2(tensor: Any, factor: Any, small: Any, n: int, xp: Any) -> float:
     """``||tensor - factor x_n small||^2`` of the stored numbers, accumulated in float64."""
-    wide = _wide(factor, xp)
+    basis = wide(factor, xp)
     total = 0.0
     for block, kept in zip(_blocks(tensor, n, xp), _blocks(small, n, xp, tensor.shape[n]), strict=True):
-        total += squared_norm(block - wide @ kept)
+        total += squared_norm(block - basis @ kept)
+    return total
+
+
+def _whole_residual2(tensor: Any, core: Any, factors: Sequence[Any], xp: Any) -> float:
+    """``||tensor - core x_0 A x_1 B ...||^2`` of the stored numbers, slab by slab of the first mode."""
+    core, first, *rest = (wide(array, xp) for array in (core, *factors))
+    step = max(_NUMBERS // max(math.prod(tensor.shape[1:]), 1), 1)
+    total = 0.0
+    for span in spans(tensor.shape[0], step):
+        slab = tensor[(span, *(slice(None),) * (tensor.ndim - 1))]
+        total += squared_norm(wide(slab, xp) - contract(core, [first[span, :], *rest], xp=xp))
     return total
 
 
@@ -225,22 +418,14 @@ def _blocks(tensor: Any, n: int, xp: Any, size: int | None = None) -> Iterator[A
     columns = max(_COLUMNS, 4 * (size or tensor.shape[n]))
     if right == 1:
         matrix = stack[:, :, 0].T
-        for start in range(0, left, columns):
-            yield _wide(matrix[:, start : start + columns], xp)
+        for span in spans(left, columns):
+            yield wide(matrix[:, span], xp)
     elif 2 * right >= columns:
         for layer in range(left):
-            for start in range(0, right, columns):
-                yield _wide(stack[layer, :, start : start + columns], xp)
+            for span in spans(right, columns):
+                yield wide(stack[layer, :, span], xp)
     else:
         group = columns // right
-        for start in range(0, left, group):
-            part = _wide(xp.permute_dims(stack[start : start + group], (1, 0, 2)), xp)
+        for span in spans(left, group):
+            part = wide(xp.permute_dims(stack[span, :, :], (1, 0, 2)), xp)
             yield xp.reshape(part, (tensor.shape[n], part.shape[1] * right))
-
-
-def _wide(array: Any, xp: Any) -> Any:
-    return xp.astype(array, xp.complex128 if _is_complex(array, xp) else xp.float64, copy=False)
-
-
-def _is_complex(array: Any, xp: Any) -> bool:
-    return xp.isdtype(array.dtype, "complex floating")

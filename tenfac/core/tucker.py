@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .arrays import byte_guard, namespace_of, promote, tensorly_backend
+import numpy as np
+
+from .arithmetic import as_dtype, unit_scale
+from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
-from .errors import ShapeError
-from .format import Format, factor_state, restored, validated
+from .errors import DataError, ShapeError
+from .format import Format
+from .format_state import validated
 from .modes.protocol import Mode
+from .precision import HALF, dtype_name, half_of, itemsize
 from .rank import rank_or_tol
 from .report import Report
-from .truncate import truncate, truncation_report
+from .tracing import clock, is_traced
+from .truncate import truncate_any, truncation_report
+
+if TYPE_CHECKING:
+    from .cp import CP
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,7 +35,7 @@ class Tucker(Format):
     core : array, shape (R_0, ..., R_{D-1})
     factors : sequence of D arrays, shapes (K_n, R_n)
         Rows are index values. Brought to one dtype with the core; integers become float64. Arrays are not
-        copied.
+        copied. Further leading axes, the same for all arrays, are a batch of tensors.
     modes : sequence of Mode, optional
         What each index is; ``Discrete(K_n)`` if not given.
     info : Report, optional
@@ -41,9 +50,13 @@ class Tucker(Format):
 
     Notes
     -----
-    ``+``, ``-`` and multiplication by a number stay in the format (the rank of a sum is the sum of ranks;
-    ``round`` compresses it). ``t[i, :, j]`` slices. ``core, factors = t`` unpacks, so TensorLy functions take
-    it.
+    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a sum
+    add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors = t``
+    unpacks, so TensorLy functions take it. float16 and bfloat16 are kept and computed with in float32.
+
+    For ``jax.jit``, ``jax.vmap`` and ``torch.vmap`` a format is a pytree: core and factors are its leaves,
+    the modes are static, the report is dropped. It is registered when a format is first made after the
+    library was imported; tenfac imports neither.
 
     References
     ----------
@@ -60,6 +73,9 @@ class Tucker(Format):
     array([2., 2.])
     """
 
+    _FIRST = "core"
+    _TENSORLY = "tucker_tensor.TuckerTensor"
+
     core: Any
     factors: Sequence[Any]
     modes: Sequence[Mode] | None = None
@@ -68,133 +84,62 @@ class Tucker(Format):
     def __post_init__(self) -> None:
         factors = tuple(self.factors)
         modes = validated("Tucker", [self.core, *factors], self.modes, factors)
-        want = tuple(factor.shape[1] for factor in factors)
+        want = (*factors[0].shape[:-2], *(factor.shape[-1] for factor in factors))
         if tuple(self.core.shape) != want:
             raise ShapeError(
-                f"Tucker: the core must have shape {want}, the columns of the factors; got "
+                f"Tucker: the core must have shape {want}, the columns of the factors (after the batch); got "
                 f"{tuple(self.core.shape)}."
             )
-        core, *factors = promote(self.core, *factors, where="Tucker")
-        object.__setattr__(self, "core", core)
-        object.__setattr__(self, "factors", tuple(factors))
-        object.__setattr__(self, "modes", modes)
+        arrays = [self.core, *factors]
+        core, *factors = arrays if half_of(*arrays) is not None else promote(*arrays, where="Tucker")
+        self._set(core, factors, modes)
 
     @property
     def rank(self) -> tuple[int, ...]:
         """Multilinear rank of the format, ``(R_0, ..., R_{D-1})``."""
-        return tuple(self.core.shape)
+        return tuple(self.core.shape[-self.ndim :])
 
-    def __repr__(self) -> str:
-        return self._describe(str(self.rank))
+    def _dense(self, xp: Any) -> Any:
+        return contract(self.core, self.factors, xp=xp)
 
-    def __iter__(self) -> Iterator[Any]:
-        yield self.core
-        yield list(self.factors)
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
+        core = contract(self.core, [rows.get(n) for n in range(self.ndim)], xp=xp)
+        kept = [r for n, r in enumerate(self.rank) if n not in rows]
+        return xp.reshape(core, (*self.batch_shape, *kept))
 
-    def _arrays(self) -> dict[str, Any]:
-        return {"core": self.core, **{f"factors.{n}": factor for n, factor in enumerate(self.factors)}}
+    def _join(self, a: Any, b: Any, xp: Any) -> Any:
+        """Block diagonal: the two cores at opposite corners."""
+        lead, ndim = a.shape[: -self.ndim], self.ndim
+        p, q = a.shape[-ndim:], b.shape[-ndim:]
+        for n in range(ndim):
+            axis = len(lead) + n
+            below = xp.zeros(
+                (*a.shape[:axis], q[n], *a.shape[axis + 1 :]), dtype=a.dtype, device=device_of(a)
+            )
+            above = xp.zeros(
+                (*b.shape[:axis], p[n], *b.shape[axis + 1 :]), dtype=b.dtype, device=device_of(b)
+            )
+            a, b = xp.concat([a, below], axis=axis), xp.concat([above, b], axis=axis)
+        return a + b
 
-    def at(self, *indices: Any) -> Any:
-        """Evaluate entries at index values.
-
-        Parameters
-        ----------
-        *indices : int, sequence or array
-            One per mode, broadcast against each other.
-
-        Returns
-        -------
-        array, the broadcast shape
-
-        Raises
-        ------
-        ShapeError, DataError
-            If the number of indices is wrong, they do not broadcast, or one is outside its mode.
-
-        Notes
-        -----
-        Cost: ``N prod(R)`` multiplications; the tensor is not formed.
-        """
-        rows, shape = self._points(indices)
-        xp = namespace_of(self.core)
-        values = contract(self.core, rows, paired=range(self.ndim), xp=xp)
-        return xp.reshape(values, shape)[()] if shape else values[0]
-
-    def to_tensor(self, *, max_bytes: int | None = None) -> Any:
-        """Form the dense array.
-
-        Parameters
-        ----------
-        max_bytes : int, optional
-            Refuse a larger result.
-
-        Returns
-        -------
-        array, shape (I_0, ..., I_{D-1})
-
-        Raises
-        ------
-        DataError
-            If the result would be larger than ``max_bytes``.
-        ShapeError
-            If a mode is continuous.
-        """
-        self._check_dense("to_tensor")
-        remedy = "Evaluate entries with t.at(...) or a slice with t[i, :, j]."
-        byte_guard(self.coef_shape, self.core.dtype.itemsize, max_bytes, "to_tensor", remedy)
-        return contract(self.core, self.factors)
+    def _inner(self, left: Any, right: Any, xp: Any) -> Any:
+        core, *factors = left
+        other_core, *other_factors = right
+        pairs = zip(factors, other_factors, strict=True)
+        grams = [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs]
+        return xp.sum(core * contract(other_core, grams, xp=xp), axis=tuple(range(-self.ndim, 0)))
 
     def norm(self) -> Any:
         """Frobenius norm, from the core and triangular factors; accurate for differences of near tensors.
 
-        Differentiable where the factors have independent columns; ``t.inner(t)`` always is.
+        Differentiable where the factors have independent columns; ``t.inner(t)`` always is. float32 for half
+        precision, whose range is too small.
         """
-        xp = namespace_of(self.core)
-        return xp.linalg.vector_norm(self._orthogonalized()[0])
-
-    def inner(self, other: Tucker) -> Any:
-        """Inner product ``sum conj(self) * other``, in the format.
-
-        Raises
-        ------
-        TypeError
-            If ``other`` is not a Tucker tensor.
-        ShapeError
-            If the modes differ.
-
-        Notes
-        -----
-        Cost: ``sum_n I_n R_n S_n`` and a core contraction.
-        """
-        if not isinstance(other, Tucker):
-            raise TypeError(
-                f"inner: needs a Tucker; got {type(other).__name__}. For a CP write cp.to_tucker()."
-            )
-        self._check_same_modes(other, "inner")
-        namespace_of(self.core, other.core)
-        core, other_core, *factors = promote(
-            self.core, other.core, *self.factors, *other.factors, where="inner"
-        )
-        xp = namespace_of(core)
-        complex_ = xp.isdtype(core.dtype, "complex floating")
-        left = [xp.conj(f) if complex_ else f for f in factors[: self.ndim]]
-        grams = [a.T @ b for a, b in zip(left, factors[self.ndim :], strict=True)]
-        projected = contract(other_core, grams, xp=xp)
-        return xp.sum((xp.conj(core) if complex_ else core) * projected)
-
-    def __add__(self, other: Any) -> Tucker:
-        if not isinstance(other, Tucker):
-            return NotImplemented
-        self._check_same_modes(other, "+")
-        xp = namespace_of(self.core, other.core)
-        arrays = promote(self.core, other.core, *self.factors, *other.factors, where="+")
-        left, right = arrays[2 : 2 + self.ndim], arrays[2 + self.ndim :]
-        factors = [xp.concat(pair, axis=1) for pair in zip(left, right, strict=True)]
-        core = _block_diagonal(arrays[0], arrays[1], xp)
-        return Tucker(core, tuple(factors), self.modes)
-
-    def _scaled(self, scalar: Any) -> Tucker:
-        return Tucker(self.core * scalar, self.factors, self.modes)
+        wide = self._wide()
+        xp = namespace_of(wide.core)
+        (core, *factors), root = unit_scale(list(wide._arrays().values()), self.batch_shape, xp)
+        core = contract(core, [xp.linalg.qr(factor)[1] for factor in factors], xp=xp)
+        return (xp.linalg.vector_norm(core, axis=tuple(range(-self.ndim, 0))) * root) * root
 
     def round(self, rank: Any = None, *, tol: float | None = None) -> Tucker:
         """Compress to a smaller rank, or to a relative Frobenius error.
@@ -204,7 +149,8 @@ class Tucker(Format):
         rank : int or sequence of int, optional
             At most the sizes; a rank the tensor does not have is not invented.
         tol : float, optional
-            Relative error to keep. Give either ``rank`` or ``tol``.
+            Relative error to keep. Give either ``rank`` or ``tol``; one tensor with known values (no batch,
+            not under ``jax.jit`` or ``vmap``) has a ``tol``.
 
         Returns
         -------
@@ -221,67 +167,110 @@ class Tucker(Format):
         QR of the factors, then ST-HOSVD of the core; the tensor is not formed. Cost: ``sum I_n R_n^2 +
         R^(D+1)``.
         """
-        start = perf_counter()
+        start = clock(self.core)
         ranks, tol = rank_or_tol(rank, tol, self.coef_shape, self.dtype, "round")
-        core, bases = self._orthogonalized(bases=True)
+        wide = self._wide()
+        xp = namespace_of(wide.core)
+        pairs = [xp.linalg.qr(factor) for factor in wide.factors]
+        core = contract(wide.core, [upper for _, upper in pairs], xp=xp)
         if ranks is not None:
-            ranks = tuple(map(min, ranks, core.shape))
-        small, factors, rel_error = truncate(core, ranks, tol)
-        factors = tuple(basis @ factor for basis, factor in zip(bases, factors, strict=True))
-        info = truncation_report("round", rel_error, tol, start)
-        return Tucker(small, factors, self.modes, info=info)
+            ranks = tuple(map(min, ranks, core.shape[-self.ndim :]))
+        small, factors, rel_error = truncate_any(core, ranks, tol, self.ndim, self.dtype, "round")
+        factors = [xp.matmul(basis, factor) for (basis, _), factor in zip(pairs, factors, strict=True)]
+        return truncated(small, factors, self.modes, rel_error, tol, self.dtype, "round", start)
 
-    def _orthogonalized(self, *, bases: bool = False) -> tuple[Any, list[Any]]:
-        """Core of the same tensor in orthonormal bases of the factors, and those bases."""
-        xp = namespace_of(self.core)
-        pairs = [xp.linalg.qr(factor) for factor in self.factors]
-        core = contract(self.core, [upper for _, upper in pairs], xp=xp)
-        return core, [basis for basis, _ in pairs] if bases else []
+    def to_cp(self, *, max_bytes: int | None = None) -> CP:
+        """Convert to CP format, exactly: a term for every fiber of the core along its longest mode.
 
-    def __getitem__(self, index: Any) -> Any:
-        """Slice by integers, slices and ``...`` as numpy does; a Tucker, or a number if no mode is left."""
-        entries = self._parse_index(index)
-        xp = namespace_of(self.core)
-        rows = [
-            factor[entry : entry + 1, :] if isinstance(entry, int) else None
-            for factor, entry in zip(self.factors, entries, strict=True)
-        ]
-        kept = [r for r, entry in zip(self.rank, entries, strict=True) if not isinstance(entry, int)]
-        core = xp.reshape(contract(self.core, rows, xp=xp), tuple(kept))
-        factors, modes = self._sliced(entries)
-        return Tucker(core, tuple(factors), tuple(modes)) if factors else core[()]
-
-    def to_tensorly(self) -> Any:
-        """Convert to ``tensorly.TuckerTensor``, sharing the arrays.
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Refuse larger factors.
 
         Raises
         ------
-        ShapeError
-            If a mode is continuous.
+        DataError
+            If the factors would be larger than ``max_bytes``.
+
+        Notes
+        -----
+        The rank is ``prod(R) / max(R)``; a CP decomposition of the core may need fewer terms.
         """
-        self._check_dense("to_tensorly")
-        with tensorly_backend(self.core):
-            from tensorly.tucker_tensor import TuckerTensor
+        from .cp import CP
 
-            return TuckerTensor((self.core, list(self.factors)))
-
-    def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return factor_state(self)
-
-    @classmethod
-    def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Tucker:
-        modes, info = restored(header, arrays)
-        return cls(arrays["core"], tuple(arrays[f"factors.{n}"] for n in range(len(modes))), modes, info=info)
-
-
-def _block_diagonal(a: Any, b: Any, xp: Any) -> Any:
-    """Put two cores at opposite corners of a larger one."""
-    sizes: Sequence[tuple[int, int]] = list(zip(a.shape, b.shape, strict=True))
-    for n, (p, q) in enumerate(sizes):
-        a = xp.concat(
-            [a, xp.zeros((*a.shape[:n], q, *a.shape[n + 1 :]), dtype=a.dtype, device=a.device)], axis=n
+        xp = namespace_of(self.core)
+        longest = max(range(self.ndim), key=lambda n: self.rank[n])
+        others = [n for n in range(self.ndim) if n != longest]
+        terms = math.prod(self.rank[n] for n in others)
+        sizes = (*self.batch_shape, sum(self.coef_shape), terms)
+        byte_guard(
+            sizes, itemsize(self.dtype), max_bytes, "to_cp", "Round the tensor to a smaller rank first."
         )
-        b = xp.concat(
-            [xp.zeros((*b.shape[:n], p, *b.shape[n + 1 :]), dtype=b.dtype, device=b.device), b], axis=n
+        lead = len(self.batch_shape)
+        order = (*range(lead), lead + longest, *(lead + n for n in others))
+        fibers = xp.reshape(xp.permute_dims(self.core, order), (*self.batch_shape, self.rank[longest], terms))
+        factors: list[Any] = [None] * self.ndim
+        wide = self._wide()
+        factors[longest] = as_dtype(
+            xp.matmul(wide.factors[longest], as_dtype(fibers, wide.dtype)), self.dtype
         )
-    return a + b
+        columns = np.indices([self.rank[n] for n in others]).reshape(len(others), terms)
+        for n, index in zip(others, columns, strict=True):
+            place = xp.asarray(index, device=device_of(self.core))
+            factors[n] = xp.take(self.factors[n], place, axis=lead + 1)
+        weights = xp.ones((*self.batch_shape, terms), dtype=self.dtype, device=self.device)
+        return CP(weights, factors, self.modes)
+
+
+def truncated(
+    core: Any,
+    factors: Sequence[Any],
+    modes: Sequence[Mode] | None,
+    rel_error: Any,
+    tol: float | None,
+    dtype: Any,
+    where: str,
+    start: float,
+) -> Tucker:
+    """Tucker tensor and report of a truncation, in half precision if ``dtype`` is.
+
+    Raises
+    ------
+    DataError
+        If the core does not fit in the range of float16.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = np.ones((1, 1))
+    >>> truncated(one, [one, one], None, 0.0, None, one.dtype, "round", 0.0).info.reason
+    'rank reached'
+    """
+    wide = Tucker(core, tuple(factors), modes)
+    if dtype_name(dtype) not in HALF:
+        made, notes = wide, ()
+    else:
+        with np.errstate(over="ignore"):  # checked below
+            made = wide._cast(dtype)
+        notes = (f"{where}: computed in float32; the result is rounded to {dtype_name(dtype)}.",)
+        if not is_traced(core):
+            rel_error = _half_error(made, wide, rel_error, where)
+    object.__setattr__(made, "info", truncation_report(where, rel_error, tol, start, notes))
+    return made
+
+
+def _half_error(made: Tucker, wide: Tucker, rel_error: Any, where: str) -> Any:
+    """Relative error with that of the rounding to half precision, which is nearly orthogonal to it."""
+    xp = namespace_of(wide.core)
+    if not bool(xp.all(xp.isfinite(made.core))):
+        name, largest = dtype_name(made.dtype), to_number(xp.max(xp.abs(wide.core)))
+        raise DataError(
+            f"{where}: the core must fit in {name}, the dtype of the data; its largest entry is "
+            f"{largest:.3g}. Convert the data to float32, or divide them by a number."
+        )
+    lost = to_numpy((made._wide() - wide).norm())
+    norm = to_numpy(wide.norm())
+    # the error of the truncation is relative to the tensor, that of the rounding to the truncated one
+    rounding = np.divide(lost, norm, out=np.zeros_like(norm), where=norm > 0)
+    error = np.hypot(np.asarray(rel_error), rounding * np.sqrt(np.maximum(1 - np.square(rel_error), 0)))
+    return error if error.ndim else float(error)

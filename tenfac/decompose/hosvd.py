@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
 from ..core.arrays import as_float, namespace_of
 from ..core.errors import DataError, ShapeError
+from ..core.precision import half_of
 from ..core.rank import rank_or_tol
-from ..core.truncate import squared_norm, truncate, truncation_report
-from ..core.tucker import Tucker
+from ..core.tracing import clock, is_traced
+from ..core.truncate import squared_norm, truncate_any
+from ..core.tucker import Tucker, truncated
 from .sparse_input import is_sparse
 
 
 def tucker(
-    X: Shaped[Any, "*shape"], rank: int | Sequence[int] | None = None, *, tol: float | None = None
+    X: Shaped[Any, "*shape"],
+    rank: int | Sequence[int] | None = None,
+    *,
+    tol: float | None = None,
+    batch: int = 0,
 ) -> Tucker:
     """Decompose an array into a core and orthonormal factors.
 
@@ -28,27 +33,33 @@ def tucker(
     Parameters
     ----------
     X : array, shape (I_0, ..., I_{D-1})
-        Real or complex, without NaN. float32 is decomposed as float32, integers as float64. Or a sparse array
-        of scipy, pydata sparse or torch, which is never made dense.
+        Real or complex, without NaN. float32 is decomposed as float32, integers as float64; float16 and
+        bfloat16 are computed in float32 and returned as they came, with a note in ``info.warnings``. Or a
+        sparse array of scipy, pydata sparse or torch, which is never made dense.
     rank : int or sequence of int, optional
         One rank for all modes, or one per mode, at most the sizes.
     tol : float, optional
         Relative Frobenius error to keep; the ranks follow. Give either ``rank`` or ``tol``.
+    batch : int, optional
+        Number of leading axes that count tensors: each is decomposed on its own, at once with the others,
+        which needs ``rank``.
 
     Returns
     -------
     Tucker
-        ``info.rel_error`` is its relative error, from the discarded parts themselves: within 1 % of the truth
-        while that is a thousand times the rounding of the dtype, or more.
+        ``info.rel_error`` is its relative error, from the discarded parts themselves, and where it comes near
+        the rounding of the dtype from the array itself: within 1 % of the truth. For a batch: core and
+        factors with its axes first, and an array of errors.
 
     Raises
     ------
     RankError
-        If both or neither of ``rank`` and ``tol`` are given, or not valid for this shape and dtype.
+        If both or neither of ``rank`` and ``tol`` are given, or not valid for this shape and dtype; if
+        ``tol`` comes with a batch, or under ``jit``, ``vmap`` or ``grad``.
     DataError
         If entries are NaN or infinite, or the dtype is not supported.
     ShapeError
-        If the array has no modes or no entries.
+        If the array has no modes or no entries, or ``batch`` leaves no mode.
 
     Notes
     -----
@@ -57,6 +68,11 @@ def tucker(
     a block of columns. Singular vectors come from a Gram matrix in float64, and from a blocked QR where the
     error sought is too small for that (below about 1e-6). Columns of a factor are ordered by energy; their
     signs are arbitrary.
+
+    With ``rank`` it can be differentiated, and used under ``jax.jit``, ``jax.vmap``, ``torch.vmap`` and
+    ``torch.compile``: entries are then not checked, and ``info.rel_error`` is an array of that
+    transformation. JAX without its 64-bit mode computes in float32 by QR and SVD, and says what error is
+    left.
 
     References
     ----------
@@ -79,19 +95,34 @@ def tucker(
         from .sparse_tucker import sparse_tucker  # loads scipy.sparse, which dense arrays do not need
 
         return sparse_tucker(X, rank, tol=tol)
-    start = perf_counter()
     namespace_of(X)
+    start = clock(X)
+    dtype = half_of(X)
     X = as_float(X, "tucker")
-    if X.ndim == 0 or 0 in X.shape:
+    batch = _check_batch(batch, X.ndim)
+    shape = tuple(X.shape[batch:])
+    if not shape or 0 in X.shape:
         raise ShapeError(
-            f"tucker: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
+            f"tucker: X must have at least one mode after its batch axes and no empty one; got shape "
+            f"{tuple(X.shape)} with batch={batch}."
         )
-    ranks, tol = rank_or_tol(rank, tol, tuple(X.shape), X.dtype, "tucker")
-    norm2 = squared_norm(X)
-    if not math.isfinite(norm2):
+    dtype = X.dtype if dtype is None else dtype
+    ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
+    norm2 = None if is_traced(X) else squared_norm(X)
+    if norm2 is not None and not math.isfinite(norm2):
         _check_finite(X)
-    core, factors, rel_error = truncate(X, ranks, tol, norm2=norm2)
-    return Tucker(core, factors, info=truncation_report("tucker", rel_error, tol, start))
+    core, factors, rel_error = truncate_any(X, ranks, tol, len(shape), dtype, "tucker", norm2=norm2)
+    return truncated(core, factors, None, rel_error, tol, dtype, "tucker", start)
+
+
+def _check_batch(batch: Any, ndim: int) -> int:
+    known = hasattr(batch, "__index__") and not isinstance(batch, bool)
+    if not known or not 0 <= batch.__index__() < max(ndim, 1):
+        raise ShapeError(
+            f"tucker: `batch` must be an integer from 0 to {max(ndim - 1, 0)}, so that a mode of the "
+            f"{ndim}-way array is left; got {batch!r}."
+        )
+    return batch.__index__()
 
 
 def _check_finite(X: Any) -> None:

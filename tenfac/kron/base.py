@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..core.arithmetic import scalar_of
 from ..core.arrays import (
     byte_guard,
     device_of,
@@ -20,7 +21,6 @@ from ..core.arrays import (
     to_numpy,
 )
 from ..core.errors import DataError, ShapeError
-from ..core.format import scalar_of
 
 
 class StructuredMatrix(ABC):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..core.arithmetic import scalar_of
 from ..core.arrays import device_of, namespace_of, promote
 from ..core.errors import DataError, ShapeError
-from ..core.format import scalar_of
 from .base import StructuredMatrix, known
 from .operator import KroneckerEigen, KroneckerOperator
 from .spectral import Diagonalized, check_regular, implicit_solve

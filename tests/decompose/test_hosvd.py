@@ -107,7 +107,7 @@ def test_the_reported_error_at_a_given_rank_is_true_and_near_that_of_an_exact_sv
 
 def test_the_reported_error_is_true_in_float32(make):
     X = make.asarray(smooth())
-    for tol in (1e-1, 1e-3, 1e-5):
+    for tol in (1e-1, 1e-3, 1e-5, 1e-6):
         t = tucker(X, tol=tol)
         assert_below(abs(t.info.rel_error / true_error(t, X) - 1), 0.01, "reported over true error - 1")
 
@@ -290,12 +290,6 @@ def test_a_tolerance_below_the_dtype_names_the_one_that_can_be_reached():
 def test_what_is_no_tensor_is_refused(X, kind):
     with pytest.raises(kind):
         tucker(X, 1)
-
-
-def test_half_precision_is_refused_with_a_remedy():
-    with pytest.raises(DataError) as error:
-        tucker(np.ones((3, 3), dtype="float16"), 1)
-    assert_says(error, "float16", "float32")
 
 
 def test_the_report_says_how_it_went():

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..arrays import namespace_of, points_like
 from ..errors import DataError, ShapeError
+from ..precision import astype
+from ..tracing import is_traced
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,26 @@ class Discrete:
         ------
         DataError
             If an index is not an integer or lies outside ``0..size-1``. Negative values are refused, because
-            -1 marks a missing label in most label encoders.
+            -1 marks a missing label in most label encoders. Under ``jax.jit`` an index outside gives NaN.
         """
         xp = namespace_of(factor) if xp is None else xp
+        index = self.index(x, factor, xp)
+        axis = factor.ndim - 2
+        if index.ndim == 0:
+            return xp.take(factor, xp.reshape(index, (1,)), axis=axis)[..., 0, :]
+        return xp.take(factor, index, axis=axis)
+
+    def index(self, x: Any, factor: Any, xp: Any) -> Any:
+        """Row numbers in the library of ``factor``, checked unless their values cannot be read."""
         index = points_like(x, factor, "Discrete.rows")
         if not xp.isdtype(index.dtype, "integral"):
             raise DataError(
                 f"Discrete: an index of this mode must be an integer from 0 to {self.size - 1}; got dtype "
                 f"{index.dtype}. Map labels or coordinates to row numbers first."
             )
-        self._check_range(index, xp)
-        index = xp.astype(index, xp.int64, copy=False)
-        axis = factor.ndim - 2
-        if index.ndim == 0:
-            return xp.take(factor, xp.reshape(index, (1,)), axis=axis)[..., 0, :]
-        return xp.take(factor, index, axis=axis)
+        if not is_traced(index):
+            self._check_range(index, xp)
+        return index if xp.__name__.startswith("jax") else astype(index, xp.int64, xp)
 
     def _check_range(self, index: Any, xp: Any) -> None:
         if 0 in index.shape:

@@ -1,0 +1,204 @@
+"""Arithmetic of formats: inner products, sums, products entry by entry, multiples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Self
+
+import numpy as np
+
+from .arrays import namespace_of, promote
+from .errors import ShapeError
+from .precision import HALF, astype, dtype_name, is_complex
+from .tracing import constant
+
+
+def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a method of a half-precision format in float32 and bring its result back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tenfac import CP
+    >>> t = CP(None, [np.ones((3, 1), dtype="float16")])
+    >>> (t + t).dtype
+    dtype('float16')
+    """
+
+    @wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if dtype_name(self.dtype) not in HALF:
+            return method(self, *args, **kwargs)
+        others = [arg.dtype for arg in args if isinstance(arg, Arithmetic)]
+        result = method(self._wide(), *args, **kwargs)
+        if any(dtype != self.dtype for dtype in others):
+            return result
+        return result._cast(self.dtype) if isinstance(result, Arithmetic) else as_dtype(result, self.dtype)
+
+    return run
+
+
+def as_dtype(array: Any, dtype: Any) -> Any:
+    """Convert an array of any library to a dtype of its own; None leaves it as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_dtype(np.ones(2), np.float32).dtype
+    dtype('float32')
+    """
+    return astype(array, dtype, namespace_of(array))
+
+
+class Arithmetic:
+    """What can be computed with formats of one kind without leaving it; ``Format`` supplies the arrays.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> issubclass(CP, Arithmetic)
+    True
+    """
+
+    # --- inner products -----------------------------------------------------------------------------------
+
+    def inner(self, other: Self) -> Any:
+        """Inner product ``sum conj(self) * other``, in the format.
+
+        Raises
+        ------
+        TypeError
+            If ``other`` is not of the same format.
+        ShapeError
+            If the modes differ.
+
+        Notes
+        -----
+        Cost: ``sum_n I_n R_n S_n`` and, for Tucker, a core contraction. Neither very large nor very small
+        entries lose their squares on the way. float32 for half precision, whose range is too small.
+        """
+        if not isinstance(other, type(self)):
+            raise TypeError(
+                f"inner: needs a {type(self).__name__}; got {type(other).__name__}. Convert one with "
+                "to_tucker() or to_cp()."
+            )
+        pairs = self._pairs(other, "inner")
+        xp = namespace_of(self._first)
+        scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
+        conj = xp.conj if is_complex(scaled[0]) else lambda array: array
+        value = self._inner(map(conj, scaled[::2]), scaled[1::2], xp)
+        return (value * root) * root
+
+    @abstractmethod
+    def _inner(self, left: Any, right: Any, xp: Any) -> Any:
+        """``sum left * right`` of two sequences of arrays, first the cores or weights."""
+
+    def _pairs(self, other: Self, where: str) -> list[tuple[Any, Any]]:
+        """Arrays of two formats of the same modes, in one dtype, side by side."""
+        if self.modes != other.modes or self.batch_shape != other.batch_shape:
+            raise ShapeError(
+                f"{where}: both tensors must have the same modes and batch; got {self.modes} and "
+                f"{other.modes}, shapes {self.shape} and {other.shape}, batches {self.batch_shape} and "
+                f"{other.batch_shape}."
+            )
+        arrays = promote(*self._arrays().values(), *other._arrays().values(), where=where)
+        half = len(arrays) // 2
+        return list(zip(arrays[:half], arrays[half:], strict=True))
+
+    # --- arithmetic ---------------------------------------------------------------------------------------
+
+    @in_single
+    def __add__(self, other: Any) -> Self:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        first, *factors = self._pairs(other, "+")
+        xp = namespace_of(self._first)
+        joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
+        return type(self)(self._join(*first, xp), joined, self.modes)
+
+    @abstractmethod
+    def _join(self, a: Any, b: Any, xp: Any) -> Any:
+        """Core or weights of a sum."""
+
+    def __mul__(self, other: Any) -> Self:
+        if isinstance(other, type(self)):
+            return self._hadamard(other)
+        number = scalar_of(other)
+        return NotImplemented if number is None else self._scaled(number)
+
+    __rmul__ = __mul__
+
+    @in_single
+    def _hadamard(self, other: Self) -> Self:
+        """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
+        self._check_discrete("*")
+        xp = namespace_of(self._first)
+        (a, b), *factors = self._pairs(other, "*")
+        lead = len(self.batch_shape)
+        rows = [_kronecker(left, right, lead + 1, xp) for left, right in factors]
+        return type(self)(_kronecker(a, b, lead, xp), rows, self.modes)
+
+    @in_single
+    def _scaled(self, scalar: Any) -> Self:
+        first = self._first
+        if isinstance(scalar, complex) and not is_complex(first):
+            xp = namespace_of(first)
+            first = astype(first, xp.complex64 if dtype_name(self.dtype) == "float32" else xp.complex128, xp)
+        return type(self)(first * scalar, self.factors, self.modes)
+
+    def __truediv__(self, scalar: Any) -> Self:
+        number = scalar_of(scalar)
+        return NotImplemented if number is None else self._scaled(1 / number)
+
+    def __neg__(self) -> Self:
+        return self._scaled(-1.0)
+
+    def __sub__(self, other: Any) -> Self:
+        return self + (-other) if isinstance(other, type(self)) else NotImplemented
+
+
+def _kronecker(a: Any, b: Any, lead: int, xp: Any) -> Any:
+    """Kronecker product over the axes after the first ``lead``, which are shared."""
+    shared, p, q = a.shape[:lead], a.shape[lead:], b.shape[lead:]
+    a = xp.reshape(a, (*shared, *(size for r in p for size in (r, 1))))
+    b = xp.reshape(b, (*shared, *(size for s in q for size in (1, s))))
+    return xp.reshape(a * b, (*shared, *(r * s for r, s in zip(p, q, strict=True))))
+
+
+def unit_scale(arrays: Sequence[Any], batch: tuple[int, ...], xp: Any) -> tuple[list[Any], Any]:
+    """Arrays divided by their largest magnitudes, and the root of the product of those, per tensor."""
+    lead = len(batch)
+    scaled, root = [], None
+    for array in arrays:
+        axes = tuple(range(lead, array.ndim))
+        largest = xp.max(xp.abs(constant(array)), axis=axes, keepdims=True) if 0 not in array.shape else None
+        if largest is None:
+            scaled.append(array)
+            continue
+        largest = xp.where(largest > 0, largest, xp.ones_like(largest))
+        scaled.append(array / largest)
+        part = xp.sqrt(xp.reshape(largest, array.shape[:lead]))
+        root = part if root is None else root * part
+    return scaled, xp.ones(batch, dtype=xp.abs(arrays[0]).dtype) if root is None else root
+
+
+def scalar_of(value: Any) -> Any:
+    """Read a number: Python numbers and 0-d torch arrays as they are, numpy scalars as Python numbers.
+
+    Returns None if the value is not a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scalar_of(np.float64(2)), scalar_of("2")
+    (2.0, None)
+    """
+    if isinstance(value, (int, float, complex)) and not isinstance(value, np.generic):
+        return value
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.item() if value.ndim == 0 and value.dtype.kind in "biufc" else None
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):
+        return value
+    return None

@@ -1,0 +1,99 @@
+"""The parts of a format: checked when it is made, described when it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .arrays import namespace_of, to_numpy
+from .errors import ShapeError
+from .io import public_class
+from .modes.discrete import Discrete
+from .modes.protocol import Mode
+from .report import Report
+
+
+def validated(
+    where: str, arrays: Sequence[Any], modes: Sequence[Mode] | None, factors: Sequence[Any]
+) -> tuple[Mode, ...]:
+    """Check that factors are matrices of one library that fit the modes; make discrete modes if not given.
+
+    Raises
+    ------
+    ShapeError
+        If they do not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> validated("Tucker", [np.ones((3, 2))], None, [np.ones((3, 2))])
+    (Discrete(size=3),)
+    """
+    if not factors:
+        raise ShapeError(f"{where}: needs at least one factor; got none.")
+    namespace_of(*arrays)
+    for n, factor in enumerate(factors):
+        if factor.ndim < 2:
+            raise ShapeError(
+                f"{where}: factors[{n}] must be a matrix of shape (I_{n}, R_{n}); got shape "
+                f"{tuple(factor.shape)}."
+            )
+    batches = [tuple(factor.shape[:-2]) for factor in factors]
+    if len(set(batches)) > 1:
+        raise ShapeError(
+            f"{where}: all factors must have the same batch axes before the last two; got {batches}."
+        )
+    if modes is None:
+        return tuple(Discrete(factor.shape[-2]) for factor in factors)
+    modes = tuple(modes)
+    sizes, rows = [getattr(mode, "size", None) for mode in modes], [factor.shape[-2] for factor in factors]
+    if sizes != rows:
+        raise ShapeError(
+            f"{where}: `modes` must hold one mode per factor, of sizes {rows} (the rows of the factors); got "
+            f"sizes {sizes}."
+        )
+    return modes
+
+
+def factor_state(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe a format for ``save``: modes and report in a dict, arrays by name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tenfac import CP
+    >>> sorted(factor_state(CP(None, [np.ones((2, 1))]))[1])
+    ['factors.0', 'weights']
+    """
+    arrays, modes = dict(obj._arrays()), []
+    for n, mode in enumerate(obj.modes):
+        spec, mode_arrays = mode.spec()
+        modes.append({**spec, "arrays": sorted(mode_arrays)})
+        arrays.update({f"modes.{n}.{name}": array for name, array in mode_arrays.items()})
+    info = None if obj.info is None else asdict(obj.info)
+    if info is not None and hasattr(info["rel_error"], "shape"):
+        info["rel_error"] = to_numpy(info["rel_error"]).tolist()
+    return {"modes": modes, "info": info}, arrays
+
+
+def restored(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[tuple[Mode, ...], Report | None]:
+    """Rebuild the modes and the report that ``factor_state`` described.
+
+    Examples
+    --------
+    >>> restored({"modes": [{"type": "Discrete", "size": 3, "arrays": []}], "info": None}, {})
+    ((Discrete(size=3),), None)
+    """
+    modes = []
+    for n, spec in enumerate(header["modes"]):
+        mode_arrays = {name: arrays[f"modes.{n}.{name}"] for name in spec["arrays"]}
+        modes.append(public_class(spec["type"]).from_spec(spec, mode_arrays))
+    info = header["info"]
+    if info is not None:
+        if isinstance(info["rel_error"], list):
+            info = {**info, "rel_error": np.asarray(info["rel_error"])}
+        info = Report(**{k: tuple(v) if isinstance(v, list) else v for k, v in info.items()})
+    return tuple(modes), info
