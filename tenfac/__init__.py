@@ -19,6 +19,7 @@ _HOME = {
     "Report": "core.report",
     "ShapeError": "core.errors",
     "Tucker": "core.tucker",
+    "cp_complete": "decompose.completion",
     "fold": "core.ops",
     "from_tensorly": "core.interchange",
     "khatri_rao": "core.ops",
@@ -28,6 +29,7 @@ _HOME = {
     "multi_mode_product": "core.ops",
     "save": "core.io",
     "tucker": "decompose.hosvd",
+    "tucker_complete": "decompose.completion",
     "unfold": "core.ops",
 }
 _MODULES = ("datasets", "plot")

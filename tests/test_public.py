@@ -27,6 +27,7 @@ PUBLIC = [
     "Report",
     "ShapeError",
     "Tucker",
+    "cp_complete",
     "datasets",
     "fold",
     "from_tensorly",
@@ -38,6 +39,7 @@ PUBLIC = [
     "plot",
     "save",
     "tucker",
+    "tucker_complete",
     "unfold",
 ]
 ROOMS = ("datasets", "plot")  # public modules
