@@ -25,18 +25,23 @@ from .row_blocks import squared
 from .tucker_completion import TuckerProblem
 
 # The ridge of a start falls geometrically between these shares of the mean diagonal.
-_RIDGE_FIRST, _RIDGE_REPAIR, _RIDGE_LAST = 0.5, (0.1, 1e-3), 1e-6
-# Sweeps while the ridge of a repair falls (a start says its own), and after it, with the ridge of the noise,
-# at most, unless the training error changes by less than a share of itself.
-_REPAIR_SWEEPS, _SETTLE, _SETTLED = 15, 30, 0.01
+_RIDGE_FIRST, _RIDGE_REPAIR, _RIDGE_LAST = 0.5, (1e-2, 1e-3), 1e-6
+# Sweeps while the ridge of a repair falls; a start says its own.
+_REPAIR_SWEEPS = 15
+# Sweeps after the ridge has fallen, at most, and the change of the training error that ends them.
+_SETTLE, _SETTLED = 30, 2e-3
+# Changes of the error are averaged over this many sweeps.
+_CALM = 3
+# Growth of the momentum in each sweep.
+_MOMENTUM = 0.25
 # Two starts whose validation errors are this near have found the same fit, and a repair must gain this much.
-_SAME, _GAIN = 1.05, 0.98
+_SAME, _GAIN = 1.05, 0.995
 # Validation errors below this are success whatever the training error.
 _SUCCESS = 1e-5
-# A fit has failed when its validation error is this many times its training error, ...
-_OVERFIT = 3.0
-# ... or above these shares of the errors of predicting zero and of predicting the mean.
+# A fit has failed when its validation error is above these shares of the errors of predicting zero and of
+# predicting the mean, or this many times its training error: the smaller number where it is large itself.
 _OF_ZERO, _OF_MEAN = 0.95, 1.05
+_OVERFIT, _OVERFIT_LARGE = 3.0, 2.0
 
 
 def cp_complete(
@@ -96,8 +101,9 @@ def cp_complete(
     Warns
     -----
     ConvergenceWarning
-        If the validation error is more than three times the training error, or no better than predicting zero
-        or the mean; or if ``max_iter`` is reached. Then ``info.converged`` is False.
+        If the validation error is more than three times the training error (twice where it is more than half
+        of what predicting zero or the mean gives), or no better than predicting zero or the mean; or if
+        ``max_iter`` is reached. Then ``info.converged`` is False.
 
     Notes
     -----
@@ -195,8 +201,9 @@ def tucker_complete(
     Warns
     -----
     ConvergenceWarning
-        If the validation error is more than three times the training error, or no better than predicting zero
-        or the mean; or if ``max_iter`` is reached. Then ``info.converged`` is False.
+        If the validation error is more than three times the training error (twice where it is more than half
+        of what predicting zero or the mean gives), or no better than predicting zero or the mean; or if
+        ``max_iter`` is reached. Then ``info.converged`` is False.
 
     Notes
     -----
@@ -286,7 +293,8 @@ class _Fit:
 
     def is_sound(self, limit: float) -> bool:
         """Whether it predicts entries it has not seen about as well as those it has, and below a limit."""
-        return self.validation <= max(_SUCCESS, min(_OVERFIT * self.train, limit))
+        times = _OVERFIT_LARGE if self.validation > limit / 2 else _OVERFIT
+        return self.validation <= max(_SUCCESS, min(times * self.train, limit))
 
 
 def _complete(make: Callable[..., Any], data: Observed, settings: _Settings) -> tuple[Any, Report, float]:
@@ -302,19 +310,21 @@ def _complete(make: Callable[..., Any], data: Observed, settings: _Settings) -> 
     limit = _limit(held, train)
     fit, n_starts = _search(make(train, rng), held, limit, settings.n_init, rng)
     problem = make(data, rng)
-    state, history, settled = _polish(problem, fit, settings, eps(data.like.dtype))
+    state, history, settled = _settle(
+        problem, fit.state, fit.train, settings.max_iter, settings.tol, eps(data.like.dtype)
+    )
     notes = []
     if not fit.is_sound(limit):
         notes.append(
             f"{where}: the fit does not predict entries it has not seen: relative error {fit.validation:.2g} "
-            f"on held-out entries, {fit.train:.2g} on the others, best of {n_starts} starts. There are too few "
-            f"entries for this rank ({data.size:,} for {problem.n_params:,} parameters), the data have no such "
-            "structure, or no start was good. Lower rank, observe more entries, or raise n_init."
+            f"on held-out entries, {fit.train:.2g} on the others, best of {n_starts} starts. There are too "
+            f"few entries for this rank ({data.size:,} for {problem.n_params:,} parameters), the data have "
+            "no such structure, or no start was good. Lower rank, add entries, or raise n_init."
         )
     if not settled:
         notes.append(
-            f"{where}: the error on observed entries still changed by more than tol={settings.tol:g} of itself "
-            f"after max_iter={settings.max_iter} sweeps. Raise max_iter or tol."
+            f"{where}: the error on observed entries still changed by more than tol={settings.tol:g} of "
+            f"itself after max_iter={settings.max_iter} sweeps. Raise max_iter or tol."
         )
     if notes:
         warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
@@ -374,7 +384,7 @@ def _rms(values: np.ndarray) -> float:
 def _search(
     problem: Any, held: Observed, limit: float, n_init: int, rng: np.random.Generator
 ) -> tuple[_Fit, int]:
-    """Start until the best validation error is sound and reached twice; the best fit, the number of starts."""
+    """Start until the best validation error is sound and reached twice; best fit, number of starts."""
     fits: list[_Fit] = []
     for _ in range(n_init):
         fit = _anneal(problem, problem.start(rng), _RIDGE_FIRST, problem.sweeps, held)
@@ -405,27 +415,36 @@ def _anneal(problem: Any, state: Any, first: float, sweeps: int, held: Observed)
     """Sweep while the ridge falls, then a few times with the ridge that the noise calls for."""
     for ridge in np.geomspace(first, _RIDGE_LAST, sweeps):
         state, residual2 = problem.sweep(state, ridge, 0.0)
-    for _ in range(_SETTLE):
-        before = residual2
-        state, residual2 = problem.sweep(state, 0.0, _noise2(problem, residual2))
-        if before - residual2 <= 2 * _SETTLED * before:
-            break
-    error = problem.evaluate(state, held.indices) - held.values
-    return _Fit(state, math.sqrt(residual2 / problem.entries.size), _rms(error))
+    train = math.sqrt(residual2 / problem.entries.size)
+    state, history, _ = _settle(problem, state, train, _SETTLE, _SETTLED, 0.0)
+    return _Fit(state, history[-1], _rms(problem.evaluate(state, held.indices) - held.values))
 
 
-def _noise2(problem: Any, residual2: float) -> float:
-    """Variance of the noise: the sum of squared residuals over what the parameters leave free."""
-    size = problem.entries.size
-    return residual2 / max(size - problem.n_params, size / 10)
+def _settle(
+    problem: Any, state: Any, error: float, max_iter: int, tol: float, precision: float
+) -> tuple[Any, list[float], bool]:
+    """Sweep until the error changes by less than ``tol`` of itself a sweep; state, errors, whether it did.
 
-
-def _polish(problem: Any, fit: _Fit, settings: _Settings, precision: float) -> tuple[Any, list[float], bool]:
-    """Sweep on all entries until the error changes by less than ``tol`` of itself."""
-    state, residual2, history = fit.state, fit.train**2 * problem.entries.size, [fit.train]
-    for _ in range(settings.max_iter):
-        state, residual2 = problem.sweep(state, 0.0, _noise2(problem, residual2))
-        history.append(math.sqrt(residual2 / problem.entries.size))
-        if abs(history[-2] - history[-1]) <= settings.tol * history[-1] or history[-1] <= 4 * precision:
+    Each sweep starts from a point ahead, in the direction of the last step and ever further; when the error
+    rises, the point ahead is given up.
+    """
+    ahead, momentum, history = state, 0.0, [error]
+    for _ in range(max_iter):
+        new, residual2 = problem.sweep(ahead, 0.0, _noise2(problem, history[-1]))
+        error = math.sqrt(residual2 / problem.entries.size)
+        if error > history[-1] and ahead is not state:
+            ahead, momentum, error = state, 0.0, history[-1]
+        else:
+            ahead, state = problem.extrapolate(new, state, momentum), new
+            momentum += _MOMENTUM
+        history.append(error)
+        calm = len(history) > _CALM + 1 and history[-1 - _CALM] - error <= _CALM * tol * error
+        if calm or error <= 4 * precision:
             return state, history[1:], True
     return state, history[1:], False
+
+
+def _noise2(problem: Any, error: float) -> float:
+    """Variance of the noise: the sum of squared residuals over what the parameters leave free."""
+    size = problem.entries.size
+    return error**2 * size / max(size - problem.n_params, size / 10)

@@ -84,6 +84,10 @@ class CPProblem:
             factors[n], residual2 = solve_rows(blocks, features, factors[n], ridge, penalty)
         return _balanced(factors), residual2
 
+    def extrapolate(self, factors: Factors, before: Factors, share: float) -> Factors:
+        """Go on by a share of the step from ``before`` to ``factors``."""
+        return [new + share * (new - old) for new, old in zip(factors, before, strict=True)]
+
     def evaluate(self, factors: Factors, indices: Sequence[np.ndarray]) -> np.ndarray:
         """Values at entries, shape (N,)."""
         return predictions(lambda part: np.sum(_products(factors, part), axis=1), indices)

@@ -100,8 +100,8 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
     else:
         if mask is not None:
             raise TypeError(
-                f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the observed "
-                "ones. Leave mask out."
+                f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the "
+                "observed ones. Leave mask out."
             )
         indices, values, like, shape = stored
         _check_shape(shape, where)

@@ -37,7 +37,7 @@ class TuckerProblem:
     Examples
     --------
     >>> indices = np.unravel_index(np.arange(12), (3, 4))
-    >>> problem = TuckerProblem(Observed((3, 4), indices, np.ones(12), None), (1, 1), np.random.default_rng(0))
+    >>> problem = TuckerProblem(Observed((3, 4), indices, np.ones(12)), (1, 1), np.random.default_rng(0))
     >>> state = problem.start(np.random.default_rng(1))
     >>> for _ in range(5):
     ...     state, residual2 = problem.sweep(state, 0.0, 0.0)
@@ -133,6 +133,10 @@ class TuckerProblem:
             step = gradient + (size / before) * step
         core = np.moveaxis(g.reshape([core.shape[n], *np.delete(core.shape, n)]), 0, n)
         return core, sum(map(squared, residual))
+
+    def extrapolate(self, state: State, before: State, share: float) -> State:  # noqa: ARG002
+        """Stay: orthogonal factors are not points of one line, and these sweeps need no help."""
+        return state
 
     def evaluate(self, state: State, indices: Sequence[np.ndarray]) -> np.ndarray:
         """Values at entries, shape (N,)."""
