@@ -6,13 +6,13 @@ import math
 import numbers
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, generator
+from ..core.arrays import eps, generator, to_numpy
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning, DataError, RankError
 from ..core.rank import check_tol, cp_rank, tucker_rank
@@ -143,7 +143,7 @@ def cp_complete(
     factors, report, scale = _complete(make, data, settings)
     weights, factors = normalized(factors, scale)
     arrays = [data.restore(array) for array in (weights, *factors)]
-    return CP(arrays[0], arrays[1:], info=report)
+    return _with_error(CP(arrays[0], arrays[1:], info=report), data, scale)
 
 
 def tucker_complete(
@@ -238,10 +238,19 @@ def tucker_complete(
         return TuckerProblem(entries, ranks, rng)
 
     (core, factors), report, scale = _complete(make, data, settings)
-    core, turns, _ = truncate(core * scale, ranks)
-    seen = [empty[:, None] for empty in data.unseen()]
-    factors = [np.where(s, 0, f @ turn) for s, f, turn in zip(seen, factors, turns, strict=True)]
-    return Tucker(data.restore(core), [data.restore(factor) for factor in factors], info=report)
+    core, turns, _ = truncate(core * (scale * math.sqrt(math.prod(data.shape))), ranks)
+    seen = [~unseen[:, None] / math.sqrt(len(unseen)) for unseen in data.unseen()]
+    factors = [s * (factor @ turn) for s, factor, turn in zip(seen, factors, turns, strict=True)]
+    t = Tucker(data.restore(core), [data.restore(factor) for factor in factors], info=report)
+    return _with_error(t, data, scale)
+
+
+def _with_error(t: Any, data: Observed, scale: float) -> Any:
+    """Put the error of the format itself, after rounding to its dtype, into its report."""
+    first, factors = t
+    same = type(t)(to_numpy(first), [to_numpy(factor) for factor in factors])
+    misfit = same.at(*data.indices) / scale - data.values / scale
+    return replace(t, info=replace(t.info, rel_error=_rms(misfit)))
 
 
 @dataclass(frozen=True)
@@ -313,33 +322,41 @@ def _complete(make: Callable[..., Any], data: Observed, settings: _Settings) -> 
     state, history, settled = _settle(
         problem, fit.state, fit.train, settings.max_iter, settings.tol, eps(data.like.dtype)
     )
-    notes = []
+    notes = _failures(fit, limit, n_starts, problem, settled, settings)
+    if notes:
+        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+    sound = fit.is_sound(limit)
+    report = Report(
+        converged=not notes,
+        reason="no fit that predicts" if not sound else "error settled" if settled else "max_iter reached",
+        n_iter=len(history),
+        validation_error=fit.validation,
+        history=tuple(history),
+        seconds=perf_counter() - start,
+        random_state=int(seed) if isinstance(seed, numbers.Integral) else None,
+        warnings=(*notes, *_notes_on_rows(data, where)),
+    )
+    return state, report, scale
+
+
+def _failures(
+    fit: _Fit, limit: float, n_starts: int, problem: Any, settled: bool, settings: _Settings
+) -> list[str]:
+    """What keeps the fit from being one to rely on, worst first."""
+    where, notes = settings.where, []
     if not fit.is_sound(limit):
         notes.append(
             f"{where}: the fit does not predict entries it has not seen: relative error {fit.validation:.2g} "
             f"on held-out entries, {fit.train:.2g} on the others, best of {n_starts} starts. There are too "
-            f"few entries for this rank ({data.size:,} for {problem.n_params:,} parameters), the data have "
-            "no such structure, or no start was good. Lower rank, add entries, or raise n_init."
+            f"few entries for this rank ({problem.entries.size:,} for {problem.n_params:,} parameters), the "
+            "data have no such structure, or no start was good. Lower rank, add entries, or raise n_init."
         )
     if not settled:
         notes.append(
-            f"{where}: the error on observed entries still changed by more than tol={settings.tol:g} of "
-            f"itself after max_iter={settings.max_iter} sweeps. Raise max_iter or tol."
+            f"{where}: the error on observed entries still fell by more than tol={settings.tol:g} of "
+            f"itself in a sweep after max_iter={settings.max_iter} sweeps. Raise max_iter or tol."
         )
-    if notes:
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
-    report = Report(
-        converged=not notes,
-        reason="no fit that predicts" if not fit.is_sound(limit) else "tol" if settled else "max_iter",
-        n_iter=len(history),
-        rel_error=history[-1],
-        validation_error=fit.validation,
-        history=tuple(history),
-        seconds=perf_counter() - start,
-        random_state=None if seed is None or isinstance(seed, np.random.Generator) else int(seed),
-        warnings=(*notes, *_notes_on_rows(data, where)),
-    )
-    return state, report, scale
+    return notes
 
 
 def _notes_on_rows(data: Observed, where: str) -> list[str]:
@@ -432,7 +449,7 @@ def _settle(
     for _ in range(max_iter):
         new, residual2 = problem.sweep(ahead, 0.0, _noise2(problem, history[-1]))
         error = math.sqrt(residual2 / problem.entries.size)
-        if error > history[-1] and ahead is not state:
+        if not error <= history[-1] and ahead is not state:
             ahead, momentum, error = state, 0.0, history[-1]
         else:
             ahead, state = problem.extrapolate(new, state, momentum), new

@@ -114,12 +114,11 @@ class CPProblem:
 
 def _products(factors: Sequence[Any], indices: Sequence[np.ndarray]) -> np.ndarray:
     """Rows of all factors (None is left out) at entries, multiplied; shape (*entries, R)."""
-    result = None
-    for factor, index in zip(factors, indices, strict=True):
-        if factor is not None:
-            rows = factor.take(index, axis=0)
-            result = rows if result is None else np.multiply(result, rows, out=result)
-    return result if result is not None else np.ones((*indices[0].shape, 1))
+    present = [(f, index) for f, index in zip(factors, indices, strict=True) if f is not None]
+    result = present[0][0].take(present[0][1], axis=0)
+    for factor, index in present[1:]:
+        result *= factor.take(index, axis=0)
+    return result
 
 
 def _balanced(factors: Factors) -> Factors:

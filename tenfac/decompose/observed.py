@@ -121,9 +121,9 @@ def _stored(X: Any) -> tuple[list[np.ndarray], np.ndarray, Any, tuple[int, ...]]
         X = X.detach().to_sparse()
         values = X._values()
         return list(to_numpy(X._indices())), to_numpy(values), values[:0], tuple(X.shape)
-    if home not in ("scipy", "sparse") or not hasattr(X, "tocoo"):
+    if home not in ("scipy", "sparse") or not hasattr(X, "asformat"):
         return None
-    X = X.tocoo()
+    X = X.asformat("coo")
     coords = X.coords if hasattr(X, "coords") else (X.row, X.col)
     return [np.asarray(c, dtype=np.intp) for c in coords], np.asarray(X.data), X.data[:0], tuple(X.shape)
 

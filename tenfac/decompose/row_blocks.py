@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -224,7 +223,7 @@ def _fibres(others: Sequence[np.ndarray], n_entries: int) -> tuple[np.ndarray, n
     for index in others:
         code = code * (int(index.max()) + 1) + index
         code, counts = np.unique(code, return_inverse=True, return_counts=True)[1:]
-    return code.reshape(-1), counts if len(others) else np.array([n_entries])
+    return code.reshape(-1), counts
 
 
 def predictions(
@@ -237,11 +236,6 @@ def predictions(
     >>> predictions(lambda index: 2.0 * index[0], [np.arange(3)])
     array([0., 2., 4.])
     """
-    return np.concatenate(
-        [evaluate(part) for part in _parts(indices)] or [np.zeros(0)],
-    )
-
-
-def _parts(indices: Sequence[np.ndarray]) -> Iterator[list[Any]]:
-    for begin in range(0, len(indices[0]), _ENTRIES):
-        yield [index[begin : begin + _ENTRIES] for index in indices]
+    n = len(indices[0])
+    parts = [[i[begin : begin + _ENTRIES] for i in indices] for begin in range(0, n, _ENTRIES)]
+    return np.concatenate([evaluate(part) for part in parts])

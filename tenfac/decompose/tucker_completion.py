@@ -152,15 +152,11 @@ class TuckerProblem:
 
 def _kronecker_rows(factors: Sequence[Any], indices: Sequence[np.ndarray]) -> np.ndarray:
     """Kronecker products of the rows of all factors (None is left out) at entries, (*entries, prod R)."""
-    result = None
-    for factor, index in zip(factors, indices, strict=True):
-        if factor is not None:
-            rows = factor.take(index, axis=0)
-            if result is not None:
-                rows = result[..., :, None] * rows[..., None, :]
-                rows = rows.reshape(*index.shape, -1)
-            result = rows
-    return result if result is not None else np.where(indices[0] < 0, 0.0, 1.0)[..., None]
+    rows = [f.take(index, axis=0) for f, index in zip(factors, indices, strict=True) if f is not None]
+    result = rows[0]
+    for row in rows[1:]:
+        result = (result[..., :, None] * row[..., None, :]).reshape(*row.shape[:-1], -1)
+    return result
 
 
 def _orthogonalized(core: np.ndarray, factor: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
