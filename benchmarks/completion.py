@@ -179,8 +179,8 @@ def main() -> None:
         others = ", ".join(f"{fit['held_out']:.3f} in {fit['seconds']:.1f} s" for fit in row["tensorly"])
         print(
             f"{name:18} perfect {np.mean(row['perfect']):.4f}  tenfac {np.median(errors):.4f} (worst "
-            f"{max(errors):.4f}) {row['n_at_noise']}/{row['n_data']} at the noise, at most {max(seconds):.2f} s; "
-            f"TensorLy {others}; {row['seconds_ratio']:.1f} x the time",
+            f"{max(errors):.4f}) {row['n_at_noise']}/{row['n_data']} at the noise, at most "
+            f"{max(seconds):.2f} s; TensorLy {others}; {row['seconds_ratio']:.1f} x the time",
             flush=True,
         )
     results["il2"] = il2()

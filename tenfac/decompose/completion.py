@@ -24,8 +24,9 @@ from .observed import Observed, observed_entries
 from .row_blocks import squared
 from .tucker_completion import TuckerProblem
 
-# The ridge of a start falls geometrically between these shares of the mean diagonal.
-_RIDGE_FIRST, _RIDGE_REPAIR, _RIDGE_LAST = 0.5, (1e-2, 1e-3), 1e-6
+# The ridge falls geometrically from a share of the mean diagonal to the last: for starts from these in turn (a
+# large one finds its way where entries are few, a small one keeps weak components), for repairs in this order.
+_RIDGE_STARTS, _RIDGE_REPAIRS, _RIDGE_LAST = (0.5, 0.05, 0.005), (1e-2, 1e-3), 1e-6
 # Sweeps while the ridge of a repair falls; a start says its own.
 _REPAIR_SWEEPS = 15
 # Sweeps after the ridge has fallen, at most, and the change of the training error that ends them.
@@ -35,7 +36,7 @@ _CALM = 3
 # Growth of the momentum in each sweep.
 _MOMENTUM = 0.25
 # Two starts whose validation errors are this near have found the same fit, and a repair must gain this much.
-_SAME, _GAIN = 1.05, 0.995
+_SAME, _GAIN = 1.02, 0.995
 # Validation errors below this are success whatever the training error.
 _SUCCESS = 1e-5
 # A fit has failed when its validation error is above these shares of the errors of predicting zero and of
@@ -109,10 +110,11 @@ def cp_complete(
     -----
     A sweep costs about ``N D R^2`` multiplications for N observed entries; the dense tensor is never formed.
     A start mixes at random the leading eigenvectors of the Gram matrices of the zero-filled unfoldings, their
-    diagonals deleted [1]_. Sweeps follow while the ridge falls from half of the mean diagonal of the normal
-    equations to 1e-6 of it. Then, while that helps, the component missed least is replaced by the leading
-    one of the residual. The last sweeps have the ridge that makes them the mode of the posterior for Gaussian
-    factors and noise of the variance of the residuals. All is computed in float64.
+    diagonals deleted [1]_. Sweeps follow while the ridge falls, from up to half of the mean diagonal of the
+    normal equations to 1e-6 of it. Then, while that helps, the component missed least is replaced by the
+    leading one of the residual. The last sweeps, with momentum, have the ridge that makes their end the mode
+    of the posterior for Gaussian factors and noise of the variance of the residuals. All is computed in
+    float64.
 
     References
     ----------
@@ -403,8 +405,9 @@ def _search(
 ) -> tuple[_Fit, int]:
     """Start until the best validation error is sound and reached twice; best fit, number of starts."""
     fits: list[_Fit] = []
-    for _ in range(n_init):
-        fit = _anneal(problem, problem.start(rng), _RIDGE_FIRST, problem.sweeps, held)
+    for n in range(n_init):
+        ridge = _RIDGE_STARTS[n % len(_RIDGE_STARTS)]
+        fit = _anneal(problem, problem.start(rng), ridge, problem.sweeps, held)
         fits.append(_repaired(problem, fit, held))
         fits.sort(key=lambda fit: fit.validation)
         best, second = fits[0], fits[min(1, len(fits) - 1)]
@@ -416,13 +419,13 @@ def _search(
 
 def _repaired(problem: Any, fit: _Fit, held: Observed) -> _Fit:
     """Repair a fit for as long as that lowers its validation error, with less ridge when it does not."""
-    ridges = list(_RIDGE_REPAIR)
+    ridges = list(_RIDGE_REPAIRS)
     for _ in range(2 * problem.max_repairs):
         if not ridges or fit.validation <= _SUCCESS:
             break
         tried = _anneal(problem, problem.repair(fit.state), ridges[0], _REPAIR_SWEEPS, held)
         if tried.validation < _GAIN * fit.validation:
-            fit, ridges = tried, list(_RIDGE_REPAIR)
+            fit, ridges = tried, list(_RIDGE_REPAIRS)
         else:
             ridges.pop(0)
     return fit

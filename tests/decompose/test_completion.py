@@ -157,13 +157,13 @@ def test_too_few_entries_are_said_to_be_too_few(complete):
 
 def test_a_fit_that_converges_predicts_better_than_zero():
     flags = []
-    for seed in range(8):
+    for seed in range(6):
         X, mask = tensor((20, 20, 20), 2, noise=0.01, seed=seed), chosen((20, 20, 20), 0.04, seed)
         t = silently(cp_complete, X, 2, mask=mask, n_init=2)
         flags.append(t.info.converged)
         if t.info.converged:
             assert_below(error_at(t, X, ~mask), 0.9, "held-out error of a fit called converged")
-    assert_above(sum(flags), 3, "fits called converged")
+    assert_above(sum(flags), 2, "fits called converged")
 
 
 @DOORS
