@@ -24,8 +24,8 @@ from .observed import Observed, observed_entries
 from .row_blocks import squared
 from .tucker_completion import TuckerProblem
 
-# The ridge falls geometrically from a share of the mean diagonal to the last: for starts from these in turn (a
-# large one finds its way where entries are few, a small one keeps weak components), for repairs in this order.
+# The ridge falls geometrically from a share of the mean diagonal to the last: for starts from these in turn
+# (a large one finds its way where entries are few, a small one keeps weak components), for repairs in order.
 _RIDGE_STARTS, _RIDGE_REPAIRS, _RIDGE_LAST = (0.5, 0.05, 0.005), (1e-2, 1e-3), 1e-6
 # Sweeps while the ridge of a repair falls; a start says its own.
 _REPAIR_SWEEPS = 15
@@ -241,8 +241,7 @@ def tucker_complete(
 
     (core, factors), report, scale = _complete(make, data, settings)
     core, turns, _ = truncate(core * (scale * math.sqrt(math.prod(data.shape))), ranks)
-    seen = [~unseen[:, None] / math.sqrt(len(unseen)) for unseen in data.unseen()]
-    factors = [s * (factor @ turn) for s, factor, turn in zip(seen, factors, turns, strict=True)]
+    factors = [f @ turn / math.sqrt(len(f)) for f, turn in zip(factors, turns, strict=True)]
     t = Tucker(data.restore(core), [data.restore(factor) for factor in factors], info=report)
     return _with_error(t, data, scale)
 

@@ -9,6 +9,8 @@ import pytest
 from scipy.sparse import coo_array
 
 from tenfac import ConvergenceWarning, DataError, RankError, cp_complete, datasets, tucker_complete
+from tenfac.decompose import completion
+from tenfac.decompose.observed import Observed
 from tests.checks import (
     assert_above,
     assert_below,
@@ -164,6 +166,31 @@ def test_a_fit_that_converges_predicts_better_than_zero():
         if t.info.converged:
             assert_below(error_at(t, X, ~mask), 0.9, "held-out error of a fit called converged")
     assert_above(sum(flags), 2, "fits called converged")
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "sound"),
+    [
+        (0.1, 0.29, True),
+        (0.1, 0.31, False),  # more than three times
+        (0.3, 0.58, True),
+        (0.3, 0.62, False),  # more than twice, and large
+        (0.9, 0.94, True),
+        (0.9, 0.96, False),  # no better than zero
+        (1e-12, 9e-6, True),  # small enough whatever the training error
+        (1e-12, 2e-5, False),
+    ],
+)
+def test_a_fit_is_sound_by_its_validation_error(train, validation, sound):
+    assert_equal(completion._Fit(None, train, validation).is_sound(0.95), sound)
+
+
+def test_predictions_of_zero_and_of_the_mean_set_the_limit_of_the_validation_error():
+    values = np.array([1.0, -1.0, 1.0, -1.0])
+    around_zero = Observed((4, 1), (np.arange(4), np.zeros(4, int)), values)
+    assert_close(completion._limit(around_zero, around_zero), 0.95)
+    far_from_zero = Observed((4, 1), around_zero.indices, values + 100)
+    assert_close(completion._limit(far_from_zero, far_from_zero), 1.05)
 
 
 @DOORS

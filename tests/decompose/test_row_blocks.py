@@ -7,8 +7,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from tenfac.decompose import cp_completion, tucker_completion
 from tenfac.decompose import row_blocks as module
-from tenfac.decompose import tucker_completion
 from tenfac.decompose.cp_completion import CPProblem
 from tenfac.decompose.observed import Observed
 from tenfac.decompose.row_blocks import row_blocks, solve_rows, spectral_basis
@@ -73,6 +73,19 @@ def test_a_cp_sweep_solves_the_normal_equations_of_every_row(dtype):
     assert_equal(np.count_nonzero(swept[1]), 0)  # a mode without blocks has no entries
 
 
+def test_the_penalty_of_a_cp_sweep_is_that_of_gaussian_factors_and_noise():
+    data, rng = entries(), np.random.default_rng(5)
+    factors = [rng.standard_normal((size, 3)) for size in SHAPE]
+    noise2 = 0.25
+    with mock.patch.object(cp_completion, "_balanced", lambda swept: swept):
+        swept, _ = CPProblem(data, 3, rng).sweep(factors, 0.0, noise2)
+    variance = ((1 - noise2) / 3) ** (1 / 3)  # of each factor's entries: three terms make the signal
+    for row in range(SHAPE[2]):
+        at = data.indices[2] == row
+        h = swept[0][data.indices[0][at]] * swept[1][data.indices[1][at]]
+        assert_close(swept[2][row], one_row(h, data.values[at], noise2 / variance), 1000)
+
+
 def tucker_swept(dtype, noise2, core_steps):
     """A problem, and its state after one sweep from a random start."""
     data, rng = entries(0.45, dtype=dtype), np.random.default_rng(5)
@@ -90,7 +103,7 @@ def kronecker_rows(factors, indices):
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_a_tucker_sweep_ends_with_the_core_that_solves_its_normal_equations(dtype):
     noise2 = 0.05
-    data, problem, (core, factors), residual2 = tucker_swept(dtype, noise2, 100)
+    data, problem, (core, factors), residual2 = tucker_swept(dtype, noise2, 14)
     h = kronecker_rows(factors, data.indices)
     assert_close(core.ravel(), one_row(h, data.values, noise2 * core.size / (1 - noise2)), 1e4)
     predicted = problem.evaluate((core, factors), data.indices)
@@ -153,6 +166,7 @@ def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_con
 def test_a_repair_replaces_the_component_that_is_missed_least():
     rng = np.random.default_rng(2)
     truth = [rng.standard_normal((20, 3)) for _ in range(3)]
+    truth[0][:, 0] /= 5  # the smallest component, and needed
     indices = np.nonzero(rng.random((20, 20, 20)) < 0.5)
     values = np.einsum("nr,nr,nr->n", *(f[i] for f, i in zip(truth, indices, strict=True)))
     problem = CPProblem(Observed((20, 20, 20), indices, values), 3, rng)
