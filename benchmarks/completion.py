@@ -116,7 +116,7 @@ def one_case(kind: str, rank: int, share: float) -> dict:
         for data in sets
     ]
     fits = [ours(kind, rank, data) for data in sets]
-    good = [fit["held_out"] <= 1.1 * best for fit, best in zip(fits, ideal, strict=True)]
+    good = [bool(fit["held_out"] <= 1.1 * best) for fit, best in zip(fits, ideal, strict=True)]
     peers = [peer(kind, rank, data) for data in sets[:N_PEER]]
     return {
         "n_data": len(sets),
@@ -197,7 +197,7 @@ def main() -> None:
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1, default=float) + "\n")
 
 
 if __name__ == "__main__":
