@@ -28,6 +28,7 @@ _HOME = {
     "cp_scree": "decompose.cp_rank",
     "factor_match_score": "decompose.align",
     "TuckerTransformer": "decompose.transformer",
+    "cp_complete": "decompose.completion",
     "fold": "core.ops",
     "from_tensorly": "core.interchange",
     "hooi": "decompose.hooi",
@@ -42,6 +43,7 @@ _HOME = {
     "tucker": "decompose.hosvd",
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
+    "tucker_complete": "decompose.completion",
     "unfold": "core.ops",
 }
 _MODULES = ("datasets", "plot")

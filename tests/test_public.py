@@ -35,6 +35,7 @@ PUBLIC = [
     "cp",
     "cp_scree",
     "TuckerTransformer",
+    "cp_complete",
     "datasets",
     "factor_match_score",
     "fold",
@@ -52,6 +53,7 @@ PUBLIC = [
     "tucker",
     "tucker_append",
     "tucker_cross",
+    "tucker_complete",
     "unfold",
 ]
 ROOMS = ("datasets", "plot")  # public modules

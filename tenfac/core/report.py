@@ -26,6 +26,8 @@ class Report:
     rel_error : float, array or None
         Relative error (Frobenius norm for arrays, sup norm for functions): an array with one for each tensor
         of a batch, a traced one under ``jit``, ``vmap`` and ``grad``.
+    validation_error : float or None
+        Relative error on data that were held out from the fit.
     history : tuple of float
         The monitored quantity, one value per iteration.
     seconds : float or None
@@ -46,6 +48,7 @@ class Report:
     n_iter: int | None = None
     n_evals: int | None = None
     rel_error: Any = None
+    validation_error: float | None = None
     history: tuple[float, ...] = ()
     seconds: float | None = None
     random_state: int | None = None
@@ -57,6 +60,8 @@ class Report:
         parts += [f"{name}={value}" for name, value in shown.items() if value is not None]
         if self.rel_error is not None:
             parts.append(_described(self.rel_error))
+        if self.validation_error is not None:
+            parts.append(f"validation_error={self.validation_error:.3g}")
         if self.seconds is not None:
             parts.append(f"{self.seconds:.2g} s")
         if self.warnings:

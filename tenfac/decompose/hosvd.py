@@ -135,6 +135,6 @@ def _check_finite(X: Any) -> None:
         what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
         raise DataError(
             f"tucker: every entry must be finite; X has {count} of {math.prod(X.shape)} entries that are "
-            f"not, the first at {first} ({what}). For missing entries use an estimator that takes the "
-            "observed ones, such as FunctionalTucker."
+            f"not, the first at {first} ({what}). For missing entries use tucker_complete, or "
+            "FunctionalTucker where indices are continuous."
         )

@@ -246,7 +246,7 @@ def test_missing_and_infinite_entries_are_counted_and_located(make, value, word)
     X[0, 1, 4] = X[2, 3, 3] = value
     with pytest.raises(DataError) as error:
         tucker(make.asarray(X), 2)
-    assert_says(error, "2 of 210", "(0, 1, 4)", word, "FunctionalTucker")
+    assert_says(error, "2 of 210", "(0, 1, 4)", word, "tucker_complete", "FunctionalTucker")
 
 
 def test_nan_in_complex_data_is_found():
