@@ -39,23 +39,40 @@ def checked_array(X: Any, where: str) -> tuple[Any, float]:
     >>> checked_array(np.ones((2, 2), dtype=int), "hooi")[1]
     4.0
     """
-    xp = namespace_of(X)
+    namespace_of(X)
     X = as_float(X, where)
     if X.ndim == 0 or 0 in X.shape:
         raise ShapeError(
             f"{where}: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
         )
     norm2 = squared_norm(X)
-    bad = None if math.isfinite(norm2) else ~xp.isfinite(X)
-    if bad is not None and bool(xp.any(bad)):
+    if not math.isfinite(norm2):
+        check_finite(X, where)
+    return X, norm2
+
+
+def check_finite(X: Any, where: str) -> None:
+    """Refuse NaN and infinite entries, with their number and the first place.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> check_finite(np.ones(3), "cp")
+    """
+    xp = namespace_of(X)
+    bad = ~xp.isfinite(X)
+    count = int(xp.count_nonzero(bad))
+    if count:
         first = tuple(int(index[0]) for index in xp.nonzero(bad))
         what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
         raise DataError(
-            f"{where}: every entry must be finite; X has {int(xp.count_nonzero(bad))} of "
-            f"{math.prod(X.shape)} entries that are not, the first at {first} ({what}). Fill or leave out "
-            "what is missing first."
+            f"{where}: every entry must be finite; X has {count} of {math.prod(X.shape)} entries that are "
+            f"not, the first at {first} ({what}). For missing entries use tucker_complete or cp_complete, or "
+            "FunctionalTucker where indices are continuous."
         )
-    return X, norm2
 
 
 def check_count(value: Any, name: str, where: str, least: int = 1) -> int:

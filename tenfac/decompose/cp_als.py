@@ -17,7 +17,8 @@ from .checks import check_count, checked_array
 from .cp_fit import as_result, fit_dense, fit_sparse
 from .cp_search import Options, Progress, progress_bar
 from .cp_start import checked_rank
-from .sparse_tensor import SparseTensor, is_sparse
+from .sparse_input import is_sparse
+from .sparse_tensor import SparseTensor
 
 
 def cp(

@@ -16,7 +16,8 @@ from .checks import checked_array
 from .cp_als import fitted
 from .cp_start import as_cp, checked_rank, detached
 from .mttkrp import wide_dtype
-from .sparse_tensor import SparseTensor, is_sparse
+from .sparse_input import is_sparse
+from .sparse_tensor import SparseTensor
 
 
 class ScreePoint(NamedTuple):

@@ -9,12 +9,13 @@ from typing import Any
 from jaxtyping import Shaped
 
 from ..core.arrays import as_float, namespace_of
-from ..core.errors import DataError, ShapeError
+from ..core.errors import ShapeError
 from ..core.precision import half_of
 from ..core.rank import rank_or_tol
 from ..core.tracing import clock, is_traced
 from ..core.truncate import squared_norm, truncate_any
 from ..core.tucker import Tucker, truncated
+from .checks import check_finite
 from .sparse_input import is_sparse
 
 
@@ -110,7 +111,7 @@ def tucker(
     ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
     norm2 = None if is_traced(X) else squared_norm(X)
     if norm2 is not None and not math.isfinite(norm2):
-        _check_finite(X)
+        check_finite(X, "tucker")
     core, factors, rel_error = truncate_any(X, ranks, tol, len(shape), dtype, "tucker", norm2=norm2)
     return truncated(core, factors, None, rel_error, tol, dtype, "tucker", start)
 
@@ -123,18 +124,3 @@ def _check_batch(batch: Any, ndim: int) -> int:
             f"{ndim}-way array is left; got {batch!r}."
         )
     return batch.__index__()
-
-
-def _check_finite(X: Any) -> None:
-    """Refuse NaN and infinite entries, with their number and the first place."""
-    xp = namespace_of(X)
-    bad = ~xp.isfinite(X)
-    count = int(xp.count_nonzero(bad))
-    if count:
-        first = tuple(int(index[0]) for index in xp.nonzero(bad))
-        what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
-        raise DataError(
-            f"tucker: every entry must be finite; X has {count} of {math.prod(X.shape)} entries that are "
-            f"not, the first at {first} ({what}). For missing entries use tucker_complete, or "
-            "FunctionalTucker where indices are continuous."
-        )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.arrays import as_float, device_of, dtype_name, is_array, library_name, namespace_of, to_numpy
 from ..core.errors import DataError, ShapeError
+from .sparse_input import is_sparse, stored_entries
 
 _REMEDY = "Pass an array with mask=..., or a COO array of the observed entries."
 
@@ -93,8 +94,7 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
     """
     if isinstance(X, np.ma.MaskedArray) and mask is None:
         X, mask = X.data, ~np.ma.getmaskarray(X)
-    stored = _stored(X)
-    if stored is None:
+    if not is_sparse(X):
         indices, values, like = _of_array(X, mask, where)
         shape = tuple(X.shape)
     else:
@@ -103,29 +103,16 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
                 f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the "
                 "observed ones. Leave mask out."
             )
-        indices, values, like, shape = stored
+        indices, values, shape = stored_entries(X)
         _check_shape(shape, where)
-        like = as_float(like, where)
-        indices, values = _sorted(indices, values, shape, where)
+        of_torch = type(X).__module__.partition(".")[0] == "torch"
+        like = as_float(X.detach().to_sparse()._values()[:0] if of_torch else values[:0], where)
+        indices, values = _sorted(list(indices.T), values, shape, where)
     if not values.size:
         raise DataError(f"{where}: needs at least one observed entry; got none for shape {shape}.")
     _check_finite(indices, values, where)
     wide = np.complex128 if np.iscomplexobj(values) else np.float64
     return Observed(shape, tuple(indices), values.astype(wide), like)
-
-
-def _stored(X: Any) -> tuple[list[np.ndarray], np.ndarray, Any, tuple[int, ...]] | None:
-    """Indices, values, an example of the result and the shape of a sparse array; None for any other."""
-    home = type(X).__module__.partition(".")[0]
-    if home == "torch" and str(getattr(X, "layout", "torch.strided")) != "torch.strided":
-        X = X.detach().to_sparse()
-        values = X._values()
-        return list(to_numpy(X._indices())), to_numpy(values), values[:0], tuple(X.shape)
-    if home not in ("scipy", "sparse") or not hasattr(X, "asformat"):
-        return None
-    X = X.asformat("coo")
-    coords = X.coords if hasattr(X, "coords") else (X.row, X.col)
-    return [np.asarray(c, dtype=np.intp) for c in coords], np.asarray(X.data), X.data[:0], tuple(X.shape)
 
 
 def _of_array(X: Any, mask: Any, where: str) -> tuple[Sequence[np.ndarray], np.ndarray, Any]:

@@ -34,6 +34,25 @@ def is_sparse(X: Any) -> bool:
     return library == "torch" and "sparse" in str(getattr(X, "layout", ""))
 
 
+def stored_entries(X: Any) -> tuple[Array, Array, tuple[int, ...]]:
+    """Coordinates (N, D), values (N,) and shape of a sparse array, as they are stored.
+
+    Examples
+    --------
+    >>> from scipy.sparse import coo_array
+    >>> stored_entries(coo_array(([0.0], ([1], [3])), shape=(2, 4)))
+    (array([[1, 3]]), array([0.]), (2, 4))
+    """
+    if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
+        coo = X.detach().to_sparse().cpu()
+        coords, values = coo._indices().numpy(), coo._values().numpy()
+    else:
+        coo = X.asformat("coo")
+        coords = coo.coords if hasattr(coo, "coords") else (coo.row, coo.col)  # arrays; matrices
+        coords, values = np.asarray(coords), np.asarray(coo.data)
+    return np.ascontiguousarray(coords.T, dtype=np.int64), values, tuple(int(size) for size in X.shape)
+
+
 def read_sparse(X: Any, where: str) -> tuple[Array, Array, tuple[int, ...]]:
     """Read a sparse array as distinct coordinates, values that are not zero, and the shape.
 
@@ -64,27 +83,21 @@ def read_sparse(X: Any, where: str) -> tuple[Array, Array, tuple[int, ...]]:
     >>> read_sparse(coo_array(([1.0, 2.0], ([0, 0], [3, 3])), shape=(2, 4)), "tucker")
     (array([[0, 3]]), array([3.]), (2, 4))
     """
-    shape = tuple(int(size) for size in X.shape)
-    if 0 in shape:
-        raise ShapeError(f"{where}: X must have no empty mode; got shape {shape}.")
-    if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
-        coo = X.detach().to_sparse().coalesce().cpu()
-        coords, values = coo.indices().numpy(), coo.values().numpy()
-    else:
-        coo = X.tocoo() if hasattr(X, "tocoo") and not hasattr(X, "fill_value") else X
-        fill = getattr(coo, "fill_value", 0)
-        if fill != 0:
-            raise DataError(f"{where}: entries not stored must be zero; got fill_value={fill}.")
-        coo = coo if hasattr(coo, "coords") else coo.asformat("coo")
-        coords, values = np.asarray(coo.coords), np.asarray(coo.data)
+    if not X.shape or 0 in X.shape:
+        raise ShapeError(
+            f"{where}: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
+        )
+    fill = getattr(X, "fill_value", 0)
+    if fill != 0:
+        raise DataError(f"{where}: entries not stored must be zero; got fill_value={fill}.")
+    indices, values, shape = stored_entries(X)
     values = as_float(values, where)
-    indices = np.ascontiguousarray(coords.T, dtype=np.int64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        first = tuple(map(int, indices[int(np.argmax(bad))]))
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        what = "NaN" if np.isnan(values[bad[0]]) else "infinite"
         raise DataError(
-            f"{where}: every entry must be finite; X has {int(bad.sum())} of {values.size} stored entries "
-            f"that are not, the first at {first}. Leave them out or fill them."
+            f"{where}: every entry must be finite; X has {bad.size} of {values.size} stored entries that "
+            f"are not, the first at {tuple(map(int, indices[bad[0]]))} ({what}). Leave them out or fill them."
         )
     indices, values = _distinct(indices, values)
     kept = values != 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
@@ -12,26 +11,14 @@ import array_api_compat.numpy as xp
 import numpy as np
 from scipy import sparse
 
-from ..core.arrays import as_float, eps
-from ..core.errors import DataError, ShapeError
+from ..core.arrays import eps
 from .mttkrp import Visit, columnwise
+from .sparse_input import read_sparse
 
 # Stored entries handled at once, so that rows gathered for them stay near the cache.
 _ENTRIES = 2**14
 # Entries of a dense array up to which small residuals are formed exactly.
 _DENSE = 2**25
-
-
-def is_sparse(X: Any) -> bool:
-    """Whether X is a sparse array of scipy or of pydata ``sparse``.
-
-    Examples
-    --------
-    >>> is_sparse(sparse.coo_array((2, 2))), is_sparse(np.ones((2, 2)))
-    (True, False)
-    """
-    pydata = sys.modules.get("sparse")
-    return sparse.issparse(X) or (pydata is not None and isinstance(X, pydata.SparseArray))
 
 
 class SparseTensor:
@@ -66,35 +53,15 @@ class SparseTensor:
 
     @classmethod
     def from_array(cls, X: Any, where: str) -> SparseTensor:
-        """Read a scipy or pydata sparse array; entries stored twice are added.
+        """Read a sparse array; entries stored twice are added.
 
         Raises
         ------
         ShapeError, DataError
             If it has no entries, or values that are not finite.
         """
-        coo = X.tocoo() if sparse.issparse(X) else X.asformat("coo")
-        shape = tuple(int(size) for size in X.shape)
-        if not shape or 0 in shape:
-            raise ShapeError(f"{where}: X must have at least one mode and no empty one; got shape {shape}.")
-        values = as_float(np.asarray(coo.data), where)
-        if to_zero := getattr(coo, "fill_value", 0):
-            raise DataError(f"{where}: entries not stored must be zeros; got fill_value={to_zero}.")
-        indices = np.asarray(coo.coords, dtype=np.intp)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
-            what = "NaN" if np.isnan(values[bad[0]]) else "infinite"
-            raise DataError(
-                f"{where}: every entry must be finite; X has {bad.size} of {values.size} stored entries that "
-                f"are not, the first at {tuple(map(int, indices[:, bad[0]]))} ({what})."
-            )
-        order = np.lexsort(indices[::-1])
-        indices, values = indices[:, order], values[order]
-        first = np.append(True, (indices[:, 1:] != indices[:, :-1]).any(axis=0))[: values.size]
-        if not first.all():
-            values = np.add.reduceat(values, np.flatnonzero(first))
-            indices = indices[:, first]
-        return cls(indices, values, shape)
+        indices, values, shape = read_sparse(X, where)
+        return cls(np.ascontiguousarray(indices.T, dtype=np.intp), values, shape)
 
     def sweep(self, factors: Sequence[np.ndarray], visit: Visit) -> None:
         """Call ``visit(n, product)`` for every mode in order; what it returns replaces factor n at once."""

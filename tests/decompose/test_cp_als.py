@@ -415,3 +415,10 @@ def test_jax_arrays_are_fitted():
         t = cp(jax.numpy.asarray(X), 2)
         assert_equal(type(t.weights).__module__.partition(".")[0], "jaxlib")
         assert_relative(t.to_tensor(), cp(X, 2).to_tensor(), 1e-7)
+
+
+def test_half_precision_is_computed_and_returned_in_float32():
+    X = np.einsum("ir,jr,kr->ijk", *(np.random.default_rng(0).random((size, 2)) for size in (5, 6, 7)))
+    fit = cp(X.astype("float16"), 2)
+    assert_equal(str(fit.dtype), "float32")
+    assert_below(fit.info.rel_error, 2e-3, "relative error, near the rounding of float16")

@@ -13,7 +13,8 @@ from scipy import sparse
 from tenfac import DataError, ShapeError
 from tenfac.decompose import mttkrp, sparse_tensor
 from tenfac.decompose.mttkrp import DenseTensor, columnwise
-from tenfac.decompose.sparse_tensor import SparseTensor, is_sparse
+from tenfac.decompose.sparse_input import is_sparse
+from tenfac.decompose.sparse_tensor import SparseTensor
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import cp_dense, khatri_rao_dense
 
