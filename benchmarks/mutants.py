@@ -1,0 +1,186 @@
+"""Do the quick tests notice when one token of the array code is wrong?
+
+Run: ``python benchmarks/mutants.py [--count 40] [--seed 0] [--rooms core decompose kron]``. Draws tokens
+at random (operators, comparisons, numbers, booleans), changes one at a time in a copy of the checkout, runs
+the tests of the room and its doctests until the first failure. Prints each survivor with its line, writes
+``results/mutants.json``. Mutants in docstrings, annotations, imports and error messages are not drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "mutants.json"
+OPERATORS = {
+    ast.Add: ("+", "-"),
+    ast.Sub: ("-", "+"),
+    ast.Mult: ("*", "/"),
+    ast.Div: ("/", "*"),
+    ast.FloorDiv: ("//", "*"),
+    ast.Pow: ("**", "*"),
+    ast.Mod: ("%", "*"),
+    ast.MatMult: ("@", "*"),
+    ast.Lt: ("<", "<="),
+    ast.LtE: ("<=", "<"),
+    ast.Gt: (">", ">="),
+    ast.GtE: (">=", ">"),
+    ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="),
+    ast.Is: ("is", "is not"),
+    ast.IsNot: ("is not", "is"),
+    ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+    ast.And: ("and", "or"),
+    ast.Or: ("or", "and"),
+}
+
+
+class Mutant(NamedTuple):
+    """One changed token."""
+
+    path: Path
+    line: int
+    start: int
+    stop: int
+    new: str
+
+
+class Finder(ast.NodeVisitor):
+    """Places where one token can be changed."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path, self.lines, self.found = path, source.splitlines(), []
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """Messages are not drawn."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Bodies and defaults, not annotations and decorators."""
+        for child in [*node.body, *node.args.defaults, *[d for d in node.args.kw_defaults if d]]:
+            self.visit(child)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """The value only."""
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Texts are not drawn."""
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Numbers and booleans."""
+        if isinstance(node.value, bool):
+            self._add(node.lineno, node.col_offset, node.end_col_offset, str(not node.value))
+        elif isinstance(node.value, int):
+            self._add(node.lineno, node.col_offset, node.end_col_offset, str(node.value + 1))
+        elif isinstance(node.value, float):
+            self._add(node.lineno, node.col_offset, node.end_col_offset, f"({node.value!r} * 3)")
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        """Arithmetic."""
+        self._between(node.left, node.right, node.op)
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """Comparisons."""
+        for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+            self._between(left, right, op)
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        """``and`` and ``or``."""
+        self._between(node.values[0], node.values[1], node.op)
+        self.generic_visit(node)
+
+    def _between(self, left: ast.AST, right: ast.AST, op: ast.AST) -> None:
+        """The operator between two operands, when all stand on one line."""
+        if type(op) not in OPERATORS or left.end_lineno != right.lineno:
+            return
+        old, new = OPERATORS[type(op)]
+        text = self.lines[right.lineno - 1].encode()
+        place = text.find(old.encode(), left.end_col_offset, right.col_offset)
+        if place >= 0:
+            self._add(right.lineno, place, place + len(old), new)
+
+    def _add(self, line: int, start: int, stop: int, new: str) -> None:
+        self.found.append(Mutant(self.path, line, start, stop, new))
+
+
+def mutants_of(rooms: list[str]) -> Iterator[Mutant]:
+    """Every mutant of some rooms."""
+    for room in rooms:
+        for path in sorted((ROOT / "tenfac" / room).rglob("*.py")):
+            source = path.read_text()
+            finder = Finder(path.relative_to(ROOT), source)
+            finder.visit(ast.parse(source))
+            yield from finder.found
+
+
+def changed(source: str, mutant: Mutant) -> str:
+    """The file with the token replaced."""
+    lines = source.splitlines(keepends=True)
+    line = lines[mutant.line - 1].encode()
+    lines[mutant.line - 1] = (line[: mutant.start] + mutant.new.encode() + line[mutant.stop :]).decode()
+    return "".join(lines)
+
+
+def survives(copy: Path, mutant: Mutant) -> bool:
+    """Whether the tests pass with the change."""
+    path = copy / mutant.path
+    before = path.read_text()
+    path.write_text(changed(before, mutant))
+    room = mutant.path.parts[1]
+    tests = [f"tests/{room}", f"tenfac/{room}"]
+    if room == "core":
+        tests += ["tests/decompose"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
+    try:
+        run = subprocess.run(command, cwd=copy, capture_output=True, timeout=300, check=False)
+        return run.returncode == 0
+    except subprocess.TimeoutExpired:
+        return False  # an endless loop is noticed
+    finally:
+        path.write_text(before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rooms", nargs="+", default=["core", "decompose", "kron"])
+    args = parser.parse_args()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    chosen = random.Random(args.seed).sample(list(mutants_of(args.rooms)), args.count)
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tenfac"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "*.ipynb", "__pycache__"))
+        for number, mutant in enumerate(chosen, 1):
+            alive = survives(copy, mutant)
+            line = (ROOT / mutant.path).read_text().splitlines()[mutant.line - 1]
+            old = line.encode()[mutant.start : mutant.stop].decode()
+            text = f"{mutant.path}:{mutant.line}: {old} -> {mutant.new}    {line.strip()}"
+            print(f"{number:3} {'SURVIVES' if alive else 'caught  '} {text}", flush=True)
+            if alive:
+                survivors.append(text)
+    caught = args.count - len(survivors)
+    print(f"{caught} of {args.count} mutants caught ({100 * caught / args.count:.0f} %)")
+    RESULTS.parent.mkdir(exist_ok=True)
+    record = {"count": args.count, "seed": args.seed, "caught": caught, "survivors": survivors}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
