@@ -41,14 +41,26 @@ def checked_array(X: Any, where: str) -> tuple[Any, float]:
     """
     namespace_of(X)
     X = as_float(X, where)
-    if X.ndim == 0 or 0 in X.shape:
-        raise ShapeError(
-            f"{where}: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
-        )
+    check_shape(tuple(X.shape), where)
     norm2 = squared_norm(X)
     if not math.isfinite(norm2):
         check_finite(X, where)
     return X, norm2
+
+
+def check_shape(shape: tuple[int, ...], where: str) -> None:
+    """Refuse an array without modes or with an empty one.
+
+    Raises
+    ------
+    ShapeError
+
+    Examples
+    --------
+    >>> check_shape((3, 4), "cp")
+    """
+    if not shape or 0 in shape:
+        raise ShapeError(f"{where}: X must have at least one mode and no empty one; got shape {shape}.")
 
 
 def check_finite(X: Any, where: str) -> None:

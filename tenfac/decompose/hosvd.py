@@ -16,6 +16,7 @@ from ..core.tracing import clock, is_traced
 from ..core.truncate import squared_norm, truncate_any
 from ..core.tucker import Tucker, truncated
 from .checks import check_finite
+from .chunked import chunked_tucker, is_chunked
 from .sparse_input import is_sparse
 
 
@@ -36,7 +37,8 @@ def tucker(
     X : array, shape (I_0, ..., I_{D-1})
         Real or complex, without NaN. float32 is decomposed as float32, integers as float64; float16 and
         bfloat16 are computed in float32 and returned as they came, with a note in ``info.warnings``. Or a
-        sparse array of scipy, pydata sparse or torch, which is never made dense.
+        sparse array of scipy, pydata sparse or torch, which is never made dense, or an array in chunks (zarr,
+        h5py, dask), which is read slab by slab, twice. A numpy memmap is read in blocks too.
     rank : int or sequence of int, optional
         One rank for all modes, or one per mode, at most the sizes.
     tol : float, optional
@@ -92,10 +94,17 @@ def tucker(
     >>> bool(np.linalg.norm(t.to_tensor() - X) <= 1e-6 * np.linalg.norm(X))
     True
     """
+    if batch and (is_sparse(X) or is_chunked(X)):
+        raise ShapeError(
+            f"tucker: `batch` must be 0 for sparse arrays and arrays in chunks; got {batch!r}. Decompose them one "
+            "by one."
+        )
     if is_sparse(X):
         from .sparse_tucker import sparse_tucker  # loads scipy.sparse, which dense arrays do not need
 
         return sparse_tucker(X, rank, tol=tol)
+    if is_chunked(X):
+        return chunked_tucker(X, rank, tol=tol)
     namespace_of(X)
     start = clock(X)
     dtype = half_of(X)

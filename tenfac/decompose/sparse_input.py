@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.arrays import as_float
-from ..core.errors import DataError, ShapeError
+from ..core.errors import DataError
+from .checks import check_shape
 
 Array = NDArray[Any]
 
@@ -83,10 +84,7 @@ def read_sparse(X: Any, where: str) -> tuple[Array, Array, tuple[int, ...]]:
     >>> read_sparse(coo_array(([1.0, 2.0], ([0, 0], [3, 3])), shape=(2, 4)), "tucker")
     (array([[0, 3]]), array([3.]), (2, 4))
     """
-    if not X.shape or 0 in X.shape:
-        raise ShapeError(
-            f"{where}: X must have at least one mode and no empty one; got shape {tuple(X.shape)}."
-        )
+    check_shape(tuple(X.shape), where)
     fill = getattr(X, "fill_value", 0)
     if fill != 0:
         raise DataError(f"{where}: entries not stored must be zero; got fill_value={fill}.")

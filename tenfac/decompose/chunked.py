@@ -1,0 +1,164 @@
+"""Tucker decomposition of an array that is read piece by piece: zarr, HDF5, dask, or anything sliced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import as_float, byte_guard
+from ..core.rank import rank_or_tol
+from ..core.truncate import squared_norm, truncate, truncation_report
+from ..core.tucker import Tucker
+from .checks import check_finite, check_shape
+
+# Numbers read at once, where the chunks allow it.
+_SLAB = 2**23
+# Below this tolerance the Gram matrix of the first mode no longer tells what is discarded.
+_GRAM_LIMIT = 1e-5
+_MOST_BYTES = 2**33
+
+
+def is_chunked(X: Any) -> bool:
+    """Whether ``X`` is stored in chunks and read by slicing: an array of zarr, h5py or dask.
+
+    Examples
+    --------
+    >>> is_chunked(np.ones(3))
+    False
+    """
+    return hasattr(X, "chunks") and hasattr(X, "shape") and hasattr(X, "__getitem__")
+
+
+def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> Tucker:
+    """Decompose an array in two passes over its chunks.
+
+    The first pass gathers the Gram matrix (or the triangular factor) of one unfolding, the second projects on
+    its leading vectors; what is left fits in memory and goes the usual way.
+
+    Parameters
+    ----------
+    X : array in chunks, shape (I_0, ..., I_{D-1})
+        ``X[slices]`` must give something that numpy reads.
+    rank, tol
+        As for ``tucker``.
+
+    Returns
+    -------
+    Tucker
+        Of numpy.
+
+    Raises
+    ------
+    RankError, DataError, ShapeError
+        As for ``tucker``; DataError also if the array projected in one mode is larger than 8 GiB.
+
+    Notes
+    -----
+    Memory: slabs of about 64 MB, one matrix of the size of the first mode squared, and the projected array,
+    which has ``R_n / I_n`` of the entries.
+
+    Examples
+    --------
+    >>> class Stored:  # what zarr and h5py have
+    ...     data, shape, dtype, chunks = np.ones((4, 5, 6)), (4, 5, 6), np.dtype(float), (2, 5, 6)
+    ...
+    ...     def __getitem__(self, index):
+    ...         return self.data[index]
+    >>> chunked_tucker(Stored(), tol=1e-6).rank
+    (1, 1, 1)
+    """
+    start = perf_counter()
+    shape = tuple(int(size) for size in X.shape)
+    check_shape(shape, "tucker")
+    dtype = as_float(np.empty(0, dtype=np.dtype(str(X.dtype))), "tucker").dtype
+    ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
+    n = _first_mode(shape, ranks)
+    squares, vectors, norm2 = _basis(X, n, shape, tol is None or tol >= _GRAM_LIMIT)
+    share2 = 0.0 if tol is None else tol**2 * norm2 / len(shape)
+    kept = _kept(squares, share2) if ranks is None else ranks[n]
+    factor = vectors[:, :kept].astype(dtype)
+    small, lost2 = _projected(X, n, shape, factor)
+    rest = [m for m in range(len(shape)) if m != n]
+    small2 = squared_norm(small)
+    left = None if tol is None else math.sqrt(max(tol**2 * norm2 - lost2, 0.0) / max(small2, 1e-300))
+    core, factors, rel_error = truncate(small, ranks, left, norm2=small2, modes=rest)
+    factors = tuple(factor if m == n else factors[m] for m in range(len(shape)))
+    total = math.sqrt((lost2 + rel_error**2 * small2) / norm2) if norm2 > 0 else 0.0
+    return Tucker(core, factors, info=truncation_report("tucker", total, tol, start))
+
+
+def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
+    """The mode whose projection leaves least; of unknown ranks, the longest."""
+    return max(range(len(shape)), key=lambda n: shape[n] / (ranks[n] if ranks else 1))
+
+
+def _slabs(X: Any, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Pieces of X that are whole in mode n, along another mode in multiples of its chunks."""
+    others = [m for m in range(len(shape)) if m != n]
+    if not others:
+        yield (slice(None),), _read(X, (slice(None),))
+        return
+    m = max(others, key=lambda k: shape[k])
+    chunk = X.chunks[m] if X.chunks else 1
+    chunk = int(chunk if isinstance(chunk, int | np.integer) else max(chunk))  # dask: a tuple per mode
+    step = max(_SLAB // max(math.prod(shape) // shape[m], 1) // chunk, 1) * chunk
+    for begin in range(0, shape[m], step):
+        where = tuple(slice(begin, begin + step) if k == m else slice(None) for k in range(len(shape)))
+        yield where, _read(X, where)
+
+
+def _read(X: Any, where: tuple[slice, ...]) -> np.ndarray:
+    return as_float(np.asarray(X[where]), "tucker")
+
+
+def _unfolded(slab: np.ndarray, n: int) -> np.ndarray:
+    wide = np.complex128 if np.iscomplexobj(slab) else np.float64
+    return np.moveaxis(slab, n, 0).reshape(slab.shape[n], -1).astype(wide, copy=False)
+
+
+def _basis(X: Any, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """Squared singular values, left singular vectors of the unfolding, and the squared norm; one pass."""
+    norm2, gathered = 0.0, None
+    for _, slab in _slabs(X, n, shape):
+        norm2 += squared_norm(slab)
+        if not math.isfinite(norm2):
+            check_finite(slab, "tucker")
+        block = _unfolded(slab, n)
+        if by_gram:
+            gram = block @ block.conj().T
+            gathered = gram if gathered is None else gathered + gram
+        else:
+            rows = block.T if gathered is None else np.concatenate([gathered, block.T])
+            gathered = np.linalg.qr(rows, mode="r")
+    if by_gram:
+        values, vectors = np.linalg.eigh(gathered)
+        return np.maximum(values[::-1], 0.0), vectors[:, ::-1], norm2
+    vectors, values, _ = np.linalg.svd(gathered.T, full_matrices=False)
+    return values**2, vectors, norm2
+
+
+def _kept(squares: np.ndarray, share2: float) -> int:
+    """Fewest leading values whose others sum to at most ``share2``."""
+    tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
+    return max(int(np.argmax(tails <= share2)), 1)
+
+
+def _projected(X: Any, n: int, shape: Sequence[int], factor: np.ndarray) -> tuple[np.ndarray, float]:
+    """X times the adjoint of the factor in mode n, and the squared norm of what that discards; one pass."""
+    small_shape = tuple(factor.shape[1] if m == n else size for m, size in enumerate(shape))
+    remedy = "Lower the rank or raise tol."
+    byte_guard(small_shape, factor.dtype.itemsize, _MOST_BYTES, "tucker, after its first mode", remedy)
+    small = np.empty(small_shape, dtype=factor.dtype)
+    lost2 = 0.0
+    for where, slab in _slabs(X, n, shape):
+        block = _unfolded(slab, n)
+        wide = factor.astype(block.dtype)
+        kept = wide.conj().T @ block
+        lost2 += squared_norm(block - wide @ kept)
+        rest = [size for m, size in enumerate(slab.shape) if m != n]
+        small[where] = np.moveaxis(kept.reshape(factor.shape[1], *rest), 0, n)
+    return small, lost2
