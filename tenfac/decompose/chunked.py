@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..core.tucker import Tucker
 from .checks import check_finite, check_shape
 
 # Numbers read at once, where the chunks allow it.
-_SLAB = 2**23
+_SLAB = 2**22
 # Below this tolerance the Gram matrix of the first mode no longer tells what is discarded.
 _GRAM_LIMIT = 1e-5
 _MOST_BYTES = 2**33
@@ -58,8 +59,8 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
 
     Notes
     -----
-    Memory: slabs of about 64 MB, one matrix of the size of the first mode squared, and the projected array,
-    which has ``R_n / I_n`` of the entries.
+    Memory: a few times 32 MB (or a row of chunks, if that is larger), one matrix of the size of the first
+    mode squared, and the projected array, which has ``R_n / I_n`` of the entries.
 
     Examples
     --------
@@ -97,18 +98,20 @@ def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
 
 
 def _slabs(X: Any, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Pieces of X that are whole in mode n, along another mode in multiples of its chunks."""
-    others = [m for m in range(len(shape)) if m != n]
-    if not others:
-        yield (slice(None),), _read(X, (slice(None),))
-        return
-    m = max(others, key=lambda k: shape[k])
-    chunk = X.chunks[m] if X.chunks else 1
-    chunk = int(chunk if isinstance(chunk, int | np.integer) else max(chunk))  # dask: a tuple per mode
-    step = max(_SLAB // max(math.prod(shape) // shape[m], 1) // chunk, 1) * chunk
-    for begin in range(0, shape[m], step):
-        where = tuple(slice(begin, begin + step) if k == m else slice(None) for k in range(len(shape)))
+    """Pieces of X that are whole in mode n, and in the other modes some chunks."""
+    steps = [size if m == n else _chunk(X, m) for m, size in enumerate(shape)]
+    for m in range(len(shape) - 1, -1, -1):
+        steps[m] = min(steps[m] * max(_SLAB // math.prod(steps), 1), shape[m])
+    starts = [range(0, size, step) for size, step in zip(shape, steps, strict=True)]
+    for corner in product(*starts):
+        where = tuple(slice(begin, begin + step) for begin, step in zip(corner, steps, strict=True))
         yield where, _read(X, where)
+
+
+def _chunk(X: Any, m: int) -> int:
+    """Size of the chunks in one mode; dask has a tuple of sizes for each."""
+    size = X.chunks[m] if X.chunks else 1
+    return min(int(size if isinstance(size, int | np.integer) else max(size)), int(X.shape[m]))
 
 
 def _read(X: Any, where: tuple[slice, ...]) -> np.ndarray:
@@ -160,5 +163,6 @@ def _projected(X: Any, n: int, shape: Sequence[int], factor: np.ndarray) -> tupl
         kept = wide.conj().T @ block
         lost2 += squared_norm(block - wide @ kept)
         rest = [size for m, size in enumerate(slab.shape) if m != n]
-        small[where] = np.moveaxis(kept.reshape(factor.shape[1], *rest), 0, n)
+        place = tuple(slice(None) if m == n else part for m, part in enumerate(where))
+        small[place] = np.moveaxis(kept.reshape(factor.shape[1], *rest), 0, n)
     return small, lost2

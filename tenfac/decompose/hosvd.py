@@ -96,8 +96,8 @@ def tucker(
     """
     if batch and (is_sparse(X) or is_chunked(X)):
         raise ShapeError(
-            f"tucker: `batch` must be 0 for sparse arrays and arrays in chunks; got {batch!r}. Decompose them one "
-            "by one."
+            f"tucker: `batch` must be 0 for sparse arrays and arrays in chunks; got {batch!r}. Decompose "
+            "them one by one."
         )
     if is_sparse(X):
         from .sparse_tucker import sparse_tucker  # loads scipy.sparse, which dense arrays do not need

@@ -69,7 +69,10 @@ def test_slabs_are_small_whole_chunks_and_everything_is_read_twice(monkeypatch):
     stored = Stored(X, (5, 4, 10))
     tucker(stored, rank=3)
     assert_equal(stored.total, 2 * X.size)
-    assert_equal(stored.largest, 20 * 10 * 4)  # one chunk of mode 1, all of the others
+    assert_equal(stored.largest, 20 * 4 * 10)  # all of mode 0, a chunk of the others
+    monkeypatch.setattr(chunked, "_SLAB", 1700)
+    tucker(stored, rank=3)
+    assert_equal(stored.largest, 20 * 8 * 10)  # two chunks of mode 1
 
 
 def test_vectors_and_matrices_work(monkeypatch):
