@@ -71,6 +71,11 @@ class Finder(ast.NodeVisitor):
         for child in [*node.body, *node.args.defaults, *[d for d in node.args.kw_defaults if d]]:
             self.visit(child)
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        """Values of arguments; not ``strict=``, by which the code checks itself."""
+        if node.arg != "strict":
+            self.visit(node.value)
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         """The value only."""
         if node.value is not None:

@@ -270,7 +270,6 @@ def _half_error(made: Tucker, wide: Tucker, rel_error: Any, where: str) -> Any:
         )
     lost = to_numpy((made._wide() - wide).norm())
     norm = to_numpy(wide.norm())
-    # the error of the truncation is relative to the tensor, that of the rounding to the truncated one
     rounding = np.divide(lost, norm, out=np.zeros_like(norm), where=norm > 0)
-    error = np.hypot(np.asarray(rel_error), rounding * np.sqrt(np.maximum(1 - np.square(rel_error), 0)))
+    error = np.hypot(np.asarray(rel_error), rounding)
     return error if error.ndim else float(error)
