@@ -49,7 +49,8 @@ def _parse_entry(entry: Any, n: int, mode: Mode) -> int | slice:
         parts = (entry.start, entry.stop, entry.step)
         if any(part is not None and not hasattr(part, "__index__") for part in parts):
             raise IndexError(
-                f"t[...]: a slice must hold integers or nothing; got {entry} for mode {n}. Write t[1:3] or t[:]."
+                f"t[...]: a slice must hold integers or nothing; got {entry} for mode {n}. Write t[1:3] "
+                "or t[:]."
             )
         if entry.step is not None and operator.index(entry.step) == 0:
             raise IndexError(
