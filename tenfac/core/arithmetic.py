@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from .arrays import namespace_of, promote
+from .arrays import library_name, namespace_of, promote
 from .errors import ShapeError
 from .precision import HALF, astype, dtype_name, is_complex
 from .tracing import constant
 
 
 def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a method of a half-precision format in float32 and bring its result back.
+    """Run a method of a half-precision format in float32 and bring its result back, unless it is complex.
 
     Examples
     --------
@@ -33,7 +33,8 @@ def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         others = [arg.dtype for arg in args if isinstance(arg, Arithmetic)]
         result = method(self._wide(), *args, **kwargs)
-        if any(dtype != self.dtype for dtype in others):
+        complex_ = is_complex(result._first if isinstance(result, Arithmetic) else result)
+        if complex_ or any(dtype != self.dtype for dtype in others):
             return result
         return result._cast(self.dtype) if isinstance(result, Arithmetic) else as_dtype(result, self.dtype)
 
@@ -143,6 +144,7 @@ class Arithmetic:
     @in_single
     def _scaled(self, scalar: Any) -> Self:
         first = self._first
+        check_library(scalar, first)
         if isinstance(scalar, complex) and not is_complex(first):
             xp = namespace_of(first)
             first = astype(first, xp.complex64 if dtype_name(self.dtype) == "float32" else xp.complex128, xp)
@@ -182,6 +184,22 @@ def unit_scale(arrays: Sequence[Any], batch: tuple[int, ...], xp: Any) -> tuple[
         part = xp.sqrt(xp.reshape(largest, array.shape[:lead]))
         root = part if root is None else root * part
     return scaled, xp.ones(batch, dtype=xp.abs(arrays[0]).dtype) if root is None else root
+
+
+def check_library(scalar: Any, array: Any) -> None:
+    """Refuse a scalar of ``scalar_of`` that is an array of another library than ``array``.
+
+    Raises
+    ------
+    TypeError
+        If it is.
+
+    Examples
+    --------
+    >>> check_library(2.0, np.ones(3))
+    """
+    if hasattr(scalar, "dtype") and library_name(scalar) != library_name(array):
+        namespace_of(array, scalar)
 
 
 def scalar_of(value: Any) -> Any:

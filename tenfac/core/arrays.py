@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, ShapeError
 from .precision import HALF, astype, double_of, dtype_name
 
 _NAMESPACES: dict[type, Any] = {}
@@ -248,8 +248,8 @@ def points_like(values: Any, array: Any, where: str = "at") -> Any:
 
     Raises
     ------
-    DataError
-        If the values are not numbers.
+    DataError, ShapeError
+        If the values are not numbers, or sequences of different lengths.
 
     Examples
     --------
@@ -261,7 +261,13 @@ def points_like(values: Any, array: Any, where: str = "at") -> Any:
     if type(values) in _NAMESPACES and _NAMESPACES[type(values)] is xp:
         points = values
     else:
-        points = values if is_array(values) else np.asarray(values)
+        try:
+            points = values if is_array(values) else np.asarray(values)
+        except ValueError:
+            raise ShapeError(
+                f"{where}: index values must be a number or an array; got nested sequences of different "
+                "lengths. Give every mode its own flat sequence."
+            ) from None
         if not is_array(values) and points.size == 0:
             points = points.astype(np.int64)
     if isinstance(points, np.ndarray) and points.dtype.kind not in "biuf":
@@ -374,11 +380,15 @@ def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: int | None, where
     ------
     DataError
         With the size in the message.
+    TypeError
+        If ``max_bytes`` is not a number.
 
     Examples
     --------
     >>> byte_guard((10, 10), 8, 800, "to_tensor", "Use at.")
     """
+    if not isinstance(max_bytes, (numbers.Real, type(None))):
+        raise TypeError(f"{where}: max_bytes must be a number of bytes, such as 1e9; got {max_bytes!r}.")
     needed = math.prod(shape) * itemsize
     if max_bytes is not None and needed > max_bytes:
         raise DataError(

@@ -123,8 +123,8 @@ def _at_points(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:
     size = math.prod(core.shape[lead + 1 :])
     first = xp.reshape(core, (*core.shape[:lead], rank[0], size))
     result = xp.matmul(rows[0], first)  # (*b, N, R_1 * ... * open)
-    for row, r in zip(rows[1:], rank[1:], strict=True):
-        size //= max(r, 1)
+    for n, (row, r) in enumerate(zip(rows[1:], rank[1:], strict=True)):
+        size = math.prod(core.shape[lead + n + 2 :])
         result = xp.reshape(result, (*result.shape[:-1], r, size))
         result = xp.matmul(xp.reshape(row, (*row.shape[:-1], 1, r)), result)
         result = xp.reshape(result, (*result.shape[:-2], size))

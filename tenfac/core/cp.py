@@ -12,7 +12,7 @@ from .arithmetic import unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote
 from .errors import ShapeError
 from .format import Format
-from .format_state import validated
+from .format_state import entries, validated
 from .modes.protocol import Mode
 from .precision import half_of, is_complex, itemsize
 from .report import Report
@@ -72,7 +72,7 @@ class CP(Format):
     info: Report | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        factors, weights = tuple(self.factors), self.weights
+        factors, weights = entries(self.factors, "factors", "CP"), self.weights
         given = [] if weights is None else [weights]
         modes = validated("CP", [*given, *factors], self.modes, factors)
         columns = [factor.shape[-1] for factor in factors]
@@ -144,10 +144,8 @@ class CP(Format):
         square = wide._inner(map(xp.conj, scaled) if complex_ else scaled, scaled, xp)
         square = xp.real(square) if complex_ else square
         # the root of zero has no gradient: where the square is zero, that of one is taken and dropped
-        positive = square > 0
-        length = xp.where(
-            positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square)
-        )
+        zero = square <= 0  # not "square > 0": NaN must pass
+        length = xp.where(zero, xp.zeros_like(square), xp.sqrt(xp.where(zero, xp.ones_like(square), square)))
         return (length * root) * root
 
     def to_tucker(self, *, max_bytes: int | None = None) -> Tucker:

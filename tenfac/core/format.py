@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NoReturn, Self
 
 from .arithmetic import Arithmetic, as_dtype, in_single
 from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote, tensorly_backend
 from .entries import entries_of
-from .errors import ShapeError
+from .errors import DataError, ShapeError
 from .format_state import factor_state, restored
 from .indexing import parse_index, picked
 from .modes.discrete import Discrete
@@ -188,8 +188,20 @@ class Format(Arithmetic, ABC):
         """
         xp = namespace_of(self._first)
         points, shape = self._points(indices)
-        values = xp.reshape(entries_of(self, points, xp), (*self.batch_shape, *shape))
+        try:
+            values = xp.reshape(entries_of(self, points, xp), (*self.batch_shape, *shape))
+        except DataError:
+            self._name_mode(points, xp)
+            raise
         return values if values.ndim else values[()]
+
+    def _name_mode(self, points: Sequence[Any], xp: Any) -> None:
+        """Say which mode refuses its index values."""
+        for n, (mode, factor, x) in enumerate(zip(self.modes, self.factors, points, strict=True)):
+            try:
+                mode.rows(factor, x, xp=xp)
+            except DataError as error:
+                raise DataError(f"at: the index of mode {n} is not one of its values. {error}") from None
 
     def _points(self, indices: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
         """Broadcast index values, flat, one array ``(N,)`` per mode, and the broadcast shape."""
@@ -328,6 +340,11 @@ class Format(Arithmetic, ABC):
         ShapeError
             If a vector does not fit, or a mode is continuous or named twice.
         """
+        if not isinstance(vectors, Mapping):
+            raise TypeError(
+                f"contract: vectors must be a dict from mode to vector; got {type(vectors).__name__}. Write "
+                "t.contract({0: v})."
+            )
         given = [self._operand(vector, mode, 1, "contract") for mode, vector in vectors.items()]
         if len({mode for mode, _ in given}) < len(given):
             raise ShapeError(f"contract: every mode can be named once; got {list(vectors)}.")
@@ -345,8 +362,8 @@ class Format(Arithmetic, ABC):
             return result
         return result._cast(back) if isinstance(result, Format) else as_dtype(result, back)
 
-    def sum(self, modes: Sequence[int] | None = None) -> Any:
-        """Sum over some modes, or over all of them.
+    def sum(self, modes: int | Sequence[int] | None = None) -> Any:
+        """Sum over a mode, some modes, or all of them.
 
         Returns
         -------
@@ -354,7 +371,10 @@ class Format(Arithmetic, ABC):
         """
         xp = namespace_of(self._first)
         modes = range(self.ndim) if modes is None else modes
-        modes = [check_mode(mode, self.ndim, "sum") for mode in modes]
+        given = modes if isinstance(modes, Iterable) else [modes]
+        modes = [check_mode(mode, self.ndim, "sum") for mode in given]
+        if len(set(modes)) < len(modes):
+            raise ShapeError(f"sum: every mode can be named once; got {list(given)}.")
         sizes = {mode: self.coef_shape[mode] for mode in modes}
         return self.contract({n: xp.ones(i, dtype=self.dtype, device=self.device) for n, i in sizes.items()})
 

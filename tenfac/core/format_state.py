@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from .arrays import namespace_of, to_numpy
-from .errors import ShapeError
+from .errors import DataError, ShapeError
 from .io import public_class
 from .modes.discrete import Discrete
 from .modes.protocol import Mode
 from .report import Report
+from .tracing import is_traced
+
+
+def entries(values: Any, name: str, where: str) -> tuple[Any, ...]:
+    """Read a sequence with one entry per mode.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence.
+
+    Examples
+    --------
+    >>> entries([1, 2], "factors", "CP")
+    (1, 2)
+    """
+    if not isinstance(values, Iterable):
+        raise TypeError(
+            f"{where}: {name} must be a sequence, one entry per mode; got {type(values).__name__}. Write "
+            f"{name}=[x] for a single one."
+        )
+    return tuple(values)
+
+
+def finite(arrays: Mapping[str, Any], where: str) -> None:
+    """Refuse arrays with NaN or infinite numbers, naming the first, unless the values are traced.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> finite({"core": np.ones(3)}, "round")
+    """
+    for name, array in arrays.items():
+        if is_traced(array):
+            continue
+        xp = namespace_of(array)
+        bad = ~xp.isfinite(array)
+        count = int(xp.count_nonzero(bad))
+        if count:
+            first = tuple(int(index[0]) for index in xp.nonzero(bad))
+            raise DataError(
+                f"{where}: every number must be finite; {name} has {count} of {math.prod(array.shape)} that "
+                f"are not, the first at {first}. Replace them, or compute the tensor again from finite data."
+            )
 
 
 def validated(
@@ -48,7 +98,7 @@ def validated(
         )
     if modes is None:
         return tuple(Discrete(factor.shape[-2]) for factor in factors)
-    modes = tuple(modes)
+    modes = entries(modes, "modes", where)
     sizes, rows = [getattr(mode, "size", None) for mode in modes], [factor.shape[-2] for factor in factors]
     if sizes != rows:
         raise ShapeError(

@@ -46,6 +46,16 @@ def _parse_entry(entry: Any, n: int, mode: Mode) -> int | slice:
             raise IndexError(
                 f"t[...]: mode {n} is continuous and takes only ':'; got {entry}. Use t.at(...)."
             )
+        parts = (entry.start, entry.stop, entry.step)
+        if any(part is not None and not hasattr(part, "__index__") for part in parts):
+            raise IndexError(
+                f"t[...]: a slice must hold integers or nothing; got {entry} for mode {n}. Write t[1:3] "
+                "or t[:]."
+            )
+        if entry.step is not None and operator.index(entry.step) == 0:
+            raise IndexError(
+                f"t[...]: the step of a slice must not be 0; got {entry} for mode {n}. Leave it out."
+            )
         return entry
     wrong = (
         "t[...]: an index must be an integer, a slice or '...' (and only ':' for a continuous mode); got "

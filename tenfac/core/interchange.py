@@ -58,5 +58,10 @@ def from_tensorly(tensor: Any) -> Tucker | CP:
         )
     first, factors = parts
     if known is None:
+        if first is not None and not hasattr(first, "ndim"):
+            raise ShapeError(
+                "from_tensorly: the first entry of a tuple must be a core or weights, an array or None; got "
+                f"{type(first).__name__}. Convert it with numpy.asarray(x)."
+            )
         known = CP if first is None or (first.ndim == 1 and len(factors) > 1) else Tucker
     return known(first, tuple(factors))

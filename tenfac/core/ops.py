@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxtyping import Shaped
@@ -117,7 +117,13 @@ def fold(matrix: Shaped[Any, ...], mode: int, shape: Sequence[int]) -> Shaped[An
     np.True_
     """
     xp = namespace_of(matrix)
-    shape = tuple(int(size) for size in shape)
+    sizes = list(shape) if isinstance(shape, Iterable) else [None]
+    if any(isinstance(size, bool) or not hasattr(size, "__index__") or size < 0 for size in sizes):
+        raise ShapeError(
+            f"fold: `shape` must be the sizes of the tensor, integers of 0 or more; got {shape!r}. "
+            "Pass X.shape."
+        )
+    shape = tuple(size.__index__() for size in sizes)
     mode = check_mode(mode, len(shape), "fold")
     others = shape[:mode] + shape[mode + 1 :]
     want = (shape[mode], math.prod(others))
@@ -219,12 +225,17 @@ def multi_mode_product(
     ((5, 3, 6), (2, 3, 6))
     """
     where = "multi_mode_product"
-    matrices = list(matrices)
+    matrices = _listed(matrices, where)
     namespace_of(tensor, *(matrix for matrix in matrices if matrix is not None))
     if modes is None and len(matrices) != tensor.ndim:
         raise ShapeError(
             f"{where}: without `modes` there must be one matrix (or None) per mode, {tensor.ndim}; got "
             f"{len(matrices)}. Say which modes with `modes=`."
+        )
+    if not isinstance(modes, (Iterable, type(None))):
+        raise ShapeError(
+            f"{where}: `modes` must be a sequence, one mode per matrix; got {modes!r}. Write "
+            f"modes=[{modes!r}]."
         )
     modes = range(tensor.ndim) if modes is None else [check_mode(mode, tensor.ndim, where) for mode in modes]
     if len(modes) != len(matrices) or len(set(modes)) != len(modes):
@@ -251,9 +262,17 @@ def _multiply(tensor: Any, matrices: Sequence[Any], modes: Sequence[int], where:
     return astype(contract(tensor, [given.get(n) for n in range(tensor.ndim)], xp=xp), dtype, xp)
 
 
+def _listed(matrices: Any, where: str) -> list[Any]:
+    if not isinstance(matrices, Iterable):
+        raise TypeError(
+            f"{where}: `matrices` must be a sequence of arrays; got {type(matrices).__name__}. Write [A, B]."
+        )
+    return list(matrices)
+
+
 def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...], Any]:
     """Namespace, matrices in the dtype to compute in, and the half precision to go back to, if any."""
-    matrices = list(matrices)
+    matrices = _listed(matrices, where)
     if not matrices:
         raise ShapeError(f"{where}: needs at least one matrix; got none.")
     xp = namespace_of(*matrices)

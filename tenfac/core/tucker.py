@@ -14,7 +14,7 @@ from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_
 from .contract import contract
 from .errors import DataError, ShapeError
 from .format import Format
-from .format_state import validated
+from .format_state import entries, finite, validated
 from .modes.protocol import Mode
 from .precision import HALF, dtype_name, half_of, itemsize
 from .rank import rank_or_tol
@@ -82,7 +82,7 @@ class Tucker(Format):
     info: Report | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        factors = tuple(self.factors)
+        factors = entries(self.factors, "factors", "Tucker")
         modes = validated("Tucker", [self.core, *factors], self.modes, factors)
         want = (*factors[0].shape[:-2], *(factor.shape[-1] for factor in factors))
         if tuple(self.core.shape) != want:
@@ -161,6 +161,8 @@ class Tucker(Format):
         ------
         RankError
             If both or neither are given, or not valid.
+        ShapeError, DataError
+            If the tensor has no entries or a rank of 0, or a number in it is NaN or infinite.
 
         Notes
         -----
@@ -168,8 +170,14 @@ class Tucker(Format):
         R^(D+1)``.
         """
         start = clock(self.core)
+        if 0 in self.coef_shape or 0 in self.rank:
+            raise ShapeError(
+                f"round: needs a tensor with entries and a rank of 1 or more in every mode; got {self!r}. "
+                "Leave out what is empty."
+            )
         ranks, tol = rank_or_tol(rank, tol, self.coef_shape, self.dtype, "round")
         wide = self._wide()
+        finite(wide._arrays(), "round")
         xp = namespace_of(wide.core)
         pairs = [xp.linalg.qr(factor) for factor in wide.factors]
         core = contract(wide.core, [upper for _, upper in pairs], xp=xp)

@@ -256,7 +256,10 @@ def check_finite(factors: Sequence[Any], where: str) -> None:
     """
     for n, factor in enumerate(factors):
         if known(namespace_of(factor).all(namespace_of(factor).isfinite(factor))) == 0:
-            raise DataError(f"{where}: every entry must be finite; factors[{n}] has NaN or infinite ones.")
+            raise DataError(
+                f"{where}: every entry must be finite; factors[{n}] has NaN or infinite ones. "
+                "Replace them first."
+            )
 
 
 def check_hermitian(factors: Sequence[Any], where: str) -> None:
@@ -299,5 +302,6 @@ def check_square(factors: Sequence[Any], where: str) -> None:
     for n, factor in enumerate(factors):
         if factor.shape[0] != factor.shape[1]:
             raise ShapeError(
-                f"{where}: every factor must be square; factors[{n}] has shape {tuple(factor.shape)}."
+                f"{where}: every factor must be square; factors[{n}] has shape {tuple(factor.shape)}. "
+                "Rectangular ones have K @ x, and K.to_scipy() for iterative solvers."
             )

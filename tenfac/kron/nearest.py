@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 import warnings
 from collections.abc import Sequence
 from time import perf_counter
@@ -156,16 +158,20 @@ def rearrange(M: Any, shapes: Sequence[tuple[int, int]], xp: Any) -> Any:
 
 def _checked_shapes(M: Any, shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     where = "nearest_kronecker"
-    pairs = [tuple(int(size) for size in shape) for shape in shapes]
+    try:
+        pairs = [tuple(operator.index(size) for size in shape) for shape in shapes]
+    except TypeError:
+        pairs = []
     if len(pairs) < 2 or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
         raise ShapeError(
-            f"{where}: `shapes` must hold the shapes (rows, columns) of at least two factors; got {shapes}."
+            f"{where}: `shapes` must hold the shapes (rows, columns) of at least two factors, "
+            f"integers of 1 or more; got {shapes!r}. Write [(2, 3), (4, 5)]."
         )
     want = tuple(math.prod(pair[axis] for pair in pairs) for axis in (0, 1))
     if tuple(M.shape) != want:
         raise ShapeError(
             f"{where}: factors of shapes {pairs} make a matrix of shape {want}; got M of shape "
-            f"{tuple(M.shape)}."
+            f"{tuple(M.shape)}. Their rows multiply to those of M, and their columns."
         )
     return pairs
 
@@ -178,10 +184,12 @@ def _check_options(sizes: Sequence[int], terms: Any, tol: float, max_iter: int) 
             f"{where}: `terms` must be an integer from 1 to {most} (more cannot be needed for these shapes); "
             f"got {terms!r}."
         )
-    if not tol > 0 or not max_iter >= 1:
+    real = isinstance(tol, numbers.Real) and not isinstance(tol, bool)
+    whole = isinstance(max_iter, numbers.Integral) and not isinstance(max_iter, bool)
+    if not (real and tol > 0) or not (whole and max_iter >= 1):
         raise DataError(
-            f"{where}: `tol` must be positive and `max_iter` 1 or more; got tol={tol!r}, "
-            f"max_iter={max_iter!r}."
+            f"{where}: `tol` must be a positive number and `max_iter` an integer of 1 or more; got "
+            f"tol={tol!r}, max_iter={max_iter!r}. Leave them out for 1e-8 and 500."
         )
 
 
@@ -193,10 +201,11 @@ def _scale(M: Any, xp: Any) -> float:
     if low < norm2 < high:
         return 1.0
     if known(xp.all(xp.isfinite(M))) == 0:
-        count = int(xp.count_nonzero(~xp.isfinite(M)))
+        bad = ~xp.isfinite(M)
+        count, first = int(xp.count_nonzero(bad)), tuple(int(index[0]) for index in xp.nonzero(bad))
         raise DataError(
             f"nearest_kronecker: every entry must be finite; M has {count} of {math.prod(M.shape)} entries "
-            "that are not."
+            f"that are not, the first at {first}. Replace them first."
         )
     return to_number(xp.max(xp.abs(M)))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
 from ..core.contract import contract
 from ..core.errors import DataError, MissingExtraError, ShapeError
@@ -185,6 +186,7 @@ class KroneckerOperator(StructuredMatrix):
         return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _scaled(self, scalar: Any) -> KroneckerOperator:
+        check_library(scalar, self.factors[0])
         return KroneckerOperator(self.factors[0] * scalar, *self.factors[1:])
 
     def _dense(self) -> Any:
@@ -217,9 +219,10 @@ class KroneckerOperator(StructuredMatrix):
         return math.prod(xp.linalg.trace(factor) for factor in self.factors)
 
     def norm(self) -> Any:
-        """Frobenius norm: the product of those of the factors."""
+        """Frobenius norm: the product of those of the factors; large and small entries keep their squares."""
         xp = namespace_of(self.factors[0])
-        return math.prod(xp.linalg.matrix_norm(factor) for factor in self.factors)
+        scaled, root = unit_scale(self.factors, (), xp)
+        return (math.prod(xp.linalg.matrix_norm(factor) for factor in scaled) * root) * root
 
     def slogdet(self) -> SignedLog:
         """Sign and logarithm of the magnitude of the determinant, from those of square factors.
@@ -231,10 +234,11 @@ class KroneckerOperator(StructuredMatrix):
 
         Raises
         ------
-        ShapeError
-            If a factor is not square.
+        ShapeError, DataError
+            If a factor is not square, or not finite.
         """
         check_square(self.factors, "KroneckerOperator.slogdet")
+        check_finite(self.factors, "KroneckerOperator.slogdet")
         xp = namespace_of(self.factors[0])
         sign, total = 1, 0
         for factor in self.factors:

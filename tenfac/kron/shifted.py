@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..core.arithmetic import scalar_of
+from ..core.arithmetic import check_library, scalar_of
 from ..core.arrays import device_of, namespace_of, promote
 from ..core.errors import DataError, ShapeError
 from .base import StructuredMatrix, known
@@ -71,7 +72,9 @@ class ShiftedKronecker(StructuredMatrix):
                 "ShiftedKronecker: `operator` must be a KroneckerOperator; got "
                 f"{type(self.operator).__name__}. Write KroneckerOperator(*factors)."
             )
-        object.__setattr__(self, "shift", _real_shift(self.shift))
+        shift = _real_shift(self.shift)
+        check_library(shift, self.operator.factors[0])
+        object.__setattr__(self, "shift", shift)
         eigen = self.operator.eigh() if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
         remedy = f"Raise the shift, now {_shown(self.shift)}, or use float64."
@@ -200,9 +203,10 @@ class ShiftedKronecker(StructuredMatrix):
 def _real_shift(shift: Any) -> Any:
     number = scalar_of(shift)
     complex_ = isinstance(number, complex) or "complex" in str(getattr(number, "dtype", ""))
-    if number is None or isinstance(shift, bool) or complex_:
+    value = None if number is None or complex_ else known(number)
+    if number is None or isinstance(shift, bool) or complex_ or not math.isfinite(value or 0.0):
         raise DataError(
-            f"ShiftedKronecker: `shift` must be a real number; got {shift!r}. Pass the noise variance."
+            f"ShiftedKronecker: `shift` must be a finite real number; got {shift!r}. Pass the noise variance."
         )
     return number
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tenfac import CP, DataError, ShapeError
-from tests.checks import assert_close, assert_equal, assert_says
+from tests.checks import assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import cp_dense
 
 
@@ -36,6 +36,13 @@ def test_conversion_to_tucker_guards_the_size_of_the_core():
 def test_the_norm_of_a_zero_tensor_is_zero(make):
     t = CP(make(2), [make(3, 2), make(4, 2)])
     assert_equal(float((t * 0).norm()), 0.0)
+
+
+def test_the_norm_of_a_tensor_with_nan_is_nan_and_never_zero(make):
+    weights = to_numpy(make(2)).copy()
+    weights[1] = np.nan
+    t = CP(make.asarray(weights), [make(3, 2), make(4, 2)])
+    assert_equal(str(float(t.norm())), "nan")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,13 @@ def test_at_refuses_wrong_indices_with_a_remedy(make, case):
     assert_says(error, "3", "1", "t.at(*X.T)")
     with pytest.raises(DataError) as error:
         t.at(4, 0, 0)
-    assert_says(error, "0 to 3", "4")
+    assert_says(error, "mode 0", "0 to 3", "4")
+    with pytest.raises(DataError) as error:
+        t.at([0, 1], 0, [2, -1])
+    assert_says(error, "mode 2", "-1", "Negative")
+    with pytest.raises(ShapeError) as error:
+        t.at([[0], [1, 2]], 0, 0)
+    assert_says(error, "at:", "different lengths")
     with pytest.raises(ShapeError) as error:
         t.at([0, 1], [0, 1, 2], 0)
     assert_says(error, "(2,)", "(3,)")
@@ -188,7 +194,9 @@ def test_slices_follow_numpy(make, case, index):
 
 
 @pytest.mark.parametrize(
-    "index", [4, -5, (0, 0, 0, 0), [0, 1], True, 1.0, None, (Ellipsis, Ellipsis), "a"], ids=str
+    "index",
+    [4, -5, (0, 0, 0, 0), [0, 1], True, 1.0, None, (Ellipsis, Ellipsis), "a", np.s_[::0], np.s_[:, 1.5:]],
+    ids=str,
 )
 def test_other_indices_are_refused(make, case, index):
     with pytest.raises(IndexError) as error:
@@ -239,6 +247,9 @@ def test_the_byte_guard_names_the_size_and_the_way_out(make, case):
     with pytest.raises(DataError) as error:
         t.to_tensor(max_bytes=size - 1)
     assert_says(error, str(size), "(4, 5, 3)", "t.at(")
+    with pytest.raises(TypeError) as error:
+        t.to_tensor(max_bytes="1GB")
+    assert_says(error, "to_tensor", "max_bytes", "'1GB'", "1e9")
 
 
 def test_formats_with_other_modes_cannot_be_added(make, case):
@@ -254,6 +265,14 @@ def test_mixed_precision_and_integers_are_brought_to_one_dtype(case):
     t = Tucker(np.ones((2, 2), dtype="float32"), floats) if case.name == "tucker" else CP(None, floats)
     assert_equal({factor.dtype for factor in t.factors}, {np.dtype("float64")})
     assert_equal(t.to_tensor().dtype, np.dtype("float64"))
+
+
+@pytest.mark.parametrize("parts", [{"factors": None}, {"factors": [np.ones((3, 2))], "modes": 3}])
+@pytest.mark.parametrize("cls", [Tucker, CP])
+def test_what_is_no_sequence_of_factors_or_modes_is_named(cls, parts):
+    with pytest.raises(TypeError) as error:
+        cls(np.ones(2), **parts)
+    assert_says(error, f"{cls.__name__}: ", "must be a sequence", "one entry per mode")
 
 
 def test_continuous_modes_are_evaluated_at_points_and_have_no_shape(make, case):

@@ -59,6 +59,12 @@ def test_conversion_works_under_another_backend_and_leaves_it_set(make):
     assert_equal(tuple(there.shape), (4, 5, 2))
 
 
+def test_a_core_that_is_no_array_is_refused():
+    with pytest.raises(ShapeError) as error:
+        from_tensorly((3, [np.ones((2, 2))]))
+    assert_says(error, "from_tensorly", "core or weights", "int")
+
+
 @pytest.mark.parametrize(
     "value", [3, "ab", np.ones(3), (np.ones(2),), (np.ones(2), np.ones((2, 2)))], ids=str
 )

@@ -24,6 +24,7 @@ from tenfac import (
     tucker,
     unfold,
 )
+from tenfac.core.arrays import as_float
 from tests.checks import (
     assert_above,
     assert_below,
@@ -305,6 +306,16 @@ def test_operations_and_methods_return_half_precision_rounded_once(which):
         assert_relative(full(got), want, 8 * unit, name)
     assert_equal(dtype_name(t.norm()), "float32")
     assert_close(float(t.norm()), float(exact.norm()), 1e10)
+
+
+@every_half
+def test_a_complex_number_times_half_precision_keeps_its_imaginary_part(which):
+    X = half_arrays()[which]
+    t = CP(None, [X[:, :2, 0], X[:, 1:3, 1]])
+    made = t * (1 + 2j)
+    assert_equal(str(made.dtype).removeprefix("torch."), "complex64")
+    A, B = (to_numpy(as_float(factor)) for factor in t.factors)
+    assert_close(to_numpy(made.to_tensor()), (A @ B.T * (1 + 2j)).astype("complex64"))
 
 
 @every_half

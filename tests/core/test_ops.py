@@ -79,6 +79,10 @@ def to64(make, array):
         (lambda X: unfold(X, -4), ["unfold", "-4"]),
         (lambda X: unfold(X, 1.0), ["1.0"]),
         (lambda _: fold(np.ones((3, 9)), 0, (3, 4, 2)), ["fold", "(3, 8)", "(3, 9)"]),
+        (lambda _: fold(np.ones((3, 8)), 0, (3.5, 4, 2)), ["fold", "`shape`", "3.5", "integers"]),
+        (lambda _: fold(np.ones((3, 8)), 0, (3, -1, 2)), ["fold", "-1"]),
+        (lambda _: fold(np.ones((3, 8)), 0, None), ["fold", "None", "X.shape"]),
+        (lambda X: multi_mode_product(X, [np.eye(3)], modes=0), ["`modes`", "[0]"]),
         (lambda X: multi_mode_product(X, [np.eye(3)]), ["3", "1", "modes="]),
         (lambda X: multi_mode_product(X, [np.eye(3), np.eye(3)], modes=[0, -3]), ["[0, 0]"]),
         (lambda _: khatri_rao([np.ones((2, 3)), np.ones((2, 4))]), ["[3, 4]"]),
@@ -100,3 +104,7 @@ def test_lists_and_mixed_libraries_are_refused():
     with pytest.raises(TypeError) as error:
         mode_product(torch.ones((1, 1)), np.ones((1, 1)), 0)
     assert_says(error, "numpy", "torch")
+    for call in (khatri_rao, kronecker, lambda none: multi_mode_product(np.ones((2, 2)), none)):
+        with pytest.raises(TypeError) as error:
+            call(None)
+        assert_says(error, "`matrices`", "NoneType", "[A, B]")

@@ -47,6 +47,27 @@ def test_sums_equal_those_of_the_dense_tensor(make, case):
     assert_close(t.sum([0, -1]).to_tensor(), dense.sum((0, 2)), like=t.factors[0], scale=scale)
 
 
+def test_sums_take_one_mode_and_refuse_the_same_twice(make, case):
+    t = case.create(make)
+    assert_equal(to_numpy(t.sum(1).to_tensor()), to_numpy(t.sum([1]).to_tensor()))
+    with pytest.raises(ShapeError) as error:
+        t.sum([0, 1, -3])
+    assert_says(error, "sum:", "[0, 1, -3]", "once")
+    for vectors in (None, [make(4)], make(4)):
+        with pytest.raises(TypeError) as error:
+            t.contract(vectors)
+        assert_says(error, "contract:", "dict", "{0: v}")
+
+
+def test_a_number_of_another_library_is_refused_by_both_names(case):
+    torch = pytest.importorskip("torch")
+    t = CP(None, [np.ones((2, 1))]) if case.name == "cp" else Tucker(np.ones(1), [np.ones((2, 1))])
+    for call in (lambda: t * torch.tensor(2.0), lambda: t / torch.tensor(2.0)):
+        with pytest.raises(TypeError) as error:
+            call()
+        assert_says(error, "numpy", "torch", "Convert")
+
+
 def test_the_product_entry_by_entry_equals_that_of_the_dense_tensors(make, case):
     a, b = case.create(make), case.create(make, seed=7)
     product = a * b

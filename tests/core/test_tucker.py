@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tenfac import RankError, ShapeError, Tucker
+from tenfac import DataError, RankError, ShapeError, Tucker
 from tests.checks import (
     assert_above,
     assert_below,
@@ -63,6 +63,34 @@ def test_rounding_refuses_both_neither_and_ranks_above_the_size(make):
         with pytest.raises(RankError) as error:
             t.round(**kwargs)
         assert_says(error, "round:")
+
+
+def test_rounding_refuses_nan_and_infinity_by_place(make):
+    t = some(make)
+    factor = to_numpy(t.factors[1]).copy()
+    factor[4, 2], factor[5, 0] = np.nan, np.inf
+    bad = Tucker(t.core, [t.factors[0], make.asarray(factor), t.factors[2]])
+    for options in ({"rank": 2}, {"tol": 0.1}):
+        with pytest.raises(DataError) as error:
+            bad.round(**options)
+        assert_says(error, "round:", "factors.1", "2 of 21", "(4, 2)", "finite")
+
+
+@pytest.mark.parametrize(("sizes", "rank"), [((0, 4), (2, 2)), ((3, 4), (0, 2))])
+def test_rounding_refuses_what_is_empty(sizes, rank):
+    t = Tucker(np.ones(rank), [np.ones(pair) for pair in zip(sizes, rank, strict=True)])
+    for options in ({"rank": 1}, {"tol": 0.1}):
+        with pytest.raises(ShapeError) as error:
+            t.round(**options)
+        assert_says(error, "round:", f"rank={rank}", "empty")
+
+
+def test_a_rank_of_zero_in_one_mode_is_the_zero_tensor(make):
+    for rank in ((0, 2, 2), (2, 0, 2), (2, 2, 0), (0, 0, 0)):
+        t = Tucker(make(*rank), [make(n, r) for n, r in zip((3, 4, 5), rank, strict=True)])
+        assert_close(t.to_tensor(), np.zeros((3, 4, 5)), like=t.core)
+        assert_close(t.at([0, 1], 2, 0), np.zeros(2), like=t.core)
+        assert_equal(float(t.norm()), 0.0)
 
 
 def test_the_norm_of_a_difference_of_equal_tensors_is_at_rounding_level(make):

@@ -268,6 +268,10 @@ def test_the_error_is_never_above_that_of_the_zero_matrix(shapes, seed):
         (((4, 6),), "at least two"),
         (((2, 2), (2,)), "rows, columns"),
         (((0, 2), (2, 3)), "rows, columns"),
+        (((2.5, 7), (2, 1)), "integers"),
+        (((2, "a"), (2, 1)), "rows, columns"),
+        ((4, 7), "(4, 7)"),
+        (None, "None"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, words):
@@ -283,7 +287,10 @@ def test_a_number_of_terms_that_cannot_be_is_refused(terms):
     assert_says(error, "from 1 to 4", repr(terms))
 
 
-@pytest.mark.parametrize("options", [{"tol": 0}, {"tol": np.nan}, {"max_iter": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"tol": 0}, {"tol": np.nan}, {"max_iter": 0}, {"tol": "a"}, {"max_iter": 1.5}, {"max_iter": None}],
+)
 def test_options_that_cannot_be_are_refused(options):
     with pytest.raises(DataError) as error:
         nearest_kronecker(np.ones((4, 4)), ((2, 2), (2, 2)), **options)
@@ -296,4 +303,4 @@ def test_entries_that_are_not_finite_are_counted(make, value):
     M[1, 2] = M[3, 3] = value
     with pytest.raises(DataError) as error:
         nearest_kronecker(make.asarray(M), ((2, 2), (2, 2)))
-    assert_says(error, "2 of 16")
+    assert_says(error, "2 of 16", "(1, 2)")

@@ -176,6 +176,26 @@ def test_diagonal_trace_and_norm(make, complex_):
     assert_close(float(K.norm()), float(np.linalg.norm(dense)), factor=100 * make.eps / 2.0**-52)
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_the_norm_keeps_the_squares_of_large_and_small_entries(scale):
+    assert_close(KroneckerOperator(scale * np.eye(4), np.ones((1, 1))).norm(), 2 * scale)
+    assert_equal(float(KroneckerOperator(np.zeros((2, 2))).norm()), 0.0)
+
+
+def test_determinants_of_nan_are_refused_by_factor():
+    for call in (KroneckerOperator.slogdet, KroneckerOperator.logdet):
+        with pytest.raises(DataError) as error:
+            call(KroneckerOperator(np.eye(2), np.full((2, 2), np.nan)))
+        assert_says(error, "factors[1]", "NaN", "Replace")
+
+
+def test_a_number_of_another_library_is_refused_by_both_names():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError) as error:
+        KroneckerOperator(np.eye(2)) * torch.tensor(2.0)
+    assert_says(error, "numpy", "torch", "Convert")
+
+
 @pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
 def test_the_determinant_is_that_of_the_dense_matrix(make, complex_):
     factors = invertible(make, (3, 4, 3), complex_=complex_)
