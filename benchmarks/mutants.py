@@ -32,10 +32,10 @@ OPERATORS = {
     ast.Pow: ("**", "*"),
     ast.Mod: ("%", "*"),
     ast.MatMult: ("@", "*"),
-    ast.Lt: ("<", "<="),
-    ast.LtE: ("<=", "<"),
-    ast.Gt: (">", ">="),
-    ast.GtE: (">=", ">"),
+    ast.Lt: ("<", ">="),
+    ast.LtE: ("<=", ">"),
+    ast.Gt: (">", "<="),
+    ast.GtE: (">=", "<"),
     ast.Eq: ("==", "!="),
     ast.NotEq: ("!=", "=="),
     ast.Is: ("is", "is not"),
@@ -91,7 +91,8 @@ class Finder(ast.NodeVisitor):
         elif isinstance(node.value, int):
             self._add(node.lineno, node.col_offset, node.end_col_offset, str(node.value + 1))
         elif isinstance(node.value, float):
-            self._add(node.lineno, node.col_offset, node.end_col_offset, f"({node.value!r} * 3)")
+            new = f"({node.value!r} * 3)" if node.value else "1.0"
+            self._add(node.lineno, node.col_offset, node.end_col_offset, new)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         """Arithmetic."""
