@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, namespace_of, to_number, to_numpy
+from ..core.arrays import eps, namespace_of, seed_of, to_number, to_numpy
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning
 from ..core.report import Report
@@ -22,6 +21,7 @@ from .cp_search import Options, search
 from .cp_start import detached, expanded, given_start
 from .cp_sweep import Starts
 from .mttkrp import DenseTensor
+from .progress import STOPPED
 from .sparse_tensor import SparseTensor
 
 # Arrays of this many entries or fewer are fitted as they are, in double precision, on the CPU.
@@ -119,7 +119,7 @@ def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options)
         return _of(target, search(target, options, _STARTS[size > _SMALL or options.nonnegative]), options)
     core, bases, lost = truncate(target.array, ranks, norm2=norm2)
     small, progress = DenseTensor(_wide(core)), options.progress
-    progress.log("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
+    progress.log("compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
     share = small.norm / target.norm
     progress.total = lambda error: math.hypot(lost, error * share)
     starts = search(small, options, _STARTS[0])
@@ -144,7 +144,7 @@ def _of(target: Any, starts: Starts, options: Options) -> Fit:
 def _end(starts: Starts, options: Options) -> tuple[bool, str]:
     """Whether the only start left has converged, and why it stopped."""
     if options.progress.stopped:
-        return False, "stopped by the callback"
+        return False, STOPPED
     if starts.exact[0]:
         return True, "exact to rounding"
     return (True, "error no longer falls") if starts.done[0] else (False, "max_iter reached")
@@ -219,10 +219,9 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn:
         wide = [xp.astype(xp.matrix_transpose(factor), target.wide) for factor in factors]
         wide[0] = wide[0] * xp.astype(kept, target.wide)[:, None]
         rel_error = target.distance(wide) / target.norm
-    seed = int(random_state) if isinstance(random_state, numbers.Integral) else None
     report = Report(
         converged, reason, n_iter=progress.n_iter, rel_error=rel_error, history=tuple(progress.history),
-        seconds=perf_counter() - start, random_state=seed, warnings=notes,
+        seconds=perf_counter() - start, random_state=seed_of(random_state), warnings=notes,
     )  # fmt: skip
     if warn and not converged and not progress.stopped:
         warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=4)

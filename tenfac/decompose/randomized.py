@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import device_of, generator, namespace_of, to_number
+from ..core.arrays import device_of, generator, namespace_of, seed_of, to_number
 from ..core.rank import tucker_rank
 from ..core.report import Report
 from ..core.truncate import squared_norm, truncate
@@ -108,7 +108,7 @@ def randomized_tucker(
         "rank reached",
         rel_error=error,
         seconds=perf_counter() - start,
-        random_state=int(random_state) if isinstance(random_state, (int, np.integer)) else None,
+        random_state=seed_of(random_state),
     )
     return Tucker(core if largest == 1.0 else core * largest, factors, info=info)
 
