@@ -169,8 +169,8 @@ def _report(error: float, tol: float, is_zero: bool, sampler: Sampler, progress:
         notes = (
             f"tucker_cross: stopped after {sampler.n_evals:,} evaluations (max_evals={progress.max_iter:,}), "
             "as another round would pass max_evals or would not help; the estimated relative error is "
-            f"{error:.2g}, above tol={tol:g}. Raise max_evals or tol. Ranks that go on growing mean a kink, a "
-            "jump or noise, which no low rank can follow.",
+            f"{error:.2g}, above tol={tol:g}. Raise max_evals or tol. Ranks that go on growing mean a kink, "
+            "a jump or noise, which no low rank can follow.",
         )
     elif is_zero:
         notes = (f"tucker_cross: each of the {sampler.n_evals:,} entries read was zero.",)
@@ -212,7 +212,7 @@ class _Cross:
         self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
         self.limit, self.told = progress.max_iter, 0
         shape = sampler.shape
-        self.n_test = min(_TEST, limit // 20)
+        self.n_test = min(_TEST, self.limit // 20)
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
         self.seen = [np.empty((size, 0)) for size in shape]
         self.bases = [np.empty((size, 0)) for size in shape]
