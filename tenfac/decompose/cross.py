@@ -145,6 +145,7 @@ def _approximated(
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
     core, bases, error = truncate(dense, None, tol)
+    progress.log("all %d entries read, ranks %s, relative error %.3g", dense.size, core.shape, error)
     progress(error, sampler.n_evals)
     return core, bases, error
 

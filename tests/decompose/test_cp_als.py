@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 import numpy as np
@@ -360,16 +359,6 @@ def test_the_backend_a_user_set_in_tensorly_is_left_alone_in_every_thread():
     assert_equal(type(t.weights), np.ndarray)
 
 
-def test_the_callback_sees_every_sweep_and_can_stop():
-    seen = []
-    t = cp(noisy(truth((45, 44, 43))), 3, callback=lambda n, error: seen.append((n, error)))
-    assert_equal([n for n, _ in seen], list(range(1, t.info.n_iter + 1)))
-    assert_equal([error for _, error in seen], list(t.info.history))
-    for shape in ((8, 9, 10), (45, 44, 43)):
-        t = cp(noisy(truth(shape)), 3, callback=lambda n, _: n >= 4)
-        assert_equal((t.info.converged, t.info.reason, t.info.n_iter), (False, "stopped by the callback", 4))
-
-
 def test_a_fit_that_is_not_finished_says_which_knob_to_turn():
     X = noisy(truth((8, 9, 10)), 0.5)
     with pytest.warns(ConvergenceWarning, match=r"max_iter=3 .*Raise max_iter or tol") as caught:
@@ -394,18 +383,6 @@ def test_a_tensor_without_best_approximation_is_flagged():
 def test_nearly_parallel_terms_are_not_called_degenerate():
     t = cp(noisy(truth((20, 21, 22), 4, collinearity=0.95), 0.01), 4)
     assert_equal((t.info.converged, t.info.warnings), (True, ()))
-
-
-def test_progress_is_shown_and_logged_only_when_asked(capsys, caplog):
-    X = noisy(truth((45, 44, 43)))
-    with caplog.at_level(logging.INFO, logger="tenfac"):
-        cp(X, 3)
-        assert_equal((capsys.readouterr().err, caplog.text), ("", ""))
-        cp(X, 3, verbose=1)
-        assert_says(capsys.readouterr().err, "sweep")
-        assert_equal(caplog.text, "")
-        cp(X, 3, verbose=2)
-    assert_says(caplog.text, "compressed to (3, 3, 3)")
 
 
 def test_jax_arrays_are_fitted():
