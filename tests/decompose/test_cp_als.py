@@ -22,7 +22,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.oracles import cp_dense, khatri_rao_dense
+from tests.oracles import cp_dense, khatri_rao_dense, true_error
 
 
 def truth(shape=(7, 8, 9), rank=3, seed=0, collinearity=0.0):
@@ -36,12 +36,6 @@ def noisy(t, noise=0.1, seed=0):
     X = cp_dense(t.weights, t.factors)
     E = np.random.default_rng([seed, 1]).standard_normal(X.shape)
     return X + noise * np.linalg.norm(X) / np.linalg.norm(E) * E
-
-
-def true_error(t, X):
-    X = to_numpy(X)
-    X = X.astype(np.complex128 if np.iscomplexobj(X) else np.float64)
-    return np.linalg.norm(cp_dense(t.weights, t.factors) - X) / np.linalg.norm(X)
 
 
 def quiet(*args, **kwargs):
@@ -383,15 +377,6 @@ def test_a_tensor_without_best_approximation_is_flagged():
 def test_nearly_parallel_terms_are_not_called_degenerate():
     t = cp(noisy(truth((20, 21, 22), 4, collinearity=0.95), 0.01), 4)
     assert_equal((t.info.converged, t.info.warnings), (True, ()))
-
-
-def test_jax_arrays_are_fitted():
-    jax = pytest.importorskip("jax")
-    X = noisy(truth((6, 7, 8), 2))
-    with jax.enable_x64(True):
-        t = cp(jax.numpy.asarray(X), 2)
-        assert_equal(type(t.weights).__module__.partition(".")[0], "jaxlib")
-        assert_relative(t.to_tensor(), cp(X, 2).to_tensor(), 1e-7)
 
 
 def test_half_precision_is_computed_and_returned_in_float32():

@@ -18,7 +18,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.oracles import tucker_dense
+from tests.oracles import true_error
 
 
 def inverse(x):
@@ -42,10 +42,6 @@ def dense(f, n, d=3):
 def entries_of(f, n):
     x = np.linspace(0, 1, n)
     return lambda indices: f(x[indices])
-
-
-def true_error(t, X):
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / np.linalg.norm(X)
 
 
 @pytest.mark.parametrize(("tol", "seed"), [(1e-3, 0), (1e-6, 1), (1e-9, 2)])
@@ -129,6 +125,16 @@ def test_arrays_and_functions_of_every_library_and_precision(make):
     axis = make.asarray(np.linspace(0, 1, 60))
     f = lambda i: 1 / (axis[make.index(i)].sum(1) + 0.05)  # noqa: E731
     assert_relative(tucker_cross(f, X.shape, 1e-5).to_tensor(), t.to_tensor(), 1e-5)
+
+
+@pytest.mark.parametrize("n", [20, 60])
+def test_the_error_counts_the_rounding_to_single_precision(n):
+    X = (dense(inverse, n) if n == 20 else dense(lambda x: 1 + x.prod(axis=-1), n)).astype(np.float32)
+    t = tucker_cross(X, X.shape, 1e-6)
+    assert_equal((t.core.dtype, t.info.converged), (np.dtype("float32"), True))
+    assert_below(true_error(t, X), t.info.rel_error, "true error against the reported one")
+    assert_below(t.info.rel_error, 1e-6, "reported error")
+    assert_below(t.info.rel_error, 4 * true_error(t, X), "reported error against the true one")
 
 
 def test_complex_values_make_a_complex_tensor():

@@ -1,4 +1,4 @@
-"""Every iterative fit calls back, can be stopped, and shows its progress only when asked."""
+"""Every iterative fit calls back, can be stopped, shows its progress only when asked, and reports."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from tenfac import cp, cp_complete, hooi, tucker_complete, tucker_cross
+from tenfac import (
+    cp,
+    cp_complete,
+    hooi,
+    randomized_tucker,
+    tucker,
+    tucker_append,
+    tucker_complete,
+    tucker_cross,
+)
 from tenfac.decompose.progress import Progress
-from tests.checks import assert_below, assert_equal, assert_says
+from tests.checks import assert_above, assert_below, assert_equal, assert_says
 from tests.oracles import cp_dense
 
 X = np.random.default_rng(55_010).standard_normal((11, 12, 13))
@@ -107,7 +117,7 @@ def test_options_of_progress_that_are_not_valid_are_refused(name, fit, options, 
 
 
 def test_the_bar_is_closed_when_the_callback_raises():
-    progress = Progress("cp", 5, 1, callback=lambda n_iter, error: {}["mine"])
+    progress = Progress("cp", 5, 1, callback=lambda *_: {}["mine"])
 
     def fail():
         with progress:
@@ -116,3 +126,43 @@ def test_the_bar_is_closed_when_the_callback_raises():
     with pytest.raises(KeyError, match="mine"):
         fail()
     assert_equal((progress._bar.n, progress._bar.disable), (1, True))  # tqdm disables a bar that is closed
+
+
+# --- reports ----------------------------------------------------------------------------------------------
+
+
+@each_fit
+def test_a_fit_reports_its_time_its_reason_and_one_error_for_each_iteration(name, fit):
+    info = quietly(fit).info
+    assert_above(info.seconds, 1e-9, "seconds")
+    assert_equal(len(info.history), info.n_iter + (name == "hooi"))  # there the first is that of the start
+    assert_equal((info.reason == "", info.rel_error is None), (False, False))
+    assert_equal(
+        (info.n_evals is None, info.validation_error is None), ("cross" not in name, "complete" not in name)
+    )
+
+
+RANDOM = {name: fit for name, fit in FITS.items() if name != "hooi"}
+RANDOM |= {"randomized_tucker": partial(randomized_tucker, X, 2)}
+
+
+@pytest.mark.parametrize("fit", RANDOM.values(), ids=RANDOM)
+def test_a_fit_that_draws_reports_its_seed(fit):
+    assert_equal(quietly(fit).info.random_state, 0)
+    assert_equal(quietly(fit, random_state=np.int64(3)).info.random_state, 3)
+    assert_equal(quietly(fit, random_state=np.random.default_rng(3)).info.random_state, None)
+
+
+ONE_PASS = {
+    "tucker": partial(tucker, X, 2),
+    "tucker, sparse": partial(tucker, sparse.coo_array(np.where(SEEN, X, 0.0)), 2),
+    "randomized_tucker": partial(randomized_tucker, X, 2),
+    "tucker_append": lambda: tucker_append(tucker(X[:9], 2), X[9:], 0, rank=2),
+}
+
+
+@pytest.mark.parametrize("fit", ONE_PASS.values(), ids=ONE_PASS)
+def test_what_needs_no_iteration_reports_none(fit):
+    info = fit().info
+    assert_above(info.seconds, 1e-9, "seconds")
+    assert_equal((info.n_iter, info.history, info.reason, info.converged), (None, (), "rank reached", True))
