@@ -76,14 +76,17 @@ def tucker_cross(
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar of the entries evaluated, 2 logs each fit too (logger ``tenfac``).
     callback : callable, optional
-        ``callback(n_iter, rel_error)`` after each fit, with its estimated error; a true answer stops.
+        ``callback(n_iter, error)`` after each round, as in ``info.history``; after a true answer the bases
+        found so far are fitted, and the best fit is returned.
 
     Returns
     -------
     Tucker
         With orthonormal factors, in the library and precision of the values. ``info.rel_error`` is the error
         *estimated* on random entries that were not used in the fit, ``info.n_evals`` the entries evaluated,
-        ``info.history`` the error of each fit.
+        ``info.history`` the error of each
+        round: of the entries that test its fit or, where none was due, what its new fibres have outside the
+        bases so far.
 
     Raises
     ------
@@ -125,20 +128,19 @@ def tucker_cross(
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
     progress.max_iter = _limit(max_evals, sampler.shape)
     with progress:
-        core, bases, error = _approximated(sampler, tol, rng, progress)
-    is_zero = not np.any(core)
-    core, bases, rounding = _rounded(sampler, core, bases)
-    info = _report(error + rounding, tol, is_zero, sampler, progress)
+        core, bases, error, end = _approximated(sampler, tol, rng, progress)
+    rounded, factors, rounding = _rounded(sampler, core, bases)
+    info = _report(core, error + rounding, tol, end, sampler, progress)
     if info.warnings and not info.converged:
         warnings.warn(info.warnings[0], ConvergenceWarning, stacklevel=2)
     info = replace(info, seconds=perf_counter() - start, random_state=seed_of(random_state))
-    return Tucker(core, bases, info=info)
+    return Tucker(rounded, factors, info=info)
 
 
 def _approximated(
     sampler: Sampler, tol: float, rng: np.random.Generator, progress: Progress
-) -> tuple[Array, list[Array], float]:
-    """Core, bases and error: of all entries where they are few, else of a cross approximation."""
+) -> tuple[Array, list[Array], float, str]:
+    """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
     rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
     tol = max(tol - rounding, tol / 2)
     if math.prod(sampler.shape) > min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
@@ -147,7 +149,7 @@ def _approximated(
     core, bases, error = truncate(dense, None, tol)
     progress.log("all %d entries read, ranks %s, relative error %.3g", dense.size, core.shape, error)
     progress(error, sampler.n_evals)
-    return core, bases, error
+    return core, bases, error, "max_evals reached"
 
 
 def _rounded(sampler: Sampler, core: Array, bases: Sequence[Array]) -> tuple[Any, list[Any], float]:
@@ -160,20 +162,18 @@ def _rounded(sampler: Sampler, core: Array, bases: Sequence[Array]) -> tuple[Any
     return small * sampler.scale, rounded, float(lost / norm) if norm else 0.0
 
 
-def _report(error: float, tol: float, is_zero: bool, sampler: Sampler, progress: Progress) -> Report:
+def _report(core: Array, error: float, tol: float, end: str, sampler: Sampler, progress: Progress) -> Report:
     """What is said of a result with this error."""
-    history, notes, reason = progress.history, (), "tolerance met"
-    if progress.stopped:
-        reason = STOPPED
-    elif error > tol:
-        reason = "error stopped falling" if _has_stalled(history) else "max_evals reached"
+    reason = STOPPED if progress.stopped else end if error > tol else "tolerance met"
+    notes: tuple[str, ...] = ()
+    if reason == end:
         notes = (
             f"tucker_cross: stopped after {sampler.n_evals:,} evaluations (max_evals={progress.max_iter:,}), "
             "as another round would pass max_evals or would not help; the estimated relative error is "
             f"{error:.2g}, above tol={tol:g}. Raise max_evals or tol. Ranks that go on growing mean a kink, "
             "a jump or noise, which no low rank can follow.",
         )
-    elif is_zero:
+    elif not np.any(core):
         notes = (f"tucker_cross: each of the {sampler.n_evals:,} entries read was zero.",)
     return Report(
         reason == "tolerance met",
@@ -181,14 +181,14 @@ def _report(error: float, tol: float, is_zero: bool, sampler: Sampler, progress:
         n_iter=progress.n_iter,
         n_evals=sampler.n_evals,
         rel_error=error,
-        history=tuple(history),
+        history=tuple(progress.history),
         warnings=notes,
     )
 
 
-def _has_stalled(history: Sequence[float]) -> bool:
+def _has_stalled(errors: Sequence[float]) -> bool:
     """Whether the last fits have brought no new best."""
-    return min(history[-_PATIENCE:]) > min(history)
+    return min(errors[-_PATIENCE:]) > min(errors)
 
 
 def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
@@ -221,27 +221,30 @@ class _Cross:
         self.worst = np.empty((0, len(shape)), dtype=np.int64)
         self.room = 0.8
 
-    def run(self) -> tuple[Array, list[Array], float]:
-        """Core, bases and error of the best fit."""
+    def run(self) -> tuple[Array, list[Array], float, str]:
+        """Core, bases and error of the best fit; what ended the search, if not the tolerance."""
         best: Any = None
+        errors: list[float] = []
         fitted = -1
         while True:
             missed = self._grow()
-            self.progress.move(self._new_evals())
-            if missed is not None and missed > _FIT * self.tol:
+            goes_on = missed is not None and missed > _FIT * self.tol
+            if goes_on and not self.progress(missed, self._new_evals()):
                 continue
             fit = None if sum(map(len, self.columns)) == fitted else self._fit()
             if fit is None:
-                return best
+                break
             fitted = sum(map(len, self.columns))
             best = fit if best is None or fit[2] < best[2] else best
+            errors.append(fit[2])
             self.progress.log(
                 "fit %d: ranks %s, %d entries read, estimated relative error %.3g",
-                self.progress.n_iter + 1, fit[0].shape, self.sampler.n_evals, fit[2],
+                len(errors), fit[0].shape, self.sampler.n_evals, fit[2],
             )  # fmt: skip
-            stop = self.progress(fit[2], self._new_evals())
-            if stop or fit[2] <= self.tol or missed is None or _has_stalled(self.progress.history):
-                return best
+            stop = self.progress.stopped or self.progress(fit[2], self._new_evals())
+            if stop or fit[2] <= self.tol or missed is None or _has_stalled(errors):
+                break
+        return *best, "error stopped falling" if _has_stalled(errors) else "max_evals reached"
 
     def _new_evals(self) -> int:
         """Entries read since the last call."""

@@ -66,7 +66,7 @@ def test_the_callback_sees_every_iteration_and_changes_nothing(name, fit):
 
 
 @each_fit
-@pytest.mark.parametrize("last", [1, 2, 25])
+@pytest.mark.parametrize("last", [1, 2, 25, 1000])
 def test_a_true_answer_stops_the_fit_which_says_so_without_a_warning(name, fit, last):
     last = min(last, quietly(fit).info.n_iter)
     t = fit(callback=lambda n_iter, _: n_iter >= last)
@@ -101,6 +101,13 @@ def test_progress_is_shown_and_logged_only_when_asked(name, fit, capsys, caplog)
     assert_equal({record.name for record in caplog.records}, {"tenfac"})
 
 
+@pytest.mark.parametrize("name", ["tucker_cross", "tucker_cross, small"])
+def test_the_bar_of_a_cross_approximation_counts_the_entries_evaluated(name, monkeypatch):
+    moved = []
+    monkeypatch.setattr(Progress, "move", lambda _, steps=1: moved.append(steps))
+    assert_equal(quietly(FITS[name]).info.n_evals, sum(moved))
+
+
 @each_fit
 @pytest.mark.parametrize(
     ("options", "kind", "part"),
@@ -121,11 +128,11 @@ def test_the_bar_is_closed_when_the_callback_raises():
 
     def fail():
         with progress:
-            progress(0.5)
+            progress(0.5, 4)
 
     with pytest.raises(KeyError, match="mine"):
         fail()
-    assert_equal((progress._bar.n, progress._bar.disable), (1, True))  # tqdm disables a bar that is closed
+    assert_equal((progress._bar.n, progress._bar.disable), (4, True))  # tqdm disables a bar that is closed
 
 
 # --- reports ----------------------------------------------------------------------------------------------
