@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, namespace_of, seed_of, to_number, to_numpy
+from ..core.arrays import eps, seed_of, to_numpy
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning
 from ..core.report import Report
-from ..core.truncate import squared_norm, truncate
+from ..core.truncate import truncate
+from .checks import rescaled
 from .cp_degenerate import degeneracy
 from .cp_search import Options, search
 from .cp_start import detached, expanded, given_start
@@ -26,8 +27,6 @@ from .sparse_tensor import SparseTensor
 
 # Arrays of this many entries or fewer are fitted as they are, in double precision, on the CPU.
 _SMALL = 2**16
-# Squared norms outside this range are scaled away.
-_ORDINARY = (1e-200, 1e200)
 # Random starts: in a core or a small array, and where each sweep passes over all data.
 _STARTS = (10, 3)
 
@@ -66,12 +65,7 @@ def fit_dense(X: Any, norm2: float, options: Options) -> Fit:
     >>> fit_dense(np.ones((2, 3, 4)), 24.0, Options(rank=1)).reason
     'exact to rounding'
     """
-    X, scale = detached(X), 1.0
-    if not _ORDINARY[0] < norm2 < _ORDINARY[1]:
-        xp = namespace_of(X)
-        scale = to_number(xp.max(xp.abs(X))) or 1.0
-        X = X / scale
-        norm2 = squared_norm(X)
+    X, norm2, scale = rescaled(detached(X), norm2)
     target = DenseTensor(X, math.sqrt(norm2))
     if norm2 == 0:
         return _zero(target, options.rank)

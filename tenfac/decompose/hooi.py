@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -10,14 +9,14 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from ..core.arrays import eps, namespace_of, promote, to_number
+from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, ShapeError
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
-from ..core.truncate import squared_norm, truncate
+from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import check_count, checked_array
+from .checks import check_count, checked_array, rescaled
 from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
@@ -105,11 +104,7 @@ def hooi(
     progress = Progress("hooi", max_iter, verbose, callback)
     if init is not None:
         X, *factors = _start_from(init, X, ranks)
-    largest = 1.0
-    if not 1e-250 < norm2 < math.inf:
-        xp = namespace_of(X)
-        largest = to_number(xp.max(xp.abs(X))) or 1.0
-        X, norm2 = X / largest, squared_norm(X / largest)
+    X, norm2, scale = rescaled(X, norm2)
     if init is None:
         factors = list(truncate(X, ranks, norm2=norm2)[1])
     with progress:
@@ -133,7 +128,7 @@ def hooi(
         seconds=perf_counter() - start,
         warnings=notes,
     )
-    return Tucker(core if largest == 1.0 else core * largest, factors, info=info)
+    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
 
 
 def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+# The signal is taken to be at least this share of the mean square.
+LEAST_SIGNAL = 0.01
 # Entries of one block: few enough for its features to stay in the cache.
 _ENTRIES = 2**15
 # Rows of one block differ in their number of entries by this ratio at most; shorter ones are padded.

@@ -88,6 +88,20 @@ def test_an_error_of_rounding_is_that_of_the_precision_at_hand(fit, x64):
     assert_above(t.info.rel_error, 0.3 * true - eps, "reported error against the true one")
 
 
+@pytest.mark.parametrize("scale", [1e-19, 1e-18, 1e18])
+@pytest.mark.parametrize("fit", [hooi, cp, randomized_tucker])
+def test_squares_that_32_bits_cannot_hold_are_avoided(fit, scale):
+    X = CUBE.astype(np.float32) * np.float32(scale)
+    with jax.enable_x64(False):
+        t = fit(jax.numpy.asarray(X), 2)
+    first, factors = t
+    t = type(t)(np.asarray(first, float) / scale, [np.asarray(f, float) for f in factors], info=t.info)
+    assert_below(true_error(t, X.astype(float) / scale), 0.05, "relative error")
+    assert_below(
+        abs(t.info.rel_error / true_error(t, X.astype(float) / scale) - 1), 1e-3, "reported over true - 1"
+    )
+
+
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("complete", [cp_complete, tucker_complete])
 def test_an_array_is_completed(complete, x64):
