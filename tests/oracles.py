@@ -54,6 +54,12 @@ def smooth(n: int = 30) -> np.ndarray:
     return 1 / (x[:, None, None] + x[:, None] + x + 0.05)
 
 
+def with_noise(tensor: Any, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """The tensor plus normal noise of this share of its norm."""
+    drawn = rng.standard_normal(tensor.shape)
+    return tensor + noise * np.linalg.norm(tensor) / np.linalg.norm(drawn) * drawn
+
+
 def kron_all(matrices: Sequence[Any]) -> np.ndarray:
     """``A_0 (x) A_1 (x) ...`` by ``np.kron``, first mode first."""
     return reduce(np.kron, [_wide(matrix) for matrix in matrices])

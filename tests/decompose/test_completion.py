@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from scipy.sparse import coo_array
@@ -19,6 +17,7 @@ from tests.checks import (
     assert_relative,
     assert_same_kind,
     assert_says,
+    quietly,
     to_numpy,
 )
 from tests.oracles import cp_dense, tucker_dense
@@ -38,12 +37,6 @@ def tensor(shape=(30, 30, 30), rank=2, *, noise=0.0, seed=101, dtype=float):
 
 def chosen(shape, share, seed=101):
     return np.random.default_rng([seed, 55_002]).random(shape) < share
-
-
-def silently(complete, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return complete(*args, **kwargs)
 
 
 def error_at(t, X, where):
@@ -159,7 +152,7 @@ def test_a_fit_that_converges_predicts_better_than_zero():
     flags = []
     for seed in range(6):
         X, mask = tensor((20, 20, 20), 2, noise=0.01, seed=seed), chosen((20, 20, 20), 0.04, seed)
-        t = silently(cp_complete, X, 2, mask=mask, n_init=2)
+        t = quietly(cp_complete, X, 2, mask=mask, n_init=2)
         flags.append(t.info.converged)
         if t.info.converged:
             assert_below(error_at(t, X, ~mask), 0.9, "held-out error of a fit called converged")
@@ -197,7 +190,7 @@ def test_an_error_that_still_falls_is_said(complete):
     with pytest.warns(ConvergenceWarning, match=r"max_iter=1 .*Raise max_iter") as caught:
         t = complete(X, 3, mask=chosen(X.shape, 0.4), max_iter=1)
     assert_equal((len(caught), t.info.converged, t.info.reason), (1, False, "max_iter reached"))
-    again = silently(complete, X, 3, mask=chosen(X.shape, 0.4), max_iter=3)
+    again = quietly(complete, X, 3, mask=chosen(X.shape, 0.4), max_iter=3)
     assert_equal(again.info.n_iter - t.info.n_iter, 2)
     assert_equal(again.info.history[:-2], t.info.history)
 
@@ -310,7 +303,6 @@ def test_the_same_random_state_gives_the_same_fit_and_the_global_generator_is_un
     assert_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert_equal(first.to_tensor(), again.to_tensor())
     assert np.any(first.to_tensor() != other.to_tensor())
-    assert_equal((first.info.random_state, other.info.random_state), (0, None))
 
 
 @DOORS

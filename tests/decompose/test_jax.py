@@ -22,7 +22,7 @@ from tenfac import (
     tucker_cross,
 )
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, dtype_name, library_of
-from tests.oracles import cp_dense, format_dense, smooth, true_error
+from tests.oracles import cp_dense, format_dense, smooth, true_error, with_noise
 
 jax = pytest.importorskip("jax")
 slow = partial(pytest.param, marks=pytest.mark.slow)  # seconds of compilation each
@@ -33,7 +33,7 @@ def low_rank(*shape, noise=0.05, dtype=float):
     X = cp_dense(None, [rng.standard_normal((size, 2)).astype(dtype) for size in shape])
     if dtype is complex:
         X = X * np.exp(1j * np.arange(shape[-1]))
-    return X + noise * np.linalg.norm(X) / np.sqrt(X.size) * rng.standard_normal(shape)
+    return with_noise(X, noise, rng)
 
 
 CUBE, CUBE_EXACT = low_rank(6, 6, 6), low_rank(6, 6, 6, noise=0.0)  # equal sizes compile once

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from functools import partial
 
 import numpy as np
@@ -21,7 +20,7 @@ from tenfac import (
     tucker_cross,
 )
 from tenfac.decompose.progress import Progress
-from tests.checks import assert_above, assert_below, assert_equal, assert_says
+from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
 from tests.oracles import cp_dense
 
 X = np.random.default_rng(55_010).standard_normal((11, 12, 13))
@@ -46,13 +45,6 @@ FITS = {
     "tucker_cross, small": partial(tucker_cross, X, X.shape, 0.5),
 }
 each_fit = pytest.mark.parametrize(("name", "fit"), FITS.items(), ids=FITS)
-
-
-def quietly(fit, **options):
-    """A fit without its warning: whether these converge is not what is tested here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return fit(**options)
 
 
 @each_fit
