@@ -214,7 +214,7 @@ def spectral_basis(
     try:
         vectors = eigsh(operator, k=count, which="LA", v0=start, tol=1e-2, maxiter=20)[1]
     except ArpackNoConvergence as stopped:  # no gap: any direction does as well
-        found = stopped.eigenvectors
+        found = stopped.eigenvectors.astype(values.dtype)  # real where there are none
         vectors = np.concatenate([found, rng.standard_normal((size, count - found.shape[1]))], axis=1)
     return np.linalg.qr(vectors)[0]
 
