@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+
+from tenfac.core.errors import ConvergenceWarning
 
 
 def library_of(array: Any) -> str:
@@ -22,6 +25,13 @@ def to_numpy(array: Any) -> np.ndarray:
     if library_of(array) == "torch":
         return array.detach().cpu().resolve_conj().numpy()
     return np.asarray(array)
+
+
+def quietly(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call something where it does not matter here whether it warns that it did not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return call(*args, **kwargs)
 
 
 def assert_same_kind(got: Any, like: Any) -> None:

@@ -35,6 +35,31 @@ def cp_dense(weights: Any, factors: Sequence[Any]) -> np.ndarray:
     return sum(w * reduce(np.multiply.outer, [f[:, r] for f in factors]) for r, w in enumerate(weights))
 
 
+def format_dense(t: Any) -> np.ndarray:
+    """Every entry of a Tucker or CP tensor."""
+    first, factors = t
+    return (cp_dense if hasattr(t, "weights") else tucker_dense)(first, factors)
+
+
+def true_error(t: Any, tensor: Any) -> float:
+    """Relative error of a Tucker or CP tensor, entry by entry; 0 where a zero tensor is exact."""
+    tensor = _wide(tensor)
+    lost, norm = np.linalg.norm(format_dense(t) - tensor), np.linalg.norm(tensor)
+    return float(lost / norm) if lost else 0.0
+
+
+def smooth(n: int = 30) -> np.ndarray:
+    """Cube whose unfoldings have singular values that fall by about ten a step, down to rounding."""
+    x = np.linspace(0, 1, n)
+    return 1 / (x[:, None, None] + x[:, None] + x + 0.05)
+
+
+def with_noise(tensor: Any, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """The tensor plus normal noise of this share of its norm."""
+    drawn = rng.standard_normal(tensor.shape)
+    return tensor + noise * np.linalg.norm(tensor) / np.linalg.norm(drawn) * drawn
+
+
 def kron_all(matrices: Sequence[Any]) -> np.ndarray:
     """``A_0 (x) A_1 (x) ...`` by ``np.kron``, first mode first."""
     return reduce(np.kron, [_wide(matrix) for matrix in matrices])

@@ -361,6 +361,17 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
     return np.random.default_rng(None if random_state is None else int(random_state))
 
 
+def seed_of(random_state: int | np.random.Generator | None) -> int | None:
+    """The seed that a report keeps: ``random_state`` if it is an integer, else None.
+
+    Examples
+    --------
+    >>> seed_of(np.int64(4)), seed_of(np.random.default_rng(4))
+    (4, None)
+    """
+    return int(random_state) if isinstance(random_state, numbers.Integral) else None
+
+
 def spans(size: int, step: int) -> Iterator[slice]:
     """Slices of at most ``step`` that cover ``range(size)``; an empty one for size 0.
 

@@ -17,7 +17,7 @@ from ..core.rank import rank_or_tol
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import checked_array
+from .checks import checked_array, in_range
 
 # Share of what the tolerance leaves that the new slices may use before all is rounded.
 _NEW = 0.5
@@ -134,7 +134,8 @@ def _checked(t: Tucker, X_new: Any, mode: int) -> tuple[Tucker, Any, float, int]
             f"got {tuple(X_new.shape)}. Write X_new[None] for a single slice of mode 0."
         )
     X_new, core, *factors = promote(X_new, t.core, *t.factors, where="tucker_append")
-    if not 1e-250 < norm2 < math.inf and bool(namespace_of(X_new).any(X_new != 0)):
+    xp = namespace_of(X_new)
+    if not in_range(norm2, xp) and bool(xp.any(X_new != 0)):
         raise DataError(
             "tucker_append: squares of entries must not overflow or vanish; the squared norm of X_new is "
             f"{norm2:.3g}. Divide t and X_new by one number first."

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import as_float, namespace_of
+from ..core.arrays import as_float, eps, namespace_of, to_number
 from ..core.errors import DataError, ShapeError
+from ..core.precision import double_of
 from ..core.truncate import squared_norm
 
 
@@ -61,6 +62,42 @@ def check_shape(shape: tuple[int, ...], where: str) -> None:
     """
     if not shape or 0 in shape:
         raise ShapeError(f"{where}: X must have at least one mode and no empty one; got shape {shape}.")
+
+
+def in_range(norm2: float, xp: Any) -> bool:
+    """Whether squares and their sums keep their digits at this squared norm, in the widest floats of ``xp``.
+
+    Examples
+    --------
+    >>> in_range(1e-30, np), in_range(0.0, np)
+    (True, False)
+    """
+    least, most = (1e-200, 1e200) if eps(double_of(xp)) < 1e-10 else (1e-15, 1e25)
+    return least < norm2 < most
+
+
+def rescaled(X: Any, norm2: float) -> tuple[Any, float, float]:
+    """Divide an array whose squares would overflow, vanish or lose digits by its largest magnitude.
+
+    Returns
+    -------
+    X : array
+    norm2 : float
+        Its squared norm.
+    scale : float
+        What it was divided by.
+
+    Examples
+    --------
+    >>> rescaled(np.array([0.0, 1e-200]), 0.0)
+    (array([0., 1.]), 1.0, 1e-200)
+    """
+    xp = namespace_of(X)
+    if in_range(norm2, xp):
+        return X, norm2, 1.0
+    scale = to_number(xp.max(xp.abs(X))) or 1.0
+    X = X / scale
+    return X, squared_norm(X), scale
 
 
 def check_finite(X: Any, where: str) -> None:

@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import math
-import numbers
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, generator, to_numpy
+from ..core.arrays import to_numpy
 from ..core.cp import CP
-from ..core.errors import ConvergenceWarning, DataError, RankError
-from ..core.rank import check_tol, cp_rank, tucker_rank
-from ..core.report import Report
+from ..core.errors import RankError
+from ..core.rank import cp_rank, tucker_rank
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
+from .completion_search import Settings, complete, root_mean_square
 from .cp_completion import CPProblem, normalized
 from .observed import Observed, observed_entries
-from .row_blocks import squared
 from .tucker_completion import TuckerProblem
-
-# The ridge falls geometrically from a share of the mean diagonal to the last: for starts from these in turn
-# (a large one finds its way where entries are few, a small one keeps weak components), for repairs in order.
-_RIDGE_STARTS, _RIDGE_REPAIRS, _RIDGE_LAST = (0.5, 0.05, 0.005), (1e-2, 1e-3), 1e-6
-# Sweeps while the ridge of a repair falls; a start says its own.
-_REPAIR_SWEEPS = 15
-# Sweeps after the ridge has fallen, at most, and the change of the training error that ends them.
-_SETTLE, _SETTLED = 30, 2e-3
-# Changes of the error are averaged over this many sweeps.
-_CALM = 3
-# Growth of the momentum in each sweep.
-_MOMENTUM = 0.25
-# Two starts whose validation errors are this near have found the same fit, and a repair must gain this much.
-_SAME, _GAIN = 1.02, 0.995
-# Validation errors below this are success whatever the training error.
-_SUCCESS = 1e-5
-# A fit has failed when its validation error is above these shares of the errors of predicting zero and of
-# predicting the mean, or this many times its training error: the smaller number where it is large itself.
-_OF_ZERO, _OF_MEAN = 0.95, 1.05
-_OVERFIT, _OVERFIT_LARGE = 3.0, 2.0
 
 
 def cp_complete(
@@ -55,6 +31,8 @@ def cp_complete(
     tol: float = 1e-5,
     holdout: float = 0.1,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
+    callback: Callable[[int, float], Any] | None = None,
 ) -> CP:
     """Fit a CP tensor to the observed entries of an array.
 
@@ -80,14 +58,20 @@ def cp_complete(
         Share of the observed entries on which starts are judged, above 0 and at most 0.5.
     random_state : int, numpy Generator or None
         Draws the held-out entries and the starts.
+    verbose : {0, 1, 2}
+        1 shows a progress bar, 2 logs each start too (logger ``tenfac``).
+    callback : callable, optional
+        ``callback(n_iter, error)`` after each sweep, of the starts and of the last fit, with the error on the
+        entries that it fitted; a true answer stops.
 
     Returns
     -------
     CP
         Unit columns, weights in descending order, signs arbitrary. ``info.rel_error`` is the error on the
         observed entries, ``info.validation_error`` that of the best start on held-out entries, both relative
-        to the root mean square of what was observed; ``info.history`` has the former for each sweep of the
-        last fit. A row of a factor whose index has no observed entry is zero, and ``info.warnings`` says so.
+        to the root mean square of what was observed; ``info.history`` has the former for each of the
+        ``info.n_iter`` sweeps, those of one start after the other, then those of the last fit. A row of a
+        factor whose index has no observed entry is zero, and ``info.warnings`` says so.
 
     Raises
     ------
@@ -135,14 +119,14 @@ def cp_complete(
     >>> bool(np.abs(t.to_tensor() - X).max() < 1e-6)
     True
     """
-    settings = _settings(n_init, max_iter, tol, holdout, random_state, "cp_complete")
+    settings = Settings("cp_complete", n_init, max_iter, tol, holdout, random_state, verbose, callback)
     rank = cp_rank(rank, "cp_complete")
     data = observed_entries(X, mask, "cp_complete")
 
     def make(entries: Observed, rng: np.random.Generator) -> CPProblem:
         return CPProblem(entries, rank, rng)
 
-    factors, report, scale = _complete(make, data, settings)
+    factors, report, scale = complete(make, data, settings)
     weights, factors = normalized(factors, scale)
     arrays = [data.restore(array) for array in (weights, *factors)]
     return _with_error(CP(arrays[0], arrays[1:], info=report), data, scale)
@@ -158,6 +142,8 @@ def tucker_complete(
     tol: float = 1e-5,
     holdout: float = 0.1,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
+    callback: Callable[[int, float], Any] | None = None,
 ) -> Tucker:
     """Fit a Tucker tensor to the observed entries of an array.
 
@@ -183,6 +169,11 @@ def tucker_complete(
         Share of the observed entries on which starts are judged, above 0 and at most 0.5.
     random_state : int, numpy Generator or None
         Draws the held-out entries and the starts.
+    verbose : {0, 1, 2}
+        1 shows a progress bar, 2 logs each start too (logger ``tenfac``).
+    callback : callable, optional
+        ``callback(n_iter, error)`` after each sweep, of the starts and of the last fit, with the error on the
+        entries that it fitted; a true answer stops.
 
     Returns
     -------
@@ -231,7 +222,7 @@ def tucker_complete(
     >>> bool(np.abs(t.to_tensor() - X).max() < 1e-6)
     True
     """
-    settings = _settings(n_init, max_iter, tol, holdout, random_state, "tucker_complete")
+    settings = Settings("tucker_complete", n_init, max_iter, tol, holdout, random_state, verbose, callback)
     data = observed_entries(X, mask, "tucker_complete")
     ranks = tucker_rank(rank, data.shape, "tucker_complete")
     _check_supported(ranks, data)
@@ -239,7 +230,7 @@ def tucker_complete(
     def make(entries: Observed, rng: np.random.Generator) -> TuckerProblem:
         return TuckerProblem(entries, ranks, rng)
 
-    (core, factors), report, scale = _complete(make, data, settings)
+    (core, factors), report, scale = complete(make, data, settings)
     core, turns, _ = truncate(core * (scale * math.sqrt(math.prod(data.shape))), ranks)
     factors = [f @ turn / math.sqrt(len(f)) for f, turn in zip(factors, turns, strict=True)]
     t = Tucker(data.restore(core), [data.restore(factor) for factor in factors], info=report)
@@ -251,35 +242,7 @@ def _with_error(t: Any, data: Observed, scale: float) -> Any:
     first, factors = t
     same = type(t)(to_numpy(first), [to_numpy(factor) for factor in factors])
     misfit = same.at(*data.indices) / scale - data.values / scale
-    return replace(t, info=replace(t.info, rel_error=_rms(misfit)))
-
-
-@dataclass(frozen=True)
-class _Settings:
-    n_init: int
-    max_iter: int
-    tol: float
-    holdout: float
-    random_state: Any
-    where: str
-
-
-def _settings(n_init: Any, max_iter: Any, tol: Any, holdout: Any, random_state: Any, where: str) -> _Settings:
-    """Validate the options that both doors share."""
-    for name, value in (("n_init", n_init), ("max_iter", max_iter)):
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{where}: {name} must be an integer of 1 or more; got {value!r}.")
-    if (
-        isinstance(holdout, (bool, np.bool_))
-        or not isinstance(holdout, numbers.Real)
-        or not 0 < holdout <= 0.5
-    ):
-        raise ValueError(
-            f"{where}: holdout is a share of the observed entries, above 0 and at most 0.5; got {holdout!r}."
-        )
-    return _Settings(
-        int(n_init), int(max_iter), check_tol(tol, where=where), float(holdout), random_state, where
-    )
+    return replace(t, info=replace(t.info, rel_error=root_mean_square(misfit)))
 
 
 def _check_supported(ranks: tuple[int, ...], data: Observed) -> None:
@@ -291,179 +254,3 @@ def _check_supported(ranks: tuple[int, ...], data: Observed) -> None:
                 f"tucker_complete: the rank of mode {n} must be at most its number of rows with observed "
                 f"entries, {seen} of {len(unseen)}; got {r}. Lower it, or drop the rows without entries."
             )
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A fit to the training entries, with its errors relative to the root mean square of all entries."""
-
-    state: Any
-    train: float
-    validation: float
-
-    def is_sound(self, limit: float) -> bool:
-        """Whether it predicts entries it has not seen about as well as those it has, and below a limit."""
-        times = _OVERFIT_LARGE if self.validation > limit / 2 else _OVERFIT
-        return self.validation <= max(_SUCCESS, min(times * self.train, limit))
-
-
-def _complete(make: Callable[..., Any], data: Observed, settings: _Settings) -> tuple[Any, Report, float]:
-    """Search on part of the entries, then fit all: the state, its report, and the scale of the values."""
-    start = perf_counter()
-    where, seed = settings.where, settings.random_state
-    rng = generator(seed)
-    if data.size < 2:
-        raise DataError(f"{where}: needs at least two observed entries, one to hold out; got {data.size}.")
-    scale = _scale(data.values)
-    data = data.divided_by(scale)
-    train, held = _split(data, settings.holdout, rng)
-    limit = _limit(held, train)
-    fit, n_starts = _search(make(train, rng), held, limit, settings.n_init, rng)
-    problem = make(data, rng)
-    state, history, settled = _settle(
-        problem, fit.state, fit.train, settings.max_iter, settings.tol, eps(data.like.dtype)
-    )
-    notes = _failures(fit, limit, n_starts, problem, settled, settings)
-    if notes:
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
-    sound = fit.is_sound(limit)
-    report = Report(
-        converged=not notes,
-        reason="no fit that predicts" if not sound else "error settled" if settled else "max_iter reached",
-        n_iter=len(history),
-        validation_error=fit.validation,
-        history=tuple(history),
-        seconds=perf_counter() - start,
-        random_state=int(seed) if isinstance(seed, numbers.Integral) else None,
-        warnings=(*notes, *_notes_on_rows(data, where)),
-    )
-    return state, report, scale
-
-
-def _failures(
-    fit: _Fit, limit: float, n_starts: int, problem: Any, settled: bool, settings: _Settings
-) -> list[str]:
-    """What keeps the fit from being one to rely on, worst first."""
-    where, notes = settings.where, []
-    if not fit.is_sound(limit):
-        notes.append(
-            f"{where}: the fit does not predict entries it has not seen: relative error {fit.validation:.2g} "
-            f"on held-out entries, {fit.train:.2g} on the others, best of {n_starts} starts. There are too "
-            f"few entries for this rank ({problem.entries.size:,} for {problem.n_params:,} parameters), the "
-            "data have no such structure, or no start was good. Lower rank, add entries, or raise n_init."
-        )
-    if not settled:
-        notes.append(
-            f"{where}: the error on observed entries still fell by more than tol={settings.tol:g} of "
-            f"itself in a sweep after max_iter={settings.max_iter} sweeps. Raise max_iter or tol."
-        )
-    return notes
-
-
-def _notes_on_rows(data: Observed, where: str) -> list[str]:
-    """Say which rows have no entries."""
-    notes = []
-    for n, unseen in enumerate(data.unseen()):
-        rows = np.flatnonzero(unseen)
-        if len(rows):
-            more = ", ..." if len(rows) > 10 else ""
-            notes.append(
-                f"{where}: {len(rows):,} of {len(unseen):,} rows of mode {n} have no observed entry: "
-                f"{', '.join(map(str, rows[:10]))}{more}. They are zero in its factor, and so is every "
-                "prediction there."
-            )
-    return notes
-
-
-def _scale(values: np.ndarray) -> float:
-    """Root mean square, safe from overflow; 1 if all values are zero."""
-    largest = float(np.max(np.abs(values)))
-    return largest * math.sqrt(squared(values / largest) / values.size) if largest > 0 else 1.0
-
-
-def _split(data: Observed, holdout: float, rng: np.random.Generator) -> tuple[Observed, Observed]:
-    """Training and held-out entries, both in their order."""
-    n_held = min(max(round(holdout * data.size), 1), data.size - 1)
-    held = np.zeros(data.size, dtype=bool)
-    held[rng.permutation(data.size)[:n_held]] = True
-    return data.take(~held), data.take(held)
-
-
-def _limit(held: Observed, train: Observed) -> float:
-    """Validation error that predictions of zero, or of the mean, nearly reach."""
-    of_zero, of_mean = (_rms(held.values - constant) for constant in (0.0, np.mean(train.values)))
-    return min(_OF_ZERO * of_zero, _OF_MEAN * of_mean)
-
-
-def _rms(values: np.ndarray) -> float:
-    return math.sqrt(squared(values) / values.size)
-
-
-def _search(
-    problem: Any, held: Observed, limit: float, n_init: int, rng: np.random.Generator
-) -> tuple[_Fit, int]:
-    """Start until the best validation error is sound and reached twice; best fit, number of starts."""
-    fits: list[_Fit] = []
-    for n in range(n_init):
-        ridge = _RIDGE_STARTS[n % len(_RIDGE_STARTS)]
-        fit = _anneal(problem, problem.start(rng), ridge, problem.sweeps, held)
-        fits.append(_repaired(problem, fit, held))
-        fits.sort(key=lambda fit: fit.validation)
-        best, second = fits[0], fits[min(1, len(fits) - 1)]
-        again = len(fits) > 1 and second.validation <= _SAME * best.validation
-        if best.validation <= _SUCCESS or (again and best.is_sound(limit)):
-            break
-    return fits[0], len(fits)
-
-
-def _repaired(problem: Any, fit: _Fit, held: Observed) -> _Fit:
-    """Repair a fit for as long as that lowers its validation error, with less ridge when it does not."""
-    ridges = list(_RIDGE_REPAIRS)
-    for _ in range(2 * problem.max_repairs):
-        if not ridges or fit.validation <= _SUCCESS:
-            break
-        tried = _anneal(problem, problem.repair(fit.state), ridges[0], _REPAIR_SWEEPS, held)
-        if tried.validation < _GAIN * fit.validation:
-            fit, ridges = tried, list(_RIDGE_REPAIRS)
-        else:
-            ridges.pop(0)
-    return fit
-
-
-def _anneal(problem: Any, state: Any, first: float, sweeps: int, held: Observed) -> _Fit:
-    """Sweep while the ridge falls, then a few times with the ridge that the noise calls for."""
-    for ridge in np.geomspace(first, _RIDGE_LAST, sweeps):
-        state, residual2 = problem.sweep(state, ridge, 0.0)
-    train = math.sqrt(residual2 / problem.entries.size)
-    state, history, _ = _settle(problem, state, train, _SETTLE, _SETTLED, 0.0)
-    return _Fit(state, history[-1], _rms(problem.evaluate(state, held.indices) - held.values))
-
-
-def _settle(
-    problem: Any, state: Any, error: float, max_iter: int, tol: float, precision: float
-) -> tuple[Any, list[float], bool]:
-    """Sweep until the error changes by less than ``tol`` of itself a sweep; state, errors, whether it did.
-
-    Each sweep starts from a point ahead, in the direction of the last step and ever further; when the error
-    rises, the point ahead is given up.
-    """
-    ahead, momentum, history = state, 0.0, [error]
-    for _ in range(max_iter):
-        new, residual2 = problem.sweep(ahead, 0.0, _noise2(problem, history[-1]))
-        error = math.sqrt(residual2 / problem.entries.size)
-        if not error <= history[-1] and ahead is not state:
-            ahead, momentum, error = state, 0.0, history[-1]
-        else:
-            ahead, state = problem.extrapolate(new, state, momentum), new
-            momentum += _MOMENTUM
-        history.append(error)
-        calm = len(history) > _CALM + 1 and history[-1 - _CALM] - error <= _CALM * tol * error
-        if calm or error <= 4 * precision:
-            return state, history[1:], True
-    return state, history[1:], False
-
-
-def _noise2(problem: Any, error: float) -> float:
-    """Variance of the noise: the sum of squared residuals over what the parameters leave free."""
-    size = problem.entries.size
-    return error**2 * size / max(size - problem.n_params, size / 10)

@@ -15,8 +15,9 @@ from ..core.errors import DataError
 from ..core.rank import check_tol
 from .checks import check_count, checked_array
 from .cp_fit import as_result, fit_dense, fit_sparse
-from .cp_search import Options, Progress, progress_bar
+from .cp_search import Options
 from .cp_start import checked_rank
+from .progress import Progress
 from .sparse_input import is_sparse
 from .sparse_tensor import SparseTensor
 
@@ -151,25 +152,15 @@ def fitted(
     tol = check_tol(tol, where="cp")
     max_iter = check_count(max_iter, "max_iter", "cp")
     n_init = None if n_init is None else check_count(n_init, "n_init", "cp")
-    _check_choices(callback, verbose, nonnegative)
+    progress = Progress("cp", max_iter, verbose, callback)
+    if not isinstance(nonnegative, (bool, np.bool_)):
+        raise TypeError(f"cp: nonnegative must be True or False; got {nonnegative!r}.")
     rng = generator(random_state)
     X, norm2 = (SparseTensor.from_array(X, "cp"), 0.0) if is_sparse(X) else checked_array(X, "cp")
     rank = checked_rank(rank, tuple(X.shape))
     if nonnegative and dtype_name(X.dtype).startswith("complex"):
         raise DataError("cp: nonnegative=True needs real data; got complex ones. Take abs(X).")
-    with progress_bar(verbose, max_iter) as bar:
-        progress = Progress(max_iter, callback, bar, verbose)
+    with progress:
         options = Options(rank, init, n_init, tol, bool(nonnegative), rng, progress)
         fit = fit_sparse(X, options) if isinstance(X, SparseTensor) else fit_dense(X, norm2, options)
     return as_result(fit, options, random_state, start, warn)
-
-
-def _check_choices(callback: Any, verbose: Any, nonnegative: Any) -> None:
-    if callback is not None and not callable(callback):
-        raise TypeError(
-            f"cp: callback must be callable as callback(n_iter, rel_error); got {type(callback).__name__}."
-        )
-    if isinstance(verbose, bool) or verbose not in (0, 1, 2):
-        raise ValueError(f"cp: verbose must be 0, 1 or 2; got {verbose!r}.")
-    if not isinstance(nonnegative, (bool, np.bool_)):
-        raise TypeError(f"cp: nonnegative must be True or False; got {nonnegative!r}.")

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 
 from .observed import Observed
-from .row_blocks import RowBlock, padded, predictions, row_blocks, solve_rows, spectral_basis, squared
+from .row_blocks import (
+    LEAST_SIGNAL,
+    RowBlock,
+    padded,
+    predictions,
+    row_blocks,
+    solve_rows,
+    spectral_basis,
+    squared,
+)
 
 Factors = list[np.ndarray]
-
-# The signal is taken to be at least this share of the mean square.
-_LEAST_SIGNAL = 0.01
 
 
 class CPProblem:
@@ -74,7 +80,7 @@ class CPProblem:
     def sweep(self, factors: Factors, ridge: float, noise2: float) -> tuple[Factors, float]:
         """Solve each mode in turn; ``ridge`` is relative, ``noise2`` the variance of the noise."""
         factors, residual2 = list(factors), 0.0
-        penalty = noise2 * self.prior * max(1 - noise2, _LEAST_SIGNAL) ** (-1 / len(factors))
+        penalty = noise2 * self.prior * max(1 - noise2, LEAST_SIGNAL) ** (-1 / len(factors))
         for n, blocks in enumerate(self.blocks):
             others = [None if m == n else padded(factor) for m, factor in enumerate(factors)]
 

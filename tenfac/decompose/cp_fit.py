@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import eps, namespace_of, to_number, to_numpy
+from ..core.arrays import eps, seed_of, to_numpy
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning
 from ..core.report import Report
-from ..core.truncate import squared_norm, truncate
+from ..core.truncate import truncate
+from .checks import rescaled
 from .cp_degenerate import degeneracy
 from .cp_search import Options, search
 from .cp_start import detached, expanded, given_start
 from .cp_sweep import Starts
 from .mttkrp import DenseTensor
+from .progress import STOPPED
 from .sparse_tensor import SparseTensor
 
 # Arrays of this many entries or fewer are fitted as they are, in double precision, on the CPU.
 _SMALL = 2**16
-# Squared norms outside this range are scaled away.
-_ORDINARY = (1e-200, 1e200)
 # Random starts: in a core or a small array, and where each sweep passes over all data.
 _STARTS = (10, 3)
 
@@ -66,12 +65,7 @@ def fit_dense(X: Any, norm2: float, options: Options) -> Fit:
     >>> fit_dense(np.ones((2, 3, 4)), 24.0, Options(rank=1)).reason
     'exact to rounding'
     """
-    X, scale = detached(X), 1.0
-    if not _ORDINARY[0] < norm2 < _ORDINARY[1]:
-        xp = namespace_of(X)
-        scale = to_number(xp.max(xp.abs(X))) or 1.0
-        X = X / scale
-        norm2 = squared_norm(X)
+    X, norm2, scale = rescaled(detached(X), norm2)
     target = DenseTensor(X, math.sqrt(norm2))
     if norm2 == 0:
         return _zero(target, options.rank)
@@ -119,7 +113,7 @@ def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options)
         return _of(target, search(target, options, _STARTS[size > _SMALL or options.nonnegative]), options)
     core, bases, lost = truncate(target.array, ranks, norm2=norm2)
     small, progress = DenseTensor(_wide(core)), options.progress
-    progress.log("cp: compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
+    progress.log("compressed to %s, which leaves out %.3g", tuple(core.shape), lost)
     share = small.norm / target.norm
     progress.total = lambda error: math.hypot(lost, error * share)
     starts = search(small, options, _STARTS[0])
@@ -144,7 +138,7 @@ def _of(target: Any, starts: Starts, options: Options) -> Fit:
 def _end(starts: Starts, options: Options) -> tuple[bool, str]:
     """Whether the only start left has converged, and why it stopped."""
     if options.progress.stopped:
-        return False, "stopped by the callback"
+        return False, STOPPED
     if starts.exact[0]:
         return True, "exact to rounding"
     return (True, "error no longer falls") if starts.done[0] else (False, "max_iter reached")
@@ -219,10 +213,9 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn:
         wide = [xp.astype(xp.matrix_transpose(factor), target.wide) for factor in factors]
         wide[0] = wide[0] * xp.astype(kept, target.wide)[:, None]
         rel_error = target.distance(wide) / target.norm
-    seed = int(random_state) if isinstance(random_state, numbers.Integral) else None
     report = Report(
         converged, reason, n_iter=progress.n_iter, rel_error=rel_error, history=tuple(progress.history),
-        seconds=perf_counter() - start, random_state=seed, warnings=notes,
+        seconds=perf_counter() - start, random_state=seed_of(random_state), warnings=notes,
     )  # fmt: skip
     if warn and not converged and not progress.stopped:
         warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=4)

@@ -12,10 +12,10 @@ from ..core.arrays import eps, namespace_of, to_numpy
 from ..core.cp import CP
 from ..core.errors import RankError, ShapeError
 from ..core.ops import multi_mode_product
+from ..core.precision import double_of, is_complex
 from .checks import checked_array
 from .cp_als import fitted
 from .cp_start import as_cp, checked_rank, detached
-from .mttkrp import wide_dtype
 from .sparse_input import is_sparse
 from .sparse_tensor import SparseTensor
 
@@ -176,7 +176,7 @@ def cp_scree(
 def _inverses(cp: CP) -> list[Any]:
     """Pseudo-inverses (R, I_n) of the factors with the weights spread over them."""
     xp = namespace_of(cp.weights)
-    wide = wide_dtype(cp.weights)
+    wide = double_of(xp, complex_=is_complex(cp.weights))
     weights = xp.astype(detached(cp.weights), wide)
     share = xp.abs(weights) ** (1 / cp.ndim)
     phase = xp.where(xp.abs(weights) > 0, weights / xp.where(weights != 0, xp.abs(weights), 1.0), 1.0)

@@ -80,13 +80,13 @@ class Starts:
         """Whether the error is no more than rounding."""
         return self.errors <= 10 * self.target.rounding
 
-    def advance(self, n_iter: int, watch: Callable[[int, float], Any] | None = None) -> None:
-        """Sweep ``n_iter`` times, or until all are done or ``watch(n, best error)`` is true."""
+    def advance(self, n_iter: int, watch: Callable[[float], Any] | None = None) -> None:
+        """Sweep ``n_iter`` times, or until all are done or ``watch(best error)`` is true."""
         for _ in range(n_iter):
             if self.done.all():
                 break
             self._sweep()
-            if watch is not None and watch(len(self.history), float(self.errors.min())):
+            if watch is not None and watch(float(self.errors.min())):
                 break
 
     def keep(self, chosen: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from ..core.arrays import generator
+from ..core.arrays import eps, generator, seed_of, to_numpy
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning
 from ..core.rank import check_tol
@@ -20,6 +21,7 @@ from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .checks import check_count
+from .progress import STOPPED, Progress
 from .sampler import Sampler
 
 Array = NDArray[Any]
@@ -46,6 +48,8 @@ def tucker_cross(
     max_evals: int | None = None,
     batch: int = 100_000,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
+    callback: Callable[[int, float], Any] | None = None,
 ) -> Tucker:
     """Approximate a tensor in Tucker format from few of its entries, the ranks chosen by ``tol``.
 
@@ -69,13 +73,20 @@ def tucker_cross(
         Most entries asked of ``f`` in one call.
     random_state : int, numpy Generator or None, default 0
         Draws the first fibres and the entries of the tests.
+    verbose : {0, 1, 2}, default 0
+        1 shows a progress bar of the entries evaluated, 2 logs each fit too (logger ``tenfac``).
+    callback : callable, optional
+        ``callback(n_iter, error)`` after each round, as in ``info.history``; after a true answer the bases
+        found so far are fitted, and the best fit is returned.
 
     Returns
     -------
     Tucker
         With orthonormal factors, in the library and precision of the values. ``info.rel_error`` is the error
         *estimated* on random entries that were not used in the fit, ``info.n_evals`` the entries evaluated,
-        ``info.history`` the error of each round.
+        ``info.history`` the error of each
+        round: of the entries that test its fit or, where none was due, what its new fibres have outside the
+        bases so far.
 
     Raises
     ------
@@ -112,39 +123,72 @@ def tucker_cross(
     """
     start = perf_counter()
     rng = generator(random_state)
+    progress = Progress("tucker_cross", None, verbose, callback, "entries")
     sampler = Sampler(f, shape, batch, "tucker_cross", rng)
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
-    limit = _limit(max_evals, sampler.shape)
-    if math.prod(sampler.shape) <= min(limit, _SMALL) or len(sampler.shape) == 1:
-        dense = sampler.grid([np.arange(size) for size in sampler.shape])
-        core, bases, error = truncate(dense, None, tol)
-        history = [error]
-    else:
-        core, bases, history = _Cross(sampler, tol, limit, rng).run()
-    error, notes, reason = history[-1], (), "tolerance met"
-    if error > tol:
-        reason = "error stopped falling" if len(history) > _PATIENCE else "max_evals reached"
+    progress.max_iter = _limit(max_evals, sampler.shape)
+    with progress:
+        core, bases, error, end = _approximated(sampler, tol, rng, progress)
+    rounded, factors, rounding = _rounded(sampler, core, bases)
+    info = _report(core, error + rounding, tol, end, sampler, progress)
+    if info.warnings and not info.converged:
+        warnings.warn(info.warnings[0], ConvergenceWarning, stacklevel=2)
+    info = replace(info, seconds=perf_counter() - start, random_state=seed_of(random_state))
+    return Tucker(rounded, factors, info=info)
+
+
+def _approximated(
+    sampler: Sampler, tol: float, rng: np.random.Generator, progress: Progress
+) -> tuple[Array, list[Array], float, str]:
+    """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
+    rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
+    tol = max(tol - rounding, tol / 2)
+    if math.prod(sampler.shape) > min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
+        return _Cross(sampler, tol, progress, rng).run()
+    dense = sampler.grid([np.arange(size) for size in sampler.shape])
+    core, bases, error = truncate(dense, None, tol)
+    progress.log("all %d entries read, ranks %s, relative error %.3g", dense.size, core.shape, error)
+    progress(error, sampler.n_evals)
+    return core, bases, error, "max_evals reached"
+
+
+def _rounded(sampler: Sampler, core: Array, bases: Sequence[Array]) -> tuple[Any, list[Any], float]:
+    """Core and bases in the library and precision of the values, and what that rounding changes at most."""
+    small, *rounded = (sampler.native(array) for array in (core, *bases))
+    norm, lost = np.linalg.norm(core), np.linalg.norm(core - to_numpy(small))
+    for n, (basis, kept) in enumerate(zip(bases, rounded, strict=True)):
+        change = [basis - to_numpy(kept) if m == n else None for m in range(core.ndim)]
+        lost += np.linalg.norm(contract(core, change))
+    return small * sampler.scale, rounded, float(lost / norm) if norm else 0.0
+
+
+def _report(core: Array, error: float, tol: float, end: str, sampler: Sampler, progress: Progress) -> Report:
+    """What is said of a result with this error."""
+    reason = STOPPED if progress.stopped else end if error > tol else "tolerance met"
+    notes: tuple[str, ...] = ()
+    if reason == end:
         notes = (
-            f"tucker_cross: stopped after {sampler.n_evals:,} evaluations (max_evals={limit:,}), as another "
-            f"round would pass max_evals or would not help; the estimated relative error is {error:.2g}, "
-            f"above tol={tol:g}. Raise max_evals or tol. Ranks that go on growing mean a kink, a jump or "
-            "noise, which no low rank can follow.",
+            f"tucker_cross: stopped after {sampler.n_evals:,} evaluations (max_evals={progress.max_iter:,}), "
+            "as another round would pass max_evals or would not help; the estimated relative error is "
+            f"{error:.2g}, above tol={tol:g}. Raise max_evals or tol. Ranks that go on growing mean a kink, "
+            "a jump or noise, which no low rank can follow.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
     elif not np.any(core):
         notes = (f"tucker_cross: each of the {sampler.n_evals:,} entries read was zero.",)
-    info = Report(
-        error <= tol,
+    return Report(
+        reason == "tolerance met",
         reason,
-        n_iter=len(history),
+        n_iter=progress.n_iter,
         n_evals=sampler.n_evals,
         rel_error=error,
-        history=tuple(history),
-        seconds=perf_counter() - start,
-        random_state=int(random_state) if isinstance(random_state, (int, np.integer)) else None,
+        history=tuple(progress.history),
         warnings=notes,
     )
-    return Tucker(sampler.native(core * sampler.scale), [sampler.native(basis) for basis in bases], info=info)
+
+
+def _has_stalled(errors: Sequence[float]) -> bool:
+    """Whether the last fits have brought no new best."""
+    return min(errors[-_PATIENCE:]) > min(errors)
 
 
 def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
@@ -165,10 +209,11 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
 class _Cross:
     """State of one approximation: the fibres read so far, their bases, the entries to read next."""
 
-    def __init__(self, sampler: Sampler, tol: float, limit: int, rng: np.random.Generator) -> None:
-        self.sampler, self.tol, self.limit, self.rng = sampler, tol, limit, rng
+    def __init__(self, sampler: Sampler, tol: float, progress: Progress, rng: np.random.Generator) -> None:
+        self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
+        self.limit, self.told = progress.max_iter, 0
         shape = sampler.shape
-        self.n_test = min(_TEST, limit // 20)
+        self.n_test = min(_TEST, self.limit // 20)
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
         self.seen = [np.empty((size, 0)) for size in shape]
         self.bases = [np.empty((size, 0)) for size in shape]
@@ -176,27 +221,35 @@ class _Cross:
         self.worst = np.empty((0, len(shape)), dtype=np.int64)
         self.room = 0.8
 
-    def run(self) -> tuple[Array, list[Array], list[float]]:
-        """Core, bases, and the error of every fit; the last is that of the result."""
-        best: list[Any] = []
-        history: list[float] = []
+    def run(self) -> tuple[Array, list[Array], float, str]:
+        """Core, bases and error of the best fit; what ended the search, if not the tolerance."""
+        best: Any = None
+        errors: list[float] = []
         fitted = -1
         while True:
             missed = self._grow()
-            if missed is not None and missed > _FIT * self.tol:
+            goes_on = missed is not None and missed > _FIT * self.tol
+            if goes_on and not self.progress(missed, self._new_evals()):
                 continue
             fit = None if sum(map(len, self.columns)) == fitted else self._fit()
             if fit is None:
                 break
             fitted = sum(map(len, self.columns))
-            if not history or fit[2] < min(history):
-                best = [fit[0], fit[1]]
-            history.append(fit[2])
-            if fit[2] <= self.tol or missed is None or min(history[-_PATIENCE:]) > min(history):
+            best = fit if best is None or fit[2] < best[2] else best
+            errors.append(fit[2])
+            self.progress.log(
+                "fit %d: ranks %s, %d entries read, estimated relative error %.3g",
+                len(errors), fit[0].shape, self.sampler.n_evals, fit[2],
+            )  # fmt: skip
+            stop = self.progress.stopped or self.progress(fit[2], self._new_evals())
+            if stop or fit[2] <= self.tol or missed is None or _has_stalled(errors):
                 break
-        if history[-1] > min(history):
-            history.append(min(history))
-        return *best, history
+        return *best, "error stopped falling" if _has_stalled(errors) else "max_evals reached"
+
+    def _new_evals(self) -> int:
+        """Entries read since the last call."""
+        before, self.told = self.told, self.sampler.n_evals
+        return self.told - before
 
     def _grow(self) -> float | None:
         """Read new fibres of every mode; what the bases missed of them, or None if none can be read."""

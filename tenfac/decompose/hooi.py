@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
-from ..core.arrays import eps, namespace_of, promote, to_number
+from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, ShapeError
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
-from ..core.truncate import squared_norm, truncate
+from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import check_count, checked_array
+from .checks import check_count, checked_array, rescaled
+from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
 
@@ -28,6 +28,8 @@ def hooi(
     init: Tucker | None = None,
     max_iter: int = 100,
     tol: float = 1e-6,
+    verbose: int = 0,
+    callback: Callable[[int, float], Any] | None = None,
 ) -> Tucker:
     """Decompose an array by higher-order orthogonal iteration, from ``tucker``'s result on.
 
@@ -47,6 +49,10 @@ def hooi(
         Most sweeps.
     tol : float, default 1e-6
         Stop when a sweep lowers the error by less than this fraction of it, or by less than rounding shows.
+    verbose : {0, 1, 2}, default 0
+        1 shows a progress bar, 2 logs each stage too (logger ``tenfac``).
+    callback : callable, optional
+        ``callback(n_iter, rel_error)`` after each sweep; a true answer stops.
 
     Returns
     -------
@@ -95,19 +101,18 @@ def hooi(
     ranks = tucker_rank(rank, tuple(X.shape), "hooi")
     max_iter = check_count(max_iter, "max_iter", "hooi")
     tol = check_tol(tol, where="hooi")
+    progress = Progress("hooi", max_iter, verbose, callback)
     if init is not None:
         X, *factors = _start_from(init, X, ranks)
-    largest = 1.0
-    if not 1e-250 < norm2 < math.inf:
-        xp = namespace_of(X)
-        largest = to_number(xp.max(xp.abs(X))) or 1.0
-        X, norm2 = X / largest, squared_norm(X / largest)
+    X, norm2, scale = rescaled(X, norm2)
     if init is None:
         factors = list(truncate(X, ranks, norm2=norm2)[1])
-    core, history, converged = _iterate(X, factors, norm2, max_iter, tol)
-    reason = "error stopped falling" if converged else "max_iter reached"
+    with progress:
+        core, history, settled = _iterate(X, factors, norm2, tol, progress)
+    converged = settled and not progress.stopped
+    reason = STOPPED if progress.stopped else "error stopped falling" if settled else "max_iter reached"
     notes: tuple[str, ...] = ()
-    if not converged:
+    if not converged and not progress.stopped:
         fall = 1 - history[-1] / history[-2]
         notes = (
             f"hooi: the last of {max_iter} sweeps still lowered the error by {fall:.1g} of it, more than "
@@ -123,7 +128,7 @@ def hooi(
         seconds=perf_counter() - start,
         warnings=notes,
     )
-    return Tucker(core if largest == 1.0 else core * largest, factors, info=info)
+    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
 
 
 def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]:
@@ -143,24 +148,27 @@ def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]
 
 
 def _iterate(
-    X: Any, factors: list[Any], norm2: float, max_iter: int, tol: float
+    X: Any, factors: list[Any], norm2: float, tol: float, progress: Progress
 ) -> tuple[Any, list[float], bool]:
     """Sweep until the error stops falling; renews ``factors`` in place."""
     modes = range(X.ndim)
     core = _project(X, factors, modes)
     history = [relative_error(X, core, factors, norm2)]
-    for _ in range(max_iter):
+    progress.log("relative error of the start %.6g", history[0])
+    settled = False
+    while progress.left and not settled:
         before = list(factors)
         renewed = _sweep(X, factors, modes)
         error = relative_error(X, renewed, factors, norm2)
         if error > history[-1]:  # only rounding can raise it
-            factors[:] = before
-            return core, [*history, history[-1]], True
-        core = renewed
+            factors[:], error = before, history[-1]
+        else:
+            core = renewed
         history.append(error)
-        if history[-2] - error <= max(tol, _rounding(error, X.dtype)) * error:
-            return core, history, True
-    return core, history, False
+        settled = history[-2] - error <= max(tol, _rounding(error, X.dtype)) * error
+        progress(error)
+    progress.log("relative error after %d sweeps %.6g", progress.n_iter, history[-1])
+    return core, history, settled
 
 
 def _sweep(tensor: Any, factors: list[Any], modes: Sequence[int]) -> Any:

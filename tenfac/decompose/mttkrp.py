@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-from ..core.arrays import device_of, dtype_name, eps, namespace_of
+from ..core.arrays import device_of, eps, namespace_of
+from ..core.precision import double_of, is_complex
 from ..core.truncate import squared_norm
 
 # Numbers of the residual formed at once.
@@ -15,23 +16,6 @@ _BLOCK = 2**20
 
 # Receives a mode and its product (S, R, I_n); returns the factor to go on with, or None to keep the old one.
 Visit = Callable[[int, Any], Any]
-
-
-def wide_dtype(array: Any) -> Any:
-    """The dtype of small matrices: double precision, or that of the array where the library has no double.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> wide_dtype(np.ones(1, dtype="complex64"))
-    dtype('complex128')
-    """
-    xp = namespace_of(array)
-    name = "complex128" if xp.isdtype(array.dtype, "complex floating") else "float64"
-    if dtype_name(array.dtype) == name:
-        return array.dtype
-    known = xp.__array_namespace_info__().dtypes()
-    return known.get(name, array.dtype)
 
 
 def columnwise(factors: Sequence[Any]) -> Any:
@@ -86,9 +70,9 @@ class DenseTensor:
         self._matrix = self.xp.reshape(array, sizes)  # a view, or one copy of an array in another order
         self.dtype = array.dtype
         self.device = device_of(array)
-        self.wide = wide_dtype(array)
+        self.wide = double_of(self.xp, complex_=is_complex(array))
         self.norm = math.sqrt(squared_norm(array)) if norm is None else norm
-        self.is_complex = self.xp.isdtype(array.dtype, "complex floating")
+        self.is_complex = is_complex(array)
         self.rounding, self.wide_rounding = eps(self.dtype), eps(self.wide)
 
     def sweep(self, factors: Sequence[Any], visit: Visit) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import device_of, generator, namespace_of, to_number
+from ..core.arrays import device_of, generator, namespace_of, seed_of
 from ..core.rank import tucker_rank
 from ..core.report import Report
-from ..core.truncate import squared_norm, truncate
+from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import check_count, checked_array
+from .checks import check_count, checked_array, rescaled
 from .residual import relative_error
 
 # A sketch pays where the mode is this many times as long as the sketch is wide.
@@ -89,11 +89,7 @@ def randomized_tucker(
     oversampling = check_count(oversampling, "oversampling", "randomized_tucker", 0)
     power_iterations = check_count(power_iterations, "power_iterations", "randomized_tucker", 0)
     rng = generator(random_state)
-    xp = namespace_of(X)
-    largest = 1.0
-    if not 1e-250 < norm2 < math.inf:
-        largest = to_number(xp.max(xp.abs(X))) or 1.0
-        X, norm2 = X / largest, squared_norm(X / largest)
+    X, norm2, scale = rescaled(X, norm2)
     core, factors = X, [None] * X.ndim
     for n in sorted(range(X.ndim), key=lambda n: (ranks[n] / X.shape[n], X.shape[n])):
         width = ranks[n] + oversampling
@@ -108,9 +104,9 @@ def randomized_tucker(
         "rank reached",
         rel_error=error,
         seconds=perf_counter() - start,
-        random_state=int(random_state) if isinstance(random_state, (int, np.integer)) else None,
+        random_state=seed_of(random_state),
     )
-    return Tucker(core if largest == 1.0 else core * largest, factors, info=info)
+    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
 
 
 def ranks_at(tensor: Any, n: int, rank: int) -> list[int]:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+# The signal is taken to be at least this share of the mean square.
+LEAST_SIGNAL = 0.01
 # Entries of one block: few enough for its features to stay in the cache.
 _ENTRIES = 2**15
 # Rows of one block differ in their number of entries by this ratio at most; shorter ones are padded.
@@ -212,7 +214,7 @@ def spectral_basis(
     try:
         vectors = eigsh(operator, k=count, which="LA", v0=start, tol=1e-2, maxiter=20)[1]
     except ArpackNoConvergence as stopped:  # no gap: any direction does as well
-        found = stopped.eigenvectors
+        found = stopped.eigenvectors.astype(values.dtype)  # real where there are none
         vectors = np.concatenate([found, rng.standard_normal((size, count - found.shape[1]))], axis=1)
     return np.linalg.qr(vectors)[0]
 

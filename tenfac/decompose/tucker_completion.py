@@ -10,14 +10,21 @@ from typing import Any
 import numpy as np
 
 from .observed import Observed
-from .row_blocks import RowBlock, padded, predictions, row_blocks, solve_rows, spectral_basis, squared
+from .row_blocks import (
+    LEAST_SIGNAL,
+    RowBlock,
+    padded,
+    predictions,
+    row_blocks,
+    solve_rows,
+    spectral_basis,
+    squared,
+)
 
 State = tuple[np.ndarray, list[np.ndarray]]
 
 # Conjugate gradient steps on the core in each sweep; it starts from the last core.
 _CORE_STEPS = 5
-# The signal is taken to be at least this share of the mean square.
-_LEAST_SIGNAL = 0.01
 # Numbers of features kept between these steps: 128 MB in float64. Above, they are computed again.
 _KEPT = 2**24
 
@@ -104,7 +111,7 @@ class TuckerProblem:
     ) -> tuple[np.ndarray, float]:
         """Improve the core by conjugate gradients; rows of mode ``n`` are batched."""
         factor, blocks = factors[n], self.blocks[n]
-        penalty = max(ridge * len(self.entries.values), noise2 * self.n_core / max(1 - noise2, _LEAST_SIGNAL))
+        penalty = max(ridge * len(self.entries.values), noise2 * self.n_core / max(1 - noise2, LEAST_SIGNAL))
 
         def forward(g: np.ndarray) -> list[np.ndarray]:
             at_rows = factor @ g

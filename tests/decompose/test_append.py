@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, Tucker, tucker, tucker_append
-from tests.checks import assert_below, assert_close, assert_equal, assert_same_kind, assert_says, to_numpy
-from tests.oracles import best_rank_by_mode, tucker_dense
+from tests.checks import assert_below, assert_close, assert_equal, assert_same_kind, assert_says
+from tests.oracles import best_rank_by_mode, true_error, tucker_dense
 
 
 def smooth(n=24):
@@ -19,10 +19,6 @@ def smooth(n=24):
 
 def split(X, mode, at):
     return np.split(X, [at], axis=mode)
-
-
-def true_error(t, X):
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - to_numpy(X)) / np.linalg.norm(to_numpy(X))
 
 
 @pytest.mark.parametrize("mode", [0, 1, -1])

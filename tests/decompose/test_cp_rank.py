@@ -10,7 +10,7 @@ from scipy import sparse
 
 from tenfac import CP, DataError, RankError, ShapeError, corcondia, cp, cp_scree
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, to_numpy
-from tests.oracles import cp_dense, kron_all
+from tests.oracles import cp_dense, kron_all, with_noise
 
 
 def dense_formula(X, t):
@@ -27,8 +27,7 @@ def dense_formula(X, t):
 def noisy(rank, shape=(8, 9, 10), noise=0.05, seed=0):
     rng = np.random.default_rng(seed)
     X = cp_dense(None, [rng.standard_normal((size, rank)) for size in shape])
-    E = rng.standard_normal(shape)
-    return X + noise * np.linalg.norm(X) / np.linalg.norm(E) * E
+    return with_noise(X, noise, rng)
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (3, 4, 3, 5), (6, 7)])

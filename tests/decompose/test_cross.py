@@ -18,7 +18,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.oracles import tucker_dense
+from tests.oracles import true_error
 
 
 def inverse(x):
@@ -42,10 +42,6 @@ def dense(f, n, d=3):
 def entries_of(f, n):
     x = np.linspace(0, 1, n)
     return lambda indices: f(x[indices])
-
-
-def true_error(t, X):
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / np.linalg.norm(X)
 
 
 @pytest.mark.parametrize(("tol", "seed"), [(1e-3, 0), (1e-6, 1), (1e-9, 2)])
@@ -105,6 +101,15 @@ def test_noise_is_flagged_by_default_after_a_tenth_of_the_entries():
     assert_above(t.info.rel_error, 0.5, "estimated error")
 
 
+def test_when_it_is_stopped_it_fits_the_bases_it_has():
+    plain = tucker_cross(entries_of(root, 60), (60,) * 3, 1e-9)
+    t = tucker_cross(entries_of(root, 60), (60,) * 3, 1e-9, callback=lambda n_iter, _: n_iter == 2)
+    assert_equal((t.info.n_iter, t.info.history), (2, plain.info.history[:2]))
+    assert_below(t.info.n_evals, 0.7 * plain.info.n_evals, "evaluations")
+    assert_below(t.info.rel_error, 1e-3, "estimated error")
+    assert_below(abs(t.info.rel_error / true_error(t, dense(root, 60)) - 1), 0.3, "estimated over true - 1")
+
+
 @pytest.mark.parametrize("max_evals", [4000, 10_000])
 def test_the_best_fit_a_small_budget_allows_is_returned(max_evals):
     with pytest.warns(ConvergenceWarning):
@@ -129,6 +134,25 @@ def test_arrays_and_functions_of_every_library_and_precision(make):
     axis = make.asarray(np.linspace(0, 1, 60))
     f = lambda i: 1 / (axis[make.index(i)].sum(1) + 0.05)  # noqa: E731
     assert_relative(tucker_cross(f, X.shape, 1e-5).to_tensor(), t.to_tensor(), 1e-5)
+
+
+@pytest.mark.parametrize("n", [20, 60])
+def test_the_error_counts_the_rounding_to_single_precision(n):
+    X = (dense(inverse, n) if n == 20 else dense(lambda x: 1 + x.prod(axis=-1), n)).astype(np.float32)
+    t = tucker_cross(X, X.shape, 1e-6)
+    assert_equal((t.core.dtype, t.info.converged), (np.dtype("float32"), True))
+    assert_below(true_error(t, X), t.info.rel_error, "true error against the reported one")
+    assert_below(t.info.rel_error, 1e-6, "reported error")
+    assert_below(t.info.rel_error, 4 * true_error(t, X), "reported error against the true one")
+
+
+def test_rounding_to_single_precision_has_its_room_in_the_tolerance():
+    rng = np.random.default_rng(0)
+    first, second = np.moveaxis([np.linalg.qr(rng.standard_normal((20, 2)))[0] for _ in range(3)], 2, 0)
+    X = np.einsum("i,j,k->ijk", *first) + 0.99e-6 * np.einsum("i,j,k->ijk", *second)
+    t = tucker_cross(X.astype(np.float32), X.shape, 1e-6)
+    assert_equal((t.rank, t.info.converged), ((2, 2, 2), True))
+    assert_below(t.info.rel_error, 5e-7, "reported error")
 
 
 def test_complex_values_make_a_complex_tensor():

@@ -18,21 +18,11 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.oracles import tucker_dense
+from tests.oracles import smooth, true_error, tucker_dense
 
 
 def noise(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
-
-
-def smooth(n=30):
-    x = np.linspace(0, 1, n)
-    return 1 / (x[:, None, None] + x[:, None] + x + 0.05)
-
-
-def true_error(t, X):
-    X = to_numpy(X).astype(complex if np.iscomplexobj(to_numpy(X)) else float)
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / np.linalg.norm(X)
 
 
 def textbook_hooi(X, ranks, sweeps):

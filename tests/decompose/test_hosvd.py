@@ -22,20 +22,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.oracles import best_rank_by_mode, tucker_dense
-
-
-def smooth(n=30):
-    """Singular values of every unfolding fall by about ten a step, down to rounding."""
-    x = np.linspace(0, 1, n)
-    return 1 / (x[:, None, None] + x[:, None] + x + 0.05)
-
-
-def true_error(t, X):
-    X = to_numpy(X)
-    X = X.astype(np.complex128 if np.iscomplexobj(X) else np.float64)
-    norm = np.linalg.norm(X)
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / norm if norm else 0.0
+from tests.oracles import best_rank_by_mode, smooth, true_error, tucker_dense
 
 
 def test_full_rank_is_exact_and_keeps_library_and_dtype(make):

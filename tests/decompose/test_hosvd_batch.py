@@ -15,7 +15,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.decompose.test_hosvd import smooth, true_error
+from tests.oracles import smooth, true_error
 
 
 def stack_of(make):

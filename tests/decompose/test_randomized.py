@@ -13,9 +13,8 @@ from tests.checks import (
     assert_relative,
     assert_same_kind,
     assert_says,
-    to_numpy,
 )
-from tests.oracles import tucker_dense
+from tests.oracles import true_error, tucker_dense
 
 
 def noisy(shape, rank=4, noise=0.01, seed=0):
@@ -23,10 +22,6 @@ def noisy(shape, rank=4, noise=0.01, seed=0):
     factors = [rng.standard_normal((size, rank)) * 0.8 ** np.arange(rank) for size in shape]
     X = tucker_dense(rng.standard_normal((rank,) * len(shape)), factors)
     return X + noise * np.std(X) * rng.standard_normal(shape)
-
-
-def true_error(t, X):
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - to_numpy(X)) / np.linalg.norm(to_numpy(X))
 
 
 @pytest.mark.parametrize("shape", [(300, 20, 15), (12, 200, 180), (150, 7, 140), (400, 300), (5, 6, 130, 8)])

@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from tenfac.decompose import cp_completion, tucker_completion
 from tenfac.decompose import row_blocks as module
@@ -155,12 +156,22 @@ def test_the_spectral_basis_is_that_of_the_dense_gram_matrix_without_diagonal(mo
         assert_close(got @ got.conj().T, want @ want.conj().T, [100, 1e12][n])
 
 
-def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_converge():
-    shape = (400, 5, 5)
-    data = entries(0.05, shape=shape)
-    rng = np.random.default_rng(0)
-    got = spectral_basis(data.indices, data.values, shape, 0, 6, rng)
-    assert_close(got.T @ got, np.eye(6))
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_converge(dtype):
+    shape, stopped = (400, 5, 5), []
+    data = entries(0.05, shape=shape, dtype=dtype)
+
+    def hasty(*args, **kwargs):
+        try:
+            return eigsh(*args, **{**kwargs, "maxiter": 1, "tol": 0})
+        except ArpackNoConvergence as error:
+            stopped.append(error)
+            raise
+
+    with mock.patch.object(module, "eigsh", hasty):
+        got = spectral_basis(data.indices, data.values, shape, 0, 6, np.random.default_rng(0))
+    assert_equal(len(stopped), 1)
+    assert_close(got.conj().T @ got, np.eye(6, dtype=dtype))
 
 
 def test_a_repair_replaces_the_component_that_is_missed_least():

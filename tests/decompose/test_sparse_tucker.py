@@ -18,7 +18,7 @@ from tests.checks import (
     assert_same_kind,
     assert_says,
 )
-from tests.oracles import best_rank_by_mode, tucker_dense
+from tests.oracles import best_rank_by_mode, true_error, tucker_dense
 
 
 def scattered(shape=(30, 25, 20), n=400, seed=0):
@@ -36,10 +36,6 @@ def of_low_rank(shape=(60, 50, 40), seed=0):
         for size, r in zip(shape, (3, 2, 2), strict=True)
     ]
     return tucker_dense(rng.standard_normal((3, 2, 2)), factors)
-
-
-def true_error(t, X):
-    return np.linalg.norm(tucker_dense(t.core, t.factors) - X) / np.linalg.norm(X)
 
 
 @pytest.fixture(params=["Gram", "Lanczos"])
