@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import as_float, device_of, dtype_name, eps, generator, namespace_of, to_number
+from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
 from ..core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from ..core.report import Report
 from ..core.truncate import squared_norm
@@ -124,7 +124,7 @@ def nearest_kronecker(
             f"max_iter, now {max_iter}, or tol, now {tol:g}.",
         )
         warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
-    seed = int(random_state) if isinstance(random_state, (int, np.integer)) else None
+    seed = seed_of(random_state)
     info = Report(
         found.converged,
         found.reason,
@@ -196,9 +196,7 @@ def _check_options(sizes: Sequence[int], terms: Any, tol: float, max_iter: int) 
 def _scale(M: Any, xp: Any) -> float:
     """1 if squares of the entries are safe numbers, else the largest magnitude; refuses NaN and infinity."""
     norm2 = squared_norm(M)
-    single = dtype_name(M.dtype) in ("float32", "complex64")
-    low, high = (1e-30, 1e30) if single else (1e-200, 1e200)
-    if low < norm2 < high:
+    if 1e-30 < norm2 < 1e30:
         return 1.0
     if known(xp.all(xp.isfinite(M))) == 0:
         bad = ~xp.isfinite(M)
