@@ -83,10 +83,14 @@ def _namespace_of_one(array: Any) -> Any:
     if isinstance(array, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(
             f"arrays: a numpy {kind.__name__} would lose its meaning here; got shape {array.shape}. Pass "
-            "np.asarray(x); for missing entries use an estimator that takes observations, such as "
-            "FunctionalTucker."
+            "np.asarray(x) of a matrix; masked arrays are for cp_complete and tucker_complete."
         )
     _refuse_sparse(array)
+    if array_api_compat.is_dask_array(array):
+        raise TypeError(
+            f"arrays: an array of dask is read by tucker(X, rank) and tucker(X, tol=...) only; got shape "
+            f"{array.shape}. For anything else pass x.compute()."
+        )
     if not array_api_compat.is_array_api_obj(array):
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
@@ -181,6 +185,8 @@ def as_float(array: Any, where: str = "arrays") -> Any:
     xp = namespace_of(array)
     if not isinstance(array, np.ndarray):
         _refuse_sparse(array)  # torch has one type for dense and sparse
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))  # as FITS and HDF5 store them
     name = dtype_name(array.dtype)
     if name in _FLOATING:
         return array

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from .arrays import to_number
 from .tracing import is_traced
 
 
@@ -73,5 +74,5 @@ def _described(rel_error: Any) -> str:
     if is_traced(rel_error):
         return "rel_error not known yet"
     if hasattr(rel_error, "shape") and len(rel_error.shape):
-        return f"rel_error<={float(rel_error.max() if math.prod(rel_error.shape) else 0.0):.3g}"
-    return f"rel_error={float(rel_error):.3g}"
+        return f"rel_error<={to_number(rel_error.max()) if math.prod(rel_error.shape) else 0.0:.3g}"
+    return f"rel_error={to_number(rel_error):.3g}"

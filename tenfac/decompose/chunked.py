@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import as_float, byte_guard
+from ..core.errors import ShapeError
 from ..core.rank import rank_or_tol
 from ..core.truncate import squared_norm, truncate, truncation_report
 from ..core.tucker import Tucker
@@ -31,7 +32,8 @@ def is_chunked(X: Any) -> bool:
     >>> is_chunked(np.ones(3))
     False
     """
-    return hasattr(X, "chunks") and hasattr(X, "shape") and hasattr(X, "__getitem__")
+    named = type(X).__module__.startswith("xarray")  # its names would be lost
+    return not named and hasattr(X, "chunks") and hasattr(X, "shape") and hasattr(X, "__getitem__")
 
 
 def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> Tucker:
@@ -73,12 +75,21 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
     (1, 1, 1)
     """
     start = perf_counter()
+    if any(size != size for size in X.shape):
+        raise ShapeError(
+            f"tucker: the shape of X must be known; got {tuple(X.shape)}. Call X.compute_chunk_sizes() first."
+        )
     shape = tuple(int(size) for size in X.shape)
     check_shape(shape, "tucker")
     dtype = as_float(np.empty(0, dtype=np.dtype(str(X.dtype))), "tucker").dtype
     ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
     n = _first_mode(shape, ranks)
-    squares, vectors, norm2 = _basis(X, n, shape, tol is None or tol >= _GRAM_LIMIT)
+    by_gram = tol is None or tol >= _GRAM_LIMIT
+    X = _Scaled(X)
+    squares, vectors, norm2 = _basis(X, n, shape, by_gram)
+    if X.largest > 0 and not 1e-250 < norm2 < math.inf:  # squares overflow, or lose digits
+        X.scale = X.largest
+        squares, vectors, norm2 = _basis(X, n, shape, by_gram)
     share2 = 0.0 if tol is None else tol**2 * norm2 / len(shape)
     kept = _kept(squares, share2) if ranks is None else ranks[n]
     factor = vectors[:, :kept].astype(dtype)
@@ -89,7 +100,22 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
     core, factors, rel_error = truncate(small, ranks, left, norm2=small2, modes=rest)
     factors = tuple(factor if m == n else factors[m] for m in range(len(shape)))
     total = math.sqrt((lost2 + rel_error**2 * small2) / norm2) if norm2 > 0 else 0.0
+    core = core if X.scale == 1.0 else core * dtype.type(X.scale)
     return Tucker(core, factors, info=truncation_report("tucker", total, tol, start))
+
+
+class _Scaled:
+    """Slabs of an array divided by ``scale``; remembers the largest magnitude read."""
+
+    def __init__(self, X: Any) -> None:
+        self.X, self.chunks, self.shape = X, X.chunks, X.shape
+        self.scale, self.largest = 1.0, 0.0
+
+    def read(self, where: tuple[slice, ...]) -> np.ndarray:
+        """One slab."""
+        slab = as_float(np.asarray(self.X[where]), "tucker")
+        self.largest = max(self.largest, float(np.abs(slab).max()))
+        return slab if self.scale == 1.0 else slab / slab.dtype.type(self.scale)
 
 
 def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
@@ -97,7 +123,7 @@ def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
     return max(range(len(shape)), key=lambda n: shape[n] / (ranks[n] if ranks else 1))
 
 
-def _slabs(X: Any, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+def _slabs(X: _Scaled, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Pieces of X that are whole in mode n, and in the other modes some chunks."""
     steps = [size if m == n else _chunk(X, m) for m, size in enumerate(shape)]
     for m in range(len(shape) - 1, -1, -1):
@@ -105,17 +131,13 @@ def _slabs(X: Any, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, 
     starts = [range(0, size, step) for size, step in zip(shape, steps, strict=True)]
     for corner in product(*starts):
         where = tuple(slice(begin, begin + step) for begin, step in zip(corner, steps, strict=True))
-        yield where, _read(X, where)
+        yield where, X.read(where)
 
 
-def _chunk(X: Any, m: int) -> int:
+def _chunk(X: _Scaled, m: int) -> int:
     """Size of the chunks in one mode; dask has a tuple of sizes for each."""
     size = X.chunks[m] if X.chunks else 1
     return min(int(size if isinstance(size, int | np.integer) else max(size)), int(X.shape[m]))
-
-
-def _read(X: Any, where: tuple[slice, ...]) -> np.ndarray:
-    return as_float(np.asarray(X[where]), "tucker")
 
 
 def _unfolded(slab: np.ndarray, n: int) -> np.ndarray:
@@ -123,20 +145,25 @@ def _unfolded(slab: np.ndarray, n: int) -> np.ndarray:
     return np.moveaxis(slab, n, 0).reshape(slab.shape[n], -1).astype(wide, copy=False)
 
 
-def _basis(X: Any, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.ndarray, np.ndarray, float]:
+def _basis(X: _Scaled, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """Squared singular values, left singular vectors of the unfolding, and the squared norm; one pass."""
     norm2, gathered = 0.0, None
     for _, slab in _slabs(X, n, shape):
-        norm2 += squared_norm(slab)
-        if not math.isfinite(norm2):
+        square = squared_norm(slab)
+        if not math.isfinite(square):
             check_finite(slab, "tucker")
+        norm2 += square
         block = _unfolded(slab, n)
+        if math.isinf(norm2):
+            continue  # to be read again, divided by the largest
         if by_gram:
             gram = block @ block.conj().T
             gathered = gram if gathered is None else gathered + gram
         else:
             rows = block.T if gathered is None else np.concatenate([gathered, block.T])
             gathered = np.linalg.qr(rows, mode="r")
+    if math.isinf(norm2):
+        return np.empty(0), np.empty((0, 0)), norm2
     if by_gram:
         values, vectors = np.linalg.eigh(gathered)
         return np.maximum(values[::-1], 0.0), vectors[:, ::-1], norm2
@@ -150,7 +177,7 @@ def _kept(squares: np.ndarray, share2: float) -> int:
     return max(int(np.argmax(tails <= share2)), 1)
 
 
-def _projected(X: Any, n: int, shape: Sequence[int], factor: np.ndarray) -> tuple[np.ndarray, float]:
+def _projected(X: _Scaled, n: int, shape: Sequence[int], factor: np.ndarray) -> tuple[np.ndarray, float]:
     """X times the adjoint of the factor in mode n, and the squared norm of what that discards; one pass."""
     small_shape = tuple(factor.shape[1] if m == n else size for m, size in enumerate(shape))
     remedy = "Lower the rank or raise tol."

@@ -59,7 +59,7 @@ def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     -------
     float
         Near 100 where the terms describe ``X`` each on its own; it falls, often far below zero, from the
-        first rank that is too high. Always 100 for rank 1.
+        first rank that is too high. Always 100 for a fitted CP of rank 1.
 
     Raises
     ------

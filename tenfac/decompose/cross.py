@@ -22,12 +22,14 @@ from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .checks import check_count
 from .progress import STOPPED, Progress
-from .sampler import Sampler
+from .sampler import Sampler, checked_shape
 
 Array = NDArray[Any]
 
 # Tensors of at most this many entries are evaluated in full.
 _SMALL = 50_000
+# Most evaluations when no limit is given.
+_MOST = 5_000_000
 # Most entries drawn to test a fit; four times as many confirm the one that passes.
 _TEST = 1000
 # Share of the tolerance left outside the bases, and reached by a fit before it is compressed.
@@ -124,9 +126,11 @@ def tucker_cross(
     start = perf_counter()
     rng = generator(random_state)
     progress = Progress("tucker_cross", None, verbose, callback, "entries")
-    sampler = Sampler(f, shape, batch, "tucker_cross", rng)
+    shape = checked_shape(shape, "tucker_cross")
+    progress.max_iter = limit = _limit(max_evals, shape)
+    spare = limit - 1 - math.prod(shape) if math.prod(shape) < min(limit, _SMALL) else limit // 50
+    sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(100, spare))
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
-    progress.max_iter = _limit(max_evals, sampler.shape)
     with progress:
         core, bases, error, end = _approximated(sampler, tol, rng, progress)
     rounded, factors, rounding = _rounded(sampler, core, bases)
@@ -143,7 +147,7 @@ def _approximated(
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
     rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
     tol = max(tol - rounding, tol / 2)
-    if math.prod(sampler.shape) > min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
+    if math.prod(sampler.shape) >= min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
     core, bases, error = truncate(dense, None, tol)
@@ -195,7 +199,12 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
     least = min(8 * sum(shape) + 4 * 2 ** len(shape), math.prod(shape) + 1)
     if max_evals is None:
         size = math.prod(shape)
-        tenth = max(min(size // 10, 5_000_000), min(size // 2, 500_000), 4 * least)
+        if least > _MOST:
+            raise ValueError(
+                f"tucker_cross: shape {shape} needs {least:,} evaluations at least, more than the default of "
+                f"{_MOST:,}. Give max_evals."
+            )
+        tenth = min(max(size // 10, min(size // 2, 500_000), 4 * least), _MOST)
         return max(tenth, size + 101) if size <= _SMALL else tenth
     max_evals = check_count(max_evals, "max_evals", "tucker_cross")
     if max_evals < least:

@@ -36,7 +36,8 @@ def tucker(
     ----------
     X : array, shape (I_0, ..., I_{D-1})
         Real or complex, without NaN. float32 is decomposed as float32, integers as float64; float16 and
-        bfloat16 are computed in float32 and returned as they came, with a note in ``info.warnings``. Or a
+        bfloat16 are computed in float32 and returned as they came (sparse or in chunks: as float32), with a
+        note in ``info.warnings``. Or a
         sparse array of scipy, pydata sparse or torch, which is never made dense, or an array in chunks (zarr,
         h5py, dask), which is read slab by slab, twice. A numpy memmap is read in blocks too.
     rank : int or sequence of int, optional
@@ -51,14 +52,15 @@ def tucker(
     -------
     Tucker
         ``info.rel_error`` is its relative error, from the discarded parts themselves, and where it comes near
-        the rounding of the dtype from the array itself: within 1 % of the truth. For a batch: core and
-        factors with its axes first, and an array of errors.
+        the rounding of the dtype from the array itself: within 1 % of the truth (of a sparse array down to
+        1e-7). For a batch: core and factors with its axes first, and an array of errors.
 
     Raises
     ------
     RankError
         If both or neither of ``rank`` and ``tol`` are given, or not valid for this shape and dtype; if
-        ``tol`` comes with a batch, or under ``jit``, ``vmap`` or ``grad``.
+        ``tol`` comes with a batch, or under ``jit``, ``vmap`` or ``grad``, or is below 1e-6 for a sparse
+        array.
     DataError
         If entries are NaN or infinite, or the dtype is not supported.
     ShapeError

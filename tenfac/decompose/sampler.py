@@ -30,7 +30,8 @@ class Sampler:
     where : str
         Name of the caller, for the messages.
     rng : numpy Generator, optional
-        Draws a hundred entries, whose largest becomes ``scale`` if squares of it would overflow or vanish.
+        Draws ``n_scale`` entries, whose largest becomes ``scale`` if squares of it would overflow or vanish.
+    n_scale : int
 
     Attributes
     ----------
@@ -56,9 +57,10 @@ class Sampler:
         batch: int,
         where: str,
         rng: np.random.Generator | None = None,
+        n_scale: int = 100,
     ) -> None:
         self._where = where
-        self.shape = _checked_shape(shape, where)
+        self.shape = checked_shape(shape, where)
         self._batch = check_count(batch, "batch", where)
         self.n_evals = 0
         if not callable(f):
@@ -72,8 +74,8 @@ class Sampler:
         self._like = self._call(np.zeros((1, len(self.shape)), dtype=np.int64))
         self.dtype = self._like.dtype
         self.scale = 1.0
-        if rng is not None:
-            points = np.stack([rng.integers(size, size=100) for size in self.shape], axis=1)
+        if rng is not None and n_scale > 0:
+            points = np.stack([rng.integers(size, size=n_scale) for size in self.shape], axis=1)
             largest = float(np.max(np.abs(self.entries(points))))
             self.scale = largest if largest and not 1e-100 < largest < 1e100 else 1.0
 
@@ -119,7 +121,7 @@ class Sampler:
     def _call(self, indices: Array) -> Any:
         """One call of ``f``; its values checked, at least float32."""
         self.n_evals += len(indices)
-        values = self._f(indices)
+        values = self._f(indices.copy())  # which f may change
         values = as_float(values if is_array(values) else np.asarray(values), self._where)
         if tuple(values.shape) != (len(indices),):
             raise ShapeError(
@@ -144,7 +146,14 @@ def _reader(array: Any) -> Callable[[Array], Any]:
     return lambda indices: array[tuple(indices.T)]
 
 
-def _checked_shape(shape: Sequence[int], where: str) -> tuple[int, ...]:
+def checked_shape(shape: Sequence[int], where: str) -> tuple[int, ...]:
+    """Sizes of at least one mode, none empty.
+
+    Examples
+    --------
+    >>> checked_shape([3, 4], "tucker_cross")
+    (3, 4)
+    """
     try:
         sizes = tuple(shape)
     except TypeError:

@@ -15,11 +15,12 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..core.arrays import byte_guard
 from ..core.contract import contract
-from ..core.errors import RankError, ShapeError
+from ..core.errors import DataError, RankError, ShapeError
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate, truncation_report
+from .checks import check_shape
 
 Array = NDArray[Any]
 
@@ -119,11 +120,17 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _fit_cores(self, X: Any) -> Array:
         start = perf_counter()
+        _refuse_masked(X)
         X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32])
         shape = X.shape[1:]
+        check_shape(shape, "TuckerTransformer, without its samples")
+        if not isinstance(self.center, bool | np.bool_):
+            raise DataError(f"TuckerTransformer: center must be True or False; got {self.center!r}.")
         ranks, tol = self._ranks(shape, X.dtype)
-        self.mean_ = X.mean(axis=0) if self.center else np.zeros(shape, dtype=X.dtype)
-        centered = X - self.mean_ if self.center else X
+        # float32 is summed in float64: the sum of many samples has no digits left for their differences
+        mean = X.mean(axis=0, dtype=np.float64) if self.center else np.zeros(shape)
+        self.mean_ = mean.astype(X.dtype)
+        centered = (X - mean).astype(X.dtype, copy=False) if self.center else X
         full = None if ranks is None else (len(X), *ranks)
         cores, factors, rel_error = truncate(centered, full, tol, modes=range(1, X.ndim))
         self.info_: Report = truncation_report("TuckerTransformer", rel_error, tol, start)
@@ -227,9 +234,13 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         rest = self._samples(X) - self.mean_
-        norm = float(np.linalg.norm(rest))
-        rest = rest - contract(self._project(rest + self.mean_), [None, *self.factors_])
-        return -float(np.linalg.norm(rest)) / norm if norm else 0.0
+        largest = float(np.abs(rest).max())
+        if largest == 0:
+            return 0.0
+        rest = rest / largest  # its squares neither over- nor underflow
+        cores = contract(rest, [None, *(factor.T for factor in self.factors_)])
+        lost = rest - contract(cores, [None, *self.factors_])
+        return -float(np.linalg.norm(lost) / np.linalg.norm(rest))
 
     @property
     def components_(self) -> Array:
@@ -241,6 +252,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return kronecker(self.factors_).T.reshape(shape)
 
     def _samples(self, X: Any) -> Array:
+        _refuse_masked(X)
         X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32], reset=False)
         if X.shape[1:] != self.feature_shape_:
             raise ShapeError(
@@ -255,17 +267,34 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _to_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Header and arrays for ``tenfac.save``."""
         check_is_fitted(self)
-        rank = self.rank if self.rank is None or isinstance(self.rank, int) else [int(r) for r in self.rank]
-        params = {"rank": rank, "tol": self.tol, "center": bool(self.center)}
+        rank = self.rank if self.rank is None else np.asarray(self.rank).tolist()
+        tol = None if self.tol is None else float(self.tol)
+        params = {"rank": rank, "tol": tol, "center": bool(self.center)}
+        names = getattr(self, "feature_names_in_", None)
         arrays = {f"factor_{m}": factor for m, factor in enumerate(self.factors_)}
-        return {"params": params, "info": asdict(self.info_)}, {**arrays, "mean": self.mean_}
+        header = {
+            "params": params,
+            "info": asdict(self.info_),
+            "names": None if names is None else [str(name) for name in names],
+        }
+        return header, {**arrays, "mean": self.mean_}
 
     @classmethod
     def _from_state(cls, header: dict[str, Any], arrays: dict[str, Array]) -> TuckerTransformer:
         model = cls(**header["params"])
         model.mean_ = arrays["mean"]
         model.n_features_in_ = model.mean_.shape[0]
+        if header["names"] is not None:
+            model.feature_names_in_ = np.asarray(header["names"], dtype=object)
         model._set([arrays[f"factor_{m}"] for m in range(model.mean_.ndim)], model.mean_.shape)
         info = {k: tuple(v) if isinstance(v, list) else v for k, v in header["info"].items()}
         model.info_ = Report(**info)
         return model
+
+
+def _refuse_masked(X: Any) -> None:
+    if isinstance(X, np.ma.MaskedArray):
+        raise DataError(
+            "TuckerTransformer: X must have every entry; got a masked array. Fill it first, for example with "
+            "tucker_complete."
+        )

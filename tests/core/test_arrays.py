@@ -44,7 +44,7 @@ def test_what_is_not_an_array_is_refused_with_a_remedy(value):
 def test_masked_arrays_are_refused_because_the_mask_would_be_lost():
     with pytest.raises(TypeError) as error:
         namespace_of(np.ma.masked_array([1.0, 2.0], mask=[True, False]))
-    assert_says(error, "MaskedArray", "FunctionalTucker")
+    assert_says(error, "MaskedArray", "cp_complete")
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int8", "bool", "uint8"])
@@ -167,3 +167,17 @@ def test_numbers_of_a_gradient_graph_are_read_without_warning():
 
     assert_equal(to_number(torch.tensor(2.0, requires_grad=True)), 2.0)
     assert_close(to_numpy(torch.ones(2, requires_grad=True)), np.ones(2, dtype="float32"))
+
+
+def test_arrays_of_the_other_byte_order_are_converted():
+    X = np.arange(6.0).reshape(2, 3)
+    got = as_float(X.astype(">f8"))
+    assert_equal(got, X)
+    assert got.dtype.isnative
+
+
+def test_dask_is_refused_by_name_with_a_remedy():
+    dask = pytest.importorskip("dask.array")
+    with pytest.raises(TypeError) as error:
+        namespace_of(dask.ones((2, 3)))
+    assert_says(error, "dask", "(2, 3)", "compute()")

@@ -88,6 +88,25 @@ def test_zeros_have_rank_one_and_no_error():
     assert_equal((t.rank, t.info.rel_error), ((1, 1, 1), 0.0))
 
 
+@pytest.mark.parametrize("scale", [1e-170, 1e-130, 1e160])
+def test_huge_and_tiny_entries_are_decomposed_as_ordinary_ones(monkeypatch, scale):
+    monkeypatch.setattr(chunked, "_SLAB", 500)
+    X = low_rank((9, 14, 11), 3, 0.1)
+    for settings in ({"rank": 3}, {"tol": 0.3}):
+        t, want = tucker(Stored(X * scale, (3, 4, 11)), **settings), tucker(Stored(X, (3, 4, 11)), **settings)
+        assert_equal(t.rank, want.rank)
+        assert_below(abs(t.info.rel_error - want.info.rel_error), 1e-6, "distance of the relative errors")
+        assert_close(t.to_tensor() / scale, want.to_tensor(), factor=1e6)
+
+
+def test_a_shape_that_is_not_known_is_refused():
+    stored = Stored(np.ones((3, 4)), (3, 4))
+    stored.shape = (float("nan"), 4)
+    with pytest.raises(ShapeError) as error:
+        tucker(stored, rank=1)
+    assert_says(error, "tucker:", "nan", "compute_chunk_sizes")
+
+
 def test_integers_become_float64():
     X = np.arange(24).reshape(2, 3, 4)
     t = tucker(Stored(X, (2, 3, 4)), rank=(2, 2, 2))
