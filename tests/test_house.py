@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -59,6 +60,23 @@ def test_the_package_has_no_global_no_pickle_no_bare_except_no_print_and_no_show
 
 
 # --- layers -----------------------------------------------------------------------------------------------
+
+
+def thawed(source: str) -> list[str]:
+    """Dataclasses that can be changed after they were made."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for mark in node.decorator_list if isinstance(node, ast.ClassDef) else []:
+            text = ast.unparse(mark)
+            if text.startswith("dataclass") and "frozen=True" not in text:
+                found.append(node.name)
+    return found
+
+
+def test_dataclasses_are_frozen_but_for_the_one_that_counts() -> None:
+    found = [name for path in PACKAGE for name in thawed(path.read_text(encoding="utf-8"))]
+    assert_equal(found, ["Progress"])
+    assert_equal(thawed("@dataclass(eq=False)\nclass A: ...\n@dataclass(frozen=True)\nclass B: ..."), ["A"])
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
