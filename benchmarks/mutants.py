@@ -175,7 +175,7 @@ def main() -> None:
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "*.ipynb", "__pycache__"))
         for number, mutant in enumerate(chosen, 1):
             alive = survives(copy, mutant)
-            line = (ROOT / mutant.path).read_text().splitlines()[mutant.line - 1]
+            line = (copy / mutant.path).read_text().splitlines()[mutant.line - 1]
             old = line.encode()[mutant.start : mutant.stop].decode()
             text = f"{mutant.path}:{mutant.line}: {old} -> {mutant.new}    {line.strip()}"
             print(f"{number:3} {'SURVIVES' if alive else 'caught  '} {text}", flush=True)
