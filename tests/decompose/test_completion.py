@@ -162,7 +162,7 @@ def test_a_core_of_one_number_of_noise_is_solved_and_not_called_a_fit(shape, see
 
 def test_two_entries_are_too_few_and_give_no_raw_error():
     X = np.full((4, 5), np.nan)
-    X[0, 1], X[2, 3] = 1.0, 2.0
+    X[0, 4], X[1, 4] = 0.13779878, 0.75935388
     t = quietly(tucker_complete, X, 1)
     assert_equal((t.info.converged, t.info.reason), (False, "no fit that predicts"))
     assert_equal(np.isfinite(t.to_tensor()).all(), np.True_)
@@ -285,6 +285,16 @@ def test_library_and_dtype_are_kept_and_the_input_is_untouched(complete, make):
         before[mask]
     )
     assert_below(abs(t.info.rel_error - truth), 0.2 * truth + 2e-16, "reported error against the truth")
+
+
+@DOORS
+def test_bfloat16_of_torch_is_completed_and_returned_in_float32(complete):
+    torch = pytest.importorskip("torch")
+    X, mask = tensor((10, 11, 12), 1), chosen((10, 11, 12), 0.5)
+    given = torch.from_numpy(np.where(mask, X, np.nan)).to(torch.bfloat16)
+    t = complete(given, 1)
+    assert_same_kind(t.factors[0], torch.ones(1))
+    assert_below(error_at(t, X, ~mask), 5e-3, "held-out error, near the rounding of bfloat16")
 
 
 @DOORS
