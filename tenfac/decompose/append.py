@@ -60,7 +60,7 @@ def tucker_append(
     Raises
     ------
     ShapeError, TypeError, RankError, DataError
-        If the slices do not fit, ``t`` is a batch, the slices are not finite, or ``rank`` or ``tol`` is not valid.
+        If the slices do not fit or are not finite, ``t`` is a batch, or ``rank`` or ``tol`` is not valid.
 
     Warns
     -----
@@ -119,7 +119,7 @@ def tucker_append(
 
 
 def _checked(t: Tucker, X_new: Any, mode: int) -> tuple[Tucker, Any, float, int]:
-    """The tensor and the slices in one dtype, the squared norm of the slices, the mode counted from the start."""
+    """The tensor and the slices in one dtype, their squared norm, the mode counted from the start."""
     if not isinstance(t, Tucker):
         raise TypeError(
             f"tucker_append: t must be a Tucker; got {type(t).__name__}. Write tucker(X, ...) first."

@@ -121,8 +121,8 @@ def check_finite(X: Any, where: str, name: str = "X") -> None:
         what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
         raise DataError(
             f"{where}: every entry must be finite; {name} has {count} of {math.prod(X.shape)} entries that "
-            f"are not, the first at {first} ({what}). For missing entries use tucker_complete or cp_complete, or "
-            "FunctionalTucker where indices are continuous."
+            f"are not, the first at {first} ({what}). For missing entries use tucker_complete or "
+            "cp_complete, or FunctionalTucker where indices are continuous."
         )
 
 

@@ -134,8 +134,8 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
         )
     if tensor.batch_shape:
         raise ShapeError(
-            f"{where}: `{name}` must be one tensor, no batch; got a batch of shape {tensor.batch_shape}. Take "
-            "its members one by one."
+            f"{where}: `{name}` must be one tensor, no batch; got a batch of shape {tensor.batch_shape}. "
+            "Take its members one by one."
         )
     return tensor
 

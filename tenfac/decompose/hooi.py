@@ -11,12 +11,12 @@ from jaxtyping import Shaped
 
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import check_count, check_finite, checked_array, rescaled
+from .checks import check_count, checked_array, rescaled
 from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
@@ -149,8 +149,10 @@ def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]
         )
     xp = namespace_of(X, *init.factors)
     X, *factors = promote(X, *init.factors, where="hooi")
-    for factor in factors:
-        check_finite(factor, "hooi", "a factor of init")
+    if not all(bool(xp.all(xp.isfinite(factor))) for factor in factors):
+        raise DataError(
+            "hooi: every factor of init must be finite; got NaN or infinite entries. Leave init out."
+        )
     return X, *(xp.linalg.qr(factor)[0] for factor in factors)
 
 

@@ -92,7 +92,7 @@ def test_scaling_all_data_scales_the_result(scale, how):
     assert_below(error, t.info.rel_error, "true error against the reported bound")
 
 
-@pytest.mark.parametrize("old, new", [(1.0, 1e-200), (1e-200, 1.0), (1.0, 1e200), (1e-150, 0.0)])
+@pytest.mark.parametrize(("old", "new"), [(1.0, 1e-200), (1e-200, 1.0), (1.0, 1e200), (1e-150, 0.0)])
 def test_slices_of_another_scale_than_the_tensor_are_appended(old, new):
     X = np.concatenate([smooth(12)[:8] * old, smooth(12)[8:] * new])
     t = tucker_append(tucker(X[:8], tol=1e-6), X[8:], 0, tol=1e-4)
@@ -150,9 +150,11 @@ def test_any_tolerance_is_kept_for_any_mode_and_number_of_slices(n, mode, seed, 
         (lambda t: tucker_append(t.core, np.ones((2, 4, 3)), 0, rank=1), TypeError, ["ndarray"]),
         (lambda t: tucker_append(t, np.ones((2, 0, 3)), 0, rank=1), ShapeError, ["X_new", "(2, 0, 3)"]),
         (
-            lambda t: tucker_append(tucker(np.ones((2, 5, 4, 3)), 1, batch=1), np.ones((1, 4, 3)), 0, rank=1),
+            lambda t: tucker_append(
+                Tucker(t.core[None], [f[None] for f in t.factors]), np.ones((2, 4, 3)), 0, rank=1
+            ),
             ShapeError,
-            ["batch of shape (2,)", "one by one"],
+            ["batch of shape (1,)", "one by one"],
         ),
     ],
 )
