@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..core.arrays import device_of, namespace_of, to_numpy
+from ..core.arrays import as_float, device_of, dtype_name, namespace_of, to_numpy
 from ..core.cp import CP
-from ..core.errors import ShapeError
+from ..core.errors import DataError, ShapeError
 from .cp_start import as_cp
 
 
@@ -37,7 +37,9 @@ def align(a: CP, b: CP) -> CP:
     Raises
     ------
     ShapeError
-        If the shapes differ, or one is no CP tensor.
+        If the shapes differ, or one is no CP tensor or a batch.
+    DataError
+        If one is not finite, or the result does not fit in the dtype of ``b``.
 
     Notes
     -----
@@ -60,16 +62,23 @@ def align(a: CP, b: CP) -> CP:
     rows, columns = _matched(congruence(a, b))
     rest = np.setdiff1d(np.arange(b.rank), columns)
     order = np.concatenate([columns, rest]).astype(int)
-    weights = to_numpy(b.weights)[order]
-    factors = []
-    for mine, theirs in zip(a.factors, b.factors, strict=True):
-        like, column = to_numpy(mine)[:, rows], np.array(to_numpy(theirs)[:, order])
-        scale = np.ones(order.size, dtype=np.result_type(column, like) if np.iscomplexobj(column) else float)
-        scale[: columns.size] = _scale(like, column[:, : columns.size], scale.dtype)
-        factors.append(column * scale)
-        weights = weights / scale
-    xp, like = namespace_of(b.weights), {"dtype": b.dtype, "device": device_of(b.weights)}
-    return CP(xp.asarray(weights, **like), [xp.asarray(f, **like) for f in factors], b.modes)
+    before, paired, factors = _read(b.weights)[order], slice(columns.size), []
+    weights = before.copy()
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):  # answered below
+        for mine, theirs in zip(a.factors, b.factors, strict=True):
+            column = _read(theirs)[:, order]
+            column[:, paired], scale = _turned(_read(mine)[:, rows], column[:, paired])
+            weights[paired] = weights[paired] / scale
+            factors.append(column)
+        xp, like = namespace_of(b.weights), {"dtype": b.dtype, "device": device_of(b.weights)}
+        aligned = CP(xp.asarray(weights, **like), [xp.asarray(f, **like) for f in factors], b.modes)
+    lost = (_read(aligned.weights) == 0) & (before != 0)
+    if np.any(lost) or not _is_finite(aligned):
+        raise DataError(
+            f"align: the weights and columns of b in the scale of a must fit in {dtype_name(b.dtype)}; they "
+            "overflow or vanish. Give the columns of a norms near 1, or convert both to float64."
+        )
+    return aligned
 
 
 def factor_match_score(a: CP, b: CP, *, weights: bool = True) -> float:
@@ -93,7 +102,9 @@ def factor_match_score(a: CP, b: CP, *, weights: bool = True) -> float:
     Raises
     ------
     ShapeError
-        If the shapes differ, or one is no CP tensor.
+        If the shapes differ, or one is no CP tensor or a batch.
+    DataError
+        If one is not finite.
 
     Notes
     -----
@@ -115,9 +126,7 @@ def factor_match_score(a: CP, b: CP, *, weights: bool = True) -> float:
     a, b = _pair(a, b, "factor_match_score")
     scores = congruence(a, b)
     if weights:
-        mine, theirs = _norms(a)[:, None], _norms(b)
-        largest = np.maximum(mine, theirs)
-        scores = scores * (1 - np.abs(mine - theirs) / np.where(largest > 0, largest, 1.0))
+        scores = scores * np.exp2(-np.abs(_log_norms(a)[:, None] - _log_norms(b)))
     return float(scores[_matched(scores)].sum() / max(scores.shape))
 
 
@@ -134,7 +143,7 @@ def congruence(a: CP, b: CP) -> np.ndarray:
     parts = [(a.weights[None, :], b.weights[None, :]), *zip(a.factors, b.factors, strict=True)]
     cosines = []
     for pair in parts:
-        mine, theirs = (_unit(to_numpy(array)) for array in pair)
+        mine, theirs = (_unit(_read(array)) for array in pair)
         cosines.append(mine.conj().T @ theirs)
     return np.real(reduce(np.multiply, cosines))
 
@@ -143,7 +152,23 @@ def _pair(a: Any, b: Any, where: str) -> tuple[CP, CP]:
     a, b = as_cp(a, where, "a"), as_cp(b, where, "b")
     if a.modes != b.modes:
         raise ShapeError(f"{where}: a and b must have the same shape and modes; got {a} and {b}.")
+    for name, t in (("a", a), ("b", b)):
+        if not _is_finite(t):
+            raise DataError(
+                f"{where}: weights and factors of {name} must be finite; got NaN or infinite ones. Leave "
+                "their components out."
+            )
     return a, b
+
+
+def _is_finite(t: CP) -> bool:
+    return all(bool(np.isfinite(_read(array)).all()) for array in (t.weights, *t.factors))
+
+
+def _read(array: Any) -> np.ndarray:
+    """A copy in numpy and double precision."""
+    array = to_numpy(as_float(array))
+    return array.astype(np.result_type(array.dtype, np.float64))
 
 
 def _matched(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,22 +176,37 @@ def _matched(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit(columns: np.ndarray) -> np.ndarray:
-    columns = columns.astype(np.result_type(columns.dtype, np.float64))
     columns = columns / np.maximum(np.max(np.abs(columns), axis=0), np.finfo(float).tiny)
     norms = np.linalg.norm(columns, axis=0)
     return columns / np.where(norms > 0, norms, 1.0)
 
 
-def _norms(t: CP) -> np.ndarray:
-    columns = [np.linalg.norm(to_numpy(factor).astype(complex), axis=0) for factor in t.factors]
-    return reduce(np.multiply, columns, np.abs(to_numpy(t.weights)).astype(float))
+def _log_lengths(columns: np.ndarray) -> np.ndarray:
+    """Binary logarithm of the norms of columns, whose squares may overflow; -inf for zero."""
+    largest = np.max(np.abs(columns), axis=0)
+    share = np.linalg.norm(columns / np.where(largest > 0, largest, 1.0), axis=0)
+    with np.errstate(divide="ignore"):
+        return np.log2(largest) + np.log2(share)
 
 
-def _scale(like: np.ndarray, columns: np.ndarray, dtype: Any) -> np.ndarray:
-    """What to multiply columns by, for the norm of ``like`` and a positive inner product with it."""
-    inner = np.sum(like.conj() * columns, axis=0)
-    inner = inner if np.issubdtype(dtype, np.complexfloating) else np.real(inner)
+def _log_norms(t: CP) -> np.ndarray:
+    """Binary logarithms of the norms of terms; 0 for a zero term, whose congruences are zero."""
+    logs = _log_lengths(_read(t.weights)[None, :]) + sum(_log_lengths(_read(f)) for f in t.factors)
+    return np.where(np.isfinite(logs), logs, 0.0)
+
+
+def _turned(like: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns with the norms of ``like`` and a positive inner product with it, and their scale."""
+    inner = np.sum(_unit(like).conj() * _unit(columns), axis=0)
+    inner = inner if np.iscomplexobj(columns) else np.real(inner)
     phase = np.where(inner != 0, np.conj(inner) / np.where(inner != 0, np.abs(inner), 1.0), 1.0)
-    norms = [np.linalg.norm(part, axis=0) for part in (like, columns)]
-    usable = (norms[0] > 0) & (norms[1] > 0)
-    return np.where(usable, norms[0] / np.where(usable, norms[1], 1.0), 1.0) * phase
+    wanted, lengths = (np.max(np.abs(part), axis=0) for part in (like, columns))
+    usable = (wanted > 0) & (lengths > 0)
+    shares = [
+        np.linalg.norm(part / np.where(usable, largest, 1.0), axis=0)
+        for part, largest in ((like, wanted), (columns, lengths))
+    ]
+    ratio = np.where(usable, shares[0] / np.where(usable, shares[1], 1.0), 1.0)
+    scale = np.where(usable, wanted / np.where(usable, lengths, 1.0), 1.0) * ratio
+    turned = columns / np.where(usable, lengths, 1.0) * (np.where(usable, wanted, 1.0) * ratio * phase)
+    return turned, scale * phase

@@ -11,13 +11,13 @@ from typing import Any
 from jaxtyping import Shaped
 
 from ..core.arrays import eps, namespace_of, promote, to_number
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.errors import ConvergenceWarning, ShapeError
 from ..core.ops import check_mode
 from ..core.rank import rank_or_tol
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
-from .checks import checked_array, in_range
+from .checks import checked_array, rescaled
 
 # Share of what the tolerance leaves that the new slices may use before all is rounded.
 _NEW = 0.5
@@ -55,11 +55,12 @@ def tucker_append(
     Tucker
         Shape as ``t`` with ``I_mode + J``, orthonormal factors. ``info.rel_error`` is a bound of the error
         against all data: that of ``t``, that of the new slices, and that of the last truncation together.
+        float16 and bfloat16 are computed and returned in float32.
 
     Raises
     ------
     ShapeError, TypeError, RankError, DataError
-        If the slices do not fit, are not finite, or ``rank`` or ``tol`` is not valid.
+        If the slices do not fit or are not finite, ``t`` is a batch, or ``rank`` or ``tol`` is not valid.
 
     Warns
     -----
@@ -89,7 +90,9 @@ def tucker_append(
     ((30, 30, 30), True)
     """
     start = perf_counter()
-    t, X_new, new_norm, mode = _checked(t, X_new, mode)
+    t, X_new, norm2, mode = _checked(t, X_new, mode)
+    X_new, norm2, scale = rescaled(X_new, norm2)
+    new_norm = math.sqrt(norm2) * scale
     shape = tuple(s + X_new.shape[n] if n == mode else s for n, s in enumerate(t.coef_shape))
     ranks, tol = rank_or_tol(rank, tol, shape, t.dtype, "tucker_append")
     before = None if t.info is None else t.info.rel_error
@@ -100,10 +103,11 @@ def tucker_append(
     slack = 0.0 if tol is None else tol * norm - old_lost
     share = _NEW * (slack if slack > 0 else (tol or 0.0) * norm)
     cut = min(max(share / new_norm, least), 0.99) if new_norm else 0.99
-    core, factors, new_error = truncate(X_new, None, cut)
-    joined = _stacked(t, Tucker(core, factors), mode)
+    core, factors, new_error = truncate(X_new, None, cut, norm2=norm2)
+    new = Tucker(core if scale == 1.0 else core * scale, factors)
+    joined = _stacked(t, new, mode)
     lost = math.hypot(old_lost, new_error * new_norm)
-    joined_norm = math.hypot(t_norm, to_number(Tucker(core, factors).norm()))
+    joined_norm = math.hypot(t_norm, to_number(new.norm()))
     if ranks is not None:
         rounded = joined.round(ranks)
     else:
@@ -115,15 +119,20 @@ def tucker_append(
 
 
 def _checked(t: Tucker, X_new: Any, mode: int) -> tuple[Tucker, Any, float, int]:
-    """The tensor and the slices in one dtype, the norm of the slices, the mode counted from the start."""
+    """The tensor and the slices in one dtype, their squared norm, the mode counted from the start."""
     if not isinstance(t, Tucker):
         raise TypeError(
             f"tucker_append: t must be a Tucker; got {type(t).__name__}. Write tucker(X, ...) first."
         )
     if t.is_functional:
         raise ShapeError(f"tucker_append: t must have discrete modes only; got shape {t.shape}.")
+    if t.batch_shape:
+        raise ShapeError(
+            f"tucker_append: t must be one tensor, no batch; got a batch of shape {t.batch_shape}. Append to "
+            "its members one by one."
+        )
     namespace_of(t.core, X_new)
-    X_new, norm2 = checked_array(X_new, "tucker_append")
+    X_new, norm2 = checked_array(X_new, "tucker_append", "X_new")
     mode = check_mode(mode, t.ndim, "tucker_append")
     want = tuple("J" if n == mode else size for n, size in enumerate(t.coef_shape))
     if X_new.ndim != t.ndim or any(
@@ -134,13 +143,7 @@ def _checked(t: Tucker, X_new: Any, mode: int) -> tuple[Tucker, Any, float, int]
             f"got {tuple(X_new.shape)}. Write X_new[None] for a single slice of mode 0."
         )
     X_new, core, *factors = promote(X_new, t.core, *t.factors, where="tucker_append")
-    xp = namespace_of(X_new)
-    if not in_range(norm2, xp) and bool(xp.any(X_new != 0)):
-        raise DataError(
-            "tucker_append: squares of entries must not overflow or vanish; the squared norm of X_new is "
-            f"{norm2:.3g}. Divide t and X_new by one number first."
-        )
-    return Tucker(core, factors, info=t.info), X_new, math.sqrt(norm2), mode
+    return Tucker(core, factors, info=t.info), X_new, norm2, mode
 
 
 def _stacked(t: Tucker, new: Tucker, mode: int) -> Tucker:

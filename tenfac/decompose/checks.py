@@ -14,7 +14,7 @@ from ..core.precision import double_of
 from ..core.truncate import squared_norm
 
 
-def checked_array(X: Any, where: str) -> tuple[Any, float]:
+def checked_array(X: Any, where: str, name: str = "X") -> tuple[Any, float]:
     """Bring an array to a float or complex dtype and refuse one that is empty or not finite.
 
     Parameters
@@ -22,6 +22,8 @@ def checked_array(X: Any, where: str) -> tuple[Any, float]:
     X : array, shape (I_0, ..., I_{D-1})
     where : str
         Name of the caller, for the message.
+    name : str
+        Name of the array, for the message.
 
     Returns
     -------
@@ -42,14 +44,14 @@ def checked_array(X: Any, where: str) -> tuple[Any, float]:
     """
     namespace_of(X)
     X = as_float(X, where)
-    check_shape(tuple(X.shape), where)
+    check_shape(tuple(X.shape), where, name)
     norm2 = squared_norm(X)
     if not math.isfinite(norm2):
-        check_finite(X, where)
+        check_finite(X, where, name)
     return X, norm2
 
 
-def check_shape(shape: tuple[int, ...], where: str) -> None:
+def check_shape(shape: tuple[int, ...], where: str, name: str = "X") -> None:
     """Refuse an array without modes or with an empty one.
 
     Raises
@@ -61,7 +63,7 @@ def check_shape(shape: tuple[int, ...], where: str) -> None:
     >>> check_shape((3, 4), "cp")
     """
     if not shape or 0 in shape:
-        raise ShapeError(f"{where}: X must have at least one mode and no empty one; got shape {shape}.")
+        raise ShapeError(f"{where}: {name} must have at least one mode and no empty one; got shape {shape}.")
 
 
 def in_range(norm2: float, xp: Any) -> bool:
@@ -100,7 +102,7 @@ def rescaled(X: Any, norm2: float) -> tuple[Any, float, float]:
     return X, squared_norm(X), scale
 
 
-def check_finite(X: Any, where: str) -> None:
+def check_finite(X: Any, where: str, name: str = "X") -> None:
     """Refuse NaN and infinite entries, with their number and the first place.
 
     Raises
@@ -118,9 +120,9 @@ def check_finite(X: Any, where: str) -> None:
         first = tuple(int(index[0]) for index in xp.nonzero(bad))
         what = "NaN" if bool(xp.isnan(X[first])) else "infinite"
         raise DataError(
-            f"{where}: every entry must be finite; X has {count} of {math.prod(X.shape)} entries that are "
-            f"not, the first at {first} ({what}). For missing entries use tucker_complete or cp_complete, or "
-            "FunctionalTucker where indices are continuous."
+            f"{where}: every entry must be finite; {name} has {count} of {math.prod(X.shape)} entries that "
+            f"are not, the first at {first} ({what}). For missing entries use tucker_complete or "
+            "cp_complete, or FunctionalTucker where indices are continuous."
         )
 
 

@@ -71,7 +71,8 @@ def cp_complete(
         observed entries, ``info.validation_error`` that of the best start on held-out entries, both relative
         to the root mean square of what was observed; ``info.history`` has the former for each of the
         ``info.n_iter`` sweeps, those of one start after the other, then those of the last fit. A row of a
-        factor whose index has no observed entry is zero, and ``info.warnings`` says so.
+        factor whose index has no observed entry is zero, and ``info.warnings`` says so. Library, dtype and
+        device of ``X``; integers become float64; float16 and bfloat16 are returned in float32.
 
     Raises
     ------
@@ -178,8 +179,8 @@ def tucker_complete(
     Returns
     -------
     Tucker
-        Orthonormal columns ordered by energy, signs arbitrary. ``info`` and rows without observed entries as
-        for ``cp_complete``.
+        Orthonormal columns ordered by energy, signs arbitrary. ``info``, dtype and rows without observed
+        entries as for ``cp_complete``: float16 and bfloat16 are returned in float32.
 
     Raises
     ------

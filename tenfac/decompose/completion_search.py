@@ -278,7 +278,8 @@ def _anneal(problem: Any, state: Any, first: float, sweeps: int, held: Observed,
             break
     if not progress.stopped:
         state, train, _ = _settle(problem, state, train, _SETTLE, _SETTLED, 0.0, progress)
-    return _Fit(state, train, root_mean_square(problem.evaluate(state, held.indices) - held.values))
+    validation = root_mean_square(problem.evaluate(state, held.indices) - held.values)
+    return _Fit(state, train, math.inf if math.isnan(validation) else validation)  # NaN has no order
 
 
 def _settle(

@@ -71,7 +71,8 @@ def cp(
     CP
         Columns of norm 1, weights positive and falling; the largest entry of a column is positive except in
         mode 0. ``info.rel_error`` is computed from the residual of the tensor returned. Library, dtype and
-        device of ``X``; integers become float64; sparse input gives numpy.
+        device of ``X``; integers become float64; float16 and bfloat16 are computed and returned in float32;
+        sparse input gives numpy.
 
     Raises
     ------

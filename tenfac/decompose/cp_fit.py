@@ -86,12 +86,13 @@ def fit_sparse(target: SparseTensor, options: Options) -> Fit:
     >>> fit_sparse(X, Options(rank=1)).reason
     'exact to rounding'
     """
+    target, scale = target.rescaled()
     if target.norm == 0:
         return _zero(target, options.rank)
-    factors = _given(target, options)
+    factors = _given(target, options, scale)
     if factors is not None:
-        return _from_start(target, factors, options)
-    return _of(target, search(target, options, _STARTS[1]), options)
+        return replace(_from_start(target, factors, options), scale=scale)
+    return replace(_of(target, search(target, options, _STARTS[1]), options), scale=scale)
 
 
 def _given(target: Any, options: Options, scale: float = 1.0) -> list[Any] | None:

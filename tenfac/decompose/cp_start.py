@@ -118,7 +118,7 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
     Raises
     ------
     ShapeError
-        If it is none of these.
+        If it is none of these, or a batch.
 
     Examples
     --------
@@ -131,6 +131,11 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
         raise ShapeError(
             f"{where}: `{name}` must be a CP tensor or a tuple (weights, factors); got "
             f"{type(tensor).__name__}."
+        )
+    if tensor.batch_shape:
+        raise ShapeError(
+            f"{where}: `{name}` must be one tensor, no batch; got a batch of shape {tensor.batch_shape}. "
+            "Take its members one by one."
         )
     return tensor
 

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -58,7 +58,7 @@ def hooi(
     -------
     Tucker
         With orthonormal factors. ``info.rel_error`` is the relative error, ``info.history`` that of the start
-        and of every sweep.
+        and of every sweep. float16 and bfloat16 are computed and returned in float32.
 
     Raises
     ------
@@ -137,6 +137,11 @@ def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]
         raise TypeError(
             f"hooi: init must be a Tucker; got {type(init).__name__}. Leave it out to start from tucker."
         )
+    if init.batch_shape:
+        raise ShapeError(
+            f"hooi: init must be one tensor, no batch; got a batch of shape {init.batch_shape}. Take its "
+            "members one by one."
+        )
     if init.coef_shape != tuple(X.shape) or init.rank != ranks:
         raise ShapeError(
             f"hooi: init must have shape {tuple(X.shape)} and rank {ranks}; got shape {init.coef_shape} and "
@@ -144,6 +149,10 @@ def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]
         )
     xp = namespace_of(X, *init.factors)
     X, *factors = promote(X, *init.factors, where="hooi")
+    if not all(bool(xp.all(xp.isfinite(factor))) for factor in factors):
+        raise DataError(
+            "hooi: every factor of init must be finite; got NaN or infinite entries. Leave init out."
+        )
     return X, *(xp.linalg.qr(factor)[0] for factor in factors)
 
 

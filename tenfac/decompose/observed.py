@@ -103,7 +103,7 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
                 f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the "
                 "observed ones. Leave mask out."
             )
-        indices, values, shape = stored_entries(X)
+        indices, values, shape = stored_entries(X, where)
         _check_shape(shape, where)
         of_torch = type(X).__module__.partition(".")[0] == "torch"
         like = as_float(X.detach().to_sparse()._values()[:0] if of_torch else values[:0], where)
@@ -120,7 +120,7 @@ def _of_array(X: Any, mask: Any, where: str) -> tuple[Sequence[np.ndarray], np.n
         raise TypeError(f"{where}: X must be an array of numbers; got {type(X).__name__}. {_REMEDY}")
     namespace_of(X)
     _check_shape(tuple(X.shape), where)
-    like, dense = as_float(X[:0], where), to_numpy(X)
+    like, dense = as_float(X[:0], where), to_numpy(as_float(X, where))
     keep = ~np.isnan(dense) if mask is None else _read_mask(mask, X, where)
     indices = np.nonzero(keep)
     return indices, dense[keep], like

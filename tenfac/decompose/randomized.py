@@ -52,6 +52,7 @@ def randomized_tucker(
     -------
     Tucker
         With orthonormal factors; ``info.rel_error`` is its relative error, computed, not estimated.
+        float16 and bfloat16 are computed and returned in float32.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import as_float
+from ..core.arrays import as_float, to_numpy
 from ..core.errors import DataError
 from .checks import check_shape
 
@@ -35,7 +35,7 @@ def is_sparse(X: Any) -> bool:
     return library == "torch" and "sparse" in str(getattr(X, "layout", ""))
 
 
-def stored_entries(X: Any) -> tuple[Array, Array, tuple[int, ...]]:
+def stored_entries(X: Any, where: str = "arrays") -> tuple[Array, Array, tuple[int, ...]]:
     """Coordinates (N, D), values (N,) and shape of a sparse array, as they are stored.
 
     Examples
@@ -46,7 +46,7 @@ def stored_entries(X: Any) -> tuple[Array, Array, tuple[int, ...]]:
     """
     if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
         coo = X.detach().to_sparse().cpu()
-        coords, values = coo._indices().numpy(), coo._values().numpy()
+        coords, values = coo._indices().numpy(), to_numpy(as_float(coo._values(), where))
     else:
         coo = X.asformat("coo")
         coords = coo.coords if hasattr(coo, "coords") else (coo.row, coo.col)  # arrays; matrices
@@ -88,7 +88,7 @@ def read_sparse(X: Any, where: str) -> tuple[Array, Array, tuple[int, ...]]:
     fill = getattr(X, "fill_value", 0)
     if fill != 0:
         raise DataError(f"{where}: entries not stored must be zero; got fill_value={fill}.")
-    indices, values, shape = stored_entries(X)
+    indices, values, shape = stored_entries(X, where)
     values = as_float(values, where)
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..core.arrays import eps
+from .checks import in_range
 from .mttkrp import Visit, columnwise
 from .sparse_input import read_sparse
 
@@ -48,7 +49,8 @@ class SparseTensor:
         self.wide = np.dtype(np.complex128 if self.is_complex else np.float64)
         self.rounding, self.wide_rounding = eps(self.dtype), eps(self.wide)
         self.indices, self.values = indices, values.astype(self.wide)
-        self.norm = float(np.linalg.norm(self.values))
+        with np.errstate(over="ignore", invalid="ignore"):  # then the array is rescaled
+            self.norm = float(np.linalg.norm(self.values))
         self._blocks = [self._sorted_blocks(n) for n in range(len(shape))]
 
     @classmethod
@@ -62,6 +64,20 @@ class SparseTensor:
         """
         indices, values, shape = read_sparse(X, where)
         return cls(np.ascontiguousarray(indices.T, dtype=np.intp), values, shape)
+
+    def rescaled(self) -> tuple[SparseTensor, float]:
+        """The array divided by its largest magnitude where squares would overflow, vanish or lose digits.
+
+        Examples
+        --------
+        >>> X = SparseTensor(np.zeros((2, 1), dtype=int), np.array([1e-200]), (2, 3))
+        >>> X.norm, X.rescaled()[0].norm, X.rescaled()[1]
+        (0.0, 1.0, 1e-200)
+        """
+        if in_range(self.norm * self.norm, xp):
+            return self, 1.0
+        scale = float(np.max(np.abs(self.values), initial=0.0)) or 1.0
+        return SparseTensor(self.indices, (self.values / scale).astype(self.dtype), self.shape), scale
 
     def sweep(self, factors: Sequence[np.ndarray], visit: Visit) -> None:
         """Call ``visit(n, product)`` for every mode in order; what it returns replaces factor n at once."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
 
 from ..core.arrays import byte_guard
-from ..core.errors import RankError
+from ..core.errors import DataError, RankError
 from ..core.rank import rank_or_tol
 from ..core.truncate import truncation_report
 from ..core.tucker import Tucker
@@ -57,7 +57,9 @@ def sparse_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: float
     Mode after mode is projected on its leading singular vectors; what is left is dense in the projected modes
     and sparse in the others: at most ``N R`` numbers after the first mode of an array with N entries.
     Singular vectors come from the Gram matrix of the shorter side of the unfolding up to 1500, above from
-    Lanczos iteration.
+    Lanczos iteration, and where that would need more than a third of them or 256, or meets equal singular
+    values, from the Gram matrix again while it fits. float16 and bfloat16 are computed and returned in
+    float32.
 
     References
     ----------
@@ -180,24 +182,38 @@ def _unfolding(row: Array, column: Array, block: Array, n_rows: int, n_columns: 
 
 def _leading(matrix: csr_array, rank: int | None, enough2: float) -> Array:
     """Leading left singular vectors: ``rank`` of them, or as many as carry the energy ``enough2``."""
-    n_rows, n_columns = matrix.shape
-    shorter = min(n_rows, n_columns)
-    if shorter <= max(_GRAM, 3 * (rank or 0)):
+    shorter = min(matrix.shape)
+    if shorter <= _GRAM:
         return _by_gram(matrix, rank, enough2)
-    if rank is not None:
-        return _by_lanczos(matrix, rank)[0]
-    count = 16
-    while count <= _MOST:
-        if 3 * count >= shorter:
-            return _by_gram(matrix, rank, enough2)
-        vectors, values = _by_lanczos(matrix, count)
+    count = rank or 16
+    while 3 * count < shorter and count <= max(_MOST, rank or 0):
+        try:
+            vectors, values = _by_lanczos(matrix, count)
+        except ArpackError:  # equal singular values, or too slow
+            break
+        if rank is not None:
+            return vectors
         found = np.cumsum(values**2)
         if found[-1] >= enough2:
             return vectors[:, : int(np.argmax(found >= enough2)) + 1]
-        count *= 2
-    raise RankError(
-        f"tucker: a tol this small needs more than {_MOST} singular vectors of an unfolding of size "
-        f"{n_rows} x {n_columns}; the sparse array has no low rank. Give rank, or raise tol."
+        lacking = (enough2 - found[-1]) / max(values[-1] ** 2, np.finfo(float).tiny)  # later ones are smaller
+        count = max(2 * count, count + math.ceil(min(lacking, shorter)))
+    _check_gram(matrix, rank)
+    return _by_gram(matrix, rank, enough2)
+
+
+def _check_gram(matrix: csr_array, rank: int | None) -> None:
+    """Refuse where Lanczos iteration does not help and the Gram matrix is too large."""
+    shorter = min(matrix.shape)
+    needed = 3 * shorter**2 * matrix.dtype.itemsize  # with its eigenvectors and work space
+    if needed <= _MAX_BYTES:
+        return
+    many = f"more than {_MOST}" if rank is None else rank
+    kind, remedy = (RankError, "Raise tol, or give rank") if rank is None else (DataError, "Lower the rank")
+    raise kind(
+        f"tucker: the singular vectors of an unfolding must be few and their values distinct, or its Gram "
+        f"matrix small; got {many} or equal ones at size {matrix.shape[0]} x {matrix.shape[1]}, where that "
+        f"needs {needed:,} bytes of at most {_MAX_BYTES:,}. {remedy}."
     )
 
 

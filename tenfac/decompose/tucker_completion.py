@@ -132,7 +132,10 @@ class TuckerProblem:
             if size <= np.finfo(float).tiny:
                 break
             change = forward(step)
-            length = size / (sum(map(squared, change)) + penalty * squared(step))
+            curvature = sum(map(squared, change)) + penalty * squared(step)
+            if not 0 < curvature < math.inf:  # no direction is left; NaN too
+                break
+            length = size / curvature
             g = g + length * step
             residual = [r - length * c for r, c in zip(residual, change, strict=True)]
             gradient = adjoint(residual) - penalty * g

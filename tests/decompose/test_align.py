@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import CP, ShapeError, align, factor_match_score
+from tenfac import CP, DataError, ShapeError, align, factor_match_score
 from tests.checks import (
     assert_above,
     assert_below,
@@ -123,6 +123,49 @@ def test_complex_phases_inside_a_term_do_not_matter():
 def test_tuples_and_tensorly_tensors_are_taken():
     a = CP(None, [np.eye(3), np.eye(3)])
     assert_above(factor_match_score(a.to_tensorly(), tuple(a)), 1 - 1e-15, "score")
+
+
+@pytest.mark.parametrize(("weight", "scale"), [(1e200, 1e120), (1e-200, 1e-120), (1.0, 1e200)])
+def test_norms_that_overflow_or_vanish_are_compared(weight, scale):
+    rng = np.random.default_rng(0)
+    a = CP(rng.uniform(1, 2, 3), [rng.standard_normal((i, 3)) for i in (4, 3, 5)])
+    b = CP(a.weights, [f[:, ::-1] for f in a.factors])
+    large = [CP(t.weights * weight, [f * scale for f in t.factors]) for t in (a, b)]
+    assert_close(factor_match_score(*large), factor_match_score(a, b), factor=1e4)
+    assert_close(factor_match_score(*large, weights=False), 1.0)
+    for got, want in zip(align(*large).factors, large[0].factors, strict=True):
+        assert_close(got, want)
+    assert_close(align(*large).weights, large[1].weights[::-1])
+
+
+def test_a_result_that_does_not_fit_in_the_dtype_is_refused():
+    a = CP(None, [np.ones((2, 1)), np.ones((3, 1))])
+    for scale in (1e160, 1e-170):
+        with pytest.raises(DataError) as error:
+            align(a, CP(None, [f * scale for f in a.factors]))
+        assert_says(error, "align:", "float64", "overflow or vanish")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_compared_and_its_dtype_kept(dtype):
+    torch = pytest.importorskip("torch")
+    a = CP(None, [torch.eye(3, dtype=getattr(torch, dtype))] * 2)
+    assert_close(factor_match_score(a, a), 1.0)
+    assert_equal(align(a, a).dtype, getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("call", [align, factor_match_score])
+def test_batches_and_tensors_that_are_not_finite_are_refused(call):
+    a = CP(None, [np.ones((3, 2)), np.ones((4, 2))])
+    batch = CP(None, [np.ones((5, 3, 2)), np.ones((5, 4, 2))])
+    for pair, name in [((a, batch), "`b`"), ((batch, batch), "`a`")]:
+        with pytest.raises(ShapeError) as error:
+            call(*pair)
+        assert_says(error, f"{call.__name__}:", name, "batch of shape (5,)")
+    for value in (np.nan, np.inf):
+        with pytest.raises(DataError) as error:
+            call(a, CP(np.array([1.0, value]), a.factors))
+        assert_says(error, f"{call.__name__}:", "of b must be finite")
 
 
 def test_what_does_not_fit_is_refused():

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, Tucker, tucker, tucker_append
-from tests.checks import assert_below, assert_close, assert_equal, assert_same_kind, assert_says
+from tests.checks import (
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_same_kind,
+    assert_says,
+)
 from tests.oracles import best_rank_by_mode, true_error, tucker_dense
 
 
@@ -74,6 +81,26 @@ def test_library_and_dtype_are_kept_and_factors_are_orthonormal(make):
         assert_close(factor.T @ factor, np.eye(factor.shape[1]), like=X)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-130, 1e130, 1e300])
+@pytest.mark.parametrize("how", [{"tol": 1e-4}, {"rank": 3}])
+def test_scaling_all_data_scales_the_result(scale, how):
+    X = smooth(12)
+    t, want = (tucker_append(tucker(Y[:8], tol=1e-6), Y[8:], 0, **how) for Y in (X * scale, X))
+    assert_relative(t.to_tensor() / scale, want.to_tensor(), 1e-9)
+    assert_equal(t.rank, want.rank)
+    error = np.linalg.norm(t.to_tensor() / scale - X) / np.linalg.norm(X)
+    assert_below(error, t.info.rel_error, "true error against the reported bound")
+
+
+@pytest.mark.parametrize(("old", "new"), [(1.0, 1e-200), (1e-200, 1.0), (1.0, 1e200), (1e-150, 0.0)])
+def test_slices_of_another_scale_than_the_tensor_are_appended(old, new):
+    X = np.concatenate([smooth(12)[:8] * old, smooth(12)[8:] * new])
+    t = tucker_append(tucker(X[:8], tol=1e-6), X[8:], 0, tol=1e-4)
+    largest = max(old, new)
+    assert_relative(t.to_tensor() / largest, X / largest, 1e-4)
+    assert_below(t.info.rel_error, 1e-4, "reported bound")
+
+
 def test_complex_data_and_mixed_precision():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((8, 5, 4)) + 1j * rng.standard_normal((8, 5, 4))
@@ -121,7 +148,14 @@ def test_any_tolerance_is_kept_for_any_mode_and_number_of_slices(n, mode, seed, 
         (lambda t: tucker_append(t, np.ones((2, 4, 3)), 0), RankError, ["either rank"]),
         (lambda t: tucker_append(t, np.full((2, 4, 3), np.nan), 0, rank=1), DataError, ["24 of 24"]),
         (lambda t: tucker_append(t.core, np.ones((2, 4, 3)), 0, rank=1), TypeError, ["ndarray"]),
-        (lambda t: tucker_append(t, np.full((2, 4, 3), 1e-200), 0, rank=1), DataError, ["vanish"]),
+        (lambda t: tucker_append(t, np.ones((2, 0, 3)), 0, rank=1), ShapeError, ["X_new", "(2, 0, 3)"]),
+        (
+            lambda t: tucker_append(
+                Tucker(t.core[None], [f[None] for f in t.factors]), np.ones((2, 4, 3)), 0, rank=1
+            ),
+            ShapeError,
+            ["batch of shape (1,)", "one by one"],
+        ),
     ],
 )
 def test_wrong_input_is_refused(call, kind, parts):

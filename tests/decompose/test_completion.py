@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from tenfac import ConvergenceWarning, DataError, RankError, cp_complete, datasets, tucker_complete
 from tenfac.decompose import completion_search
 from tenfac.decompose.observed import Observed
+from tenfac.decompose.tucker_completion import TuckerProblem
 from tests.checks import (
     assert_above,
     assert_below,
@@ -148,6 +149,39 @@ def test_too_few_entries_are_said_to_be_too_few(complete):
     assert_above(t.info.validation_error, 0.5, "validation error")
 
 
+@pytest.mark.parametrize("shape", [(12, 11), (12, 1, 10)])
+@pytest.mark.parametrize("seed", [0, 3, 4])
+def test_a_core_of_one_number_of_noise_is_solved_and_not_called_a_fit(shape, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal(shape)
+    X[rng.random(shape) >= 0.6] = np.nan
+    t = quietly(tucker_complete, X, 1)
+    assert_equal((t.info.converged, t.info.reason), (False, "no fit that predicts"))
+    assert_below(t.info.rel_error, 0.95, "relative error")
+
+
+def test_two_entries_are_too_few_and_give_no_raw_error():
+    X = np.full((4, 5), np.nan)
+    X[0, 4], X[1, 4] = 0.13779878, 0.75935388
+    t = quietly(tucker_complete, X, 1)
+    assert_equal((t.info.converged, t.info.reason), (False, "no fit that predicts"))
+    assert_equal(np.isfinite(t.to_tensor()).all(), np.True_)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0])
+def test_a_start_that_ends_in_nan_or_zero_loses_against_a_good_one(monkeypatch, bad):
+    X, starts, draw = tensor((12, 13), 1), [], TuckerProblem.start
+
+    def start(problem, rng):
+        starts.append(draw(problem, rng))
+        return starts[-1] if len(starts) > 1 else (starts[0][0] * bad, starts[0][1])
+
+    monkeypatch.setattr(TuckerProblem, "start", start)
+    t = tucker_complete(X, 1, mask=chosen(X.shape, 0.6))
+    assert_above(len(starts), 2, "starts")
+    assert_below(t.info.rel_error, 1e-6, "relative error")
+
+
 def test_a_fit_that_converges_predicts_better_than_zero():
     flags = []
     for seed in range(6):
@@ -251,6 +285,16 @@ def test_library_and_dtype_are_kept_and_the_input_is_untouched(complete, make):
         before[mask]
     )
     assert_below(abs(t.info.rel_error - truth), 0.2 * truth + 2e-16, "reported error against the truth")
+
+
+@DOORS
+def test_bfloat16_of_torch_is_completed_and_returned_in_float32(complete):
+    torch = pytest.importorskip("torch")
+    X, mask = tensor((10, 11, 12), 1), chosen((10, 11, 12), 0.5)
+    given = torch.from_numpy(np.where(mask, X, np.nan)).to(torch.bfloat16)
+    t = complete(given, 1)
+    assert_same_kind(t.factors[0], torch.ones(1))
+    assert_below(error_at(t, X, ~mask), 5e-3, "held-out error, near the rounding of bfloat16")
 
 
 @DOORS

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from tenfac import CP, ConvergenceWarning, cp, factor_match_score
+from tenfac import CP, ConvergenceWarning, corcondia, cp, factor_match_score
 from tenfac.decompose import cp_fit
 from tests.checks import (
     assert_above,
@@ -134,6 +134,18 @@ def test_scaling_the_data_scales_the_weights(shape, scale):
     t, want = cp(X * scale, 3), cp(X, 3)
     assert_relative(t.weights / scale, want.weights, 1e-5)
     assert_close(t.info.rel_error, want.info.rel_error, factor=1e9)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-160, 1e160, 1e300])
+def test_scaling_a_sparse_array_scales_the_weights(scale):
+    X = sparse.coo_array(cp_dense(None, sparse_truth().factors))
+    t, want = cp(X * scale, 3), cp(X, 3)
+    assert_relative(t.weights / scale, want.weights, 1e-9)
+    assert_below(t.info.rel_error, 1e-12, "relative error")
+    assert_above(corcondia(X * scale, t), 99.99, "core consistency")
+    again = cp(X * scale, 3, init=t)
+    assert_relative(again.weights / scale, want.weights, 1e-9)
+    assert_equal((again.info.reason, len(again.info.history)), ("exact to rounding", 1))
 
 
 def test_a_zero_tensor_has_zero_weights(make):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tenfac import CP, DataError, RankError, ShapeError, cp
+from tenfac import CP, DataError, RankError, ShapeError, corcondia, cp
 from tests.checks import assert_equal, assert_says, to_numpy
 
 X = np.random.default_rng(0).standard_normal((3, 4, 5))
@@ -113,6 +113,14 @@ def test_a_start_that_does_not_fit_is_refused(init, kind, parts):
     with pytest.raises(kind) as error:
         cp(X, 2, init=init)
     assert_says(error, "cp:", *parts)
+
+
+def test_a_batch_is_no_start_and_has_no_core_consistency():
+    batch = CP(None, [np.ones((2, size, 1)) for size in (3, 4, 5)])
+    for call, where in [(lambda: cp(X, 1, init=batch), "cp:"), (lambda: corcondia(X, batch), "corcondia:")]:
+        with pytest.raises(ShapeError) as error:
+            call()
+        assert_says(error, where, "batch of shape (2,)")
 
 
 def test_a_negative_start_of_a_nonnegative_fit_is_refused():

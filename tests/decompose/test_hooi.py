@@ -157,6 +157,18 @@ def test_wrong_settings_are_refused(kwargs, kind, parts):
     assert_says(error, *parts)
 
 
+def test_a_start_that_is_a_batch_or_not_finite_is_refused():
+    X = np.random.default_rng(0).standard_normal((2, 5, 6, 7))
+    batch = tucker(X, 3, batch=1)
+    with pytest.raises(ShapeError) as error:
+        hooi(X[0], 3, init=batch)
+    assert_says(error, "hooi:", "init", "batch of shape (2,)")
+    broken = Tucker(batch.core[0], [np.full((size, 3), np.nan) for size in (5, 6, 7)])
+    with pytest.raises(DataError) as error:
+        hooi(X[0], 3, init=broken)
+    assert_says(error, "hooi:", "init", "finite")
+
+
 def test_missing_entries_are_counted_and_located():
     X = np.ones((3, 4))
     X[1, 2] = np.nan

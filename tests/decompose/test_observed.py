@@ -90,6 +90,19 @@ def test_results_go_back_to_the_library_and_dtype_of_the_data(make):
     assert_equal(str(observed_entries(np.ones((2, 3), "complex64")).restore(np.ones(3)).dtype), "complex64")
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse", "numpy"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read_exactly_and_results_are_float32(kind, dtype):
+    torch = pytest.importorskip("torch")
+    X = torch.arange(1.0, 7.0).reshape(2, 3)
+    given = X.to(getattr(torch, dtype))
+    given = given.to_sparse() if kind == "sparse" else given
+    given, like = (X.numpy().astype("float16"), X.numpy()) if kind == "numpy" else (given, X)
+    entries = observed_entries(given)
+    assert_equal(entries.values, np.arange(1.0, 7.0))
+    assert_same_kind(entries.restore(np.ones(3)), like)
+
+
 def test_entries_stored_twice_are_refused_with_their_place():
     X = coo_array(([1.0, 2, 3], ([0, 2, 2], [1, 3, 3], [0, 0, 0])), shape=SHAPE)
     with pytest.raises(DataError) as error:

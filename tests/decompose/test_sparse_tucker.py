@@ -11,6 +11,7 @@ from scipy.sparse import coo_array, coo_matrix, csr_array
 from tenfac import DataError, RankError, ShapeError, hooi, tucker
 from tenfac.decompose import sparse_tucker as module
 from tests.checks import (
+    assert_above,
     assert_below,
     assert_close,
     assert_equal,
@@ -113,6 +114,14 @@ def test_entries_given_twice_are_summed_and_the_dtype_is_kept():
     assert_equal(str(tucker(coo_array(np.eye(3, dtype=int)), 2).dtype), "float64")
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_torch_is_decomposed_and_returned_in_float32(dtype):
+    torch = pytest.importorskip("torch")
+    X = torch.from_numpy(scattered((6, 7, 5), 60)).to(getattr(torch, dtype))
+    t = tucker(X.to_sparse(), (6, 7, 5))
+    assert_close(t.to_tensor(), X.to(torch.float32))
+
+
 def test_complex_entries_are_decomposed():
     X = scattered((12, 10, 8), 60) + 1j * scattered((12, 10, 8), 60)
     t = tucker(coo_array(X), 4)
@@ -149,7 +158,7 @@ def test_what_would_not_fit_is_refused_with_its_size(monkeypatch):
     assert_says(error, "tucker:", "bytes", "lower the rank")
 
 
-def test_wrong_input_is_refused(monkeypatch):
+def test_wrong_input_is_refused():
     X = coo_array(scattered((9, 8, 7), 30))
     for kwargs in ({"rank": 9}, {"tol": 1e-8}, {}, {"rank": 1, "tol": 0.1}):
         with pytest.raises(RankError) as error:
@@ -165,8 +174,36 @@ def test_wrong_input_is_refused(monkeypatch):
     with pytest.raises(DataError) as error:
         tucker(sparse.COO.from_numpy(np.ones((2, 2)), fill_value=1), 1)
     assert_says(error, "fill_value=1")
+
+
+@pytest.mark.parametrize("kwargs", [{"tol": 0.9}, {"rank": 60}])
+def test_equal_singular_values_of_a_side_too_long_for_a_first_gram_matrix(kwargs, monkeypatch):
+    monkeypatch.setattr(module, "_GRAM", 100)
+    X = np.eye(300)
+    t = tucker(coo_array(X), **kwargs)
+    assert_below(abs(t.info.rel_error / true_error(t, X) - 1), 1e-6, "reported over true error - 1")
+    assert_below(t.info.rel_error, max(kwargs.get("tol", 0), np.sqrt(0.8)), "error")
+    assert_below(min(t.rank), 60, "smaller rank")
+
+
+def test_many_singular_vectors_come_from_the_gram_matrix_at_once(monkeypatch):
+    asked, lanczos = [], module._by_lanczos
     monkeypatch.setattr(module, "_GRAM", 0)
-    monkeypatch.setattr(module, "_MOST", 16)
-    with pytest.raises(RankError) as error:
-        tucker(coo_array(scattered((60, 50, 60), 20_000)), tol=1e-4)
-    assert_says(error, "16 singular vectors", "Raise tol".lower())
+    monkeypatch.setattr(module, "_MOST", 32)
+    monkeypatch.setattr(module, "_by_lanczos", lambda X, n: (asked.append(n), lanczos(X, n))[1])
+    X = scattered((200, 180), 5_000) - 2 * (scattered((200, 180), 5_000) != 0)
+    t = tucker(coo_array(X), tol=0.3)
+    assert_below(true_error(t, X), 0.3, "true error")
+    assert_above(min(t.rank), 33, "smaller rank")
+    assert_equal(max(asked), 16)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "kind", "remedy"), [({"tol": 0.9}, RankError, "Raise tol"), ({"rank": 60}, DataError, "Lower")]
+)
+def test_a_gram_matrix_that_does_not_fit_is_refused(kwargs, kind, remedy, monkeypatch):
+    monkeypatch.setattr(module, "_GRAM", 100)
+    monkeypatch.setattr(module, "_MAX_BYTES", 2_000_000)
+    with pytest.raises(kind) as error:
+        tucker(coo_array(np.eye(300)), **kwargs)
+    assert_says(error, "tucker:", "300 x 300", "2,160,000 bytes", remedy)
