@@ -10,6 +10,7 @@ that stands still and two sites at one place are nothing special.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.process import Process
 from tenfac.core.precision import astype, double_of
 
+_MOST_ROUNDING = 2e-5  # of prior standard deviations, as `disagreement` overestimates it
 _METHODS = {
     "sequential": (recursions.forward, recursions.backward),
     "scan": (recursions.forward_scan, recursions.backward_scan),
@@ -47,6 +49,8 @@ class ProcessPosterior:
         Log density of the sites' means; with torch it has a gradient.
     dtype : dtype
         Of the arrays returned.
+    chain : Chain or None
+        What the recursions ran on; None without sites.
     """
 
     prior: Process
@@ -55,10 +59,19 @@ class ProcessPosterior:
     backward: Moments
     log_evidence: Any
     dtype: Any
+    chain: Chain | None
 
     def __repr__(self) -> str:
         sites, evidence = self.places.shape[0], float(self.log_evidence)
         return f"ProcessPosterior({sites} sites, state of {self.prior.order}, log_evidence={evidence:.6g})"
+
+    @cached_property
+    def disagreement(self) -> float:
+        """Rounding error of the smoothed states, in prior standard deviations (an upper estimate)."""
+        if self.chain is None:
+            return 0.0
+        (mean, cov), (vector, info) = self.forward, self.backward
+        return recursions.disagreement(self.chain, (mean[1:], cov[1:]), (vector[:-1], info[:-1]))
 
     def at(self, x: Any, *, derivative: int = 0) -> tuple[Any, Any]:
         """Posterior mean and variance at any places.
@@ -79,7 +92,8 @@ class ProcessPosterior:
         Raises
         ------
         DataError
-            If a place is not finite, or the process has no such derivative.
+            If a place is not finite, the process has no such derivative, or the sites are so precise that
+        rounding spoils the answer (the log evidence of the sequential method stands).
         """
         x, rows, scalar = self._query(x, derivative)
         mean, cov, _ = self._states(x)
@@ -179,6 +193,7 @@ class ProcessPosterior:
 
     def _query(self, x: Any, derivative: int) -> tuple[Any, Any, bool]:
         """Places in float64, the observation rows (M, R, order) there, and whether R is left out."""
+        _check_rounding(self.disagreement, "at")
         x = points_like(x, self.places, "at")
         check_places(x, "at", "x")
         x = astype(x, self.places.dtype, namespace_of(x))
@@ -309,8 +324,10 @@ def filter_smooth(
     forward = xp.zeros((1, prior.order), dtype=places.dtype, device=device_of(places)), start[None]
     nothing = forward[0], 0 * start[None]
     if places.shape[0] == 0:
-        return ProcessPosterior(prior, places, forward, nothing, xp.sum(places), sites.mean.dtype)
+        return ProcessPosterior(prior, places, forward, nothing, xp.sum(places), sites.mean.dtype, None)
     ahead, behind = (recursion(chain) for recursion in _METHODS[method])
+    if method == "scan":
+        _check_rounding(recursions.disagreement(chain, ahead, behind), where)
     return ProcessPosterior(
         prior,
         places,
@@ -318,6 +335,7 @@ def filter_smooth(
         (xp.concat([behind[0], nothing[0]]), xp.concat([behind[1], nothing[1]])),
         recursions.log_evidence(chain, ahead),
         sites.mean.dtype,
+        chain,
     )
 
 
@@ -337,7 +355,8 @@ def _chain(prior: Process, places: Any, sites: Sites, order: Any) -> Chain:
 def _check_fit(prior: Process, places: Any, sites: Sites) -> None:
     if places.shape[0] != sites.size:
         raise ShapeError(
-            f"filter_smooth: `positions` and `sites` must be equally many; got {places.shape[0]} and {sites.size}."
+            f"filter_smooth: `positions` and `sites` must be equally many; got {places.shape[0]} and "
+            f"{sites.size}. Give every site its position."
         )
     for value in prior.tensors():
         if library_name(value) not in ("numpy", library_name(sites.mean)):
@@ -352,6 +371,15 @@ def _check_fit(prior: Process, places: Any, sites: Sites) -> None:
         raise ShapeError(
             f"filter_smooth: sites of this prior must have {want}; got `mean` of shape "
             f"{tuple(sites.mean.shape)}."
+        )
+
+
+def _check_rounding(disagreement: float, where: str) -> None:
+    if not disagreement <= _MOST_ROUNDING:
+        raise DataError(
+            f"{where}: the sites must leave more noise than rounding can hide; got smoothed states that "
+            f"differ by {disagreement:.1g} prior standard deviations between two ways to compute them. Lower "
+            "the precisions (1e8 times the prior's is safe for most), or take method='sequential'."
         )
 
 

@@ -12,6 +12,7 @@ from math import log, pi
 from typing import Any
 
 from tenfac.core.arrays import device_of, namespace_of
+from tenfac.core.tracing import constant
 
 Moments = tuple[Any, Any]  # vectors (*b, d) and matrices (*b, d, d)
 
@@ -36,11 +37,11 @@ class Chain:
 
 
 def fuse(first: Moments, second: Moments) -> tuple[Any, Any, Any]:
-    """Multiply ``N(s; m, P)`` by ``exp(-s' L s / 2 + v' s)``: mean ``E (m + P v)``, covariance ``E P``, and ``E``.
+    """Multiply ``N(s; m, P)`` by ``exp(-s' L s / 2 + v' s)``.
 
-    ``E = (I + P L)^-1``. The covariance is written as the sum ``E P E' + (E P) L (E P)'`` of positive
-    semidefinite terms. With the roles exchanged, ``fuse((v, L), (0, Q))`` is the information left of
-    ``(v, L)`` after noise ``Q``.
+    Mean ``E (m + P v)``, covariance ``E P``, and ``E = (I + P L)^-1``. The covariance is written as the sum
+    ``E P E' + (E P) L (E P)'`` of positive semidefinite terms. With the roles exchanged, ``fuse((v, L),
+    (0, Q))`` is the information left of ``(v, L)`` after noise ``Q``.
 
     Parameters
     ----------
@@ -110,6 +111,33 @@ def log_evidence(chain: Chain, filtered: Moments) -> Any:
     residual = chain.means - apply(chain.rows, means)
     misfit = xp.sum(residual * apply(damp @ chain.precisions, residual))
     return 0.5 * (_log_normalizer(chain.precisions, xp) - xp.sum(log_det) - misfit)
+
+
+def disagreement(chain: Chain, ahead: Moments, behind: Moments) -> float:
+    """Largest difference between two ways to the smoothed state at the sites, in prior standard deviations,
+    each part of the state weighted by its share in the function.
+
+    Rounding alone makes it differ from 0: the past without a site fused with the future from it on, and the
+    past with the site fused with the future after it. It grows as noise shrinks against the prior.
+    """
+    if chain.moves.shape[0] < 2:
+        return 0.0
+    chain = Chain(*(constant(part) for part in vars(chain).values()))
+    mean, cov = (constant(part) for part in ahead)
+    vector, info = (constant(part) for part in behind)
+    moves, noises, xp = chain.moves[1:], chain.noises[1:], namespace_of(mean)
+    before = apply(moves, mean[:-1]), moves @ cov[:-1] @ moves.mT + noises
+    one, one_cov, _ = fuse(before, (vector[1:], info[1:]))
+    later = pull((vector[1:], info[1:]), moves, noises)
+    other, other_cov, _ = fuse((mean[:-1], cov[:-1]), later)
+    other, other_cov = xp.concat([other[1:], mean[-1:]]), xp.concat([other_cov[1:], cov[-1:]])
+    scale = xp.sqrt(xp.linalg.diagonal(chain.noises[0]))
+    share = xp.max(xp.abs(chain.rows), axis=(0, 1))
+    share = scale * xp.where(share > 0, share, xp.ones_like(share))  # a derivative weighs like a value
+    weight = share / xp.max(share) / scale
+    size = max(1.0, float(xp.max(xp.abs(one) * weight)))
+    covs = xp.abs(one_cov - other_cov) * weight * weight[:, None]
+    return max(float(xp.max(xp.abs(one - other) * weight)) / size, float(xp.max(covs)))
 
 
 def _update(cov: Any, row: Any, precision: Any, eye: Any) -> tuple[Any, Any]:

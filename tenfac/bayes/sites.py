@@ -102,7 +102,9 @@ def _blank(mean: Any, read: Any) -> Any:
 
 def _check_precision(precision: np.ndarray) -> None:
     if not np.isfinite(precision).all():
-        raise DataError("Sites: `precision` must be finite; got NaN or infinity. Say exact values by a large one.")
+        raise DataError(
+            "Sites: `precision` must be finite; got NaN or infinity. Say exact values by a large one."
+        )
     if precision.ndim == 1:
         lowest = precision.min(initial=0.0)
         if lowest < 0:
@@ -113,7 +115,9 @@ def _check_precision(precision: np.ndarray) -> None:
     scale = np.abs(precision).max(axis=(1, 2), keepdims=True)
     rounding = 100 * np.finfo(precision.dtype).eps * scale
     if (np.abs(precision - precision.mT) > rounding).any():
-        raise DataError("Sites: `precision` must be symmetric; got a matrix that is not. Take (J + J.mT) / 2.")
+        raise DataError(
+            "Sites: `precision` must be symmetric; got a matrix that is not. Take (J + J.mT) / 2."
+        )
     lowest = np.linalg.eigvalsh(precision)[:, 0]
     if (lowest < -precision.shape[1] * rounding[:, 0, 0]).any():
         raise DataError(
@@ -127,6 +131,7 @@ def check_places(x: Any, where: str, name: str) -> None:
         raise ShapeError(f"{where}: `{name}` must have shape (N,); got {tuple(x.shape)}.")
     bad = ~np.isfinite(to_numpy(x))
     if bad.any():
+        first = int(np.argmax(bad))
         raise DataError(
-            f"{where}: `{name}` must be finite; got {to_number(x[int(np.argmax(bad))])} at {int(np.argmax(bad))}."
+            f"{where}: `{name}` must be finite; got {to_number(x[first])} at {first}. Leave such rows out."
         )

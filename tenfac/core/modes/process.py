@@ -64,7 +64,8 @@ class Process:
             value = getattr(self, name)
             if not (_is_number(value) and isfinite(to_number(value)) and to_number(value) > 0):
                 raise DataError(
-                    f"{where}: `{name}` of {type(self).__name__} must be a finite number above 0; got {value!r}."
+                    f"{where}: `{name}` of {type(self).__name__} must be a finite number above 0; got "
+                    f"{value!r}."
                 )
         for part in self.parts():
             part.check(where)
@@ -213,7 +214,8 @@ class Independent(Sum):
     --------
     >>> import numpy as np
     >>> from tenfac.core.modes.state_space import StateSpace
-    >>> Independent((StateSpace("matern12", 1.0), StateSpace("matern32", 1.0))).observation(np.zeros(1)).tolist()
+    >>> pair = Independent((StateSpace("matern12", 1.0), StateSpace("matern32", 1.0)))
+    >>> pair.observation(np.zeros(1)).tolist()
     [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
     """
 

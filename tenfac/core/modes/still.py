@@ -111,7 +111,7 @@ class Periodic(_Still):
     lengthscale : float
         Relative to the period divided by ``pi``, without unit.
     terms : int, optional
-        Number of cosines; None takes as many as bring ``truncation`` below 1e-12.
+        Number of cosines; None takes as many as bring ``truncation`` below 1e-14.
 
     References
     ----------
@@ -121,8 +121,8 @@ class Periodic(_Still):
     Examples
     --------
     >>> process = Periodic(period=7.0, lengthscale=1.0)
-    >>> process.order, process.truncation < 1e-12
-    (23, True)
+    >>> process.order, process.truncation < 1e-14
+    (27, True)
     """
 
     period: Any
@@ -137,7 +137,7 @@ class Periodic(_Still):
             raise DataError(
                 f"{where}: `terms` of Periodic must be an integer of 1 or more; got {self.terms!r}."
             )
-        if self.terms is None and self._tails()[_MOST_TERMS] > 1e-12:
+        if self.terms is None and self._tails()[_MOST_TERMS] > 1e-14:
             raise DataError(
                 f"{where}: `lengthscale` of Periodic must be large enough for {_MOST_TERMS} cosines; got "
                 f"{to_number(self.lengthscale):g}. Take a longer one, or say `terms` and read `truncation`."
@@ -148,7 +148,7 @@ class Periodic(_Still):
         """Number of cosines used besides the constant."""
         if self.terms is not None:
             return self.terms
-        return max(1, min(int(np.argmax(self._tails() <= 1e-12)), _MOST_TERMS))
+        return max(1, min(int(np.argmax(self._tails() <= 1e-14)), _MOST_TERMS))
 
     @property
     def order(self) -> int:
