@@ -267,7 +267,7 @@ def test_log_evidence_and_means_have_gradients_by_every_hyperparameter(method: s
 # --- the door ---------------------------------------------------------------------------------------------
 
 
-def refused(kind: type[Exception], *parts: str, **changes: Any) -> None:
+def assert_refused(kind: type[Exception], *parts: str, **changes: Any) -> None:
     call = {"prior": M32, "positions": X, "sites": Sites(Y, 1 / VARIANCE)} | changes
     with pytest.raises(kind) as error:
         filter_smooth(**call)
@@ -275,20 +275,26 @@ def refused(kind: type[Exception], *parts: str, **changes: Any) -> None:
 
 
 def test_what_cannot_be_used_is_refused() -> None:
-    refused(DataError, "`positions` must be finite", "nan at 2", positions=np.where(X[2] == X, np.nan, X))
-    refused(ShapeError, "equally many", "got 3 and 17", positions=X[:3])
-    refused(ShapeError, "`positions`", "(17, 1)", positions=X[:, None])
-    refused(TypeError, "`prior`", "str", prior="matern32")
-    refused(TypeError, "`sites`", "ndarray", "from_observations", sites=Y)
-    refused(DataError, "`method`", "sequential, scan", "'fast'", method="fast")
-    refused(DataError, "`lengthscale`", "-1.0", prior=StateSpace("matern32", -1.0))
-    refused(ShapeError, "one value each", "(17, 2)", sites=Sites(np.zeros((17, 2)), np.zeros((17, 2, 2))))
-    refused(ShapeError, "2 values each", "(17,)", prior=Independent((M12, M32)))
+    assert_refused(
+        DataError, "`positions` must be finite", "nan at 2", positions=np.where(X[2] == X, np.nan, X)
+    )
+    assert_refused(ShapeError, "equally many", "got 3 and 17", positions=X[:3])
+    assert_refused(ShapeError, "`positions`", "(17, 1)", positions=X[:, None])
+    assert_refused(TypeError, "`prior`", "str", prior="matern32")
+    assert_refused(TypeError, "`sites`", "ndarray", "from_observations", sites=Y)
+    assert_refused(DataError, "`method`", "sequential, scan", "'fast'", method="fast")
+    assert_refused(DataError, "`lengthscale`", "-1.0", prior=StateSpace("matern32", -1.0))
+    assert_refused(
+        ShapeError, "one value each", "(17, 2)", sites=Sites(np.zeros((17, 2)), np.zeros((17, 2, 2)))
+    )
+    assert_refused(ShapeError, "2 values each", "(17,)", prior=Independent((M12, M32)))
 
 
 def test_tensors_in_the_prior_need_sites_in_torch() -> None:
     torch = pytest.importorskip("torch")
-    refused(TypeError, "torch", "numpy", prior=Constant(1.0) + StateSpace("matern32", torch.tensor(1.0)))
+    assert_refused(
+        TypeError, "torch", "numpy", prior=Constant(1.0) + StateSpace("matern32", torch.tensor(1.0))
+    )
 
 
 def test_bad_queries_are_refused() -> None:
