@@ -22,8 +22,10 @@ from tenfac.core.arrays import device_of, generator, library_name, namespace_of,
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.process import Process
 from tenfac.core.precision import astype, double_of
+from tenfac.core.tracing import constant
 
 _MOST_ROUNDING = 2e-5  # of prior standard deviations, as `disagreement` overestimates it
+_SMALL = 8  # up to this order a scan in batches is faster than a loop
 _METHODS = {
     "sequential": (recursions.forward, recursions.backward),
     "scan": (recursions.forward_scan, recursions.backward_scan),
@@ -189,7 +191,7 @@ class ProcessPosterior:
             values.append(state @ rows[m].mT)
         empty = xp.zeros((int(n), 0, rows.shape[1]), dtype=x.dtype, device=device_of(x))
         full = xp.stack(values, axis=1)[:, xp.argsort(order)] if values else empty
-        return astype(full[..., 0] if scalar else full, self.dtype, xp)
+        return constant(astype(full[..., 0] if scalar else full, self.dtype, xp))
 
     def _query(self, x: Any, derivative: int) -> tuple[Any, Any, bool]:
         """Places in float64, the observation rows (M, R, order) there, and whether R is left out."""
@@ -252,9 +254,7 @@ class _Walk:
     nodes: list[int]
 
 
-def filter_smooth(
-    prior: Process, positions: Any, sites: Sites, *, method: str = "sequential"
-) -> ProcessPosterior:
+def filter_smooth(prior: Process, positions: Any, sites: Sites, *, method: str = "auto") -> ProcessPosterior:
     """Compute the posterior and the log evidence of a Gaussian process under Gaussian sites.
 
     Parameters
@@ -265,9 +265,10 @@ def filter_smooth(
         Place of each site, in any order; places may coincide.
     sites : Sites
         Sets library, device and dtype of what comes back. Computed in float64.
-    method : {"sequential", "scan"}
-        One site after the other, or a parallel scan over the sites, of depth ``2 log2 N``: for a GPU, and
-        for gradients in torch.
+    method : {"auto", "sequential", "scan"}
+        One site after the other, or a parallel scan over the sites, of depth ``2 log2 N``. The scan is a few
+        times faster for small states and on a GPU, and needs more noise in the sites to be accurate: "auto"
+        takes it up to order 8, and goes one by one if rounding shows.
 
     Returns
     -------
@@ -309,8 +310,10 @@ def filter_smooth(
             f"filter_smooth: `sites` must be Sites; got {type(sites).__name__}. Write "
             "Sites.from_observations(y, variance)."
         )
-    if method not in _METHODS:
-        raise DataError(f"filter_smooth: `method` must be one of {', '.join(_METHODS)}; got {method!r}.")
+    if method not in ("auto", *_METHODS):
+        raise DataError(
+            f"filter_smooth: `method` must be one of auto, {', '.join(_METHODS)}; got {method!r}."
+        )
     prior.check("filter_smooth")
     xp, where = namespace_of(sites.mean), "filter_smooth"
     places = points_like(positions, sites.mean, where)
@@ -325,9 +328,7 @@ def filter_smooth(
     nothing = forward[0], 0 * start[None]
     if places.shape[0] == 0:
         return ProcessPosterior(prior, places, forward, nothing, xp.sum(places), sites.mean.dtype, None)
-    ahead, behind = (recursion(chain) for recursion in _METHODS[method])
-    if method == "scan":
-        _check_rounding(recursions.disagreement(chain, ahead, behind), where)
+    ahead, behind = _recur(chain, method)
     return ProcessPosterior(
         prior,
         places,
@@ -337,6 +338,18 @@ def filter_smooth(
         sites.mean.dtype,
         chain,
     )
+
+
+def _recur(chain: Chain, method: str) -> tuple[Moments, Moments]:
+    """Filtered moments and information at every site."""
+    scan = method == "scan" or (method == "auto" and chain.moves.shape[-1] <= _SMALL)
+    ahead, behind = (recursion(chain) for recursion in _METHODS["scan" if scan else "sequential"])
+    rounding = recursions.disagreement(chain, ahead, behind) if scan else 0.0
+    if rounding <= _MOST_ROUNDING:
+        return ahead, behind
+    if method == "scan":
+        _check_rounding(rounding, "filter_smooth")
+    return recursions.forward(chain), recursions.backward(chain)
 
 
 def _chain(prior: Process, places: Any, sites: Sites, order: Any) -> Chain:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tenfac.core.arrays import is_array, namespace_of, promote, to_number, to_numpy
+from tenfac.core.arrays import is_array, library_name, namespace_of, promote, to_number, to_numpy
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import dtype_name, is_complex
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Sites:
     def __post_init__(self) -> None:
         mean, precision = (v if is_array(v) else np.asarray(v) for v in (self.mean, self.precision))
         mean, precision = promote(mean, precision, where="Sites")
+        _check_library(mean)
         if mean.ndim not in (1, 2) or tuple(precision.shape) != tuple(mean.shape) + tuple(mean.shape[1:]):
             raise ShapeError(
                 "Sites: `mean` must have shape (N,) with `precision` (N,), or (N, R) with (N, R, R); got "
@@ -84,6 +86,17 @@ class Sites:
         gone = np.all(to_numpy(self.precision).reshape(self.size, -1) == 0, axis=-1)
         missing = f", {int(gone.sum())} missing" if gone.any() else ""
         return f"Sites({self.size} of {values} value{'s' * (values > 1)}{missing})"
+
+
+def _check_library(array: Any) -> None:
+    if library_name(array) not in ("numpy", "torch"):
+        raise TypeError(
+            f"Sites: arrays must be of numpy or torch; got {library_name(array)}. Convert with numpy.asarray."
+        )
+    if is_complex(array):
+        raise DataError(
+            f"Sites: numbers must be real; got dtype {dtype_name(array.dtype)}. Take the real part."
+        )
 
 
 def _blank(mean: Any, read: Any) -> Any:

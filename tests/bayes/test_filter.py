@@ -53,7 +53,7 @@ def dense(kernel: Kernel, x: np.ndarray, y: np.ndarray, variance: np.ndarray, at
     return Dense(cross @ solved[:, 0], kernel(at, at) - cross @ solved[:, 1:], evidence)
 
 
-def fit(name: str, method: str = "sequential", **changes: Any) -> Any:
+def fit(name: str, method: str = "auto", **changes: Any) -> Any:
     data = {"x": X, "y": Y, "variance": VARIANCE} | changes
     sites = Sites.from_observations(data["y"], data["variance"])
     return filter_smooth(CASES[name][0], data["x"], sites, method=method)
@@ -282,7 +282,7 @@ def test_what_cannot_be_used_is_refused() -> None:
     assert_refused(ShapeError, "`positions`", "(17, 1)", positions=X[:, None])
     assert_refused(TypeError, "`prior`", "str", prior="matern32")
     assert_refused(TypeError, "`sites`", "ndarray", "from_observations", sites=Y)
-    assert_refused(DataError, "`method`", "sequential, scan", "'fast'", method="fast")
+    assert_refused(DataError, "`method`", "auto, sequential, scan", "'fast'", method="fast")
     assert_refused(DataError, "`lengthscale`", "-1.0", prior=StateSpace("matern32", -1.0))
     assert_refused(
         ShapeError, "one value each", "(17, 2)", sites=Sites(np.zeros((17, 2)), np.zeros((17, 2, 2)))
@@ -315,6 +315,8 @@ def test_sites_that_leave_no_noise_are_refused_rather_than_answered_wrongly() ->
     x = np.append(np.linspace(0, 5, 8), np.linspace(0, 5, 8) + 1e-5)
     sites, prior = Sites.from_observations(np.sin(x), 1e-13), Constant(1.0) + Linear(1.0) + M52
     post = filter_smooth(prior, x, sites)
+    one_by_one = filter_smooth(prior, x, sites, method="sequential")
+    assert_equal(float(post.log_evidence), float(one_by_one.log_evidence))
     with pytest.raises(DataError) as error:
         post.at([0.0])
     assert_says(error, "noise", "prior standard deviations", "Lower the precisions")
@@ -349,6 +351,16 @@ def test_sites_of_wrong_shapes_are_refused() -> None:
     with pytest.raises(ShapeError) as error:
         Sites.from_observations(np.zeros((2, 1)), 1.0)
     assert_says(error, "`y`", "(2, 1)")
+
+
+def test_sites_are_real_numbers_of_numpy_or_torch() -> None:
+    with pytest.raises(DataError) as error:
+        Sites(np.zeros(2) * 1j, np.ones(2))
+    assert_says(error, "Sites:", "complex128")
+    jnp = pytest.importorskip("jax.numpy")
+    with pytest.raises(TypeError) as other:
+        Sites(jnp.zeros(2), jnp.ones(2))
+    assert_says(other, "Sites:", "numpy or torch", "jax")
 
 
 def test_what_is_printed_says_what_it_is() -> None:
