@@ -26,10 +26,7 @@ from tenfac.core.tracing import constant
 
 _MOST_ROUNDING = 2e-5  # of prior standard deviations, as `disagreement` overestimates it
 _SMALL = 8  # up to this order a scan in batches is faster than a loop
-_METHODS = {
-    "sequential": (recursions.forward, recursions.backward),
-    "scan": (recursions.forward_scan, recursions.backward_scan),
-}
+_METHODS = ("auto", "sequential", "scan")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -310,10 +307,8 @@ def filter_smooth(prior: Process, positions: Any, sites: Sites, *, method: str =
             f"filter_smooth: `sites` must be Sites; got {type(sites).__name__}. Write "
             "Sites.from_observations(y, variance)."
         )
-    if method not in ("auto", *_METHODS):
-        raise DataError(
-            f"filter_smooth: `method` must be one of auto, {', '.join(_METHODS)}; got {method!r}."
-        )
+    if method not in _METHODS:
+        raise DataError(f"filter_smooth: `method` must be one of {', '.join(_METHODS)}; got {method!r}.")
     prior.check("filter_smooth")
     xp, where = namespace_of(sites.mean), "filter_smooth"
     places = points_like(positions, sites.mean, where)
@@ -323,6 +318,7 @@ def filter_smooth(prior: Process, positions: Any, sites: Sites, *, method: str =
     order = xp.argsort(places, stable=True)
     places = places[order]
     chain = _chain(prior, places, sites, order)
+    _check_noise(chain)
     start = prior.stationary(places)
     forward = xp.zeros((1, prior.order), dtype=places.dtype, device=device_of(places)), start[None]
     nothing = forward[0], 0 * start[None]
@@ -340,15 +336,30 @@ def filter_smooth(prior: Process, positions: Any, sites: Sites, *, method: str =
     )
 
 
+def _check_noise(chain: Chain) -> None:
+    """Refuse sites whose noise is lost in the rounding of the prior's variance."""
+    xp = namespace_of(chain.rows)
+    if chain.rows.shape[0] == 0:
+        return
+    variance = xp.sum((chain.rows @ chain.noises[0]) * chain.rows, axis=-1)
+    ratio = constant(xp.linalg.diagonal(chain.precisions) * 1e-13 * variance)
+    if xp.max(ratio) > 1:
+        raise DataError(
+            "filter_smooth: a precision must be at most 1e13 times that of the prior there, the limit of "
+            f"rounding; got {1e13 * float(xp.max(ratio)):.1g} times. Say more noise: a lower precision."
+        )
+
+
 def _recur(chain: Chain, method: str) -> tuple[Moments, Moments]:
     """Filtered moments and information at every site."""
-    scan = method == "scan" or (method == "auto" and chain.moves.shape[-1] <= _SMALL)
-    ahead, behind = (recursion(chain) for recursion in _METHODS["scan" if scan else "sequential"])
-    rounding = recursions.disagreement(chain, ahead, behind) if scan else 0.0
-    if rounding <= _MOST_ROUNDING:
-        return ahead, behind
-    if method == "scan":
-        _check_rounding(rounding, "filter_smooth")
+    if method == "scan" or (method == "auto" and chain.moves.shape[-1] <= _SMALL):
+        try:
+            ahead, behind = recursions.forward_scan(chain), recursions.backward_scan(chain)
+            _check_rounding(recursions.disagreement(chain, ahead, behind), "filter_smooth")
+            return ahead, behind
+        except DataError:
+            if method == "scan":
+                raise
     return recursions.forward(chain), recursions.backward(chain)
 
 

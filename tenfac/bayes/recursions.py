@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from math import log, pi
 from typing import Any
 
+import numpy as np
+
 from tenfac.core.arrays import device_of, namespace_of
+from tenfac.core.errors import DataError
 from tenfac.core.tracing import constant
 
 Moments = tuple[Any, Any]  # vectors (*b, d) and matrices (*b, d, d)
@@ -49,10 +52,23 @@ def fuse(first: Moments, second: Moments) -> tuple[Any, Any, Any]:
     """
     (m, p), (v, info) = first, second
     xp = namespace_of(p)
-    damp = xp.linalg.inv(xp.eye(p.shape[-1], dtype=p.dtype, device=device_of(p)) + p @ info)
+    damp = inverse(xp.eye(p.shape[-1], dtype=p.dtype, device=device_of(p)) + p @ info)
     shrunk = damp @ p
     cov = shrunk @ damp.mT + shrunk @ info @ shrunk.mT
     return apply(damp, m + apply(p, v)), symmetric(cov), damp
+
+
+def inverse(matrix: Any) -> Any:
+    """Inverses of ``I + P L``, which are singular by rounding only: where sites leave next to no noise."""
+    try:
+        return namespace_of(matrix).linalg.inv(matrix)
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # the second is torch's
+        if not type(error).__name__.endswith("LinAlgError"):
+            raise
+        raise DataError(
+            "filter_smooth: the sites must leave more noise than rounding can hide; got a singular matrix. "
+            "Lower the precisions, or take method='sequential'."
+        ) from error
 
 
 def apply(matrix: Any, vector: Any) -> Any:
@@ -156,7 +172,7 @@ def _damp(spread: Any, precision: Any, log_det: bool = True) -> tuple[Any, Any]:
         total = 1.0 + precision * spread
         return 1.0 / total, xp.log(total) if log_det else None
     total = xp.eye(size, dtype=spread.dtype, device=device_of(spread)) + precision @ spread
-    return xp.linalg.inv(total), xp.linalg.slogdet(total)[1] if log_det else None
+    return inverse(total), xp.linalg.slogdet(total)[1] if log_det else None
 
 
 def _log_normalizer(precisions: Any, xp: Any) -> Any:

@@ -142,9 +142,10 @@ def check_places(x: Any, where: str, name: str) -> None:
     """Raise if index values are not one finite number each."""
     if x.ndim != 1:
         raise ShapeError(f"{where}: `{name}` must have shape (N,); got {tuple(x.shape)}.")
-    bad = ~np.isfinite(to_numpy(x))
+    bad = ~(np.abs(to_numpy(x)) < 1e100)  # squares of places must be finite
     if bad.any():
         first = int(np.argmax(bad))
         raise DataError(
-            f"{where}: `{name}` must be finite; got {to_number(x[first])} at {first}. Leave such rows out."
+            f"{where}: `{name}` must be finite, below 1e100; got {to_number(x[first])} at {first}. "
+            "Leave such rows out."
         )

@@ -313,7 +313,7 @@ def test_bad_queries_are_refused() -> None:
 
 def test_sites_that_leave_no_noise_are_refused_rather_than_answered_wrongly() -> None:
     x = np.append(np.linspace(0, 5, 8), np.linspace(0, 5, 8) + 1e-5)
-    sites, prior = Sites.from_observations(np.sin(x), 1e-13), Constant(1.0) + Linear(1.0) + M52
+    sites, prior = Sites.from_observations(np.sin(x), 1e-11), Constant(1.0) + Linear(1.0) + M52
     post = filter_smooth(prior, x, sites)
     one_by_one = filter_smooth(prior, x, sites, method="sequential")
     assert_equal(float(post.log_evidence), float(one_by_one.log_evidence))
@@ -351,6 +351,27 @@ def test_sites_of_wrong_shapes_are_refused() -> None:
     with pytest.raises(ShapeError) as error:
         Sites.from_observations(np.zeros((2, 1)), 1.0)
     assert_says(error, "`y`", "(2, 1)")
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("variance", [1e-200, 1e-20, 1e-14, 1e-12, 1e-10, 1e-3, 1e200])
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e9])
+def test_extreme_noise_and_places_give_finite_numbers_or_a_refusal(
+    name: str, variance: float, unit: float
+) -> None:
+    try:
+        post = fit(name, x=X * unit, variance=variance)
+        answers = [
+            post.log_evidence,
+            *post.at(AT * unit),
+            post.cov(AT[:4] * unit),
+            post.sample(2, AT[:4] * unit),
+        ]
+    except DataError as error:
+        assert_says(error, "noise")
+        return
+    assert_equal([bool(np.isfinite(answer).all()) for answer in answers], [True] * 5)
+    assert_above(answers[2].min(), 0.0, "smallest variance")
 
 
 def test_sites_are_real_numbers_of_numpy_or_torch() -> None:
