@@ -197,6 +197,14 @@ def test_rows_repeated_are_weights_and_a_zero_precision_is_no_row(name: str) -> 
     assert_close(np.float64(gone.log_evidence), float(fit(name).log_evidence), factor=1e4)
 
 
+def test_the_mean_of_a_missing_site_is_not_read() -> None:
+    holes, precision = Y.copy(), 1 / VARIANCE
+    holes[3], precision[3] = np.nan, 0.0
+    post = filter_smooth(M32, X, Sites(holes, precision))
+    rest = filter_smooth(M32, np.delete(X, 3), Sites(np.delete(Y, 3), np.delete(precision, 3)))
+    assert_below(np.abs(np.subtract(post.at(AT), rest.at(AT))).max(), TOL, "means and variances")
+
+
 @pytest.mark.parametrize("name", ["matern12", "matern32", "matern52", "quasi-periodic", "product"])
 def test_a_place_a_million_lengthscales_away_has_the_prior(name: str) -> None:
     mean, variance = fit(name).at([1e6, -1e6])

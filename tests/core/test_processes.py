@@ -115,6 +115,22 @@ def test_steps_have_gradients_by_the_lengthscale_also_a_step_of_zero(kernel: str
     assert torch.autograd.gradcheck(parts, torch.tensor(0.7, dtype=torch.float64, requires_grad=True))
 
 
+@pytest.mark.parametrize("lengthscale", [0.3, 1.0, 5.0])
+def test_a_tensor_as_lengthscale_gives_the_periodic_process_of_the_number(lengthscale: float) -> None:
+    torch = pytest.importorskip("torch")
+    like = torch.zeros(1, dtype=torch.float64)
+    want = Periodic(3.0, lengthscale).stationary(like)
+    assert_close(Periodic(3.0, torch.tensor(lengthscale, dtype=torch.float64)).stationary(like), want, 1e3)
+
+
+def test_a_second_derivative_of_a_product_follows_the_product_rule() -> None:
+    x, step = np.array([-1.0, 0.4, 7.7]), 1e-4
+    process = Linear(1.0, center=2.0) * Periodic(3.0, 0.9)
+    ahead, here, behind = (process.observation(x + shift) for shift in (step, 0.0, -step))
+    got, want = process.observation(x, 2), (ahead - 2 * here + behind) / step**2
+    assert_relative(got[:, :5], want[:, :5], 1e-5)
+
+
 def test_every_hyperparameter_of_a_combination_has_a_gradient() -> None:
     torch = pytest.importorskip("torch")
     x = torch.linspace(-1, 4, 3, dtype=torch.float64)
