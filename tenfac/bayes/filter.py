@@ -18,7 +18,7 @@ import numpy as np
 from tenfac.bayes import recursions
 from tenfac.bayes.recursions import Chain, Moments, apply, fuse
 from tenfac.bayes.sites import Sites, check_places
-from tenfac.core.arrays import device_of, generator, library_name, namespace_of, points_like
+from tenfac.core.arrays import device_of, generator, library_name, namespace_of, points_like, to_number
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.process import Process
 from tenfac.core.precision import astype, double_of
@@ -61,7 +61,7 @@ class ProcessPosterior:
     chain: Chain | None
 
     def __repr__(self) -> str:
-        sites, evidence = self.places.shape[0], float(self.log_evidence)
+        sites, evidence = self.places.shape[0], to_number(self.log_evidence)
         return f"ProcessPosterior({sites} sites, state of {self.prior.order}, log_evidence={evidence:.6g})"
 
     @cached_property

@@ -395,3 +395,11 @@ def test_sites_are_real_numbers_of_numpy_or_torch() -> None:
 def test_what_is_printed_says_what_it_is() -> None:
     assert_equal(repr(Sites(np.zeros((3, 2)), np.zeros((3, 2, 2)))), "Sites(3 of 2 values, 3 missing)")
     assert_says(repr(fit("matern32")), "ProcessPosterior(17 sites, state of 2, log_evidence=-")
+
+
+def test_a_posterior_with_a_gradient_is_printed_without_a_warning() -> None:
+    torch = pytest.importorskip("torch")
+    prior = StateSpace("matern32", torch.tensor(1.0, dtype=torch.float64, requires_grad=True))
+    post = filter_smooth(prior, X, Sites(torch.from_numpy(Y), torch.from_numpy(1 / VARIANCE)))
+    assert_says(repr(post), "17 sites")
+    assert_equal(post.sample(2, AT, random_state=0).requires_grad, False)
