@@ -8,11 +8,14 @@ dimension 1, 2 or 3: the value and its derivatives. Between two points a distanc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.core.arrays import is_array, namespace_of
 from tenfac.core.errors import DataError
+from tenfac.core.modes.process import Process, like_of
 
 KERNELS = {"matern12": 1, "matern32": 2, "matern52": 3}
 _FAR = 1e3  # distances beyond, in units of the decay length, are all the same: exp(-1e3) is 0
@@ -62,7 +65,7 @@ def correlation(
 
 
 @dataclass(frozen=True)
-class StateSpace:
+class StateSpace(Process):
     """A unit-variance Matérn process as a linear stochastic differential equation.
 
     Parameters
@@ -89,7 +92,13 @@ class StateSpace:
     """
 
     kernel: str
-    lengthscale: float
+    lengthscale: Any
+    positive = ("lengthscale",)
+
+    def check(self, where: str) -> None:
+        """Raise DataError if the kernel is unknown or the lengthscale not a positive number."""
+        check_kernel(self.kernel, where)
+        super().check(where)
 
     @property
     def order(self) -> int:
@@ -97,69 +106,103 @@ class StateSpace:
         return KERNELS[self.kernel]
 
     @property
-    def rate(self) -> float:
+    def smoothness(self) -> float:
+        """Number of derivatives."""
+        return self.order - 1
+
+    @property
+    def rate(self) -> Any:
         """``sqrt(2 nu) / lengthscale``: the decay rate of the process."""
         return float(np.sqrt(2 * self.order - 1.0)) / self.lengthscale
 
-    def stationary(self) -> NDArray[np.float64]:
+    def stationary(self, like: Any = None) -> Any:
         """Stationary covariance ``P_inf`` of the state, shape (order, order)."""
-        if self.order == 1:
-            return np.eye(1)
-        if self.order == 2:
-            return np.eye(2)
+        xp, keywords = like_of(like)
+        if self.order < 3:
+            return xp.eye(self.order, **keywords)
         third = 1 / 3
-        return np.array([[1.0, 0.0, -third], [0.0, third, 0.0], [-third, 0.0, 1.0]])
+        return xp.asarray([[1.0, 0.0, -third], [0.0, third, 0.0], [-third, 0.0, 1.0]], **keywords)
 
-    def transition(self, dt: NDArray[np.float64]) -> NDArray[np.float64]:
+    def transition(self, dt: Any) -> Any:
         """Transition matrices ``A(dt) = expm(F dt)``, shape (len(dt), order, order)."""
-        s = np.minimum(self.rate * np.asarray(dt, dtype=float), _FAR)[:, None, None]
-        decay = np.exp(-s)
+        dt = _steps(dt)
+        xp, keywords = like_of(dt)
+        s = xp.clip(self.rate * dt, None, _FAR)[:, None, None]
+        decay = xp.exp(-s)
         if self.order == 1:
             return decay
         if self.order == 2:
-            eye, drift = np.eye(2), np.array([[1.0, 1.0], [-1.0, -1.0]])
-            return decay * (eye + s * drift)
-        drift = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [-1.0, -3.0, -2.0]])
-        return decay * (np.eye(3) + s * drift + 0.5 * s * s * (drift @ drift))
+            drift = xp.asarray([[1.0, 1.0], [-1.0, -1.0]], **keywords)
+            return decay * (xp.eye(2, **keywords) + s * drift)
+        drift = xp.asarray([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [-1.0, -3.0, -2.0]], **keywords)
+        return decay * (xp.eye(3, **keywords) + s * drift + 0.5 * s * s * (drift @ drift))
 
-    def innovation(self, dt: NDArray[np.float64]) -> NDArray[np.float64]:
+    def innovation(self, dt: Any) -> Any:
         """Innovation covariances ``Q(dt) = P_inf - A P_inf A^T``, shape (len(dt), order, order).
 
         Written out, so that a short step does not cancel to rounding noise.
         """
-        s = self.rate * np.asarray(dt, dtype=float)
+        dt = _steps(dt)
+        xp = namespace_of(dt)
+        s = self.rate * dt
         if self.order == 1:
-            return -np.expm1(-2 * s)[:, None, None]
-        tails = _gamma_tails(2 * s, 2 * self.order - 1)
-        return _innovation_32(tails) if self.order == 2 else _innovation_52(tails)
+            return -xp.expm1(-2 * s)[:, None, None]
+        tails = _gamma_tails(2 * s, 2 * self.order - 1, xp)
+        return _innovation_32(tails, xp) if self.order == 2 else _innovation_52(tails, xp)
+
+    def observation(self, x: Any, derivative: int = 0) -> Any:
+        """``H``: entry ``derivative`` of the state, times the power of ``rate`` that it is scaled by."""
+        x = _steps(x)
+        xp, keywords = like_of(x)
+        unit = xp.eye(self.order, **keywords)[derivative : derivative + 1, :]
+        return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
 
 
-def _gamma_tails(t: NDArray[np.float64], terms: int) -> list[NDArray[np.float64]]:
+def _steps(dt: Any) -> Any:
+    """Distances as an array: numpy in float64, another library's as they are."""
+    return dt if is_array(dt) and not isinstance(dt, np.ndarray) else np.asarray(dt, dtype=float)
+
+
+def _gamma_tails(t: Any, terms: int, xp: Any) -> list[Any]:
     """``integral_0^t u^n exp(-u) du`` for n = 0 .. terms - 1, without cancellation at small ``t``."""
-    from scipy.special import gammainc
-
     factorials = [1.0, 1.0, 2.0, 6.0, 24.0]
-    return [factorials[n] * gammainc(n + 1, t) for n in range(terms)]
+    if isinstance(t, np.ndarray):
+        from scipy.special import gammainc
+
+        return [factorials[n] * gammainc(n + 1, t) for n in range(terms)]
+    return [factorials[n] * _gamma_ratio(n, t, xp) for n in range(terms)]
 
 
-def _innovation_32(g: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _gamma_ratio(n: int, t: Any, xp: Any) -> Any:
+    """``exp(-t) sum_{k > n} t^k / k!``, with a gradient at ``t = 0`` too, where torch's own gives NaN."""
+    near, far = xp.clip(t, None, 2.0), xp.clip(t, 2.0, 2 * _FAR)
+    series = 1.0
+    for k in range(n + 30, n + 1, -1):  # 2^30 / 30! is far below rounding
+        series = 1.0 + near / k * series
+    for k in range(1, n + 2):
+        series = series * near / k
+    below = 1.0
+    for k in range(n, 0, -1):
+        below = 1.0 + far / k * below
+    return xp.where(t < 2.0, xp.exp(-near) * series, 1.0 - xp.exp(-far) * below)
+
+
+def _matrix(rows: list[list[Any]], xp: Any) -> Any:
+    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _innovation_32(g: list[Any], xp: Any) -> Any:
     # Q = integral of b b^T over the step, b(s) = exp(-s) (s, 1 - s) * 2 is the impulse response; u = 2 s
-    q = np.empty((g[0].size, 2, 2))
-    q[:, 0, 0] = g[2] / 2
-    q[:, 0, 1] = q[:, 1, 0] = g[1] - g[2] / 2
-    q[:, 1, 1] = 2 * (g[0] - g[1] + g[2] / 4)
-    return q
+    cross = g[1] - g[2] / 2
+    return _matrix([[g[2] / 2, cross], [cross, 2 * (g[0] - g[1] + g[2] / 4)]], xp)
 
 
-def _innovation_52(g: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _innovation_52(g: list[Any], xp: Any) -> Any:
     # b(s) = c exp(-s) (s^2/2, s - s^2/2, 1 - 2 s + s^2/2), c^2 = 16/3; u = 2 s, ds = du/2
     c = 8 / 3
     m = [g[n] / 2**n for n in range(5)]  # moments of s^n exp(-2 s) times 2
-    q = np.empty((g[0].size, 3, 3))
-    q[:, 0, 0] = c * m[4] / 4
-    q[:, 0, 1] = q[:, 1, 0] = c * (m[3] / 2 - m[4] / 4)
-    q[:, 0, 2] = q[:, 2, 0] = c * (m[2] / 2 - m[3] + m[4] / 4)
-    q[:, 1, 1] = c * (m[2] - m[3] + m[4] / 4)
-    q[:, 1, 2] = q[:, 2, 1] = c * (m[1] - 2.5 * m[2] + 1.5 * m[3] - m[4] / 4)
-    q[:, 2, 2] = c * (m[0] - 4 * m[1] + 5 * m[2] - 2 * m[3] + m[4] / 4)
-    return q
+    q01 = c * (m[3] / 2 - m[4] / 4)
+    q02 = c * (m[2] / 2 - m[3] + m[4] / 4)
+    q12 = c * (m[1] - 2.5 * m[2] + 1.5 * m[3] - m[4] / 4)
+    q22 = c * (m[0] - 4 * m[1] + 5 * m[2] - 2 * m[3] + m[4] / 4)
+    return _matrix([[c * m[4] / 4, q01, q02], [q01, c * (m[2] - m[3] + m[4] / 4), q12], [q02, q12, q22]], xp)

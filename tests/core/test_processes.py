@@ -1,0 +1,187 @@
+"""Processes in state-space form: their covariance is the kernel's, alone, summed and multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfac.core.errors import DataError
+from tenfac.core.modes.process import Independent, Product, Sum
+from tenfac.core.modes.state_space import StateSpace
+from tenfac.core.modes.still import Constant, Linear, Periodic
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
+from tests.processes import CASES, M12, M32, M52, PERIODIC
+
+STEPS = np.array([0.0, 1e-9, 1e-4, 0.03, 0.4, 1.7, 9.0, 60.0])
+every_case = pytest.mark.parametrize("name", list(CASES))
+
+
+# --- the kernel -------------------------------------------------------------------------------------------
+
+
+@every_case
+def test_covariance_of_the_state_space_form_is_the_kernel(name: str) -> None:
+    process, kernel = CASES[name]
+    x = np.linspace(-3, 5, STEPS.size)
+    ahead = process.observation(x + STEPS)[:, None, :] @ process.transition(STEPS)
+    got = (ahead @ process.stationary() @ process.observation(x)[..., None])[:, 0, 0]
+    assert_close(got, np.diag(kernel(x + STEPS, x)), factor=1e3)
+
+
+@every_case
+def test_a_step_and_its_innovation_leave_the_stationary_covariance(name: str) -> None:
+    process, _ = CASES[name]
+    move, stationary = process.transition(STEPS), process.stationary()
+    after = move @ stationary @ move.mT + process.innovation(STEPS)
+    assert_equal(stationary.shape, (process.order,) * 2)
+    assert_close(after, np.broadcast_to(stationary, after.shape))
+
+
+@every_case
+def test_innovation_is_symmetric_and_positive_semidefinite(name: str) -> None:
+    for q in CASES[name][0].innovation(STEPS):
+        assert_close(q, np.ascontiguousarray(q.T), scale=max(float(np.abs(q).max()), 1e-300))
+        assert_above(np.linalg.eigvalsh(q)[0], -1e-14 * np.abs(q).max(), "smallest eigenvalue")
+
+
+def test_innovation_of_a_product_is_accurate_at_tiny_steps() -> None:
+    # the product of two Matérn-1/2 processes is one, whose rate is the sum of theirs
+    steps = np.array([1e-14, 1e-9, 1e-3, 1.0])
+    got = (StateSpace("matern12", 0.5) * StateSpace("matern12", 3.0)).innovation(steps)[:, 0, 0]
+    for value, step in zip(got, steps, strict=True):
+        assert_relative(value, -np.expm1(-2 * step * (1 / 0.5 + 1 / 3.0)), 1e-14, f"step {step}")
+
+
+@every_case
+def test_torch_gives_the_numbers_of_numpy(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    process, _ = CASES[name]
+    steps = torch.from_numpy(STEPS)
+    for part in ("transition", "innovation", "observation"):
+        assert_close(getattr(process, part)(steps), torch.from_numpy(getattr(process, part)(STEPS)))
+    assert_close(process.stationary(steps), torch.from_numpy(process.stationary()))
+
+
+def test_sums_and_products_are_written_with_plus_and_times() -> None:
+    assert_equal(M12 + M32, Sum((M12, M32)))
+    assert_equal(M12 * M32, Product((M12, M32)))
+    assert_equal((2.0 * M12).stationary().tolist(), [[2.0]])
+    assert_equal((M32 + M52).order, 5)
+    assert_equal((M32 * M52).order, 6)
+    assert_equal((M32 + M52 * PERIODIC).smoothness, 1)
+
+
+def test_independent_processes_keep_their_rows_apart() -> None:
+    process = Independent((M12, M52))
+    rows, stationary = process.observation(np.zeros(1))[0], process.stationary()
+    assert_close(rows @ stationary @ rows.T, np.eye(2))
+
+
+# --- the periodic process ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("terms", [1, 3, 6])
+@pytest.mark.parametrize("lengthscale", [0.4, 1.0, 3.0])
+def test_the_stated_truncation_is_the_largest_error_and_is_reached(terms: int, lengthscale: float) -> None:
+    process, lags = Periodic(7.0, lengthscale, terms=terms), np.linspace(0, 7, 141)
+    want = np.exp(-2 * (np.sin(np.pi * lags / 7.0) / lengthscale) ** 2)
+    got = process.observation(lags) @ process.stationary() @ process.observation(np.zeros(1))[0]
+    assert_close(np.abs(got - want).max(), process.truncation, factor=1e3, scale=1.0)
+    assert_equal(process.order, 1 + 2 * terms)
+
+
+@pytest.mark.parametrize("lengthscale", [0.05, 0.4, 1.0, 30.0])
+def test_the_chosen_number_of_cosines_is_enough_and_not_one_more(lengthscale: float) -> None:
+    process = Periodic(7.0, lengthscale)
+    assert_below(process.truncation, 1e-14, "truncation")
+    if process.cosines > 1:
+        assert_above(Periodic(7.0, lengthscale, terms=process.cosines - 1).truncation, 1e-14, "one less")
+
+
+# --- gradients --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["matern12", "matern32", "matern52"])
+def test_steps_have_gradients_by_the_lengthscale_also_a_step_of_zero(kernel: str) -> None:
+    torch = pytest.importorskip("torch")
+    steps = torch.tensor([0.0, 1e-3, 0.4, 1.99, 2.01, 30.0], dtype=torch.float64)
+
+    def parts(lengthscale: Any) -> tuple[Any, ...]:
+        process = StateSpace(kernel, lengthscale)
+        return process.transition(steps), process.innovation(steps), process.observation(steps)
+
+    assert torch.autograd.gradcheck(parts, torch.tensor(0.7, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("lengthscale", [0.3, 1.0, 5.0])
+def test_a_tensor_as_lengthscale_gives_the_periodic_process_of_the_number(lengthscale: float) -> None:
+    torch = pytest.importorskip("torch")
+    like = torch.zeros(1, dtype=torch.float64)
+    want = Periodic(3.0, lengthscale).stationary(like)
+    assert_close(Periodic(3.0, torch.tensor(lengthscale, dtype=torch.float64)).stationary(like), want, 1e3)
+
+
+def test_a_second_derivative_of_a_product_follows_the_product_rule() -> None:
+    x, step = np.array([-1.0, 0.4, 7.7]), 1e-4
+    process = Linear(1.0, center=2.0) * Periodic(3.0, 0.9)
+    ahead, here, behind = (process.observation(x + shift) for shift in (step, 0.0, -step))
+    got, want = process.observation(x, 2), (ahead - 2 * here + behind) / step**2
+    assert_relative(got[:, :5], want[:, :5], 1e-5)
+
+
+def test_every_hyperparameter_of_a_combination_has_a_gradient() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-1, 4, 3, dtype=torch.float64)
+
+    def parts(period: Any, width: Any, slope: Any, center: Any, level: Any, scale: Any) -> tuple[Any, ...]:
+        season = Periodic(period, width, terms=2) * Constant(level)
+        process = scale * StateSpace("matern12", 2.0) * season + Linear(slope, center)
+        return process.innovation(x.abs()), process.stationary(x), process.observation(x)
+
+    start = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (3.1, 0.8, 0.5, 0.2, 2.0, 1.5)]
+    assert torch.autograd.gradcheck(parts, start)
+
+
+# --- the door ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), "long", None, True])
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("lengthscale", lambda v: M12 + StateSpace("matern32", v)),
+        ("variance", lambda v: M12 * Constant(v)),
+        ("variance", Linear),
+        ("period", Periodic),
+        ("lengthscale", lambda v: Periodic(1.0, v)),
+    ],
+)
+def test_a_hyperparameter_that_is_not_positive_is_refused(name: str, build: Any, bad: Any) -> None:
+    with pytest.raises(DataError) as error:
+        build(bad).check("here")
+    assert_says(error, "here:", f"`{name}`", repr(bad))
+
+
+def test_a_periodic_process_of_too_many_cosines_is_refused() -> None:
+    with pytest.raises(DataError) as error:
+        Periodic(1.0, 1e-3).check("here")
+    assert_says(error, "0.001", "200 cosines", "`terms`")
+    with pytest.raises(DataError) as error:
+        Periodic(1.0, 1.0, terms=0).check("here")
+    assert_says(error, "`terms`", "got 0")
+
+
+def test_an_unknown_kernel_and_an_empty_sum_are_refused() -> None:
+    with pytest.raises(DataError) as error:
+        StateSpace("rbf", 1.0).check("here")
+    assert_says(error, "'rbf'", "matern12")
+    with pytest.raises(DataError) as error:
+        Sum(())
+    assert_says(error, "Sum:", "one process or more", "()")
+
+
+def test_a_process_plus_a_number_is_refused_by_python() -> None:
+    with pytest.raises(TypeError):
+        M12 + 1.0
