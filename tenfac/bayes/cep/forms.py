@@ -11,6 +11,8 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.cep.rows import Sorted
+
 Array = NDArray[np.float64]
 
 
@@ -63,21 +65,22 @@ class CPForm:
         """Coefficients to start from."""
         return np.concatenate([[0.0], np.ones(self.n_terms - 1)])
 
-    def width(self, mode: int) -> int:
-        """Columns of the sums over rows."""
-        return self._row.size
-
     def table(self, mode: int, second: Array) -> Array:
         """What a row needs of a mode, by index: products of the functions of each two terms."""
         index = self.index[mode]
         return np.ascontiguousarray(second[:, index[self._row], index[self._column]])
 
-    def combined(self, parts: list[Array], count: int) -> tuple[Array, Array]:
-        """Products over modes, row by row, for second and for first moments."""
-        wide = parts[0].copy() if parts else np.ones((count, self._row.size))
-        for part in parts[1:]:
-            wide *= part
-        return wide, wide[:, : self.n_terms]
+    def sums(self, rows: Sorted, tables: list[Array]) -> tuple[Array, Array]:
+        """Weighted sums, by index of a mode, of products over the others: second moments, y times first."""
+        out = np.zeros((rows.size, self._row.size))
+        out_y = np.zeros((rows.size, self.n_terms))
+        for block in rows.blocks(2 * self._row.size):
+            parts = rows.gathered(block, tables)
+            wide = parts[0] if parts else np.ones((block.stop - block.start, self._row.size))
+            for part in parts[1:]:
+                wide *= part
+            rows.summed(block, wide, np.ascontiguousarray(wide[:, : self.n_terms]), out, out_y)
+        return out, out_y
 
     def sites(self, mode: int, wide: Array, narrow: Array, mean: Array, second: Array) -> tuple[Array, Array]:
         """Sums over rows as quadratic (M, q, q) and linear (M, q) forms in the functions of one mode."""
@@ -141,23 +144,45 @@ class TuckerForm:
         alike = ((varying == highest) | (varying < 0)).all(axis=0) & (highest > 0)
         return np.where(alike, 0.5, 0.0)
 
-    def width(self, mode: int) -> int:
-        """Columns of the sums over rows."""
-        return int(np.prod([p[0].size for e, p in enumerate(self._pairs) if e != mode]))
-
     def table(self, mode: int, second: Array) -> Array:
         """What a row needs of a mode, by index: products of each two of its functions."""
         row, column, _ = self._pairs[mode]
         return np.ascontiguousarray(second[:, row, column])
 
-    def combined(self, parts: list[Array], count: int) -> tuple[Array, Array]:
-        """Products over modes, row by row, for second and for first moments."""
-        wide = narrow = np.ones((count, 1))
-        for part in parts:
-            size = int((np.sqrt(8 * part.shape[1] + 1) - 1) / 2)
-            wide = (wide[:, :, None] * part[:, None, :]).reshape(count, -1)
-            narrow = (narrow[:, :, None] * part[:, None, :size]).reshape(count, -1)
-        return wide, narrow
+    def sums(self, rows: Sorted, tables: list[Array]) -> tuple[Array, Array]:
+        """Weighted sums, by index of a mode, of products over the others: second moments, y times first.
+
+        The other modes are split in two groups: the sum over the rows of an index is one matrix product.
+        """
+        others = [e for e in range(len(self.sizes)) if e != rows.mode]
+        half = (len(others) + 1) // 2
+        groups = others[:half], others[half:]
+        wides = [int(np.prod([self._pairs[e][0].size for e in group])) for group in groups]
+        narrows = [int(np.prod([self.sizes[e] for e in group])) for group in groups]
+        out = np.zeros((rows.size, wides[0] + narrows[0], wides[1]))
+        first = self._narrow_columns(groups[1])
+        for block in rows.blocks(2 * sum(wides)):
+            parts = rows.gathered(block, tables)
+            weights = rows.weights[block, None]
+            left, right = _row_products(parts[:half], weights), _row_products(parts[half:], None)
+            told = left[:, self._narrow_columns(groups[0])] * rows.y[block, None]
+            left = np.concatenate([left, told], axis=1).T
+            if right is None:
+                right = np.ones((weights.size, 1))
+            indices, starts = rows.runs(block)
+            ends = starts.tolist()
+            for i, start, stop in zip(indices.tolist(), ends[:-1], ends[1:], strict=True):
+                out[i] += left[:, start:stop] @ right[start:stop]
+        wide = out[:, : wides[0]].reshape(rows.size, -1)
+        return wide, np.ascontiguousarray(out[:, wides[0] :, first].reshape(rows.size, -1))
+
+    def _narrow_columns(self, group: list[int]) -> NDArray[np.intp]:
+        """Among products of pairs, those with the leading function in every pair: first moments."""
+        columns = np.zeros(1, dtype=np.intp)
+        for e in group:
+            own = self._pairs[e][0].size
+            columns = (columns[:, None] * own + np.arange(self.sizes[e])).ravel()
+        return columns
 
     def sites(self, mode: int, wide: Array, narrow: Array, mean: Array, second: Array) -> tuple[Array, Array]:
         """Sums over rows as quadratic (M, q, q) and linear (M, q) forms in the functions of one mode."""
@@ -203,6 +228,14 @@ class TuckerForm:
             two = square[:, 0] @ flat if two is None else (square @ two.reshape(count, size * size, -1))[:, 0]
         assert two is not None
         return one[:, 0], two[:, 0]
+
+
+def _row_products(parts: list[Array], weights: Array | None) -> Array | None:
+    """Products of each column of each part, row by row, times ``weights`` (N, 1)."""
+    out = weights
+    for part in parts:
+        out = part if out is None else (out[:, :, None] * part[:, None, :]).reshape(part.shape[0], -1)
+    return out
 
 
 def _t(matrix: Array) -> Array:

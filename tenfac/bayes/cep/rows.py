@@ -6,64 +6,90 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
-_BYTES = 2**24  # of one block of rows
+Codes = NDArray[np.intp]
+_BYTES = 2**20  # of one block of rows: what a cache holds
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Observations as index codes; blocks keep the memory of a pass bounded.
+class Sorted:
+    """The observations in the order of one mode's indices.
 
     Parameters
     ----------
     codes : tuple of arrays, shape (N,)
-        Per mode, the place of each row among the indices of the mode.
-    sizes : tuple of int
-        Indices per mode.
+        Places among the indices of every mode; those of the mode itself ascend.
     y, weights : arrays, shape (N,)
+    mode, size : int
+        The mode, and its number of indices.
     """
 
-    codes: tuple[NDArray[np.intp], ...]
-    sizes: tuple[int, ...]
+    codes: tuple[Codes, ...]
     y: Array
     weights: Array
+    mode: int
+    size: int
+
+    def blocks(self, width: int) -> list[slice]:
+        """Slices of rows whose arrays of ``width`` columns fit the cache."""
+        step = max(128, _BYTES // (8 * width))
+        return [slice(s, min(s + step, self.y.size)) for s in range(0, self.y.size, step)]
+
+    def gathered(self, rows: slice, tables: list[Array]) -> list[Array]:
+        """Rows of the tables of the other modes."""
+        others = (e for e in range(len(tables)) if e != self.mode)
+        return [np.take(tables[e], self.codes[e][rows], axis=0, mode="clip") for e in others]
+
+    def runs(self, rows: slice) -> tuple[Codes, Codes]:
+        """Distinct indices of the mode among some rows, and where the run of each starts (and the end)."""
+        own = self.codes[self.mode][rows]
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(own)) + 1])
+        return own[starts], np.append(starts, own.size)
+
+    def summed(self, rows: slice, wide: Array, narrow: Array, out: Array, out_y: Array) -> None:
+        """Add weighted sums by index of ``wide``, and of y times ``narrow``, to ``out`` and ``out_y``."""
+        indices, starts = self.runs(rows)
+        columns = np.arange(starts[-1])
+        shape = (indices.size, columns.size)
+        weights = self.weights[rows]
+        out[indices] += csr_array((weights, columns, starts), shape=shape) @ wide
+        out_y[indices] += csr_array((weights * self.y[rows], columns, starts), shape=shape) @ narrow
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Observations as index codes, sorted once for every mode; identical rows are one.
+
+    Parameters
+    ----------
+    by_mode : tuple of Sorted
+    total : float
+        Sum of the weights: the number of observations.
+    square : float
+        Weighted sum of squares of y.
+    """
+
+    by_mode: tuple[Sorted, ...]
+    total: float
+    square: float
 
     @classmethod
-    def merged(cls, codes: list[NDArray[np.intp]], sizes: list[int], y: Array, weights: Array) -> Rows:
-        """Rows in an order that depends on their values only, so that any order gives the same fit."""
-        keys = (weights, y, *reversed(codes))
-        order = np.lexsort(keys)
-        return cls(tuple(c[order] for c in codes), tuple(sizes), y[order], weights[order])
+    def merged(cls, codes: list[Codes], sizes: list[int], y: Array, weights: Array) -> Rows:
+        """Rows in an order that depends on their values only: any order gives the same fit."""
+        order = np.lexsort((y, *reversed(codes)))
+        codes, y, weights = [c[order] for c in codes], y[order], weights[order]
+        new = np.any([np.diff(column) != 0 for column in (*codes, y)], axis=0)
+        first = np.concatenate([[0], np.flatnonzero(new) + 1])
+        weights = np.add.reduceat(weights, first)
+        return cls.of([c[first] for c in codes], sizes, y[first], weights)
 
-    @property
-    def total(self) -> float:
-        """Sum of the weights: the number of observations."""
-        return float(self.weights.sum())
-
-    @property
-    def square(self) -> float:
-        """Weighted sum of squares of y."""
-        return float(self.weights @ self.y**2)
-
-    def sums(self, form, mode: int, tables: list[Array]) -> tuple[Array, Array]:
-        """Weighted sums, by index of ``mode``, of second moments and of y times first moments."""
-        from scipy.sparse import csr_array
-
-        others = [e for e in range(len(self.sizes)) if e != mode]
-        count, block = self.y.size, max(256, _BYTES // (16 * form.width(mode)))
-        wide = narrow = None
-        for start in range(0, count, block):
-            rows = slice(start, min(start + block, count))
-            size = rows.stop - start
-            parts = [np.take(tables[e], self.codes[e][rows], axis=0, mode="clip") for e in others]
-            both, one = form.combined(parts, size)
-            where = (self.codes[mode][rows], np.arange(size))
-            shape = (self.sizes[mode], size)
-            w = csr_array((self.weights[rows], where), shape=shape)
-            wy = csr_array((w.data * self.y[rows][w.indices], w.indices, w.indptr), shape=shape)
-            more, more_y = w @ both, wy @ np.ascontiguousarray(one)
-            wide = more if wide is None else wide + more
-            narrow = more_y if narrow is None else narrow + more_y
-        assert wide is not None and narrow is not None
-        return wide, narrow
+    @classmethod
+    def of(cls, codes: list[Codes], sizes: list[int], y: Array, weights: Array) -> Rows:
+        """Rows as they are."""
+        by_mode = []
+        for mode, size in enumerate(sizes):
+            order = np.argsort(codes[mode], kind="stable")
+            by_mode.append(Sorted(tuple(c[order] for c in codes), y[order], weights[order], mode, size))
+        return cls(tuple(by_mode), float(weights.sum()), float(weights @ y**2))

@@ -125,7 +125,7 @@ class Sweeper:
         tables = [form.table(d, both[d][1]) for d in range(len(functions))]
         misfit = 0.0
         for d in self.order:
-            wide, narrow = rows.sums(form, d, tables)
+            wide, narrow = form.sums(rows.by_mode[d], tables)
             if climbers is not None:
                 functions[d] = climbers[d].moved(functions[d])
             quadratic, linear = form.sites(d, wide, narrow, core.mean, core.second)
