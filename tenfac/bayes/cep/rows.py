@@ -60,7 +60,7 @@ class Sorted:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Observations as index codes, sorted once for every mode; identical rows are one.
+    """Observations as index codes, sorted once for every mode.
 
     Parameters
     ----------
@@ -76,20 +76,19 @@ class Rows:
     square: float
 
     @classmethod
-    def merged(cls, codes: list[Codes], sizes: list[int], y: Array, weights: Array) -> Rows:
-        """Rows in an order that depends on their values only: any order gives the same fit."""
-        order = np.lexsort((y, *reversed(codes)))
-        codes, y, weights = [c[order] for c in codes], y[order], weights[order]
-        new = np.any([np.diff(column) != 0 for column in (*codes, y)], axis=0)
-        first = np.concatenate([[0], np.flatnonzero(new) + 1])
-        weights = np.add.reduceat(weights, first)
-        return cls.of([c[first] for c in codes], sizes, y[first], weights)
-
-    @classmethod
     def of(cls, codes: list[Codes], sizes: list[int], y: Array, weights: Array) -> Rows:
-        """Rows as they are."""
+        """Sort rows by each of their modes."""
         by_mode = []
         for mode, size in enumerate(sizes):
             order = np.argsort(codes[mode], kind="stable")
             by_mode.append(Sorted(tuple(c[order] for c in codes), y[order], weights[order], mode, size))
         return cls(tuple(by_mode), float(weights.sum()), float(weights @ y**2))
+
+
+def merged(columns: list[Array], y: Array, weights: Array) -> tuple[list[Array], Array, Array]:
+    """Rows in an order that depends on their values only, identical ones as one with the sum of their weights."""
+    order = np.lexsort((y, *reversed(columns)))
+    columns, y, weights = [c[order] for c in columns], y[order], weights[order]
+    new = np.any([np.diff(column) != 0 for column in (*columns, y)], axis=0)
+    first = np.concatenate([[0], np.flatnonzero(new) + 1])
+    return [c[first] for c in columns], y[first], np.add.reduceat(weights, first)
