@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 _BYTES = 2**20  # of one block of rows: what a cache holds
+_LEAST = 128  # rows of a block
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Sorted:
 
     def blocks(self, width: int) -> list[slice]:
         """Slices of rows whose arrays of ``width`` columns fit the cache."""
-        step = max(128, _BYTES // (8 * width))
+        step = max(_LEAST, _BYTES // (8 * width))
         return [slice(s, min(s + step, self.y.size)) for s in range(0, self.y.size, step)]
 
     def gathered(self, rows: slice, tables: list[Array]) -> list[Array]:
