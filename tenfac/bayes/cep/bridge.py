@@ -47,9 +47,7 @@ def thinned(size: int) -> list[Level]:
     while nodes.size > 2:
         gone = np.arange(1, nodes.size - 1, 2)
         kept = np.setdiff1d(np.arange(nodes.size), gone)
-        levels.append(
-            Level(nodes[gone], nodes[gone - 1], nodes[gone + 1], kept, gone, nodes.size % 2 == 0)
-        )
+        levels.append(Level(nodes[gone], nodes[gone - 1], nodes[gone + 1], kept, gone, nodes.size % 2 == 0))
         nodes = nodes[kept]
     return levels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tenfac.bayes.cep.chain import Chain
 from tenfac.bayes.cep.forms import CPForm, TuckerForm
 from tenfac.bayes.cep.mode import Climber, Functions, check_kernels
-from tenfac.bayes.cep.result import CepFit
+from tenfac.bayes.cep.result import CepFit, relevance
 from tenfac.bayes.cep.rows import Rows, merged
 from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
 from tenfac.bayes.cep.trial import Trial
@@ -153,7 +154,38 @@ def _search(
     state, climbers, history, _ = max(runs, key=lambda run: run[0].bound)
     left = max_iter - len(history)
     state, _, history, converged = _run(sweeper, state, climbers, history, left, gain)
+    if converged:
+        state, history = _without_excess(sweeper, state, history)
     return state, history, converged
+
+
+def _without_excess(sweeper: Sweeper, state: State, history: list[float]) -> tuple[State, list[float]]:
+    """Leave out functions, the weakest first, as long as the bound is higher without.
+
+    Two products that share the work of one are a place where the updates nearly stand still.
+    """
+    for group in _weakest_first(sweeper.form, state):
+        functions = list(state.functions)
+        for mode, place in group:
+            functions[mode] = functions[mode].without(place)
+        trial = sweeper.balanced(replace(state, functions=tuple(functions)))
+        trial, _, more, _ = _run(sweeper, trial, sweeper.climbers(trial), [], 2 * _FIRST_SWEEPS, 0.0)
+        if trial.bound <= state.bound:
+            break
+        state, history = trial, [*history, *more]
+    return state, history
+
+
+def _weakest_first(form: CPForm | TuckerForm, state: State) -> list[list[tuple[int, int]]]:
+    """Functions that can be left out together, as (mode, place): those of a product, or one alone."""
+    shares = relevance(form, state)
+    modes = range(len(shares))
+    if form.diagonal:
+        places = range(form.products.start, form.products.stop)
+        groups = [(shares[0][place], [(mode, place) for mode in modes]) for place in places]
+    else:
+        groups = [(share, [(mode, place)]) for mode in modes for place, share in enumerate(shares[mode])]
+    return [group for share, group in sorted(groups) if share > 1e-8]
 
 
 def _run(
@@ -277,5 +309,3 @@ def _report(
         seconds=time.perf_counter() - started,
         random_state=random_state if isinstance(random_state, int) else None,
     )
-
-

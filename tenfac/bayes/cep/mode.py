@@ -145,6 +145,12 @@ class Functions:
         post = replace(post, mean=post.mean * s, cov=post.cov * outer, cross=post.cross * outer)
         return replace(self, variances=self.variances * by**2, posterior=post)
 
+    def without(self, place: int) -> Functions:
+        """The functions with one of them zero."""
+        by = np.ones(self.variances.size)
+        by[place] = np.sqrt(_VARIANCES[0] / self.variances[place])
+        return self.rescaled(by)
+
     def at(self, x: Array) -> tuple[Array, Array]:
         """Means and covariances of the Q functions at positions or level codes x (U,)."""
         if isinstance(self.chain, Chain):

@@ -59,17 +59,8 @@ class CepFit:
 
     @property
     def relevance(self) -> tuple[Array, ...]:
-        """Per mode, the share of each function in the variance of y, from 0 to about 1, shape (Q,)."""
-        strength = np.square(self.state.core.mean)
-        powers = []
-        for f, index in zip(self.state.functions, self.form.index, strict=True):
-            own = np.concatenate([[1.0], np.mean(np.square(f.mean), axis=0)])
-            strength = strength * own[index]
-            powers.append(index)
-        return tuple(
-            np.array([strength[index == j].sum() for j in range(1, size)])
-            for index, size in zip(powers, self.form.sizes, strict=True)
-        )
+        """Per mode, the share of the terms of each function in the variance of y, shape (Q,); above 1 where they cancel."""
+        return relevance(self.form, self.state)
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -79,9 +70,7 @@ class CepFit:
     @property
     def lengthscales(self) -> tuple[Array | None, ...]:
         """Per mode, the lengthscale of each function in the unit of its positions; None when discrete."""
-        return tuple(
-            f.lengthscales if isinstance(f.chain, Chain) else None for f in self.state.functions
-        )
+        return tuple(f.lengthscales if isinstance(f.chain, Chain) else None for f in self.state.functions)
 
     def predict(self, positions: list[Array], with_noise: bool = False) -> tuple[Array, Array]:
         """Mean and variance of the function (or of a new observation) at any indices, shape (N,) each.
@@ -151,3 +140,14 @@ class CepFit:
         peak = own[np.abs(own).argmax(axis=0), np.arange(own.shape[1])]
         sign = np.where(peak < 0, -1.0, 1.0)
         return mean * sign, np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0.0))
+
+
+def relevance(form: CPForm | TuckerForm, state: State) -> tuple[Array, ...]:
+    """Per mode, the mean squared size of the terms that each function takes part in, shape (Q,)."""
+    strength = np.square(state.core.mean)
+    for f, index in zip(state.functions, form.index, strict=True):
+        strength = strength * np.concatenate([[1.0], np.mean(np.square(f.mean), axis=0)])[index]
+    return tuple(
+        np.array([strength[index == j].sum() for j in range(1, size)])
+        for index, size in zip(form.index, form.sizes, strict=True)
+    )

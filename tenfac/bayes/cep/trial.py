@@ -31,9 +31,7 @@ class Trial:
     held: Sorted
 
     @classmethod
-    def split(
-        cls, rows: Rows, out: NDArray[np.intp], form: CPForm | TuckerForm, order: list[int]
-    ) -> Trial:
+    def split(cls, rows: Rows, out: NDArray[np.intp], form: CPForm | TuckerForm, order: list[int]) -> Trial:
         """Hold out the rows ``out``, counted in the order of the first mode."""
         every = rows.by_mode[0]
         sizes = [part.size for part in rows.by_mode]

@@ -33,14 +33,21 @@ def scattered(count: int = 300, noise: float = 0.1, seed: int = 0) -> tuple[list
 @pytest.mark.parametrize("form", ["cp", "tucker"])
 @pytest.mark.parametrize("rank", [1, 2])
 def test_noiseless_products_are_recovered(form: str, rank: int) -> None:
-    x = np.linspace(0, 1, 25)
+    x = np.linspace(0, 1, 17)
     factors = [(np.sin(4 * x), 1 + x**2), (np.cos(3 * x), np.exp(-x))][:rank]
     y = sum(np.multiply.outer(a, b) for a, b in factors)
     grid = [g.ravel() for g in np.meshgrid(x, x, indexing="ij")]
-    known = np.random.default_rng(0).random(625) < 0.6
-    fit = fitted([g[known] for g in grid], y.ravel()[known], kernels=["matern52"] * 2, rank=rank, max_iter=150)
+    known = np.random.default_rng(0).random(289) < 0.7
+    fit = fitted(
+        [g[known] for g in grid],
+        y.ravel()[known],
+        kernels=["matern32"] * 2,
+        rank=rank,
+        max_iter=80,
+        form=form,
+    )
     mean, variance = fit.predict([g[~known] for g in grid])
-    assert_relative(mean, y.ravel()[~known], 2e-3)
+    assert_relative(mean, y.ravel()[~known], 5e-3)
     assert_below(np.sqrt(variance).max(), 0.1, "standard deviation inside the data")
 
 
@@ -48,15 +55,11 @@ def test_excess_products_are_pruned() -> None:
     rng = np.random.default_rng(1)
     x = [rng.integers(0, 30, 1500) / 29 for _ in range(3)]
     y = np.sin(6 * x[0]) * np.cos(5 * x[1]) * (x[2] + 0.5) + 0.05 * rng.normal(size=1500)
-    for form in ("cp", "tucker"):
-        options = {"rank": 4 if form == "cp" else 3, "form": form, "max_iter": 60, "held_out": 0}
+    for form, rank in (("cp", 4), ("tucker", (3, 2, 3))):
+        options = {"rank": rank, "form": form, "max_iter": 100, "tol": 1e-3, "n_starts": 3, "held_out": 0}
         fit = fitted(x, y, kernels=["matern32"] * 3, **options)
-        assert_close(fit.noise, 0.05, factor=1e15, scale=0.05)  # within 22 %
-        strongest = [np.sort(share)[::-1] for share in fit.relevance]
-        if form == "cp":
-            assert_equal(fit.rank, (1, 1, 1))
-        for share in strongest:
-            assert_below(share[1:].sum(), 0.05 * share[0], "share of the excess functions")
+        assert_below(abs(fit.noise / 0.05 - 1), 0.1, "relative error of the noise, 1500 rows")
+        assert_equal(fit.rank, (1, 1, 1))
 
 
 @pytest.mark.parametrize("form", ["cp", "tucker"])
@@ -124,7 +127,8 @@ def test_at_an_unseen_label_interactions_vanish_and_the_other_main_effects_stay(
     mean, variance = fit.predict([x[0][:5], np.full(5, 9.0), x[2][:5]])
     effects = [fit.state.functions[d].at(x[d][:5])[0][:, 0] for d in (0, 2)]
     assert_close(mean, fit.center + fit.spread * (fit.state.core.mean[0] + effects[0] + effects[1]))
-    assert_above(variance.min(), fit.predict([c[:5] for c in x])[1].max(), "variance at an unseen label")
+    seen = fit.predict([x[0][:5], np.zeros(5), x[2][:5]])[1]
+    assert_above((variance / seen).min(), 1.0, "variance at an unseen label over that at a seen one")
 
 
 def test_predictions_do_not_depend_on_their_company() -> None:
@@ -162,7 +166,7 @@ HARD = {
 @pytest.mark.parametrize("kernel", ["matern12", "matern52"])
 def test_hard_data_give_finite_means_and_variances_not_below_zero(form: str, case: str, kernel: str) -> None:
     x, y = HARD[case]
-    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=3)
+    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=3, max_iter=6)
     new = np.array([-1e6, -1.0, 0.3, 0.5, 2.0, 1e12])
     mean, variance = fit.predict([new] * 3)
     assert np.isfinite(mean).all() and np.isfinite(fit.info.history).all()
