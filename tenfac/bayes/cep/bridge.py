@@ -1,9 +1,9 @@
 """Priors of one mode's functions: independent Matérn processes, thinned out level by level.
 
 A Gauss-Markov process is thinned by taking out every other index: given its two neighbors, the state at an
-index is ``x_m = B_l x_l + B_r x_r + e`` with ``e ~ N(0, C)``, whatever happens elsewhere. All indices of a level
-are treated at once, so that a chain of M indices takes ``log2(M)`` array operations. Only covariances are
-formed, never the inverse of an innovation, which for close indices is singular to rounding.
+index is ``x_m = B_l x_l + B_r x_r + e`` with ``e ~ N(0, C)``, whatever happens elsewhere. All indices of a
+level are treated at once, so that a chain of M indices takes ``log2(M)`` array operations. Only covariances
+are formed, never the inverse of an innovation, which for close indices is singular to rounding.
 """
 
 from __future__ import annotations

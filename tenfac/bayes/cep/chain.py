@@ -1,6 +1,7 @@
 """Posterior of R Matérn processes on one axis, jointly, given Gaussian sites that couple them at each index.
 
-Sites multiply the prior by ``exp(-x_i^T L_i x_i / 2 + h_i^T x_i)`` at index i, with ``x_i`` the R values there.
+Sites multiply the prior by ``exp(-x_i^T L_i x_i / 2 + h_i^T x_i)`` at index i, with ``x_i`` the R values
+there.
 """
 
 from __future__ import annotations

@@ -46,12 +46,12 @@ def fit_cep(
     """Posterior of a CP or Tucker function whose factor functions are learned, each with its own prior.
 
     ``f(x) = level + sum_d g_d(x_d) + sum_r prod_d u_dr(x_d)`` (CP), or
-    ``f(x) = sum_r W[r_1, ..., r_D] prod_d u_d,r_d(x_d)`` with ``u_d,0 = 1`` (Tucker), so that the core's first
-    slices are the level, the main effects and the lower interactions. Functions are Matérn processes
+    ``f(x) = sum_r W[r_1, ..., r_D] prod_d u_d,r_d(x_d)`` with ``u_d,0 = 1`` (Tucker), so that the core's
+    first slices are the level, the main effects and the lower interactions. Functions are Matérn processes
     (continuous modes) or independent levels (discrete ones). Inference is by conditional moments [1]_: the
     functions of one mode are one joint Gaussian given the first and second moments of all others, exact by a
-    pass over the mode's indices; so are the core's coefficients. Every update has a closed form and climbs one
-    bound, so that nothing needs damping.
+    pass over the mode's indices; so are the core's coefficients. Every update has a closed form and climbs
+    one bound, so that nothing needs damping.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def fit_cep(
     max_iter : int
         Most sweeps over all modes.
     tol : float
-        Stop when a few sweeps gain less than this: in the bound per observation, or relative to the continuous
-        ranked probability score of held-out rows.
+        Stop when a few sweeps gain less than this: in the bound per observation, or relative to the
+        continuous ranked probability score of held-out rows.
     n_starts : int
         Random starts, of which one goes on: the best at held-out rows, or the one with the highest bound.
     held_out : float
@@ -93,9 +93,13 @@ def fit_cep(
 
     Notes
     -----
-    One sweep costs ``O(D N T^2 / 2 + sum_d M_d S_d^3)`` with T terms (CP) or ``prod (R_e + 1)^2 / 2`` over the
-    other modes in the place of T^2 / 2 (Tucker), and S_d states per index of mode d. Memory is linear in N: the
-    columns, and blocks of bounded size.
+    One sweep costs ``O(D N T^2 / 2 + sum_d M_d S_d^3)`` with T terms (CP) or ``prod (R_e + 1)^2 / 2`` over
+    the other modes in the place of T^2 / 2 (Tucker), and S_d states per index of mode d. Memory is linear in
+    N: the columns, and blocks of bounded size.
+
+    Factor functions of different modes are taken for independent: the bound is lower than the log evidence,
+    and variances are too small where data are few for each function. ``held_out`` guards predictions, not
+    the variances of single functions.
 
     References
     ----------
@@ -297,8 +301,8 @@ def _report(
     if not converged:
         reason = f"{max_iter} iterations done"
         message = (
-            f"fit_cep: the fit still improved after {max_iter} iterations; raise `max_iter`, or `tol` if it is "
-            "good enough."
+            f"fit_cep: the fit still improved after {max_iter} iterations; raise `max_iter`, or `tol` if it "
+            "is good enough."
         )
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return Report(

@@ -1,7 +1,7 @@
 """CP and Tucker: how the functions of the modes make terms, and what the sums over the rows need.
 
-Every mode has a leading function that is 1. ``f = sum_p c_p prod_d u_d[., index_d(p)]``: an all-ones term is the
-level, terms with one varying function are main effects, the others interactions.
+Every mode has a leading function that is 1. ``f = sum_p c_p prod_d u_d[., index_d(p)]``: an all-ones term is
+the level, terms with one varying function are main effects, the others interactions.
 """
 
 from __future__ import annotations

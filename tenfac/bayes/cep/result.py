@@ -59,7 +59,10 @@ class CepFit:
 
     @property
     def relevance(self) -> tuple[Array, ...]:
-        """Per mode, the share of the terms of each function in the variance of y, shape (Q,); above 1 where they cancel."""
+        """Per mode, the share of each function's terms in the variance of y, shape (Q,).
+
+        Above 1 where terms cancel.
+        """
         return relevance(self.form, self.state)
 
     @property

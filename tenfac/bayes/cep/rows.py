@@ -87,7 +87,7 @@ class Rows:
 
 
 def merged(columns: list[Array], y: Array, weights: Array) -> tuple[list[Array], Array, Array]:
-    """Rows in an order that depends on their values only, identical ones as one with the sum of their weights."""
+    """Rows in an order that depends on their values only; identical ones become one, their weights added."""
     order = np.lexsort((y, *reversed(columns)))
     columns, y, weights = [c[order] for c in columns], y[order], weights[order]
     new = np.any([np.diff(column) != 0 for column in (*columns, y)], axis=0)
