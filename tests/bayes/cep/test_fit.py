@@ -18,7 +18,7 @@ def fitted(positions: list, y: np.ndarray, **options: object) -> CepFit:
     """A short fit, whether or not it converges."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return fit_cep(positions, y, **{"max_iter": 15, "n_starts": 1, "rank": 2, **options})
+        return fit_cep(positions, y, **{"max_iter": 10, "n_starts": 1, "rank": 2, **options})
 
 
 def scattered(count: int = 300, noise: float = 0.1, seed: int = 0) -> tuple[list, np.ndarray]:
@@ -53,20 +53,20 @@ def test_noiseless_products_are_recovered(form: str, rank: int) -> None:
 
 def test_excess_products_are_pruned() -> None:
     rng = np.random.default_rng(1)
-    x = [rng.integers(0, 30, 1500) / 29 for _ in range(3)]
-    y = np.sin(6 * x[0]) * np.cos(5 * x[1]) * (x[2] + 0.5) + 0.05 * rng.normal(size=1500)
-    for form, rank in (("cp", 4), ("tucker", (3, 2, 3))):
-        options = {"rank": rank, "form": form, "max_iter": 100, "tol": 1e-3, "n_starts": 3, "held_out": 0}
-        fit = fitted(x, y, kernels=["matern32"] * 3, **options)
-        assert_below(abs(fit.noise / 0.05 - 1), 0.1, "relative error of the noise, 1500 rows")
-        assert_equal(fit.rank, (1, 1, 1))
+    x = [rng.integers(0, 16, 800) / 15 for _ in range(2)]
+    y = np.sin(6 * x[0]) * np.cos(5 * x[1]) + 0.05 * rng.normal(size=800)
+    for form, rank in (("cp", 4), ("tucker", (3, 2))):
+        options = {"rank": rank, "form": form, "max_iter": 60, "tol": 1e-3, "n_starts": 3, "held_out": 0}
+        fit = fitted(x, y, kernels=["matern32"] * 2, **options)
+        assert_below(abs(fit.noise / 0.05 - 1), 0.1, "relative error of the noise, 800 rows")
+        assert_equal(fit.rank, (1, 1))
 
 
 @pytest.mark.parametrize("form", ["cp", "tucker"])
 def test_held_out_errors_are_those_of_the_noise_and_intervals_cover(form: str) -> None:
     x, y = scattered(1200)
     new, truth = scattered(400, seed=1)
-    fit = fitted(x, y, kernels=("matern32", None, "matern32"), form=form, max_iter=60)
+    fit = fitted(x, y, kernels=("matern32", None, "matern32"), form=form, max_iter=40)
     mean, variance = fit.predict(new, with_noise=True)
     assert_below(np.sqrt(np.mean((mean - truth) ** 2)), 0.12, "RMSE, noise 0.1")
     # 400 draws at 95 %: fewer than 0.91 or more than 0.985 have probability below 0.001
@@ -166,7 +166,7 @@ HARD = {
 @pytest.mark.parametrize("kernel", ["matern12", "matern52"])
 def test_hard_data_give_finite_means_and_variances_not_below_zero(form: str, case: str, kernel: str) -> None:
     x, y = HARD[case]
-    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=3, max_iter=6)
+    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=2, max_iter=5)
     new = np.array([-1e6, -1.0, 0.3, 0.5, 2.0, 1e12])
     mean, variance = fit.predict([new] * 3)
     assert np.isfinite(mean).all()
@@ -179,7 +179,7 @@ def test_a_fit_that_still_improves_says_so() -> None:
     with pytest.warns(ConvergenceWarning, match="raise `max_iter`"):
         fit = fit_cep(x, y, kernels=("matern32", None, "matern12"), rank=2, max_iter=3, n_starts=1)
     assert_equal((fit.info.converged, fit.info.n_iter), (False, 3))
-    done = fit_cep(x, y, kernels=("matern32", None, "matern12"), rank=2, max_iter=200, n_starts=1, held_out=0)
+    done = fit_cep(x, y, kernels=("matern32", None, "matern12"), rank=1, n_starts=1, held_out=0, tol=1e-2)
     assert done.info.converged
     assert_says(done.info, "the bound stands")
 
