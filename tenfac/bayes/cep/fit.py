@@ -108,9 +108,9 @@ def fit_cep(
 
     Examples
     --------
-    >>> x = np.linspace(0, 1, 20)
+    >>> x = np.linspace(0, 1, 15)
     >>> grid = [g.ravel() for g in np.meshgrid(x, x, indexing="ij")]
-    >>> fit = fit_cep(grid, np.sin(4 * grid[0]) * grid[1], kernels=["matern32"] * 2, rank=2, max_iter=300)
+    >>> fit = fit_cep(grid, np.sin(4 * grid[0]) * grid[1], kernels=["matern32"] * 2, rank=1, max_iter=300)
     >>> mean, variance = fit.predict([np.array([0.5]), np.array([0.5])])
     >>> bool(abs(mean[0] - 0.5 * np.sin(2.0)) < 0.01)
     True

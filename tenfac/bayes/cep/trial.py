@@ -14,6 +14,7 @@ from tenfac.bayes.cep.sweep import State, Sweeper
 Array = NDArray[np.float64]
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
 _PATIENCE = 8  # sweeps without a gain
+_SLACK = 0.005  # relative to the best score: the first sweep as good as that is taken
 _BLOCK = 2**22  # numbers in one block of predictions
 
 
@@ -44,7 +45,7 @@ class Trial:
         return cls(Sweeper(parts[0], form, order), parts[1].by_mode[0])
 
     def best(self, starts: list[State], max_iter: int, tol: float) -> tuple[State, int, bool]:
-        """The start and the number of sweeps with the highest held-out score; whether it had passed."""
+        """The start with the highest held-out score, sweeps until it is near it, whether it was passed."""
         first = min(_FIRST_SWEEPS, max_iter)
         runs = []
         for start in starts:
@@ -54,7 +55,8 @@ class Trial:
         run = max(runs, key=lambda run: max(run.scores))
         if not run.over:
             run.go(max_iter - len(run.scores), tol)
-        return run.start, int(np.argmax(run.scores)) + 1, run.over
+        enough = np.asarray(run.scores) >= max(run.scores) - _SLACK
+        return run.start, int(np.argmax(enough)) + 1, run.over
 
     def score(self, state: State) -> float:
         """Minus the log of the mean CRPS of the held-out rows, which a few outliers do not decide."""
