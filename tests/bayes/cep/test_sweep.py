@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tenfac.bayes.cep.chain import Chain
-from tenfac.bayes.cep.fit import starting_state
+from tenfac.bayes.cep.fit import _without_excess, starting_state
 from tenfac.bayes.cep.forms import CPForm, TuckerForm
 from tenfac.bayes.cep.rows import Rows
 from tenfac.bayes.cep.sweep import State, Sweeper
 from tests.bayes.toys import SMOOTHNESS
-from tests.checks import assert_above, assert_close, assert_equal
+from tests.checks import assert_above, assert_below, assert_close, assert_equal
 from tests.oracles import matern_dense
 
 KERNELS = ("matern32", None, "matern12")
@@ -228,3 +228,39 @@ def test_rows_in_one_block_or_in_many_have_the_same_sums(monkeypatch: pytest.Mon
             parts = problem.swept(problem.state, [2, 0, 1])
         assert_close(parts.bound, whole.bound, factor=1e4)
         assert_equal(len(problem.rows.by_mode[0].blocks(8)), 1)
+
+
+def test_the_divergence_of_the_coefficients_is_that_of_two_gaussians() -> None:
+    problem = Problem(FORMS["tucker"])
+    core = problem.swept(problem.state, [0]).core
+    for posterior in (core, core.relearned(problem.form.free)):
+        trace = float(np.sum(posterior.precision * (np.diag(posterior.cov) + posterior.mean**2)))
+        logdets = np.linalg.slogdet(posterior.cov)[1] + np.log(posterior.precision).sum()
+        assert_close(posterior.kl, 0.5 * (trace - core.mean.size - logdets), factor=1e6)
+
+
+def test_the_bound_is_the_expected_log_density_less_the_divergences() -> None:
+    problem = Problem(FORMS["tucker"])
+    state = problem.swept(problem.state, [2, 1, 0])
+    total = problem.weights.sum()
+    fitted = -0.5 * total * (np.log(2 * np.pi * state.noise) + 1)  # the noise is the mean squared misfit
+    assert_close(state.bound, fitted - state.core.kl - sum(f.kl for f in state.functions), factor=1e4)
+
+
+def test_one_of_two_products_that_share_the_work_of_one_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.linspace(0, 1, 10)
+    codes = [rng.integers(0, 10, 200) for _ in range(2)]
+    y = np.sin(5 * grid[codes[0]]) * np.cos(4 * grid[codes[1]]) + 0.1 * rng.normal(size=200)
+    form = CPForm(2, 2, mains=False)
+    state = starting_state(form, [Chain(grid, "matern32")] * 2, rng)
+    for f in state.functions:
+        f.posterior.mean[:] = np.tile(f.posterior.mean[:, :2], 2)  # both products start alike, and stay alike
+    sweeper = Sweeper(Rows.of(codes, [10, 10], y, np.ones(200)), form, [0, 1])
+    climbers = sweeper.climbers(state)
+    for _ in range(12):
+        state = sweeper.sweep(state, climbers)
+    left, _ = _without_excess(sweeper, state, [])
+    assert_above(left.bound - state.bound, 0.1, "gain of the bound")
+    powers = np.sort(np.mean(np.square(left.functions[0].mean), axis=0))
+    assert_below(powers[0], 1e-4 * powers[1], "what was left out")
