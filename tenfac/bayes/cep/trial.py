@@ -1,0 +1,100 @@
+"""A fit to most rows, scored at the others: which start to take, and after how many sweeps to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
+from tenfac.bayes.cep.rows import Rows, Sorted
+from tenfac.bayes.cep.sweep import State, Sweeper
+
+Array = NDArray[np.float64]
+_FIRST_SWEEPS = 12  # of every start, before the best goes on
+_PATIENCE = 8  # sweeps without a gain
+_SLACK = 0.005  # relative to the best score: the first sweep as good as that is taken
+_BLOCK = 2**22  # numbers in one block of predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A sweeper over the rows kept, and the rows held out.
+
+    Parameters
+    ----------
+    sweeper : Sweeper
+    held : Sorted
+    """
+
+    sweeper: Sweeper
+    held: Sorted
+
+    @classmethod
+    def split(cls, rows: Rows, out: NDArray[np.intp], form: CPForm | TuckerForm, order: list[int]) -> Trial:
+        """Hold out the rows ``out``, counted in the order of the first mode."""
+        every = rows.by_mode[0]
+        sizes = [part.size for part in rows.by_mode]
+        kept = np.ones(every.y.size, dtype=bool)
+        kept[out] = False
+        parts = [
+            Rows.of([c[own] for c in every.codes], sizes, every.y[own], every.weights[own])
+            for own in (kept, ~kept)
+        ]
+        return cls(Sweeper(parts[0], form, order), parts[1].by_mode[0])
+
+    def best(self, starts: list[State], max_iter: int, tol: float) -> tuple[State, int, bool]:
+        """The start with the highest held-out score, sweeps until it is near it, whether it was passed."""
+        first = min(_FIRST_SWEEPS, max_iter)
+        runs = []
+        for start in starts:
+            run = _Run(self, start)
+            run.go(first, tol)
+            runs.append(run)
+        run = max(runs, key=lambda run: max(run.scores))
+        if not run.over:
+            run.go(max_iter - len(run.scores), tol)
+        enough = np.asarray(run.scores) >= max(run.scores) - _SLACK
+        return run.start, int(np.argmax(enough)) + 1, run.over
+
+    def score(self, state: State) -> float:
+        """Minus the log of the mean CRPS of the held-out rows, which a few outliers do not decide."""
+        from scipy.special import ndtr
+
+        form, held = self.sweeper.form, self.held
+        both = [moments(f.mean, f.cov) for f in state.functions]
+        second, total = state.core.second, 0.0
+        step = max(64, _BLOCK // max(form.n_terms**2, 16))
+        for begin in range(0, held.y.size, step):
+            rows = slice(begin, begin + step)
+            firsts = [m[0][c[rows]] for m, c in zip(both, held.codes, strict=True)]
+            seconds = [m[1][c[rows]] for m, c in zip(both, held.codes, strict=True)]
+            mean, square = form.evaluate(firsts, seconds, state.core.mean, second)
+            variance = np.maximum(square - mean**2, 0.0) + state.noise
+            std = np.sqrt(variance)
+            z = (held.y[rows] - mean) / std
+            density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+            crps = std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+            total += float(held.weights[rows] @ crps)
+        return -float(np.log(total / float(held.weights.sum())))
+
+
+class _Run:
+    """One start, its sweeps so far, and their scores."""
+
+    def __init__(self, trial: Trial, start: State) -> None:
+        self.trial, self.start, self.state = trial, start, start
+        self.climbers = trial.sweeper.climbers(start)
+        self.scores: list[float] = []
+        self.over = False
+
+    def go(self, sweeps: int, tol: float) -> None:
+        """Sweep until the score has not gained ``tol`` for a while."""
+        for _ in range(sweeps):
+            self.state = self.trial.sweeper.sweep(self.state, self.climbers)
+            self.scores.append(self.trial.score(self.state))
+            before = self.scores[:-_PATIENCE]
+            if before and max(self.scores[-_PATIENCE:]) < max(before) + tol:
+                self.over = True
+                return
