@@ -13,6 +13,7 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO, autoguide
+from pyro.infer.mcmc.adaptation import BlockMassMatrix
 from pyro.ops.stats import effective_sample_size, fit_generalized_pareto, split_gelman_rubin
 
 from tenfac.bayes.pyro_posterior import PyroPosterior, conditional
@@ -26,15 +27,29 @@ Reader = Callable[[Any], list[Array]]
 GUIDES = ("structured", "multivariate", "lowrank", "diagonal")
 _R_HAT, _ESS = 1.05, 100.0
 _PARETO_K = 0.7
+_LAST_STEP = 0.01  # of the learning rate
 _PARTS = 50  # of the steps of SVI, for the history
 
 
 @contextmanager
 def _isolated(rng: np.random.Generator) -> Iterator[None]:
-    """A parameter store of one's own, and torch's generator seeded from ``rng`` and then put back."""
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
-        torch.default_generator.manual_seed(int(rng.integers(2**62)))
-        yield
+    """A parameter store of one's own, and torch's generator seeded from ``rng`` and then put back.
+
+    One thread meanwhile: on small matrices more cost a hundred times what they give. Pyro's checks of
+    every distribution are off: shapes and signs hold by construction.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with (
+            torch.random.fork_rng(devices=[]),
+            pyro.get_param_store().scope(),
+            pyro.validation_enabled(False),
+        ):
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_nuts(
@@ -46,11 +61,7 @@ def run_nuts(
     samples, diverging = [], np.zeros((chains, num_samples), dtype=bool)
     for chain in range(chains):
         with _isolated(rng):
-            start = autoguide.initialization.init_to_uniform(radius=1.0)
-            mcmc = MCMC(
-                NUTS(model, init_strategy=start), num_samples, warmup,
-                disable_progbar=verbose < 1,
-            )  # fmt: skip
+            mcmc = MCMC(_kernel(model), num_samples, warmup, disable_progbar=verbose < 1)
             mcmc.run()
             samples.append(mcmc.get_samples())
             diverging[chain, mcmc.diagnostics()["divergences"]["chain 0"]] = True
@@ -74,7 +85,7 @@ def run_svi(
     started = time.perf_counter()
     with _isolated(rng):
         made = _guide(model, guide)
-        adam = pyro.optim.ClippedAdam({"lr": learning_rate, "lrd": 0.01 ** (1 / steps)})
+        adam = pyro.optim.ClippedAdam({"lr": learning_rate, "lrd": _LAST_STEP ** (1 / steps)})
         svi = SVI(model, made, adam, Trace_ELBO())
         losses = [svi.step() for _ in trange(steps, desc="svi", disable=verbose < 1, leave=False)]
         sites, log_weights = _guide_draws(model, made, num_samples)
@@ -99,8 +110,35 @@ def run_svi(
     return PyroPosterior(model, theta, latent, diverging, {"pareto_k": pareto}, info, reader)
 
 
+class _Scales(BlockMassMatrix):
+    """A mass matrix that starts at the posterior variances expected at the reference hyperparameters."""
+
+    def __init__(self, variances: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self._variances = variances
+
+    def configure(self, mass_matrix_shape: Any, adapt_mass_matrix: bool = True, options: Any = None) -> None:
+        super().configure(mass_matrix_shape, adapt_mass_matrix, options or {})
+        scales = {names: torch.cat([self._variances[name] for name in names]) for names in mass_matrix_shape}
+        self.inverse_mass_matrix = {
+            names: torch.diag(scale) if len(mass_matrix_shape[names]) == 2 else scale
+            for names, scale in scales.items()
+        }
+
+
+def _kernel(model: PyroModel) -> NUTS:
+    """NUTS, with a full mass matrix for the hyperparameters."""
+    variances = {"hyper": torch.full((int(model.free.sum()),), 0.3, dtype=torch.float64)}
+    if not model.collapsed:
+        variances["white"] = model.expected_variances()
+    start = autoguide.initialization.init_to_uniform(radius=1.0)
+    kernel = NUTS(model, init_strategy=start, full_mass=[] if model.fixed else [("hyper",)])
+    kernel.mass_matrix_adapter = _Scales(variances)
+    return kernel
+
+
 def _guide(model: PyroModel, guide: str | Callable[..., Any]) -> Callable[..., Any]:
-    """A guide by name: ``structured`` is a normal of the hyperparameters, and one of f that moves with them."""
+    """A guide by name: ``structured`` has normal hyperparameters, and a normal f that moves with them."""
     if callable(guide):
         return guide(model) if isinstance(guide, type) else guide
     if guide == "structured":
@@ -137,9 +175,7 @@ def _guide_draws(
     return {name: torch.stack([d[name] for d in draws])[None] for name in draws[0]}, np.array(weights)
 
 
-def _draws(
-    model: PyroModel, sites: dict[str, torch.Tensor], rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _draws(model: PyroModel, sites: dict[str, torch.Tensor], rng: np.random.Generator) -> tuple[Array, Array]:
     """Hyperparameters and f from the sampled sites; f is drawn given y where it was integrated out."""
     lead = next(iter(sites.values())).shape[:2]
     reference = tensor(model.reference.pack())
@@ -163,7 +199,7 @@ def _draws(
 def _diagnostics(model: PyroModel, theta: Array, latent: Array) -> dict[str, float]:
     """Worst r_hat and effective sample size over f and the free hyperparameters (loadings have no sign)."""
     if not model.fixed:
-        free = model.free
+        free = model.free.copy()
         free[free.size - model.reference.n_loadings :] = False
         latent = np.concatenate([theta[..., free], latent], axis=-1)
     draws = tensor(latent)

@@ -77,8 +77,8 @@ def pyro_model(
     MissingExtraError
         If torch or Pyro is not installed.
     DataError
-        For more than 1000 distinct points, ``fixed`` without a fitted model, ``fixed`` and ``collapsed`` (then
-        nothing is left to sample), "sde" without a continuous mode, and what ``FunctionalTucker.fit`` refuses.
+        For more than 1000 distinct points, ``fixed`` without a fitted model, "sde" without a continuous
+        mode, and what ``FunctionalTucker.fit`` refuses.
 
     Notes
     -----
@@ -237,8 +237,8 @@ def _require(where: str) -> None:
         import pyro  # noqa: F401 (whether it is installed is what is asked)
     except ImportError as error:
         raise MissingExtraError(
-            f"`{where}` needs torch and Pyro. Install them with: pip install 'tenfac[bayes]' (CPU: see README, "
-            "Install)."
+            f"`{where}` needs torch and Pyro. Install them with: pip install 'tenfac[bayes]' (CPU: see "
+            "README, Install)."
         ) from error
 
 
@@ -254,8 +254,8 @@ def _seed(random_state: Any) -> int | None:
 def _check_sites(program: PyroModel) -> None:
     if program.fixed and program.collapsed:
         raise DataError(
-            "pyro_model: with `fixed` and `collapsed` nothing is left to sample. Leave `collapsed` out, or take "
-            "`program.log_density`."
+            "pyro_model: with `fixed` and `collapsed` nothing is left to sample. Leave `collapsed` out, or "
+            "take `program.log_density`."
         )
 
 
@@ -378,5 +378,3 @@ def _held(kernel: Any) -> Any:
     from copy import deepcopy
 
     return deepcopy(kernel).double().requires_grad_(False).eval()
-
-

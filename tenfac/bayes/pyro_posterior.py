@@ -183,8 +183,8 @@ class PyroPosterior:
         for name in names:
             if name in _TAKEN or name in self.hyperparameters:
                 raise DataError(
-                    f"PyroPosterior.to_datatree: the tree has a dimension or variable {name!r}, so that a mode "
-                    f"cannot be called {name!r}. Rename the column."
+                    f"PyroPosterior.to_datatree: the tree has a dimension or variable {name!r}, so that a "
+                    f"mode cannot be called {name!r}. Rename the column."
                 )
         coords = {name: ("observation", column) for name, column in zip(names, seen.columns, strict=True)}
         sampled = ("chain", "draw")
@@ -272,7 +272,11 @@ def conditional(
         else:
             extra = _JITTER * cov.diagonal()
         cross = torch.linalg.solve_triangular(
-            torch.linalg.cholesky(cov + torch.diag(extra)), torch.cat([dense.covariance(hyper, at, x), latent.T if latent.ndim == 2 else latent[:, None]], dim=1), upper=False
+            torch.linalg.cholesky(cov + torch.diag(extra)),
+            torch.cat(
+                [dense.covariance(hyper, at, x), latent.T if latent.ndim == 2 else latent[:, None]], dim=1
+            ),
+            upper=False,
         )
         gain, white = cross[:, : x.shape[0]], cross[:, x.shape[0] :]
         mean = (gain.T @ white).T

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyro
@@ -102,28 +103,19 @@ class PyroModel:
     reference: Hyper
     fixed: bool
     collapsed: bool
-    axes: Tensor | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        axes = None
-        if not self.collapsed:
-            at = self.hyper_of(self.reference.pack())
-            map_ = self.prior.function(at, torch.eye(self.prior.size, dtype=torch.float64))
-            axes = torch.linalg.svd(map_.T)[2]
-        object.__setattr__(self, "axes", axes)
 
     def __call__(self) -> Tensor:
         """Run the program: sample what is unknown, observe y; returns f at the distinct points, or y."""
         hyper = self._sample_hyper()
-        seen, counts = self.observations, tensor(self.observations.counts)
-        means, variance = tensor(seen.means), hyper.noise.exp() / counts
-        if seen.weights.sum() > counts.shape[0]:
+        means, variance = self._means, hyper.noise.exp() / self._counts
+        if self.observations.weights.sum() != means.shape[0]:
             pyro.factor("repeats", self._repeats(hyper))
         if self.collapsed:
             pyro.factor("y", self.prior.log_density(hyper, means, variance))
             return means
         normal = dist.Normal(torch.zeros(self.prior.size, dtype=torch.float64), 1.0)
-        f = self.function(hyper, pyro.sample("white", normal.to_event(1)))
+        white = pyro.sample("white", normal.to_event(1))
+        f = white @ self._map if self.fixed else self.function(hyper, white)
         pyro.sample("y", dist.Normal(f, variance.sqrt()).to_event(1), obs=means)
         return f
 
@@ -142,7 +134,7 @@ class PyroModel:
         """The prior as covariances."""
         return self.prior.dense if isinstance(self.prior, StatePrior) else self.prior
 
-    @property
+    @cached_property
     def free(self) -> NDArray[np.bool_]:
         """Entries of ``reference.pack()`` that mean something: a discrete mode has a constant only."""
         used = np.ones_like(self.reference.modes, dtype=bool)
@@ -151,20 +143,19 @@ class PyroModel:
 
     def theta(self, white: Tensor) -> Tensor:
         """``Hyper.pack()`` from values of the site ``hyper``, shapes (..., n) -> (..., size of pack)."""
-        free = self.free
-        center, width, lower, upper = (tensor(part[free]) for part in hyperprior(self.reference))
-        low, high = (torch.special.ndtr((bound - center) / width) for bound in (lower, upper))
-        share = low + (high - low) * torch.special.ndtr(white)
-        bounded = torch.isfinite(lower)
-        safe = torch.where(bounded, share, torch.full_like(share, 0.5)).clamp(1e-15, 1 - 1e-15)
-        values = center + width * torch.where(bounded, torch.special.ndtri(safe), white)
-        theta = tensor(self.reference.pack()).expand(*white.shape[:-1], free.size).clone()
-        theta[..., torch.as_tensor(free)] = values
+        center, width, low, high = self._hyperprior
+        bounded = high - low < 1
+        share = torch.where(bounded, low + (high - low) * torch.special.ndtr(white), 0.5)
+        values = center + width * torch.where(
+            bounded, torch.special.ndtri(share.clamp(1e-15, 1 - 1e-15)), white
+        )
+        theta = tensor(self.reference.pack()).expand(*white.shape[:-1], self.free.size).clone()
+        theta[..., torch.as_tensor(self.free)] = values
         return theta
 
     def hyper_of(self, theta: Tensor | Array) -> TorchHyper:
         """Hyperparameters from a vector ``Hyper.pack()``."""
-        theta = torch.as_tensor(theta)
+        theta = theta if isinstance(theta, Tensor) else tensor(theta)
         end = 2 + self.reference.modes.size
         sizes = [part.size for part in self.reference.loadings]
         loadings = [
@@ -175,7 +166,7 @@ class PyroModel:
 
     def function(self, hyper: TorchHyper, white: Tensor) -> Tensor:
         """f at the distinct points from values of the site ``white``, shapes (..., n) -> (..., U)."""
-        return self.prior.function(hyper, white if self.axes is None else white @ self.axes)
+        return self.prior.function(hyper, white @ self.axes)
 
     def log_density(self, theta: Array | None = None) -> float:
         """Log density of the observed values (on the Gaussian scale), f integrated out.
@@ -183,10 +174,42 @@ class PyroModel:
         ``theta`` is a vector ``Hyper.pack()``, by default that of the reference.
         """
         hyper = self.hyper_of(self.reference.pack() if theta is None else theta)
-        seen = self.observations
-        variance = hyper.noise.exp() / tensor(seen.counts)
-        value = self.prior.log_density(hyper, tensor(seen.means), variance)
+        value = self.prior.log_density(hyper, self._means, hyper.noise.exp() / self._counts)
         return float(value + self._repeats(hyper))
+
+    @cached_property
+    def axes(self) -> Tensor:
+        """Rows: directions of the white numbers that move f most first, at the reference; orthogonal."""
+        at = self.hyper_of(self.reference.pack())
+        plain = self.prior.function(at, torch.eye(self.prior.size, dtype=torch.float64))
+        return torch.linalg.svd(plain.T)[2]
+
+    def expected_variances(self) -> Tensor:
+        """Posterior variances of the site ``white`` at the reference, correlations left out, shape (n,)."""
+        noise = self.hyper_of(self.reference.pack()).noise.exp()
+        return 1 / (1 + (self._map**2 * self._counts).sum(dim=1) / noise)
+
+    @cached_property
+    def _map(self) -> Tensor:
+        """f from the site ``white`` at the reference hyperparameters, shape (n, U)."""
+        return self.function(
+            self.hyper_of(self.reference.pack()), torch.eye(self.prior.size, dtype=torch.float64)
+        )
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        return tensor(self.observations.counts)
+
+    @cached_property
+    def _means(self) -> Tensor:
+        return tensor(self.observations.means)
+
+    @cached_property
+    def _hyperprior(self) -> tuple[Tensor, ...]:
+        """Centers and widths of the free hyperparameters, and the mass of the normal below their bounds."""
+        center, width, lower, upper = (tensor(part[self.free]) for part in hyperprior(self.reference))
+        low, high = (torch.special.ndtr((bound - center) / width) for bound in (lower, upper))
+        return center, width, low, high
 
     def _sample_hyper(self) -> TorchHyper:
         if self.fixed:
@@ -197,6 +220,6 @@ class PyroModel:
     def _repeats(self, hyper: TorchHyper) -> Tensor:
         """Log density of the rows given their averages by distinct point."""
         seen = self.observations
-        more = float(seen.weights.sum()) - seen.counts.size
-        constant = 0.5 * float(np.log(seen.counts).sum()) + 0.5 * more * np.log(2 * np.pi)
+        more = float(seen.weights.sum()) - self._counts.shape[0]
+        constant = 0.5 * float(self._counts.log().sum()) + 0.5 * more * np.log(2 * np.pi)
         return -constant - 0.5 * more * hyper.noise - 0.5 * seen.scatter * torch.exp(-hyper.noise)
