@@ -146,9 +146,9 @@ def nuts(
     --------
     >>> X, y = [[0.0], [0.5], [1.0]], [1.0, 2.0, 3.0]
     >>> model = FunctionalTucker(max_iter=0).fit(X, y)
-    >>> post = nuts(model, X, y, fixed=True, num_samples=150, warmup=50, chains=1)
+    >>> post = nuts(model, X, y, fixed=True, num_samples=400, warmup=50, chains=1)
     >>> post.f.shape
-    (1, 150, 3)
+    (1, 400, 3)
     """
     _require("nuts")
     for name, value, least in (("num_samples", num_samples, 1), ("warmup", warmup, 1), ("chains", chains, 1)):

@@ -78,8 +78,8 @@ def test_with_learned_hyperparameters_stds_are_a_little_wider(run: Any) -> None:
 
 def test_nuts_over_function_and_hyperparameters_agrees_with_the_function_integrated_out() -> None:
     model, X, y = fitted()
-    joint = nuts(model, X, y, collapsed=False, num_samples=300, warmup=200)
-    apart = nuts(model, X, y, num_samples=300, warmup=200, random_state=1)
+    joint = nuts(model, X, y, collapsed=False, num_samples=200, warmup=150)
+    apart = nuts(model, X, y, num_samples=200, warmup=150, random_state=1)
     for name in ("noise", "lengthscale"):
         both = [np.log(post.hyperparameters[name]).ravel() for post in (joint, apart)]
         error = both[1].std() * (1 / joint.diagnostics["ess"] + 1 / apart.diagnostics["ess"]) ** 0.5
