@@ -61,10 +61,16 @@ def run_nuts(
     samples, diverging = [], np.zeros((chains, num_samples), dtype=bool)
     for chain in range(chains):
         with _isolated(rng):
-            mcmc = MCMC(_kernel(model), num_samples, warmup, disable_progbar=verbose < 1)
+            marks: list[int] = []
+
+            def watch(kernel: NUTS, _: Any, stage: str, __: int, marks: list[int] = marks) -> None:
+                if stage.startswith("Sample"):
+                    marks[:] = kernel.diagnostics()["divergences"]
+
+            mcmc = MCMC(_kernel(model), num_samples, warmup, hook_fn=watch, disable_progbar=verbose < 1)
             mcmc.run()
             samples.append(mcmc.get_samples())
-            diverging[chain, mcmc.diagnostics()["divergences"]["chain 0"]] = True
+            diverging[chain, marks] = True
     sites = {name: torch.stack([part[name] for part in samples]) for name in samples[0]}
     theta, latent = _draws(model, sites, rng)
     diagnostics = _diagnostics(model, theta, latent)

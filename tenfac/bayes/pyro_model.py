@@ -144,11 +144,11 @@ def nuts(
 
     Examples
     --------
-    >>> X, y = [[0.0], [0.5], [1.0]], [1.0, 2.0, 3.0]
+    >>> X, y = [[0.0], [1.0]], [1.0, 3.0]
     >>> model = FunctionalTucker(max_iter=0).fit(X, y)
-    >>> post = nuts(model, X, y, fixed=True, num_samples=400, warmup=50, chains=1)
+    >>> post = nuts(model, X, y, fixed=True, num_samples=250, warmup=30, chains=1)
     >>> post.f.shape
-    (1, 400, 3)
+    (1, 250, 2)
     """
     _require("nuts")
     for name, value, least in (("num_samples", num_samples, 1), ("warmup", warmup, 1), ("chains", chains, 1)):

@@ -251,10 +251,11 @@ def test_every_guide_and_prior_gives_finite_draws(options: dict[str, Any]) -> No
     assert np.isfinite(post.theta).all()
 
 
-def test_a_run_that_is_too_short_says_so_once() -> None:
-    model, table, y = small()
+@pytest.mark.parametrize("num_samples", [1, 6])
+def test_a_run_that_is_too_short_says_so_once(num_samples: int) -> None:
+    model, table, y = tiny()
     with pytest.warns(tenfac.ConvergenceWarning) as caught:
-        post = nuts(model, table, y, num_samples=4, warmup=2, chains=1)
+        post = nuts(model, table, y, fixed=True, num_samples=num_samples, warmup=2, chains=1)
     assert_equal(len(caught), 1)
     assert_says(caught[0].message, "nuts", "effective draws", "Raise num_samples")
     assert_equal(caught[0].filename, __file__)
