@@ -77,7 +77,7 @@ def run_nuts(
     diagnostics["divergences"] = float(diverging.sum())
     info = _report(diagnostics, num_samples, time.perf_counter() - started, seed)
     if not info.converged:
-        _warn("nuts", f"{info.reason}. Raise num_samples and warmup, or fix the hyperparameters (fixed=True)")
+        _warn("nuts", f"{info.reason}. Raise num_samples and warmup")
     return PyroPosterior(model, theta, latent, diverging, diagnostics, info, reader)
 
 
