@@ -47,9 +47,12 @@ PUBLIC = [
     "mode_product",
     "multi_mode_product",
     "nearest_kronecker",
+    "nuts",
     "plot",
+    "pyro_model",
     "randomized_tucker",
     "save",
+    "svi",
     "tucker",
     "tucker_append",
     "tucker_cross",
@@ -252,6 +255,7 @@ def test_datasets_load_only_the_library_they_come_from() -> None:
 # --- missing extras ---------------------------------------------------------------------------------------
 
 MISSING = {
+    "bayes": ("pyro", "tenfac.nuts(tenfac.FunctionalTucker(), [[0.0], [1.0]], [0.0, 1.0])"),
     "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
     "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
 }

@@ -121,6 +121,16 @@ class Hyper:
         return np.concatenate([table[:2], np.tile(table[2:], self.modes.shape[0]), rest])
 
 
+def hyperprior(hyper: Hyper) -> tuple[Array, Array, Array, Array]:
+    """Mean, standard deviation, lower and upper bound of every entry of ``hyper.pack()``; no bound is inf."""
+    return (
+        hyper.spread_out(_CENTER, 0.0),
+        hyper.spread_out(_WIDTH, _LOADING_WIDTH),
+        hyper.spread_out(_LOWER, -np.inf),
+        hyper.spread_out(_UPPER, np.inf),
+    )
+
+
 def log_prior(hyper: Hyper) -> tuple[float, Array]:
     """Log density of the weak hyperprior (up to a constant) and its gradient."""
     width = hyper.spread_out(_WIDTH, _LOADING_WIDTH)

@@ -1,0 +1,225 @@
+"""The generative model of ``FunctionalTucker`` as a Pyro program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.evidence import Hyper, hyperprior
+from tenfac.bayes.response import Response
+from tenfac.bayes.torch_prior import DensePrior, StatePrior, TorchHyper, tensor
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was observed, on the scale on which f is Gaussian, and its summary by distinct points.
+
+    Parameters
+    ----------
+    columns : tuple of D arrays, shape (N,)
+        Indices as the user gave them.
+    y, latent, weights : arrays, shape (N,)
+        Values, values on the Gaussian scale, numbers of repeats.
+    points : array, shape (U, D)
+        Distinct points, scaled.
+    codes : array of int, shape (N,)
+        The point of every row.
+    """
+
+    columns: tuple[NDArray[np.generic], ...]
+    y: Array
+    latent: Array
+    weights: Array
+    points: Array
+    codes: NDArray[np.intp]
+
+    @property
+    def counts(self) -> Array:
+        """Repeats of every distinct point, shape (U,)."""
+        return np.bincount(self.codes, self.weights)
+
+    @property
+    def means(self) -> Array:
+        """Average latent value at every distinct point, shape (U,)."""
+        return np.bincount(self.codes, self.weights * self.latent) / self.counts
+
+    @property
+    def scatter(self) -> float:
+        """Weighted sum of squares around the averages."""
+        return float(np.sum(self.weights * (self.latent - self.means[self.codes]) ** 2))
+
+
+@dataclass(frozen=True, eq=False)
+class PyroModel:
+    """A Pyro program: call it without arguments under Pyro's handlers, guides and samplers.
+
+    Its sites are standard normal a priori, whatever the data:
+
+    - ``hyper``: the hyperparameters, each the image of a standard normal number under its weak hyperprior
+      (a normal on the logarithm, truncated at the bounds of ``FunctionalTucker``). Absent if ``fixed``.
+    - ``white``: the Tucker core, whitened: f at the distinct observed points is a linear map of it, by the
+      hyperparameters. At the reference hyperparameters its axes are the Karhunen-Loève functions of f on the
+      observed points. Absent if ``collapsed``: f is then integrated out.
+    - ``y``: the observed averages of the distinct points (or a factor if ``collapsed``).
+
+    Made by ``tenfac.pyro_model``.
+
+    Parameters
+    ----------
+    modes : sequence of ModeIndex
+    observations : Observations
+    response : Response
+        From y to the scale on which f is Gaussian; held as it is.
+    prior : DensePrior or StatePrior
+        How f is made from white numbers, or integrated out.
+    reference : Hyper
+        The hyperparameters if ``fixed``, and those of the axes of ``white``.
+    fixed, collapsed : bool
+
+    Examples
+    --------
+    >>> import tenfac
+    >>> model = tenfac.FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
+    >>> program = tenfac.pyro_model(model, [[0.0], [1.0]], [1.0, 3.0])
+    >>> bool(abs(program.log_density() - model._prediction.log_evidence) < 1e-9)
+    True
+    """
+
+    modes: Sequence[ModeIndex]
+    observations: Observations
+    response: Response
+    prior: DensePrior | StatePrior
+    reference: Hyper
+    fixed: bool
+    collapsed: bool
+
+    def __call__(self) -> Tensor:
+        """Run the program: sample what is unknown, observe y; returns f at the distinct points, or y."""
+        hyper = self._sample_hyper()
+        means, variance = self._means, hyper.noise.exp() / self._counts
+        if self.observations.weights.sum() != means.shape[0]:
+            pyro.factor("repeats", self._repeats(hyper))
+        if self.collapsed:
+            pyro.factor("y", self.prior.log_density(hyper, means, variance))
+            return means
+        normal = dist.Normal(torch.zeros(self.prior.size, dtype=torch.float64), 1.0)
+        white = pyro.sample("white", normal.to_event(1))
+        f = white @ self._map if self.fixed else self.function(hyper, white)
+        pyro.sample("y", dist.Normal(f, variance.sqrt()).to_event(1), obs=means)
+        return f
+
+    def __repr__(self) -> str:
+        form = "state space" if isinstance(self.prior, StatePrior) else "dense"
+        sites = [*([] if self.fixed else ["hyper"]), *([] if self.collapsed else ["white"])]
+        return f"PyroModel({len(self.points)} points, {form} prior, sites: {', '.join(sites) or 'none'})"
+
+    @property
+    def points(self) -> Array:
+        """Distinct observed points, scaled, shape (U, D)."""
+        return self.observations.points
+
+    @property
+    def dense(self) -> DensePrior:
+        """The prior as covariances."""
+        return self.prior.dense if isinstance(self.prior, StatePrior) else self.prior
+
+    @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """Entries of ``reference.pack()`` that mean something: a discrete mode has a constant only."""
+        used = np.ones_like(self.reference.modes, dtype=bool)
+        used[[n for n, index in enumerate(self.modes) if index.discrete], 1:] = False
+        return np.concatenate([[True, True], used.ravel(), np.ones(self.reference.n_loadings, dtype=bool)])
+
+    def theta(self, white: Tensor) -> Tensor:
+        """``Hyper.pack()`` from values of the site ``hyper``, shapes (..., n) -> (..., size of pack)."""
+        center, width, low, high = self._hyperprior
+        bounded = high - low < 1
+        share = torch.where(bounded, low + (high - low) * torch.special.ndtr(white), 0.5)
+        values = center + width * torch.where(
+            bounded, torch.special.ndtri(share.clamp(1e-15, 1 - 1e-15)), white
+        )
+        theta = tensor(self.reference.pack()).expand(*white.shape[:-1], self.free.size).clone()
+        theta[..., torch.as_tensor(self.free)] = values
+        return theta
+
+    def hyper_of(self, theta: Tensor | Array) -> TorchHyper:
+        """Hyperparameters from a vector ``Hyper.pack()``."""
+        theta = theta if isinstance(theta, Tensor) else tensor(theta)
+        end = 2 + self.reference.modes.size
+        sizes = [part.size for part in self.reference.loadings]
+        loadings = [
+            part.reshape(old.shape)
+            for part, old in zip(theta[end:].split(sizes), self.reference.loadings, strict=True)
+        ]
+        return TorchHyper(theta[0], theta[1], theta[2:end].reshape(-1, 4), tuple(loadings))
+
+    def function(self, hyper: TorchHyper, white: Tensor) -> Tensor:
+        """f at the distinct points from values of the site ``white``, shapes (..., n) -> (..., U)."""
+        return self.prior.function(hyper, white @ self.axes)
+
+    def log_density(self, theta: Array | None = None) -> float:
+        """Log density of the observed values (on the Gaussian scale), f integrated out.
+
+        ``theta`` is a vector ``Hyper.pack()``, by default that of the reference.
+        """
+        hyper = self.hyper_of(self.reference.pack() if theta is None else theta)
+        value = self.prior.log_density(hyper, self._means, hyper.noise.exp() / self._counts)
+        return float(value + self._repeats(hyper))
+
+    @cached_property
+    def axes(self) -> Tensor:
+        """Rows: directions of the white numbers that move f most first, at the reference; orthogonal."""
+        at = self.hyper_of(self.reference.pack())
+        plain = self.prior.function(at, torch.eye(self.prior.size, dtype=torch.float64))
+        return torch.linalg.svd(plain.T)[2]
+
+    def expected_variances(self) -> Tensor:
+        """Posterior variances of the site ``white`` at the reference, correlations left out, shape (n,)."""
+        noise = self.hyper_of(self.reference.pack()).noise.exp()
+        return 1 / (1 + (self._map**2 * self._counts).sum(dim=1) / noise)
+
+    @cached_property
+    def _map(self) -> Tensor:
+        """f from the site ``white`` at the reference hyperparameters, shape (n, U)."""
+        return self.function(
+            self.hyper_of(self.reference.pack()), torch.eye(self.prior.size, dtype=torch.float64)
+        )
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        return tensor(self.observations.counts)
+
+    @cached_property
+    def _means(self) -> Tensor:
+        return tensor(self.observations.means)
+
+    @cached_property
+    def _hyperprior(self) -> tuple[Tensor, ...]:
+        """Centers and widths of the free hyperparameters, and the mass of the normal below their bounds."""
+        center, width, lower, upper = (tensor(part[self.free]) for part in hyperprior(self.reference))
+        low, high = (torch.special.ndtr((bound - center) / width) for bound in (lower, upper))
+        return center, width, low, high
+
+    def _sample_hyper(self) -> TorchHyper:
+        if self.fixed:
+            return self.hyper_of(self.reference.pack())
+        normal = dist.Normal(torch.zeros(int(self.free.sum()), dtype=torch.float64), 1.0)
+        return self.hyper_of(self.theta(pyro.sample("hyper", normal.to_event(1))))
+
+    def _repeats(self, hyper: TorchHyper) -> Tensor:
+        """Log density of the rows given their averages by distinct point."""
+        seen = self.observations
+        more = float(seen.weights.sum()) - self._counts.shape[0]
+        constant = 0.5 * float(self._counts.log().sum()) + 0.5 * more * np.log(2 * np.pi)
+        return -constant - 0.5 * more * hyper.noise - 0.5 * seen.scatter * torch.exp(-hyper.noise)
