@@ -45,7 +45,7 @@ def from_gpytorch(kernel: Any, *, gradient: bool = False) -> Process:
         from gpytorch import kernels
     except ImportError as error:
         raise MissingExtraError(
-            "from_gpytorch needs GPyTorch. Install it with: pip install gpytorch"
+            "from_gpytorch needs GPyTorch. Install it with: pip install 'tenfac[bayes]'"
         ) from error
 
     def number(parameter: Any, name: str) -> Any:

@@ -364,7 +364,7 @@ class KroneckerOperator(StructuredMatrix):
         except ImportError as error:
             raise MissingExtraError(
                 "`to_linear_operator` needs linear_operator, which GPyTorch brings. Install it with: pip "
-                "install 'gpytorch>=1.14'."
+                "install 'tenfac[bayes]'."
             ) from error
         return KroneckerProductLinearOperator(*(DenseLinearOperator(factor) for factor in self.factors))
 

@@ -117,4 +117,4 @@ def test_without_gpytorch_the_command_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "gpytorch", None)
     with pytest.raises(MissingExtraError) as error:
         from_gpytorch(object())
-    assert_says(error, "pip install gpytorch")
+    assert_says(error, "pip install 'tenfac[bayes]'")
