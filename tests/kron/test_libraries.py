@@ -267,7 +267,7 @@ def test_conversion_to_linear_operator_needs_torch_tensors_and_the_library():
 
     with mock.patch.object(builtins, "__import__", without), pytest.raises(MissingExtraError) as error:
         KroneckerOperator(torch.eye(2)).to_linear_operator()
-    assert_says(error, "pip install", "gpytorch")
+    assert_says(error, "pip install", "tenfac[bayes]")
 
 
 def test_results_stay_torch_tensors_of_their_dtype():
