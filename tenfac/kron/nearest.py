@@ -135,7 +135,7 @@ def nearest_kronecker(
         random_state=seed,
         warnings=notes,
     )
-    products = [_term([v[:, t] for v in found.vectors], shapes, scale or 1.0, xp) for t in range(terms)]
+    products = [_term([v[:, t] for v in found.vectors], shapes, scale, xp) for t in range(terms)]
     if terms == 1:
         return KroneckerOperator(*products[0], info=info)
     return SumOfKronecker(*(KroneckerOperator(*factors) for factors in products), info=info)
