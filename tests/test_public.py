@@ -59,6 +59,63 @@ PUBLIC = [
     "tucker_complete",
     "unfold",
 ]
+DEFAULTS = {
+    "FunctionalTucker": {
+        "kernel": "matern32",
+        "max_iter": 400,
+        "tol": 1e-07,
+        "label_rank": 0,
+        "response": "identity",
+        "random_state": 0,
+        "verbose": 0,
+    },
+    "Report": {"history": (), "warnings": ()},
+    "TuckerTransformer": {"center": True},
+    "cp": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0, "verbose": 0},
+    "cp_complete": {
+        "n_init": 10,
+        "max_iter": 300,
+        "tol": 1e-05,
+        "holdout": 0.1,
+        "random_state": 0,
+        "verbose": 0,
+    },
+    "cp_scree": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0},
+    "factor_match_score": {"weights": True},
+    "hooi": {"max_iter": 100, "tol": 1e-06, "verbose": 0},
+    "nearest_kronecker": {"terms": 1, "tol": 1e-08, "max_iter": 500, "random_state": 0},
+    "nuts": {
+        "num_samples": 500,
+        "warmup": 500,
+        "chains": 2,
+        "prior": "gp",
+        "fixed": False,
+        "random_state": 0,
+        "verbose": 0,
+    },
+    "pyro_model": {"prior": "gp", "fixed": False},
+    "randomized_tucker": {"oversampling": 8, "power_iterations": 1, "random_state": 0},
+    "svi": {
+        "steps": 3000,
+        "guide": "structured",
+        "learning_rate": 0.03,
+        "num_samples": 1000,
+        "prior": "gp",
+        "fixed": False,
+        "random_state": 0,
+        "verbose": 0,
+    },
+    "tucker": {"batch": 0},
+    "tucker_complete": {
+        "n_init": 10,
+        "max_iter": 300,
+        "tol": 1e-05,
+        "holdout": 0.1,
+        "random_state": 0,
+        "verbose": 0,
+    },
+    "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
+}
 ROOMS = ("datasets", "plot")  # public modules
 OPTIONAL = (
     "dask",
@@ -166,6 +223,18 @@ def test_no_public_name_is_hidden_by_a_room_of_the_same_name() -> None:
     # importing a room sets an attribute of tenfac: a function and a room of one name exclude each other
     rooms = {path.parent.name for path in Path(tenfac.__file__).parent.glob("*/__init__.py")}
     assert_equal(sorted(rooms & set(PUBLIC)), sorted(ROOMS))
+
+
+def defaults_of(found: Any) -> dict[str, Any]:
+    """Parameters with a default other than None."""
+    plain = inspect.isfunction(found) or (inspect.isclass(found) and not issubclass(found, Exception))
+    parameters = inspect.signature(found).parameters.values() if plain else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.default is not None}
+
+
+def test_the_defaults_are_these() -> None:
+    found = {name: defaults_of(look_up(name)) for name in PUBLIC}
+    assert_equal({name: values for name, values in found.items() if values}, DEFAULTS)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

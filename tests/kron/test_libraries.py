@@ -280,3 +280,12 @@ def test_results_stay_torch_tensors_of_their_dtype():
         torch.ones(6) @ K,
     ):
         assert_same_kind(got, torch.ones(1))
+
+
+def test_torch_factors_and_operands_of_two_precisions_meet_in_the_wider():
+    torch = pytest.importorskip("torch")
+    A = np.arange(4.0).reshape(2, 2) + np.eye(2)
+    x = torch.arange(4, dtype=torch.float64)
+    got = KroneckerOperator(torch.tensor(A, dtype=torch.float32), torch.eye(2)) @ x
+    assert_equal(str(got.dtype), "torch.float64")
+    assert_close(got, torch.tensor(np.kron(A, np.eye(2)) @ x.numpy()))
