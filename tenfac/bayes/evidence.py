@@ -133,8 +133,8 @@ def hyperprior(hyper: Hyper) -> tuple[Array, Array, Array, Array]:
 
 def log_prior(hyper: Hyper) -> tuple[float, Array]:
     """Log density of the weak hyperprior (up to a constant) and its gradient."""
-    width = hyper.spread_out(_WIDTH, _LOADING_WIDTH)
-    z = (hyper.pack() - hyper.spread_out(_CENTER, 0.0)) / width
+    center, width, _, _ = hyperprior(hyper)
+    z = (hyper.pack() - center) / width
     return float(-0.5 * z @ z), -z / width
 
 
@@ -154,8 +154,8 @@ class Problem:
         Of the other modes, in their order.
     slices : Slices
     missing, total : float
-        Averages over the observations of the prior variance, and of the part that the basis leaves out
-        (``s`` left out).
+        Averages over the observations: of the prior variance that the basis leaves out, and of the whole
+        prior variance (without the factor ``s``).
     """
 
     kernels: tuple[str | None, ...]

@@ -445,10 +445,11 @@ class FunctionalTucker(RegressorMixin, BaseEstimator):
         self.constants_ = {
             index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)
         }
+        labels = {n: np.arange(index.size) for n, index in enumerate(self._modes) if index.discrete}
         self.label_covariances_ = {
-            index.name: problem.prior(hyper, n).covariance(codes, codes)
-            for n, index in enumerate(self._modes)
-            if index.discrete and self.label_rank and (codes := np.arange(index.size)).size
+            self.mode_names_[n]: problem.prior(hyper, n).covariance(codes, codes)
+            for n, codes in labels.items()
+            if self.label_rank
         }
         response = self._response
         self.noise_ = float(np.exp(0.5 * hyper.noise)) * response.unit

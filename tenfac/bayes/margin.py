@@ -61,21 +61,19 @@ def learn_with_response(
         jacobian = float(weights @ response.log_slope(y))
         return Fit(response, task, learned, learned.prediction(task), jacobian)
 
-    fits = [attempt(START, None)]
+    best = attempt(START, None)
     if kind == "identity" or settings[0] == 0 or np.ptp(y) == 0:
-        return fits[0]
+        return best
+    n_iter, n_evals = best.learned.n_iter, best.learned.n_evals
 
     def loss(log_margin: float) -> float:
-        best = max(fits, key=lambda fit: fit.log_evidence)
-        fits.append(attempt(float(np.exp(log_margin)), best.learned.hyper))
-        return -fits[-1].log_evidence
+        nonlocal best, n_iter, n_evals
+        found = attempt(float(np.exp(log_margin)), best.learned.hyper)
+        n_iter, n_evals = n_iter + found.learned.n_iter, n_evals + found.learned.n_evals
+        if found.log_evidence > best.log_evidence:
+            best = found  # of the others nothing is kept: a posterior may be large
+        return -found.log_evidence
 
     bounds = float(np.log(_SMALLEST)), float(np.log(_LARGEST))
     minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": _CLOSE})
-    best = max(fits, key=lambda fit: fit.log_evidence)
-    learned = replace(
-        best.learned,
-        n_iter=sum(fit.learned.n_iter for fit in fits),
-        n_evals=sum(fit.learned.n_evals for fit in fits),
-    )
-    return best._replace(learned=learned)
+    return best._replace(learned=replace(best.learned, n_iter=n_iter, n_evals=n_evals))
