@@ -129,3 +129,17 @@ def _at_points(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:
         result = xp.matmul(xp.reshape(row, (*row.shape[:-1], 1, r)), result)
         result = xp.reshape(result, (*result.shape[:-2], size))
     return xp.reshape(result, (*result.shape[:-1], *open_shape))
+
+
+def adjoint(matrix: Any, xp: Any) -> Any:
+    """Conjugate transpose of the last two axes.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> import numpy as np
+    >>> adjoint(np.array([[1j, 2.0]]), xp).tolist()
+    [[-1j], [(2-0j)]]
+    """
+    flipped = xp.matrix_transpose(matrix)
+    return xp.conj(flipped) if xp.isdtype(matrix.dtype, "complex floating") else flipped

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
-from .contract import contract
+from .contract import adjoint, contract
 from .errors import ConvergenceWarning, RankError
 from .precision import HALF, double_of, dtype_name, is_complex, wide
 from .report import Report
@@ -340,8 +340,8 @@ def _project(
     if rank is None:
         rank = max(int(np.argmax(tails <= share2)), 1)
     factor = xp.astype(basis[:, :rank], tensor.dtype, copy=False)
-    adjoint = xp.conj(factor.T) if is_complex(factor) else factor.T
-    matrices = [adjoint if m == n else None for m in range(tensor.ndim)]
+    turned = adjoint(factor, xp)
+    matrices = [turned if m == n else None for m in range(tensor.ndim)]
     return factor, contract(tensor, matrices, xp=xp), float(tails[rank])
 
 
@@ -349,8 +349,8 @@ def _gram_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     """Left singular vectors and squared singular values of an unfolding, from its Gram matrix in float64."""
     gram = None
     for block in _blocks(tensor, n, xp):
-        adjoint = xp.conj(block.T) if is_complex(block) else block.T
-        gram = block @ adjoint if gram is None else gram + block @ adjoint
+        product = block @ adjoint(block, xp)
+        gram = product if gram is None else gram + product
     values, vectors = xp.linalg.eigh(gram)
     return xp.flip(vectors, axis=1), xp.flip(values, axis=0)
 

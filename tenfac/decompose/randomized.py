@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ..core.arrays import device_of, generator, namespace_of, seed_of
+from ..core.contract import adjoint
 from ..core.rank import tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -131,12 +132,8 @@ def _sketched(
     draws = xp.asarray(rng.standard_normal((matrix.shape[1], width)), device=device_of(tensor))
     basis = xp.linalg.qr(matrix @ xp.astype(draws, tensor.dtype))[0]
     for _ in range(power_iterations):
-        basis = xp.linalg.qr(matrix @ _adjoint(_adjoint(basis, xp) @ matrix, xp))[0]
-    inner = _adjoint(basis, xp) @ matrix
+        basis = xp.linalg.qr(matrix @ adjoint(adjoint(basis, xp) @ matrix, xp))[0]
+    inner = adjoint(basis, xp) @ matrix
     vectors = truncate(inner, (rank, inner.shape[1]), modes=(0,))[1][0]
-    core = xp.reshape(_adjoint(vectors, xp) @ inner, (rank, *np.delete(tensor.shape, n).tolist()))
+    core = xp.reshape(adjoint(vectors, xp) @ inner, (rank, *np.delete(tensor.shape, n).tolist()))
     return xp.moveaxis(core, 0, n), basis @ vectors
-
-
-def _adjoint(matrix: Any, xp: Any) -> Any:
-    return xp.conj(matrix.T) if xp.isdtype(matrix.dtype, "complex floating") else matrix.T

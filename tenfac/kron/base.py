@@ -20,6 +20,7 @@ from ..core.arrays import (
     promote,
     to_numpy,
 )
+from ..core.contract import adjoint
 from ..core.errors import DataError, ShapeError
 
 
@@ -227,19 +228,6 @@ def known(scalar: Any) -> float | None:
         return float(scalar.detach() if hasattr(scalar, "detach") else scalar)
     except (TypeError, RuntimeError):
         return None
-
-
-def adjoint(matrix: Any, xp: Any) -> Any:
-    """Conjugate transpose of the last two axes.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> adjoint(np.array([[1j, 2.0]]), xp).tolist()
-    [[-1j], [(2-0j)]]
-    """
-    flipped = xp.matrix_transpose(matrix)
-    return xp.conj(flipped) if xp.isdtype(matrix.dtype, "complex floating") else flipped
 
 
 def check_finite(factors: Sequence[Any], where: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
-from ..core.contract import contract
+from ..core.contract import adjoint, contract
 from ..core.errors import DataError, MissingExtraError, ShapeError
 from ..core.ops import kronecker
 from ..core.report import Report
-from .base import StructuredMatrix, adjoint, check_finite, check_hermitian, check_square, known
+from .base import StructuredMatrix, check_finite, check_hermitian, check_square, known
 
 # Few columns next to a long last mode: that mode is faster when the columns come first.
 _COLUMNS_FIRST = 32

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.arrays import device_of, eps, namespace_of, to_number, to_numpy
-from ..core.contract import contract
+from ..core.contract import adjoint, contract
 from ..core.ops import unfold
 from ..core.truncate import squared_norm
-from .base import adjoint
 
 # A shorter side up to this is decomposed at once.
 _SMALL = 64

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.arrays import namespace_of
+from ..core.contract import adjoint
 from ..core.errors import DataError, ShapeError
 from ..core.report import Report
-from .base import StructuredMatrix, adjoint, check_hermitian, known
+from .base import StructuredMatrix, check_hermitian, known
 from .operator import KroneckerOperator, SignedLog, outer, positive_log
 from .spectral import Diagonalized, check_regular, implicit_solve
 
