@@ -118,6 +118,14 @@ class ProductBasis:
         return self.index.shape[0]
 
     @property
+    def eigenvalues(self) -> Array:
+        """Prior variance of every product on the nodes, descending, shape (P,)."""
+        out = np.ones(self.size)
+        for basis, column in zip(self.bases, self.index.T, strict=True):
+            out *= basis.eigenvalues[column]
+        return out
+
+    @property
     def rank(self) -> tuple[int, ...]:
         """Largest function number used in each mode."""
         return tuple(int(column.max()) + 1 for column in self.index.T)

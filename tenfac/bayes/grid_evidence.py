@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.evidence import Hyper, loading_gradient, mode_gradient
+from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.terms import loading_gradient, mode_gradient
 
 Array = NDArray[np.float64]
 _MOST_SMOOTHINGS = 100

@@ -13,9 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from tenfac.bayes.posterior import Score
-
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log evidence and its gradient, in coordinates where the prior of a coefficient vector is identity.
+
+    Parameters
+    ----------
+    log_evidence : float
+        Without the terms that do not depend on the prior (``Slices.constant_terms``).
+    by_covariance : array, shape (P, P)
+        Derivative by the prior covariance of the coefficients.
+    misfit : float
+        Posterior expectation of the weighted sum of squared residuals over the noise variance, of the
+        compressed targets.
+    by_shared : array, shape (M, Q)
+        Derivative by the weights of what the levels share.
+    """
+
+    log_evidence: float
+    by_covariance: Array
+    misfit: float
+    by_shared: Array
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,7 @@ def solve(
         shared, inverses, own, mean.reshape(parts, size), cov.reshape(parts, size, parts, size)
     )
     if not gradient:
-        return posterior, Score(float(log_evidence), np.zeros((size, size)), 0.0)
+        return posterior, Score(float(log_evidence), np.zeros((size, size)), 0.0, np.zeros_like(shared))
     return posterior, _score(posterior, designs, targets, float(log_evidence))
 
 

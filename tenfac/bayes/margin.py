@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import START, Response
 from tenfac.bayes.search import Learned, Task, learn

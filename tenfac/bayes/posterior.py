@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Log evidence and its gradient, in coordinates where the prior of a coefficient vector is identity.
-
-    Parameters
-    ----------
-    log_evidence : float
-        Without the terms that do not depend on the prior (``Slices.constant_terms``).
-    by_covariance : array, shape (P, P)
-        Derivative by the prior covariance of the coefficients.
-    misfit : float
-        Posterior expectation of the weighted sum of squared residuals over the noise variance, of the
-        compressed targets.
-    by_log_constant : float
-        Derivative by the logarithm of the constant of a continuous exact mode.
-    by_shared : array, shape (M, Q), or None
-        Derivative by the weights of what the levels of a discrete exact mode share.
-    by_transition, by_innovation : arrays, shape (M - 1, order, order), or None
-        Derivatives by the small matrices ``A`` and ``Q`` of a continuous exact mode, step by step.
-    """
-
-    log_evidence: float
-    by_covariance: Array
-    misfit: float
-    by_log_constant: float = 0.0
-    by_shared: Array | None = None
-    by_transition: Array | None = None
-    by_innovation: Array | None = None
 
 
 class CoefficientPosterior(Protocol):

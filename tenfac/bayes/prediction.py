@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.evidence import Problem
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
 
@@ -47,9 +48,8 @@ class Prediction:
         # levels have their posterior without the gradient; the smoother's backward pass gives both
         continuous = problem.kernels[problem.exact] is not None
         with threadpool_limits(limits=1, user_api="blas"):
-            posterior, score, factor = problem.solve(hyper, gradient=continuous)
-        constant = problem.slices.constant_terms(float(np.exp(hyper.noise)))
-        return cls(problem, hyper, posterior, factor, score.log_evidence + constant)
+            posterior, log_evidence, factor = problem.solve(hyper, gradient=continuous)
+        return cls(problem, hyper, posterior, factor, log_evidence)
 
     @property
     def _exact_prior(self) -> ModePrior:
@@ -58,7 +58,7 @@ class Prediction:
     @property
     def missing_share(self) -> float:
         """Share of the prior variance at the observations that the basis leaves out."""
-        return self.problem.missing / self.problem.total
+        return sum(self.problem.missing) / self.problem.total
 
     @property
     def missing_noise_share(self) -> float:
@@ -89,33 +89,24 @@ class Prediction:
 
     def _block(self, points: list[Array], with_variance: bool) -> tuple[Array, Array, Array]:
         exact = points[self.problem.exact]
-        rows = self._rows(points)
-        white = rows @ self.factor
+        rows = self.problem.rows(points, exact.size)
         indices, codes = np.unique(exact, return_inverse=True)
         means, covs = self.posterior.at(self._exact_prior.bend(indices))
-        mean = np.einsum("np,np->n", white, means[codes])
-        variance = np.zeros(mean.size)
+        mean, variance = np.zeros(exact.size), np.zeros(exact.size)
+        for code, index in enumerate(indices):
+            own = np.flatnonzero(codes == code)
+            known, offset, spread = self.problem.residual_at(index, [x[own] for x in points], self.hyper)
+            white = (rows[own] - known) @ self.factor
+            mean[own] = offset + white @ means[code]
+            if with_variance:
+                variance[own] = np.einsum("np,np->n", white @ covs[code], white) + np.diagonal(spread)
         if not with_variance:
             return mean, variance, variance
-        for code, cov in enumerate(covs):
-            own = codes == code
-            variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
-        gap = self._gap(points, rows)
+        gap = self.problem.gap(points, rows, self.hyper)
         variance = np.maximum(variance, 0.0)
         # what the basis leaves out at the observations on average was learned as noise: not counted twice
         noisy = variance + np.maximum(gap - self.left_out, 0.0) + np.exp(self.hyper.noise)
         return mean, variance + gap, np.maximum(noisy, variance + gap)
-
-    def _rows(self, points: list[Array]) -> Array:
-        others = [points[n] for n in self.problem.others]
-        return self.problem.basis.rows(others, points[0].size)
-
-    def _gap(self, points: list[Array], rows: Array) -> Array:
-        """Variance of f that the basis leaves out."""
-        basis = self.problem.basis
-        total = basis.variance([points[n] for n in self.problem.others], rows.shape[0])
-        exact = self._exact_prior.variance(points[self.problem.exact])
-        return np.exp(self.hyper.scale) * exact * basis.missing_variance(rows, total)
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
         """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""
@@ -130,13 +121,8 @@ class Prediction:
         return white @ mean, variance + self._marginal_left_out(mode, x)
 
     def _averaged_rows(self, mode: int | None, x: Array) -> Array:
-        """Product functions averaged over the nodes of every basis mode but ``mode``, shape (N, P)."""
-        basis = self.problem.basis
-        out = np.ones((x.size, basis.size))
-        for part, n, column in zip(basis.bases, self.problem.others, basis.index.T, strict=True):
-            rows = part.rows(x) if n == mode else part.rows(part.nodes).mean(axis=0, keepdims=True)
-            out *= rows[:, column]
-        return out
+        """Rows averaged over the nodes of every basis mode but ``mode``, shape (N, C)."""
+        return np.hstack([term.averaged_rows(mode, x) for term in self.problem.terms])
 
     def _marginal_left_out(self, mode: int, x: Array) -> Array:
         """Variance of the marginal function between the nodes of its mode."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
-from tenfac.bayes.evidence import Hyper
 from tenfac.bayes.functional_tucker import FunctionalTucker
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import check_numbers, check_response, mode_number
 from tenfac.core.arrays import generator

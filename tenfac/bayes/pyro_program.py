@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.evidence import Hyper, hyperprior
+from tenfac.bayes.hyper import Hyper, hyperprior
 from tenfac.bayes.response import Response
 from tenfac.bayes.torch_prior import DensePrior, StatePrior, TorchHyper, tensor
 

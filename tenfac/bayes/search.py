@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.basis import MAX_NODES, ModeBasis, ProductBasis, nodes_of
-from tenfac.bayes.evidence import Hyper, Problem, maximize
+from tenfac.bayes.evidence import Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.slices import Slices
+from tenfac.bayes.residual import Residual
+from tenfac.bayes.slices import Slices, rows_by_slice
+from tenfac.bayes.terms import Level, Main, Product
 from tenfac.core.modes.state_space import KERNELS
 from tenfac.core.report import Report
 
@@ -28,6 +31,8 @@ _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the g
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
 _MOST_PRODUCTS = 400
+_MOST_MAIN = 32  # functions of a main effect
+_STATE_WORK = 2e8  # indices of the exact mode times the cube of the state
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
@@ -76,12 +81,12 @@ class Task:
         """Most products: as asked for, else what keeps an evaluation to about a second on one core."""
         if self.most is not None:
             return self.most
-        size, kernel = self.grids[self.exact].size, self.kernels[self.exact]
-        if kernel is None:
+        size = self.grids[self.exact].size
+        if self.kernels[self.exact] is not None:
+            affordable = (_STATE_WORK / size) ** (1 / 3)
+        else:
             shared = 1 + min(self.label_rank, size - 1)
             affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5, 3e3 / shared)
-        else:
-            affordable = (1e8 / size) ** (1 / 3) / (1 + KERNELS[kernel])
         return max(4, min(_MOST_PRODUCTS, int(affordable)))
 
     def with_loadings(self, hyper: Hyper) -> Hyper:
@@ -132,31 +137,79 @@ class Task:
             self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows]
         )
 
-    def problem(self, hyper: Hyper, at_least: int = 1) -> Problem:
-        """Mode bases at these hyperparameters, their leading products, and the grouped observations."""
-        others = [n for n in range(len(self.kernels)) if n != self.exact]
-        bases = tuple(self._basis(n, hyper) for n in others)
-        basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper), at_least)
+    def problem(self, hyper: Hyper, at_least: tuple[int, int] = (1, 0)) -> Problem:
+        """The terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
+        product = self._product(hyper, at_least)
+        mains = tuple(self._main(n, hyper) for n in range(len(self.kernels))) if hyper.mains.size else ()
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
-        total = basis.variance([self.positions[n] for n in others], self.y.size)
-        exact = hyper.prior(self.exact, self.kernels[self.exact]).variance(self.positions[self.exact])
-        gaps = np.zeros(self.y.size)
+        missing, total = np.zeros((2, self.y.size)), np.zeros(self.y.size)
 
         def rows_of(chosen: NDArray[np.intp]) -> Array:
-            rows = basis.rows([self.positions[n][chosen] for n in others], chosen.size)
-            gaps[chosen] = basis.missing_variance(rows, total[chosen])
-            return rows
+            points = [x[chosen] for x in self.positions]
+            rows = [term.rows(points, chosen.size) for term in (product, *mains)]
+            missing[:, chosen] = product.missing(points, rows[0], hyper)
+            total[chosen] = product.total(points, chosen.size, hyper)
+            return np.hstack(rows)
 
-        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size)
-        missing, total = (float(np.average(exact * part, weights=self.weights)) for part in (gaps, total))
-        return Problem(self.kernels, self.exact, grid, basis, slices, missing, total)
+        residual = self._residual(codes) if hyper.residual.size else None
+        whole = residual is not None
+        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size, whole=whole)
+        constant, moving, total = np.average([*missing, total], axis=1, weights=self.weights)
+        return Problem(
+            self.kernels, self.exact, grid, product, mains, residual, slices,
+            (float(constant), float(moving)), float(total) * float(np.exp(-hyper.scale)),
+        )  # fmt: skip
+
+    def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
+        """Leading products: those with a constant, and how many of them also move along the exact mode."""
+        others = [n for n in range(len(self.kernels)) if n != self.exact]
+        bases = tuple(self._basis(n, hyper) for n in others)
+        floors = self._floors(bases, hyper)
+        if self.kernels[self.exact] is None:
+            basis = ProductBasis.leading(bases, self.limit, floors[1], max(at_least))
+            return Product(self.kernels, self.exact, basis, basis.size)
+        basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))
+        variance = basis.eigenvalues
+        still = max(at_least[0], 1, int(np.sum(variance > floors[0])))
+        moving = max(at_least[1], int(np.sum(variance > floors[1])))
+        order, room = KERNELS[self.kernels[self.exact]], self._room()
+        moving = min(moving, max((room - still) // order, room // (2 * order)), basis.size)
+        still = min(max(still, moving), max(room - order * moving, moving, 1), basis.size)
+        return Product(self.kernels, self.exact, replace(basis, index=basis.index[:still]), moving)
+
+    def _main(self, n: int, hyper: Hyper) -> Main | Level:
+        """Main effect of one mode, of as many functions as the data could notice."""
+        kernel = self.kernels[n]
+        if n == self.exact:
+            return Level(n, str(kernel))
+        nodes = self.grids[n] if kernel is None else nodes_of(self.grids[n])
+        basis = ModeBasis.build(hyper.main(n, kernel), nodes)
+        noticed = np.exp(hyper.mains[n, 0]) * basis.eigenvalues * self.weights.sum() / nodes.size
+        count = int(np.sum(noticed > _NEGLIGIBLE * np.exp(hyper.noise)))
+        return Main(n, kernel, basis.truncate(min(max(count, 1), _MOST_MAIN)))
+
+    def _residual(self, codes: NDArray[np.intp]) -> Residual:
+        """Geometry of the slices."""
+        others = tuple(n for n in range(len(self.kernels)) if n != self.exact)
+        parts = rows_by_slice(codes, self.grids[self.exact].size)
+        points = tuple(tuple(self.positions[n][part] for n in others) for part in parts)
+        weights = tuple(self.weights[part] for part in parts)
+        return Residual(others, points, weights, tuple(self.kernels[n] is None for n in others))
+
+    def _room(self) -> int:
+        """Largest state that keeps an evaluation to about a second."""
+        if self.most is not None:
+            return self.most * (1 + KERNELS[str(self.kernels[self.exact])])
+        return max(8, int((_STATE_WORK / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:
         """Whether the basis spans the prior on the data, so that new hyperparameters need no new basis."""
         bases = problem.basis.bases
         full = all(basis.size == self.grids[n].size for basis, n in zip(bases, problem.others, strict=True))
-        return full and problem.basis.size == int(np.prod([basis.size for basis in bases]))
+        full &= all(m.basis.size == self.grids[m.mode].size for m in problem.mains if isinstance(m, Main))
+        products = int(np.prod([basis.size for basis in bases]))
+        return full and problem.basis.size == products == problem.product.n_dynamic
 
     def _basis(self, n: int, hyper: Hyper) -> ModeBasis:
         nodes = self.grids[n] if self.kernels[n] is None else nodes_of(self.grids[n])
@@ -164,17 +217,22 @@ class Task:
         limit = self.rank[n]
         return basis if limit is None else basis.truncate(limit)
 
-    def _floor(self, bases: tuple[ModeBasis, ...], hyper: Hyper) -> float:
-        """Smallest prior variance (an eigenvalue product) that the data could notice."""
+    def _floors(self, bases: tuple[ModeBasis, ...], hyper: Hyper) -> tuple[float, float]:
+        """Smallest prior variances (eigenvalue products) that the data could notice: constant, and moving."""
         if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
-            return 0.0
+            return 0.0, 0.0
         prior = hyper.prior(self.exact, self.kernels[self.exact])
-        exact = np.exp(hyper.scale) * prior.variance(self.grids[self.exact]).mean()
-        per_slice = self.weights.sum() / self.grids[self.exact].size
-        if self.kernels[self.exact] is not None:  # neighbours within a lengthscale tell about one another
-            per_slice *= max(1.0, self.grids[self.exact].size * min(1.0, np.exp(hyper.modes[self.exact, 1])))
-        density = per_slice / np.prod([float(basis.nodes.size) for basis in bases])
-        return float(_NEGLIGIBLE * np.exp(hyper.noise) / (exact * density))
+        exact = float(prior.variance(self.grids[self.exact]).mean())
+        count, slices = float(self.weights.sum()), self.grids[self.exact].size
+        cells = np.prod([float(basis.nodes.size) for basis in bases])
+        noise = np.exp(hyper.noise) + (np.exp(hyper.residual[0]) if hyper.residual.size else 0.0)
+        least = float(_NEGLIGIBLE * noise * cells / np.exp(hyper.scale))
+        if self.kernels[self.exact] is None:
+            return 0.0, least / (exact * count / slices)
+        # neighbours within a lengthscale tell about one another
+        near = max(1.0, slices * min(1.0, np.exp(hyper.modes[self.exact, 1])))
+        moving = exact - prior.constant
+        return least / (prior.constant * count), least / (moving * count / slices * near)
 
 
 @dataclass(frozen=True)
@@ -309,7 +367,8 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
     converged = False
     while n_iter < max_iter and not converged:
         # a basis that could shrink again might alternate with a larger one for ever
-        problem = task.problem(hyper, problem.basis.size) if history else problem
+        sizes = (problem.basis.size, problem.product.n_dynamic)
+        problem = task.problem(hyper, sizes) if history else problem
         complete = task.is_complete(problem)
         budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
         hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)

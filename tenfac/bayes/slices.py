@@ -32,6 +32,16 @@ class Slices:
     n_obs: float
     leftover: float
 
+    @property
+    def pair(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Designs and targets."""
+        return self.designs, self.targets
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows kept."""
+        return sum(target.size for target in self.targets)
+
     @classmethod
     def group(
         cls,
@@ -40,15 +50,21 @@ class Slices:
         weights: Array,
         codes: NDArray[np.intp],
         size: int,
+        *,
+        whole: bool = False,
     ) -> Slices:
         """Group observations by ``codes`` (N,) in 0 .. size - 1; every code occurs.
 
         ``rows_of`` gives the rows of the product basis of some observations, by their numbers. A weight is a
-        number of repeats: weight 2 is the same as the row given twice.
+        number of repeats: weight 2 is the same as the row given twice. ``whole`` keeps the rows as they are,
+        without weight or compression.
         """
-        order = np.argsort(codes, kind="stable")
         designs, targets, leftover = [], [], 0.0
-        for chosen in np.split(order, np.cumsum(np.bincount(codes, minlength=size))[:-1]):
+        for chosen in rows_by_slice(codes, size):
+            if whole:
+                designs.append(rows_of(chosen))
+                targets.append(y[chosen])
+                continue
             root = np.sqrt(weights[chosen])
             block, value = rows_of(chosen) * root[:, None], y[chosen] * root
             if block.shape[0] > block.shape[1]:
@@ -62,6 +78,12 @@ class Slices:
         """The part of the log evidence that does not depend on the prior."""
         squares = self.leftover + sum(float(z @ z) for z in self.targets)
         return -0.5 * (self.n_obs * np.log(2 * np.pi * noise_variance) + squares / noise_variance)
+
+
+def rows_by_slice(codes: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+    """Numbers of the rows of every slice."""
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(codes, minlength=size))[:-1])
 
 
 def _compress(block: Array, value: Array) -> tuple[Array, Array, float]:

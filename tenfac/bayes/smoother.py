@@ -1,81 +1,123 @@
 """Exact inference when the exact mode is continuous: Kalman filter and smoother over its indices.
 
-The coefficients are ``h(t) = sqrt(c) b + g(t)``: a constant ``b ~ N(0, I)`` and independent unit Matérn
-processes ``g``, observed through ``z_t = E_t h(t) + noise``. The state stacks ``b`` and the process
-states; the cost is linear in the number of indices. Smoothing uses the disturbance form, which needs no
-inverse of a state covariance, and gives the evidence's gradient and predictions at new indices at the
-same time.
+The coefficients ``u(t)`` are independent unit processes in groups, one Matérn (or constant) process per
+group, observed through ``z_t = W_t u(t) + noise``. The state stacks the process states; the cost is linear in
+the number of indices. Smoothing uses the disturbance form, which needs no inverse of a state covariance, and
+gives the evidence's gradient and predictions at new indices at the same time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
-from tenfac.bayes.posterior import Score
-from tenfac.core.modes.state_space import StateSpace
+from tenfac.core.modes.process import Process
 
 Array = NDArray[np.float64]
 
 
+class Group(NamedTuple):
+    """Independent processes of one kind: the process of each, and how many."""
+
+    process: Process
+    size: int
+
+
 @dataclass(frozen=True)
 class Prior:
-    """The state's prior: constant part, Matérn part, number of coefficient functions.
+    """The state's prior: groups of processes side by side.
+
+    In the state, a group of n processes of order m has its n values first, then its n first derivatives, ...
 
     Parameters
     ----------
-    process : StateSpace
-    constant : float
-    size : int
-        P, the number of coefficient functions.
+    groups : tuple of Group
     """
 
-    process: StateSpace
-    constant: float
-    size: int
+    groups: tuple[Group, ...]
 
-    @property
+    @cached_property
+    def size(self) -> int:
+        """Number of coefficients P."""
+        return sum(size for _, size in self.groups)
+
+    @cached_property
     def dim(self) -> int:
-        """Dimension of the state, ``P (1 + order)``."""
-        return self.size * (1 + self.process.order)
+        """Dimension of the state."""
+        return sum(process.order * size for process, size in self.groups)
+
+    @cached_property
+    def places(self) -> list[NDArray[np.intp]]:
+        """Per group, where the state has its entries, shape (order, size)."""
+        ends = np.cumsum([0] + [process.order * size for process, size in self.groups])
+        return [
+            np.arange(start, start + process.order * size).reshape(process.order, size)
+            for start, (process, size) in zip(ends, self.groups, strict=False)
+        ]
+
+    @cached_property
+    def seen(self) -> NDArray[np.intp]:
+        """Where the state has the coefficients, shape (P,)."""
+        return np.concatenate([places[0] for places in self.places])
 
     def initial(self) -> Array:
         """State covariance before any observation, shape (dim, dim)."""
-        small = np.eye(1 + self.process.order)
-        small[1:, 1:] = self.process.stationary()
-        return self._embed(small[None])[0]
+        return self._embed([process.stationary()[None] for process, _ in self.groups], 1)[0]
 
     def transitions(self, dt: Array) -> Array:
         """State transitions over distances ``dt``, shape (len(dt), dim, dim)."""
-        small = np.zeros((dt.size, 1 + self.process.order, 1 + self.process.order))
-        small[:, 0, 0] = 1.0
-        small[:, 1:, 1:] = self.process.transition(dt)
-        return self._embed(small)
+        return self._embed([process.transition(dt) for process, _ in self.groups], dt.size)
 
     def innovations(self, dt: Array) -> Array:
         """Covariances of what is new after distances ``dt``, shape (len(dt), dim, dim)."""
-        small = np.zeros((dt.size, 1 + self.process.order, 1 + self.process.order))
-        small[:, 1:, 1:] = self.process.innovation(dt)
-        return self._embed(small)
+        return self._embed([process.innovation(dt) for process, _ in self.groups], dt.size)
 
     def observe(self, states: Array) -> Array:
-        """``h`` from states along the first axis: (dim, ...) -> (P, ...)."""
-        return np.sqrt(self.constant) * states[: self.size] + states[self.size : 2 * self.size]
+        """Coefficients from states along the first axis: (dim, ...) -> (P, ...)."""
+        return states[self.seen]
 
     def lift(self, rows: Array) -> Array:
-        """``E H`` from ``E``: (n, P) -> (n, dim)."""
+        """Rows on the state from rows on the coefficients: (n, P) -> (n, dim)."""
         out = np.zeros((rows.shape[0], self.dim))
-        out[:, : self.size] = np.sqrt(self.constant) * rows
-        out[:, self.size : 2 * self.size] = rows
+        out[:, self.seen] = rows
         return out
 
-    def _embed(self, small: Array) -> Array:
-        """``kron(small[t], I_P)`` for every t."""
-        wide = np.einsum("tab,pq->tapbq", small, np.eye(self.size))
-        return wide.reshape(-1, self.dim, self.dim)
+    def _embed(self, small: list[Array], count: int) -> Array:
+        """``kron(small[t], I)`` of every group on the diagonal, for every t."""
+        out = np.zeros((count, self.dim, self.dim))
+        for matrices, places in zip(small, self.places, strict=True):
+            for a, rows in enumerate(places):
+                for b, columns in enumerate(places):
+                    out[:, rows, columns] = matrices[:, a, b, None]
+        return out
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log evidence and its gradient.
+
+    Parameters
+    ----------
+    log_evidence : float
+        Without the terms that do not depend on the prior (``Slices.constant_terms``).
+    by_covariance : tuple of arrays, shapes (size, size)
+        Per group, derivative by the prior covariance (identity) of its coefficients.
+    by_transition, by_innovation : tuples of arrays, shapes (M - 1, order, order)
+        Per group, derivatives by the small matrices of its process, step by step.
+    by_noise : list of arrays, shape (n_t, n_t)
+        Derivative by the noise covariance (identity) of every index.
+    """
+
+    log_evidence: float
+    by_covariance: tuple[Array, ...] = ()
+    by_transition: tuple[Array, ...] = ()
+    by_innovation: tuple[Array, ...] = ()
+    by_noise: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +136,7 @@ class MarkovPosterior:
     adjoints, precisions : arrays, shapes (M, dim) and (M, dim, dim)
         ``r_t`` and ``N_t``: derivatives of the log evidence of the observations from t on.
     updates : array, shape (M, dim, dim)
-        ``I - K_t E_t H``: from predicted to filtered error.
+        ``I - K_t W_t``: from predicted to filtered error.
     moves : array, shape (M - 1, dim, dim)
         Transitions between neighbours.
     """
@@ -110,7 +152,7 @@ class MarkovPosterior:
     moves: Array
 
     def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means and covariances of ``h`` at any positions, between, before or after the observed."""
+        """Means and covariances of ``u`` at any positions, between, before or after the observed."""
         size = self.prior.size
         means, covs = np.empty((positions.size, size)), np.empty((positions.size, size, size))
         for u, position in enumerate(positions):
@@ -137,7 +179,7 @@ class MarkovPosterior:
         return _smooth(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move)
 
     def average(self) -> tuple[Array, Array]:
-        """Mean and covariance of the average of ``h`` over the observed indices.
+        """Mean and covariance of the average of ``u`` over the observed indices.
 
         References
         ----------
@@ -155,8 +197,8 @@ class MarkovPosterior:
             cov += smoothed_cov + cross + cross.T
             if t + 1 < count:
                 carry = (carry + self.covs[t]) @ (self.moves[t] @ self.updates[t]).T
-        h_cov = self.prior.observe(self.prior.observe(cov).T)
-        return self.prior.observe(mean) / count, h_cov / count**2
+        average_cov = self.prior.observe(self.prior.observe(cov).T)
+        return self.prior.observe(mean) / count, average_cov / count**2
 
 
 def _smooth(mean: Array, cov: Array, adjoint: Array, precision: Array) -> tuple[Array, Array]:
@@ -166,7 +208,7 @@ def _smooth(mean: Array, cov: Array, adjoint: Array, precision: Array) -> tuple[
 def solve(
     designs: list[Array], targets: list[Array], positions: Array, prior: Prior, gradient: bool = True
 ) -> tuple[MarkovPosterior | None, Score]:
-    """Posterior and log evidence of whitened, unit-noise regressions ``z_t ~ E_t h(t)``.
+    """Posterior and log evidence of whitened, unit-noise regressions ``z_t ~ W_t u(t)``.
 
     Parameters
     ----------
@@ -190,80 +232,83 @@ def solve(
     moves, noises = prior.transitions(gaps), prior.innovations(gaps)
     means, covs = np.empty((count, dim)), np.empty((count, dim, dim))
     filtered = np.empty_like(means), np.empty_like(covs)
-    updates, scores, informations = np.empty_like(covs), np.empty_like(means), np.empty_like(covs)
-    mean, cov, eye = np.zeros(dim), prior.initial(), np.eye(dim)
-    log_evidence = 0.0
-    for t, z in enumerate(targets):
+    mean, cov = np.zeros(dim), prior.initial()
+    log_evidence, whites = 0.0, []
+    for t, (design, z) in enumerate(zip(designs, targets, strict=True)):
         if t:
             mean, cov = moves[t - 1] @ mean, moves[t - 1] @ cov @ moves[t - 1].T + noises[t - 1]
         means[t], covs[t] = mean, cov
-        lifted = prior.lift(designs[t])
-        factor, _ = dpotrf(np.eye(z.size) + lifted @ cov @ lifted.T, lower=1)
-        right = np.empty((z.size, dim + 1))
-        right[:, :-1], right[:, -1] = lifted, z - lifted @ mean
+        lifted = prior.lift(design)
+        seen = lifted @ cov
+        spread = seen @ lifted.T
+        spread.flat[:: z.size + 1] += 1.0
+        factor, _ = dpotrf(spread, lower=1)
+        right = np.empty((z.size, 2 * dim + 1))
+        right[:, :dim], right[:, dim:-1], right[:, -1] = lifted, seen, z - lifted @ mean
         white, _ = dtrtrs(factor, right, lower=1)
-        lifted, residual = white[:, :-1], white[:, -1]
+        residual, gain = white[:, -1], white[:, dim:-1]
         log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(np.diag(factor)).sum()
-        gain = cov @ lifted.T
-        mean, cov = mean + gain @ residual, cov - gain @ gain.T
+        mean, cov = mean + residual @ gain, cov - gain.T @ gain
         filtered[0][t], filtered[1][t] = mean, cov
         if gradient:
-            updates[t] = eye - gain @ lifted
-            scores[t], informations[t] = residual @ lifted, lifted.T @ lifted
+            whites.append((factor, white))
     if not gradient:
-        return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0)
-    adjoints, precisions = _backward(moves, updates, scores, informations)
+        return None, Score(float(log_evidence))
+    adjoints, precisions, updates, by_noise = _backward(moves, whites, dim)
     posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
-    return posterior, _score(posterior, designs, targets, float(log_evidence))
+    return posterior, _score(posterior, noises, by_noise, float(log_evidence))
 
 
-def _backward(moves: Array, updates: Array, scores: Array, informations: Array) -> tuple[Array, Array]:
-    """Adjoints ``r_t`` and ``N_t`` of the predicted moments, last index first."""
-    adjoints, precisions = np.empty_like(scores), np.empty_like(informations)
-    adjoint, precision = np.zeros(scores.shape[1]), np.zeros(informations.shape[1:])
-    for t in range(scores.shape[0] - 1, -1, -1):
-        adjoints[t] = scores[t] + updates[t].T @ adjoint
-        precisions[t] = informations[t] + updates[t].T @ precision @ updates[t]
+def _backward(
+    moves: Array, whites: list[tuple[Array, Array]], dim: int
+) -> tuple[Array, Array, Array, list[Array]]:
+    """Adjoints ``r_t`` and ``N_t`` of the predicted moments, updates, derivatives by the noise covariances."""
+    count = len(whites)
+    adjoints, precisions = np.empty((count, dim)), np.empty((count, dim, dim))
+    updates, by_noise = np.empty((count, dim, dim)), []
+    adjoint, precision, eye = np.zeros(dim), np.zeros((dim, dim)), np.eye(dim)
+    for t in range(count - 1, -1, -1):
+        factor, white = whites[t]
+        lifted, gain, residual = white[:, :dim], white[:, dim:-1], white[:, -1]
+        update = updates[t] = eye - gain.T @ lifted
+        error = residual - gain @ adjoint
+        slope = np.outer(error, error) - gain @ precision @ gain.T
+        slope.flat[:: error.size + 1] -= 1.0
+        half, _ = dtrtrs(factor, slope, lower=1, trans=1)
+        slope, _ = dtrtrs(factor, np.ascontiguousarray(half.T), lower=1, trans=1)
+        by_noise.append(0.5 * slope)
+        adjoint = adjoints[t] = residual @ lifted + update.T @ adjoint
+        precision = precisions[t] = lifted.T @ lifted + update.T @ precision @ update
         if t:
-            adjoint, precision = moves[t - 1].T @ adjoints[t], moves[t - 1].T @ precisions[t] @ moves[t - 1]
-    return adjoints, precisions
+            move = moves[t - 1]
+            adjoint, precision = move.T @ adjoint, move.T @ precision @ move
+    return adjoints, precisions, updates, by_noise[::-1]
 
 
-def _score(post: MarkovPosterior, designs: list[Array], targets: list[Array], log_evidence: float) -> Score:
-    prior, size, order = post.prior, post.prior.size, post.prior.process.order
-    shape = (1 + order, size, 1 + order, size)
-    slopes = 0.5 * (np.einsum("ti,tj->tij", post.adjoints, post.adjoints) - post.precisions)
-    first = slopes[0].reshape(shape)
-    noises = np.concatenate(
-        [prior.process.stationary()[None], prior.process.innovation(np.diff(post.positions))]
-    )
-    blocks = slopes.reshape(-1, *shape)[:, 1:, :, 1:]
-    by_cov = first[0, :, 0] + np.einsum("tab,tapbq->pq", noises, blocks)
-    misfit = 0.0
-    for t, (design, target) in enumerate(zip(designs, targets, strict=True)):
-        mean, cov = _smooth(post.means[t], post.covs[t], post.adjoints[t], post.precisions[t])
-        residual = target - design @ prior.observe(mean)
-        spread = design @ prior.observe(prior.observe(cov).T)
-        misfit += residual @ residual + np.sum(spread * design)
-    by_constant = float(np.trace(first[0, :, 0]))
-    by_transition, by_innovation = _process_score(post, slopes)
-    return Score(
-        log_evidence, by_cov, float(misfit), by_constant,
-        by_transition=by_transition, by_innovation=by_innovation,
-    )  # fmt: skip
-
-
-def _process_score(post: MarkovPosterior, slopes: Array) -> tuple[Array, Array]:
-    """Derivatives by the small transition and innovation matrices of every step.
+def _score(post: MarkovPosterior, noises: Array, by_noise: list[Array], log_evidence: float) -> Score:
+    """Derivatives by covariances and small matrices.
 
     ``slopes[t]`` is the derivative by the predicted covariance at t; with ``m, P`` the filtered moments one
     step before, the transition enters as ``A m`` and ``A P A^T``.
     """
-    size, order = post.prior.size, post.prior.process.order
-    shape = (-1, 1 + order, size, 1 + order, size)
-    means, covs = post.filtered[0][:-1], post.filtered[1][:-1]
-    full = np.einsum("ti,tj->tij", post.adjoints[1:], means)
-    full += 2 * slopes[1:] @ (post.moves @ covs)
-    by_transition = np.einsum("tapbp->tab", full.reshape(shape))[:, 1:, 1:]
-    by_innovation = np.einsum("tapbp->tab", slopes[1:].reshape(shape))[:, 1:, 1:]
-    return by_transition, by_innovation
+    slopes = 0.5 * (post.adjoints[:, :, None] * post.adjoints[:, None, :] - post.precisions)
+    carried = post.moves @ post.filtered[1][:-1]
+    by_covariance, by_transition, by_innovation = [], [], []
+    for (process, _), places in zip(post.prior.groups, post.prior.places, strict=True):
+        order = process.order
+        new = np.concatenate([process.stationary()[None], process.innovation(np.diff(post.positions))])
+        total = np.zeros((places.shape[1],) * 2)
+        move, noise = np.empty((2, len(slopes) - 1, order, order))
+        for a, rows in enumerate(places):
+            for b, columns in enumerate(places):
+                block = slopes[:, rows[:, None], columns]
+                total += np.tensordot(new[:, a, b], block, axes=1)
+                noise[:, a, b] = np.trace(block[1:], axis1=1, axis2=2)
+                move[:, a, b] = np.sum(post.adjoints[1:, rows] * post.filtered[0][:-1, columns], axis=1)
+                move[:, a, b] += 2 * np.einsum("tpj,tjp->t", slopes[1:, rows], carried[:, :, columns])
+        by_covariance.append(total)
+        by_transition.append(move)
+        by_innovation.append(noise)
+    return Score(
+        log_evidence, tuple(by_covariance), tuple(by_transition), tuple(by_innovation), tuple(by_noise)
+    )

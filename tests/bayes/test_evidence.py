@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tenfac.bayes.evidence import Hyper, log_prior, maximize
+from tenfac.bayes.evidence import maximize
 from tenfac.bayes.grid_evidence import GridProblem
+from tenfac.bayes.hyper import Hyper, log_prior
 from tenfac.bayes.search import Task
 from tests.bayes.toys import TOYS, Kernels, Toy, dense_gp, loadings_of, toy
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative

@@ -13,7 +13,7 @@ import pytest
 
 import tenfac
 from tenfac import FunctionalTucker, nuts, pyro_model, svi
-from tenfac.bayes.evidence import Hyper, log_prior
+from tenfac.bayes.hyper import Hyper, log_prior
 from tests.bayes.toys import dense_gp, loadings_of, smooth_table
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
 

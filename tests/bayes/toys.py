@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tenfac import FunctionalTucker
-from tenfac.bayes.evidence import Hyper, Problem
+from tenfac.bayes.evidence import Problem
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.search import Task
 from tests.oracles import DenseGP, DenseMode
 

@@ -1,0 +1,158 @@
+"""The residual within slices: a Gaussian process over the other modes, drawn anew at every exact index.
+
+Given the rest of the model the rows of one slice then have covariance ``R = noise + v K``, a full matrix. The
+slices are whitened by the Cholesky factors of their ``R``, all slices with equally many rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.bayes.hyper import Hyper
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The slices with n rows: their numbers (B,), distances per mode (B, n, n), noise shapes 1 / w (B, n)."""
+
+    slices: NDArray[np.intp]
+    distances: tuple[Array, ...]
+    variances: Array
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Inverse Cholesky factors of every bucket, with the kernel parts that the gradient needs.
+
+    Parameters
+    ----------
+    roots : list of arrays, shape (B, n, n)
+        Inverses of the lower Cholesky factors of ``R``.
+    kernels : list of arrays, shape (B, n, n)
+        ``v K``.
+    log_det : float
+        Of all ``R``.
+    """
+
+    roots: list[Array]
+    kernels: list[Array]
+    log_det: float
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Geometry of the slices.
+
+    Parameters
+    ----------
+    modes : tuple of int
+        The modes other than the exact one.
+    points : tuple of tuples of arrays
+        Per slice, positions of its rows in every one of ``modes``, shape (n_t,).
+    weights : tuple of arrays, shape (n_t,)
+    discrete : tuple of bool
+        Per one of ``modes``.
+    """
+
+    modes: tuple[int, ...]
+    points: tuple[tuple[Array, ...], ...]
+    weights: tuple[Array, ...]
+    discrete: tuple[bool, ...]
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """Slices by their number of rows."""
+        sizes = np.array([w.size for w in self.weights])
+        out = []
+        for size in np.unique(sizes):
+            slices = np.flatnonzero(sizes == size)
+            distances = tuple(
+                _distance(x, x, flag)
+                for x, flag in (
+                    (np.stack([self.points[t][m] for t in slices]), flag)
+                    for m, flag in enumerate(self.discrete)
+                )
+            )
+            variances = 1 / np.stack([self.weights[t] for t in slices])
+            out.append(Bucket(slices, distances, variances))
+        return out
+
+    def covariance(self, hyper: Hyper, x: Sequence[Array], z: Sequence[Array]) -> Array:
+        """Prior covariance of the residual between points of one slice, (n,) and (m,) -> (n, m)."""
+        parts = [_distance(a[None], b[None], flag)[0] for a, b, flag in zip(x, z, self.discrete, strict=True)]
+        return self._kernel(hyper, parts)
+
+    def _kernel(self, hyper: Hyper, distances: Sequence[Array]) -> Array:
+        rates = np.exp(-hyper.residual[1:])
+        exponent = sum(rates[n] * d for n, d in zip(self.modes, distances, strict=True))
+        return np.exp(hyper.residual[0] - exponent)
+
+    def whitening(self, hyper: Hyper) -> Whitening:
+        """Factorise every slice's covariance."""
+        roots, kernels, log_det = [], [], 0.0
+        for bucket in self.buckets:
+            kernel = self._kernel(hyper, bucket.distances)
+            cov = kernel.copy()
+            index = np.arange(cov.shape[1])
+            cov[:, index, index] += np.exp(hyper.noise) * bucket.variances
+            factor = np.linalg.cholesky(cov)
+            log_det += 2 * float(np.log(factor[:, index, index]).sum())
+            roots.append(np.linalg.inv(factor))
+            kernels.append(kernel)
+        return Whitening(roots, kernels, log_det)
+
+    def given(self, hyper: Hyper, t: int, x: Sequence[Array]) -> tuple[Array, Array]:
+        """The residual at points of slice t given what the rest of the model leaves of its rows.
+
+        Returns
+        -------
+        pull : array, shape (n, n_t)
+            The residual's mean is ``pull @ (targets - rest)``.
+        cov : array, shape (n, n)
+        """
+        cross = self.covariance(hyper, x, self.points[t])
+        cov = self.covariance(hyper, self.points[t], self.points[t])
+        cov[np.diag_indices_from(cov)] += np.exp(hyper.noise) / self.weights[t]
+        pull = np.linalg.solve(cov, cross.T).T
+        return pull, self.covariance(hyper, x, x) - pull @ cross.T
+
+    def repeats(self, hyper: Hyper) -> float:
+        """Minus log density of what repeats scatter about their mean: nothing, at the noise's own scale."""
+        weights = np.concatenate(self.weights)
+        return 0.5 * float(np.sum((weights - 1) * (np.log(2 * np.pi) + hyper.noise) + np.log(weights)))
+
+    def apply(self, whitening: Whitening, parts: Sequence[Array]) -> list[Array]:
+        """Whitened rows of every slice, shapes (n_t, C) as given."""
+        out: list[Array] = [np.empty(0)] * len(parts)
+        for bucket, root in zip(self.buckets, whitening.roots, strict=True):
+            whitened = root @ np.stack([parts[t] for t in bucket.slices])
+            for t, part in zip(bucket.slices, whitened, strict=True):
+                out[t] = part
+        return out
+
+    def gradient(self, hyper: Hyper, whitening: Whitening, by_noise: Sequence[Array]) -> tuple[float, Array]:
+        """Derivatives by ``hyper.noise`` and ``hyper.residual`` from those by the whitened noise."""
+        noise, own = 0.0, np.zeros_like(hyper.residual)
+        rates = np.exp(-hyper.residual[1:])
+        for bucket, root, kernel in zip(self.buckets, whitening.roots, whitening.kernels, strict=True):
+            slope = np.stack([by_noise[t] for t in bucket.slices])
+            slope = root.mT @ slope @ root
+            noise += float(np.sum(np.diagonal(slope, axis1=1, axis2=2) * bucket.variances))
+            weighted = slope * kernel
+            own[0] += weighted.sum()
+            for n, distance in zip(self.modes, bucket.distances, strict=True):
+                own[1 + n] += rates[n] * np.sum(weighted * distance)
+        return noise * float(np.exp(hyper.noise)), own
+
+
+def _distance(x: Array, z: Array, discrete: bool) -> Array:
+    """Distances (B, n, m) between positions (B, n) and (B, m); 0 or 1 between labels."""
+    gap = x[:, :, None] - z[:, None, :]
+    return (gap != 0).astype(float) if discrete else np.abs(gap)

@@ -1,0 +1,317 @@
+"""The terms of the collapsed model: the product over modes, and main effects beside it.
+
+Each term contributes columns to the design (values of its mode functions at the observations), groups of
+unit coefficients that live along the exact mode, and a factor that turns the latter into coefficients of
+the former. What its hyperparameters do to the evidence follows from the derivative by the prior covariance of
+its coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.bayes.basis import ModeBasis, ProductBasis
+from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.smoother import Group
+from tenfac.core.modes.still import Constant
+
+Array = NDArray[np.float64]
+Kernels = tuple[str | None, ...]
+STEP = 1e-5
+
+
+@dataclass
+class Gradient:
+    """Derivatives of the log evidence, collected term by term; shapes as in ``Hyper``."""
+
+    scale: float
+    noise: float
+    modes: Array
+    loadings: list[Array]
+    mains: Array
+    residual: Array
+
+    @classmethod
+    def zero(cls, hyper: Hyper) -> Gradient:
+        """Nothing yet."""
+        loadings = [np.zeros_like(part) for part in hyper.loadings]
+        arrays = (np.zeros_like(part) for part in (hyper.mains, hyper.residual))
+        return cls(0.0, 0.0, np.zeros_like(hyper.modes), loadings, *arrays)
+
+    def pack(self) -> Array:
+        """In the order of ``Hyper.pack``."""
+        parts = [self.modes, self.mains, self.residual, *self.loadings]
+        return np.concatenate([[self.scale, self.noise], *[part.ravel() for part in parts]])
+
+
+@dataclass(frozen=True)
+class Product:
+    """``s prod_n (c_n + k_n)``: leading products of mode functions, with constant and Matérn coefficients.
+
+    Parameters
+    ----------
+    kernels : tuple of (str or None)
+        Per mode; None is discrete.
+    exact : int
+    basis : ProductBasis
+        Of the other modes, in their order, S products.
+    n_dynamic : int
+        How many of the leading products have coefficients that move along a continuous exact mode; all have a
+        constant.
+    """
+
+    kernels: Kernels
+    exact: int
+    basis: ProductBasis
+    n_dynamic: int
+
+    @property
+    def others(self) -> list[int]:
+        """The modes that have a basis."""
+        return [n for n in range(len(self.kernels)) if n != self.exact]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.basis.size
+
+    def rows(self, positions: list[Array], count: int) -> Array:
+        """Values of the products at points, one position (N,) per mode: (N, S)."""
+        return self.basis.rows([positions[n] for n in self.others], count)
+
+    def groups(self, hyper: Hyper) -> tuple[Group, ...]:
+        """Constants, and what moves."""
+        process = hyper.prior(self.exact, self.kernels[self.exact]).process()
+        return Group(Constant(), self.basis.size), Group(process, self.n_dynamic)
+
+    def factor(self, hyper: Hyper, cov: Array) -> Array:
+        """Coefficients of the rows from unit coefficients, (S, S + n_dynamic), given ``covariance``."""
+        lower, constant = np.linalg.cholesky(cov), np.exp(0.5 * hyper.modes[self.exact, 0])
+        moving = np.zeros((cov.shape[0], self.n_dynamic))
+        moving[: self.n_dynamic] = lower[: self.n_dynamic, : self.n_dynamic]
+        return np.hstack([constant * lower, moving])
+
+    def covariance(self, hyper: Hyper) -> Array:
+        """Prior covariance (S, S) of the coefficients of the products."""
+        cov = np.full((self.basis.size,) * 2, np.exp(hyper.scale))
+        for part, column in zip(self._parts(hyper), self.basis.index.T, strict=True):
+            cov *= part[np.ix_(column, column)]
+        cov[np.diag_indices_from(cov)] *= 1 + 1e-12
+        return cov
+
+    def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
+        """Add what follows from the derivatives by the covariances of the two groups."""
+        still, moving = scores
+        lower, size = np.linalg.cholesky(cov), self.n_dynamic
+        slope = _unwhiten(lower, still)
+        slope[:size, :size] += _unwhiten(lower[:size, :size], moving)
+        out.modes[self.exact, 0] += np.trace(still)
+        self.gradient(hyper, cov, slope, out)
+
+    def gradient(self, hyper: Hyper, cov: Array, slope: Array, out: Gradient) -> None:
+        """Add what follows from the derivative by ``covariance``."""
+        out.scale += float(np.sum(slope * cov))
+        parts, weight = self._parts(hyper), slope * np.exp(hyper.scale)
+        for m, n in enumerate(self.others):
+            by_covariance = self._by_node_covariance(weight, parts, m)
+            nodes = self.basis.bases[m].nodes
+            out.modes[n] += mode_gradient(hyper, n, self.kernels[n], nodes, by_covariance)
+            out.loadings[n] += loading_gradient(hyper, n, by_covariance)
+
+    def averaged_rows(self, mode: int | None, x: Array) -> Array:
+        """Products averaged over the nodes of every mode but ``mode``, at its positions x: (N, S)."""
+        out = np.ones((x.size, self.basis.size))
+        for part, n, column in zip(self.basis.bases, self.others, self.basis.index.T, strict=True):
+            rows = part.rows(x) if n == mode else part.rows(part.nodes).mean(axis=0, keepdims=True)
+            out *= rows[:, column]
+        return out
+
+    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Prior variance at points that the products kept do not carry, shape (N,)."""
+        constant, moving = self.missing(positions, rows, hyper)
+        return np.exp(hyper.scale) * (constant + moving)
+
+    def missing(self, positions: list[Array], rows: Array, hyper: Hyper) -> tuple[Array, Array]:
+        """The same without the factor s, in its constant and its moving part."""
+        total = self.basis.variance([positions[n] for n in self.others], rows.shape[0])
+        exact = hyper.prior(self.exact, self.kernels[self.exact])
+        variance = exact.variance(positions[self.exact])
+        size = self.n_dynamic
+        moving = self.basis.missing_variance(rows[:, :size], total) * (variance - exact.constant)
+        return exact.constant * self.basis.missing_variance(rows, total), moving
+
+    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
+        """Prior variance at points, shape (N,)."""
+        variance = self.basis.variance([positions[n] for n in self.others], count)
+        exact = hyper.prior(self.exact, self.kernels[self.exact])
+        return np.exp(hyper.scale) * variance * exact.variance(positions[self.exact])
+
+    def _parts(self, hyper: Hyper) -> list[Array]:
+        return [
+            basis.coefficient_covariance(hyper.prior(n, self.kernels[n]))
+            for basis, n in zip(self.basis.bases, self.others, strict=True)
+        ]
+
+    def _by_node_covariance(self, weight: Array, parts: list[Array], m: int) -> Array:
+        """Derivative by the node covariance of one mode that has a basis."""
+        for other, (part, column) in enumerate(zip(parts, self.basis.index.T, strict=True)):
+            if other != m:
+                weight = weight * part[np.ix_(column, column)]
+        basis = self.basis.bases[m]
+        member = np.eye(basis.size)[self.basis.index[:, m]]
+        return basis.half @ (member.T @ weight @ member) @ basis.half.T
+
+
+@dataclass(frozen=True)
+class Main:
+    """Main effect of a mode that has a basis: a function of its index alone.
+
+    Parameters
+    ----------
+    mode : int
+    kernel : str or None
+    basis : ModeBasis
+    """
+
+    mode: int
+    kernel: str | None
+    basis: ModeBasis
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.basis.size
+
+    def rows(self, positions: list[Array], count: int) -> Array:
+        """Values of the mode's functions at points, shape (N, K)."""
+        return self.basis.rows(positions[self.mode])
+
+    def groups(self, hyper: Hyper) -> tuple[Group, ...]:
+        """Constants along the exact mode."""
+        return (Group(Constant(), self.basis.size),)
+
+    def covariance(self, hyper: Hyper) -> Array:
+        """Prior covariance (K, K) of the coefficients."""
+        cov = self.basis.coefficient_covariance(hyper.main(self.mode, self.kernel))
+        cov[np.diag_indices_from(cov)] *= 1 + 1e-12
+        return np.exp(hyper.mains[self.mode, 0]) * cov
+
+    def factor(self, hyper: Hyper, cov: Array) -> Array:
+        """Coefficients of the rows from unit coefficients, (K, K)."""
+        return np.linalg.cholesky(cov)
+
+    def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
+        """Add what follows from the derivative by the covariance of the group."""
+        slope = _unwhiten(np.linalg.cholesky(cov), scores[0])
+        out.mains[self.mode, 0] += float(np.trace(scores[0]))
+        if self.kernel is None:
+            return
+        nodes, half = self.basis.nodes, self.basis.half
+        weight = half @ slope @ half.T * np.exp(hyper.mains[self.mode, 0])
+        for entry in (2, 3, 5):
+            change = _difference(
+                lambda at: at.main(self.mode, self.kernel).covariance(nodes, nodes), hyper, self.mode, entry
+            )
+            target = out.modes if entry < 4 else out.mains
+            target[self.mode, entry % 4] += float(np.sum(weight * change))
+
+    def averaged_rows(self, mode: int | None, x: Array) -> Array:
+        """The functions at x for this mode, else their average over its nodes, shape (N, K)."""
+        if mode == self.mode:
+            return self.basis.rows(x)
+        return np.tile(self.basis.rows(self.basis.nodes).mean(axis=0), (x.size, 1))
+
+    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Prior variance at points that the functions kept do not carry, shape (N,)."""
+        gap = 1.0 - np.einsum("np,np->n", rows, rows)
+        return np.exp(hyper.mains[self.mode, 0]) * np.where(gap > 1e-10, gap, 0.0)
+
+    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
+        """Prior variance at points, shape (N,)."""
+        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
+
+
+@dataclass(frozen=True)
+class Level:
+    """Main effect of a continuous exact mode: a process of its own, common to all other indices.
+
+    Parameters
+    ----------
+    mode : int
+    kernel : str
+    """
+
+    mode: int
+    kernel: str
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return 1
+
+    def rows(self, positions: list[Array], count: int) -> Array:
+        """One everywhere, shape (N, 1)."""
+        return np.ones((count, 1))
+
+    def groups(self, hyper: Hyper) -> tuple[Group, ...]:
+        """One process."""
+        return (Group(hyper.main(self.mode, self.kernel).process(), 1),)
+
+    def covariance(self, hyper: Hyper) -> Array:
+        """Its variance, shape (1, 1)."""
+        return np.exp(hyper.mains[self.mode, :1])[None]
+
+    def factor(self, hyper: Hyper, cov: Array) -> Array:
+        """Its standard deviation, shape (1, 1)."""
+        return np.sqrt(cov)
+
+    def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
+        """Add the derivative by the logarithm of the variance."""
+        out.mains[self.mode, 0] += float(scores[0][0, 0])
+
+    def averaged_rows(self, mode: int | None, x: Array) -> Array:
+        """One everywhere, shape (N, 1)."""
+        return np.ones((x.size, 1))
+
+    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Nothing, shape (N,)."""
+        return np.zeros(rows.shape[0])
+
+    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
+        """Prior variance at points, shape (N,)."""
+        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
+
+
+Term = Product | Main | Level
+
+
+def _unwhiten(lower: Array, slope: Array) -> Array:
+    """Derivative by ``lower @ lower.T`` from that by the identity in whitened coordinates."""
+    half = np.linalg.solve(lower.T, slope)
+    return np.linalg.solve(lower.T, half.T)
+
+
+def _difference(covariance, hyper: Hyper, mode: int, entry: int) -> Array:
+    """Derivative of a covariance matrix by one number of one mode."""
+    above, below = (covariance(hyper.moved(mode, entry, sign * STEP)) for sign in (1, -1))
+    return (above - below) / (2 * STEP)
+
+
+def mode_gradient(
+    hyper: Hyper, n: int, kernel: str | None, nodes: Array, by_covariance: Array
+) -> list[float]:
+    """Derivatives by the numbers of one mode, from that by its covariance (M, M) on the nodes."""
+    gradient = [0.0] * 4
+    for entry in range(1 if kernel is None else 4):
+        change = _difference(lambda at: at.prior(n, kernel).covariance(nodes, nodes), hyper, n, entry)
+        gradient[entry] = float(np.sum(by_covariance * change))
+    return gradient
+
+
+def loading_gradient(hyper: Hyper, n: int, by_covariance: Array) -> Array:
+    """Derivatives by the loadings of one mode, from that by its covariance."""
+    loadings = hyper.loadings[n]
+    return 2 * by_covariance @ loadings if loadings.shape[1] else np.zeros_like(loadings)
