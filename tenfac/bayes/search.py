@@ -27,13 +27,13 @@ _LOG = logging.getLogger("tenfac")
 _ITERATIONS_PER_BASIS = 12
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
+_NEGLIGIBLE_IN_SLICES = 1.0  # the same beside a residual within slices, which takes up what is left out
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
 _MOST_PRODUCTS = 400
 _MOST_MAIN = 32  # functions of a main effect
-_STATE_WORK = 2e8  # indices of the exact mode times the cube of the state
-_TRIAL = 10  # iterations after which two choices of the exact mode are compared
+_STATE_WORK = 1e8  # indices of the exact mode times the cube of the state
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
 _LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
@@ -88,6 +88,43 @@ class Task:
             shared = 1 + min(self.label_rank, size - 1)
             affordable = min((2e10 / size) ** (1 / 3), (5e7 / size) ** 0.5, 3e3 / shared)
         return max(4, min(_MOST_PRODUCTS, int(affordable)))
+
+    @property
+    def exact_kernel(self) -> str | None:
+        """Of the exact mode; None if that is discrete."""
+        return self.kernels[self.exact]
+
+    def with_kernel(self, kernel: str | None) -> Task:
+        """A copy with another kernel of the exact mode."""
+        kernels = list(self.kernels)
+        kernels[self.exact] = kernel
+        return replace(self, kernels=tuple(kernels))
+
+    @property
+    def searched_on_grid(self) -> bool:
+        """Whether the hyperparameters are learned from a grid of the observations."""
+        grid = self.grid()
+        return grid is not None and not (grid.missing.any() and self.needed <= min(_COMPLETE_BELOW, self.limit))
+
+    def window(self, size: int) -> Task:
+        """The rows of neighbouring indices of the exact mode, ``size`` in the middle, or one more."""
+        grid = self.grids[self.exact]
+        spare = (grid.size - size) // 2
+        if spare <= 0:
+            return self
+        middle = grid[spare : grid.size - spare]
+        return self._rows_of(np.isin(self.positions[self.exact], middle))
+
+    def _rows_of(self, chosen: NDArray[np.bool_]) -> Task:
+        """Some rows, and the indices that occur in them."""
+        positions = tuple(x[chosen] for x in self.positions)
+        grids = tuple(
+            np.unique(x) if kernel is not None else grid
+            for x, kernel, grid in zip(positions, self.kernels, self.grids, strict=True)
+        )
+        return replace(
+            self, grids=grids, positions=positions, y=self.y[chosen], weights=self.weights[chosen], label_rank=0
+        )
 
     def with_loadings(self, hyper: Hyper) -> Hyper:
         """Hyperparameters with loadings to start from."""
@@ -226,7 +263,8 @@ class Task:
         count, slices = float(self.weights.sum()), self.grids[self.exact].size
         cells = np.prod([float(basis.nodes.size) for basis in bases])
         noise = np.exp(hyper.noise) + (np.exp(hyper.residual[0]) if hyper.residual.size else 0.0)
-        least = float(_NEGLIGIBLE * noise * cells / np.exp(hyper.scale))
+        share = _NEGLIGIBLE if hyper.residual.size == 0 else _NEGLIGIBLE_IN_SLICES
+        least = float(share * noise * cells / np.exp(hyper.scale))
         if self.kernels[self.exact] is None:
             return 0.0, least / (exact * count / slices)
         # neighbours within a lengthscale tell about one another
@@ -245,6 +283,11 @@ class Learned:
     n_evals: int
     converged: bool
     from_grid: bool = False
+
+    @property
+    def objective(self) -> float:
+        """Log evidence and hyperprior at the end."""
+        return self.history[-1]
 
     def followed_by(self, other: Learned, task: Task) -> Learned:
         """Both as one outcome: that of higher evidence."""
@@ -304,35 +347,14 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
         return learned.followed_by(more, task)
 
 
-def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
-    """The task with the mode to integrate out exactly: the longest, or the longest discrete one.
-
-    The discrete one is taken when it has half as many indices or more, because its levels are independent
-    given what they share. When the other one leaves more products than can be kept, both are tried for some
-    iterations and the higher evidence wins.
-    """
-    sizes = np.array([grid.size for grid in task.grids])
-    longest = replace(task, exact=int(np.argmax(sizes)))
-    discrete = [n for n, kernel in enumerate(task.kernels) if kernel is None]
-    if not discrete:
-        return longest
-    task = replace(task, label_rank=0)
-    levels = replace(task, exact=max(discrete, key=lambda n: sizes[n]))
-    if 2 * sizes[levels.exact] >= sizes[longest.exact]:
-        return levels
-    if longest.needed <= longest.limit or max_iter == 0:
-        return longest
-    trials = [learn(one, min(_TRIAL, max_iter), tol, 0).prediction(one) for one in (longest, levels)]
-    return longest if trials[0].log_evidence >= trials[1].log_evidence else levels
-
-
 def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
     # loadings of labels need all labels
     part = task.for_learning() if hyper.loadings[task.exact].shape[1] == 0 else task
     grid = part.grid() if task.y.size > _MANY_ROWS else task.grid()
-    if grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
+    extra = hyper.mains.size or hyper.residual.size
+    if extra or grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
         return _learn_by_bases(part, hyper, max_iter, tol, bar)
     return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
 
@@ -376,8 +398,8 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
         gain = value - history[-2] if len(history) > 1 else np.inf
-        # between two bases the evidence itself shifts a little: half a nat, or 1e-5 per observation
-        standing = abs(gain) < max(0.5, 1e-5 * problem.n_obs)
+        # between two bases the evidence itself shifts a little: half a nat, or 1e-4 per observation
+        standing = abs(gain) < max(0.5, 1e-4 * problem.n_obs)
         converged = settled if complete else standing
     return Learned(hyper, tuple(history), n_iter, n_evals, converged)
 

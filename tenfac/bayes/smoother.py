@@ -81,12 +81,6 @@ class Prior:
         """Coefficients from states along the first axis: (dim, ...) -> (P, ...)."""
         return states[self.seen]
 
-    def lift(self, rows: Array) -> Array:
-        """Rows on the state from rows on the coefficients: (n, P) -> (n, dim)."""
-        out = np.zeros((rows.shape[0], self.dim))
-        out[:, self.seen] = rows
-        return out
-
     def _embed(self, small: list[Array], count: int) -> Array:
         """``kron(small[t], I)`` of every group on the diagonal, for every t."""
         out = np.zeros((count, self.dim, self.dim))
@@ -236,18 +230,20 @@ def solve(
     log_evidence, whites = 0.0, []
     for t, (design, z) in enumerate(zip(designs, targets, strict=True)):
         if t:
-            mean, cov = moves[t - 1] @ mean, moves[t - 1] @ cov @ moves[t - 1].T + noises[t - 1]
+            move = moves[t - 1]
+            mean, cov = move @ mean, move @ cov @ move.T + noises[t - 1]
         means[t], covs[t] = mean, cov
-        lifted = prior.lift(design)
-        seen = lifted @ cov
+        right = np.zeros((z.size, 2 * dim + 1), order="F")  # whitened at once: rows, rows @ cov, innovation
+        lifted, seen = right[:, :dim], right[:, dim:-1]
+        lifted[:, prior.seen] = design
+        seen[...] = lifted @ cov
+        right[:, -1] = z - lifted @ mean
         spread = seen @ lifted.T
         spread.flat[:: z.size + 1] += 1.0
-        factor, _ = dpotrf(spread, lower=1)
-        right = np.empty((z.size, 2 * dim + 1))
-        right[:, :dim], right[:, dim:-1], right[:, -1] = lifted, seen, z - lifted @ mean
-        white, _ = dtrtrs(factor, right, lower=1)
+        factor, _ = dpotrf(spread, lower=1, overwrite_a=1)
+        white, _ = dtrtrs(factor, right, lower=1, overwrite_b=1)
         residual, gain = white[:, -1], white[:, dim:-1]
-        log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(np.diag(factor)).sum()
+        log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(factor.diagonal()).sum()
         mean, cov = mean + residual @ gain, cov - gain.T @ gain
         filtered[0][t], filtered[1][t] = mean, cov
         if gradient:
@@ -256,13 +252,13 @@ def solve(
         return None, Score(float(log_evidence))
     adjoints, precisions, updates, by_noise = _backward(moves, whites, dim)
     posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
-    return posterior, _score(posterior, noises, by_noise, float(log_evidence))
+    return posterior, _score(posterior, by_noise, float(log_evidence))
 
 
 def _backward(
     moves: Array, whites: list[tuple[Array, Array]], dim: int
 ) -> tuple[Array, Array, Array, list[Array]]:
-    """Adjoints ``r_t`` and ``N_t`` of the predicted moments, updates, derivatives by the noise covariances."""
+    """Adjoints ``r_t`` and ``N_t`` of the predicted moments; updates; derivatives by the noise."""
     count = len(whites)
     adjoints, precisions = np.empty((count, dim)), np.empty((count, dim, dim))
     updates, by_noise = np.empty((count, dim, dim)), []
@@ -270,22 +266,24 @@ def _backward(
     for t in range(count - 1, -1, -1):
         factor, white = whites[t]
         lifted, gain, residual = white[:, :dim], white[:, dim:-1], white[:, -1]
-        update = updates[t] = eye - gain.T @ lifted
+        updates[t] = eye - gain.T @ lifted
         error = residual - gain @ adjoint
-        slope = np.outer(error, error) - gain @ precision @ gain.T
-        slope.flat[:: error.size + 1] -= 1.0
-        half, _ = dtrtrs(factor, slope, lower=1, trans=1)
-        slope, _ = dtrtrs(factor, np.ascontiguousarray(half.T), lower=1, trans=1)
+        across = precision @ gain.T
+        within = gain @ across
+        within.flat[:: error.size + 1] += 1.0
+        half, _ = dtrtrs(factor, error[:, None] * error - within, lower=1, trans=1)
+        slope, _ = dtrtrs(factor, half.T, lower=1, trans=1)
         by_noise.append(0.5 * slope)
-        adjoint = adjoints[t] = residual @ lifted + update.T @ adjoint
-        precision = precisions[t] = lifted.T @ lifted + update.T @ precision @ update
+        adjoint = adjoints[t] = adjoint + error @ lifted
+        across = across @ lifted
+        precision = precisions[t] = precision - across - across.T + lifted.T @ (within @ lifted)
         if t:
             move = moves[t - 1]
             adjoint, precision = move.T @ adjoint, move.T @ precision @ move
     return adjoints, precisions, updates, by_noise[::-1]
 
 
-def _score(post: MarkovPosterior, noises: Array, by_noise: list[Array], log_evidence: float) -> Score:
+def _score(post: MarkovPosterior, by_noise: list[Array], log_evidence: float) -> Score:
     """Derivatives by covariances and small matrices.
 
     ``slopes[t]`` is the derivative by the predicted covariance at t; with ``m, P`` the filtered moments one
