@@ -10,8 +10,8 @@ from tenfac.bayes.hyper import Hyper, log_prior
 from tenfac.bayes.search import Learned, Task, learn
 
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
-_WINDOW = 256  # neighbouring indices of the exact mode on which kernel and residual are chosen
-_WINDOW_ITER = 60
+_WINDOW = 128  # neighbouring indices of the exact mode on which kernel and residual are chosen
+_WINDOW_ITER = 25
 _CLEAR = 30.0  # nats that decide without a second fit
 _GAIN = 3.0  # nats that a residual must earn
 _ROWS_PER_SLICE = 2.0
@@ -74,9 +74,11 @@ def choose_terms(
     begin = asked.with_terms(asked.mains.size > 0, True) if residual else asked
     trials = [(one, learn(window.with_kernel(one.exact_kernel), budget, tol, 0, begin)) for one in choices]
     best, learned = max(trials, key=lambda trial: trial[1].objective)
-    if not residual:
-        return best, learned.hyper
-    return best, _worth(window.with_kernel(best.exact_kernel), learned, budget, tol)
+    found = learned.hyper
+    if residual:
+        found = _worth(window.with_kernel(best.exact_kernel), learned, budget, tol)
+    fresh = start.with_terms(found.mains.size > 0, found.residual.size > 0)
+    return best, max(found, fresh, key=lambda hyper: best.problem(hyper).log_evidence(hyper))
 
 
 def _worth(task: Task, learned: Learned, max_iter: int, tol: float) -> Hyper:

@@ -46,6 +46,8 @@ class Problem:
     missing : tuple of two floats
         Averages over the observations of the prior variance that the products leave out (without the factor
         ``s``), of the constant and the moving part.
+    usual_gap : float
+        What 95 % of the observations do not exceed of the same, both parts together.
     total : float
         Average of the whole prior variance of the product (without ``s``).
     """
@@ -58,6 +60,7 @@ class Problem:
     residual: Residual | None
     slices: Slices
     missing: tuple[float, float]
+    usual_gap: float
     total: float
 
     @property

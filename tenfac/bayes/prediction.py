@@ -102,11 +102,23 @@ class Prediction:
                 variance[own] = np.einsum("np,np->n", white @ covs[code], white) + np.diagonal(spread)
         if not with_variance:
             return mean, variance, variance
-        gap = self.problem.gap(points, rows, self.hyper)
+        gap = self._unknown(self.problem.gap(points, rows, self.hyper))
         variance = np.maximum(variance, 0.0)
         # what the basis leaves out at the observations on average was learned as noise: not counted twice
-        noisy = variance + np.maximum(gap - self.left_out, 0.0) + np.exp(self.hyper.noise)
+        known = self.left_out if self.problem.residual is None else 0.0
+        noisy = variance + np.maximum(gap - known, 0.0) + np.exp(self.hyper.noise)
         return mean, variance + gap, np.maximum(noisy, variance + gap)
+
+    def _unknown(self, gap: Array) -> Array:
+        """What is left of the variance that the functions kept leave out at points.
+
+        All of it, or beside a residual within slices, which has taken it up at the observations, what exceeds
+        almost all of theirs: nothing up to that, everything from twice as much on.
+        """
+        if self.problem.residual is None:
+            return gap
+        usual = self.problem.usual_gap * float(np.exp(self.hyper.scale))
+        return gap * np.clip((gap - usual) / max(usual, 1e-300), 0.0, 1.0)
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
         """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""

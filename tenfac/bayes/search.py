@@ -25,9 +25,11 @@ from tenfac.core.report import Report
 Array = NDArray[np.float64]
 _LOG = logging.getLogger("tenfac")
 _ITERATIONS_PER_BASIS = 12
+_COARSE = 2e-5  # gain per observation that ends a round of iterations on a basis that will be replaced
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
 _NEGLIGIBLE_IN_SLICES = 1.0  # the same beside a residual within slices, which takes up what is left out
+_SHARE_IN_SLICES = 0.2  # of the work on the state, beside a residual
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
@@ -195,7 +197,7 @@ class Task:
         constant, moving, total = np.average([*missing, total], axis=1, weights=self.weights)
         return Problem(
             self.kernels, self.exact, grid, product, mains, residual, slices,
-            (float(constant), float(moving)), float(total) * float(np.exp(-hyper.scale)),
+            (float(constant), float(moving)), float(np.quantile(missing.sum(axis=0), 0.95)), float(total) * float(np.exp(-hyper.scale)),
         )  # fmt: skip
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
@@ -210,7 +212,7 @@ class Task:
         variance = basis.eigenvalues
         still = max(at_least[0], 1, int(np.sum(variance > floors[0])))
         moving = max(at_least[1], int(np.sum(variance > floors[1])))
-        order, room = KERNELS[self.kernels[self.exact]], self._room()
+        order, room = KERNELS[self.kernels[self.exact]], self._room(hyper)
         moving = min(moving, max((room - still) // order, room // (2 * order)), basis.size)
         still = min(max(still, moving), max(room - order * moving, moving, 1), basis.size)
         return Product(self.kernels, self.exact, replace(basis, index=basis.index[:still]), moving)
@@ -234,11 +236,12 @@ class Task:
         weights = tuple(self.weights[part] for part in parts)
         return Residual(others, points, weights, tuple(self.kernels[n] is None for n in others))
 
-    def _room(self) -> int:
+    def _room(self, hyper: Hyper) -> int:
         """Largest state that keeps an evaluation to about a second."""
         if self.most is not None:
             return self.most * (1 + KERNELS[str(self.kernels[self.exact])])
-        return max(8, int((_STATE_WORK / self.grids[self.exact].size) ** (1 / 3)))
+        work = _STATE_WORK * (1.0 if hyper.residual.size == 0 else _SHARE_IN_SLICES)
+        return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:
         """Whether the basis spans the prior on the data, so that new hyperparameters need no new basis."""
@@ -392,8 +395,10 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         sizes = (problem.basis.size, problem.product.n_dynamic)
         problem = task.problem(hyper, sizes) if history else problem
         complete = task.is_complete(problem)
-        budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
-        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
+        per_basis = _ITERATIONS_PER_BASIS * (3 if history else 1)  # the first basis is at a start, far off
+        budget = min(max_iter - n_iter, max_iter if complete else per_basis)
+        least = tol if complete else max(tol, _COARSE)
+        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, least, bar.update)
         history.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
