@@ -266,17 +266,15 @@ def _backward(
     for t in range(count - 1, -1, -1):
         factor, white = whites[t]
         lifted, gain, residual = white[:, :dim], white[:, dim:-1], white[:, -1]
-        updates[t] = eye - gain.T @ lifted
+        update = updates[t] = eye - gain.T @ lifted
         error = residual - gain @ adjoint
-        across = precision @ gain.T
-        within = gain @ across
+        within = gain @ precision @ gain.T
         within.flat[:: error.size + 1] += 1.0
         half, _ = dtrtrs(factor, error[:, None] * error - within, lower=1, trans=1)
         slope, _ = dtrtrs(factor, half.T, lower=1, trans=1)
         by_noise.append(0.5 * slope)
         adjoint = adjoints[t] = adjoint + error @ lifted
-        across = across @ lifted
-        precision = precisions[t] = precision - across - across.T + lifted.T @ (within @ lifted)
+        precision = precisions[t] = lifted.T @ lifted + update.T @ precision @ update
         if t:
             move = moves[t - 1]
             adjoint, precision = move.T @ adjoint, move.T @ precision @ move
