@@ -16,7 +16,7 @@ from tenfac.bayes.mode_prior import ModePrior
 Array = NDArray[np.float64]
 
 MAX_NODES = 64
-_RELATIVE_EIGENVALUE_FLOOR = 1e-13
+RELATIVE_EIGENVALUE_FLOOR = 1e-13
 
 
 def nodes_of(values: Array) -> Array:
@@ -51,7 +51,7 @@ class ModeBasis:
     def build(cls, prior: ModePrior, nodes: Array) -> ModeBasis:
         """Diagonalise the node covariance and keep every numerically positive eigenvalue."""
         values, vectors = np.linalg.eigh(prior.covariance(nodes, nodes))
-        keep = values > _RELATIVE_EIGENVALUE_FLOOR * values[-1] * nodes.size
+        keep = values > RELATIVE_EIGENVALUE_FLOOR * values[-1] * nodes.size
         return cls(prior, nodes, vectors[:, keep][:, ::-1], values[keep][::-1])
 
     def truncate(self, size: int) -> ModeBasis:
@@ -116,6 +116,42 @@ class ProductBasis:
     def size(self) -> int:
         """Number of products P."""
         return self.index.shape[0]
+
+    def truncate(self, size: int) -> ProductBasis:
+        """Keep the ``size`` leading products."""
+        return replace(self, index=self.index[:size])
+
+    def coefficient_covariance(self, priors: tuple[ModePrior, ...]) -> Array:
+        """Prior covariance (P, P) of the coefficients when hyperparameters move and functions stay."""
+        cov = np.ones((self.size,) * 2)
+        for part, column in zip(self._parts(priors), self.index.T, strict=True):
+            cov *= part[np.ix_(column, column)]
+        return cov
+
+    def by_mode(self, slope: Array, priors: tuple[ModePrior, ...], m: int) -> Array:
+        """Derivative by the node covariance of mode m, (M, M), from that by the coefficients' covariance."""
+        for other, (part, column) in enumerate(zip(self._parts(priors), self.index.T, strict=True)):
+            if other != m:
+                slope = slope * part[np.ix_(column, column)]
+        basis = self.bases[m]
+        member = np.eye(basis.size)[self.index[:, m]]
+        return basis.half @ (member.T @ slope @ member) @ basis.half.T
+
+    def averaged_rows(self, m: int | None, x: Array) -> Array:
+        """Products averaged over the nodes of every mode but m, at its positions x: (N, P)."""
+        out = np.ones((x.size, self.size))
+        for other, (basis, column) in enumerate(zip(self.bases, self.index.T, strict=True)):
+            rows = basis.rows(x) if other == m else basis.rows(basis.nodes).mean(axis=0, keepdims=True)
+            out *= rows[:, column]
+        return out
+
+    @property
+    def nodes(self) -> tuple[Array, ...]:
+        """Nodes of every mode."""
+        return tuple(basis.nodes for basis in self.bases)
+
+    def _parts(self, priors: tuple[ModePrior, ...]) -> list[Array]:
+        return [basis.coefficient_covariance(prior) for basis, prior in zip(self.bases, priors, strict=True)]
 
     @property
     def eigenvalues(self) -> Array:

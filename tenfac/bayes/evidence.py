@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes import levels, smoother
 from tenfac.bayes.basis import ProductBasis
+from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.hyper import LARGEST_LOADING, Hyper, hyperprior, log_prior
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
@@ -69,7 +70,7 @@ class Problem:
         return (self.product, *self.mains)
 
     @property
-    def basis(self) -> ProductBasis:
+    def basis(self) -> ProductBasis | CellBasis:
         """Of the product."""
         return self.product.basis
 

@@ -77,7 +77,9 @@ class GridProblem:
         for n, (_, vectors) in enumerate(pairs):
             by_covariance = self._by_covariance(hyper, n, vectors, weight, 1 / total, spectra)
             by_mode.append(np.array(mode_gradient(hyper, n, self.kernels[n], self.grids[n], by_covariance)))
-            by_loadings.append(loading_gradient(hyper, n, by_covariance).ravel())
+            by_loadings.append(
+                loading_gradient(hyper, n, np.arange(self.grids[n].size), by_covariance).ravel()
+            )
         return value, np.concatenate(by_mode + by_loadings)
 
     def redrawn(self, hyper: Hyper, rng: np.random.Generator) -> GridProblem:

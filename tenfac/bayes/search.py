@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.basis import MAX_NODES, ModeBasis, ProductBasis, nodes_of
+from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.evidence import Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.hyper import Hyper
@@ -30,6 +32,8 @@ _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior varia
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
 _NEGLIGIBLE_IN_SLICES = 1.0  # the same beside a residual within slices, which takes up what is left out
 _SHARE_IN_SLICES = 0.2  # of the work on the state, beside a residual
+_MOST_CELLS = 128  # distinct cells of the other modes up to which these have joint functions
+_ROOM_BESIDE_CELLS = 12  # of the state, beside the constants of the cells
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
@@ -106,7 +110,9 @@ class Task:
     def searched_on_grid(self) -> bool:
         """Whether the hyperparameters are learned from a grid of the observations."""
         grid = self.grid()
-        return grid is not None and not (grid.missing.any() and self.needed <= min(_COMPLETE_BELOW, self.limit))
+        return grid is not None and not (
+            grid.missing.any() and self.needed <= min(_COMPLETE_BELOW, self.limit)
+        )
 
     def window(self, size: int) -> Task:
         """The rows of neighbouring indices of the exact mode, ``size`` in the middle, or one more."""
@@ -125,7 +131,12 @@ class Task:
             for x, kernel, grid in zip(positions, self.kernels, self.grids, strict=True)
         )
         return replace(
-            self, grids=grids, positions=positions, y=self.y[chosen], weights=self.weights[chosen], label_rank=0
+            self,
+            grids=grids,
+            positions=positions,
+            y=self.y[chosen],
+            weights=self.weights[chosen],
+            label_rank=0,
         )
 
     def with_loadings(self, hyper: Hyper) -> Hyper:
@@ -201,21 +212,43 @@ class Task:
         )  # fmt: skip
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
-        """Leading products: those with a constant, and how many of them also move along the exact mode."""
-        others = [n for n in range(len(self.kernels)) if n != self.exact]
-        bases = tuple(self._basis(n, hyper) for n in others)
-        floors = self._floors(bases, hyper)
-        if self.kernels[self.exact] is None:
-            basis = ProductBasis.leading(bases, self.limit, floors[1], max(at_least))
+        """Leading functions: those with a constant, and how many of them also move along the exact mode."""
+        room = self._room(hyper)
+        cells = self.cells
+        if cells is not None:
+            priors = tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
+            basis: ProductBasis | CellBasis = CellBasis.leading(priors, cells, cells[0].size)
+            floors, room = self._floors(cells[0].size, hyper), max(room, _ROOM_BESIDE_CELLS + basis.size)
+        else:
+            bases = tuple(self._basis(n, hyper) for n in self.others)
+            floors = self._floors(np.prod([float(basis.nodes.size) for basis in bases]), hyper)
+            if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
+                floors = 0.0, 0.0
+            basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))
+        if self.exact_kernel is None:
             return Product(self.kernels, self.exact, basis, basis.size)
-        basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))
-        variance = basis.eigenvalues
-        still = max(at_least[0], 1, int(np.sum(variance > floors[0])))
-        moving = max(at_least[1], int(np.sum(variance > floors[1])))
-        order, room = KERNELS[self.kernels[self.exact]], self._room(hyper)
+        still = max(at_least[0], 1, int(np.sum(basis.eigenvalues > floors[0])))
+        moving = max(at_least[1], int(np.sum(basis.eigenvalues > floors[1])))
+        order = KERNELS[self.exact_kernel]
         moving = min(moving, max((room - still) // order, room // (2 * order)), basis.size)
         still = min(max(still, moving), max(room - order * moving, moving, 1), basis.size)
-        return Product(self.kernels, self.exact, replace(basis, index=basis.index[:still]), moving)
+        return Product(self.kernels, self.exact, basis.truncate(still), moving)
+
+    @property
+    def others(self) -> list[int]:
+        """The modes that are not the exact one."""
+        return [n for n in range(len(self.kernels)) if n != self.exact]
+
+    @cached_property
+    def cells(self) -> tuple[Array, ...] | None:
+        """Distinct positions in the other modes, if there are two or more and few cells; else None."""
+        if self.exact_kernel is None or len(self.others) < 2 or any(r is not None for r in self.rank):
+            return None
+        if self.needed <= min(_COMPLETE_BELOW, self.limit):
+            return None
+        distinct = np.unique(np.column_stack([self.positions[n] for n in self.others]), axis=0)
+        most = min(_MOST_CELLS, self.limit if self.most is not None else _MOST_CELLS)
+        return tuple(distinct.T) if len(distinct) <= most else None
 
     def _main(self, n: int, hyper: Hyper) -> Main | Level:
         """Main effect of one mode, of as many functions as the data could notice."""
@@ -230,7 +263,7 @@ class Task:
 
     def _residual(self, codes: NDArray[np.intp]) -> Residual:
         """Geometry of the slices."""
-        others = tuple(n for n in range(len(self.kernels)) if n != self.exact)
+        others = tuple(self.others)
         parts = rows_by_slice(codes, self.grids[self.exact].size)
         points = tuple(tuple(self.positions[n][part] for n in others) for part in parts)
         weights = tuple(self.weights[part] for part in parts)
@@ -245,11 +278,15 @@ class Task:
 
     def is_complete(self, problem: Problem) -> bool:
         """Whether the basis spans the prior on the data, so that new hyperparameters need no new basis."""
-        bases = problem.basis.bases
-        full = all(basis.size == self.grids[n].size for basis, n in zip(bases, problem.others, strict=True))
+        basis = problem.basis
+        if isinstance(basis, CellBasis):
+            full = basis.is_complete
+        else:
+            parts = zip(basis.bases, problem.others, strict=True)
+            full = all(part.size == self.grids[n].size for part, n in parts)
+            full &= basis.size == int(np.prod([part.size for part in basis.bases]))
         full &= all(m.basis.size == self.grids[m.mode].size for m in problem.mains if isinstance(m, Main))
-        products = int(np.prod([basis.size for basis in bases]))
-        return full and problem.basis.size == products == problem.product.n_dynamic
+        return full and basis.size == problem.product.n_dynamic
 
     def _basis(self, n: int, hyper: Hyper) -> ModeBasis:
         nodes = self.grids[n] if self.kernels[n] is None else nodes_of(self.grids[n])
@@ -257,18 +294,15 @@ class Task:
         limit = self.rank[n]
         return basis if limit is None else basis.truncate(limit)
 
-    def _floors(self, bases: tuple[ModeBasis, ...], hyper: Hyper) -> tuple[float, float]:
-        """Smallest prior variances (eigenvalue products) that the data could notice: constant, and moving."""
-        if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
-            return 0.0, 0.0
-        prior = hyper.prior(self.exact, self.kernels[self.exact])
+    def _floors(self, cells: float, hyper: Hyper) -> tuple[float, float]:
+        """Smallest eigenvalues, of so many nodes, that the data could notice: constant, and moving."""
+        prior = hyper.prior(self.exact, self.exact_kernel)
         exact = float(prior.variance(self.grids[self.exact]).mean())
         count, slices = float(self.weights.sum()), self.grids[self.exact].size
-        cells = np.prod([float(basis.nodes.size) for basis in bases])
         noise = np.exp(hyper.noise) + (np.exp(hyper.residual[0]) if hyper.residual.size else 0.0)
-        share = _NEGLIGIBLE if hyper.residual.size == 0 else _NEGLIGIBLE_IN_SLICES
+        share = _NEGLIGIBLE_IN_SLICES if hyper.residual.size else _NEGLIGIBLE
         least = float(share * noise * cells / np.exp(hyper.scale))
-        if self.kernels[self.exact] is None:
+        if self.exact_kernel is None:
             return 0.0, least / (exact * count / slices)
         # neighbours within a lengthscale tell about one another
         near = max(1.0, slices * min(1.0, np.exp(hyper.modes[self.exact, 1])))

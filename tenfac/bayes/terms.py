@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.basis import ModeBasis, ProductBasis
+from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.smoother import Group
 from tenfac.core.modes.still import Constant
 
@@ -56,7 +58,7 @@ class Product:
     kernels : tuple of (str or None)
         Per mode; None is discrete.
     exact : int
-    basis : ProductBasis
+    basis : ProductBasis or CellBasis
         Of the other modes, in their order, S products.
     n_dynamic : int
         How many of the leading products have coefficients that move along a continuous exact mode; all have a
@@ -65,7 +67,7 @@ class Product:
 
     kernels: Kernels
     exact: int
-    basis: ProductBasis
+    basis: ProductBasis | CellBasis
     n_dynamic: int
 
     @property
@@ -96,9 +98,7 @@ class Product:
 
     def covariance(self, hyper: Hyper) -> Array:
         """Prior covariance (S, S) of the coefficients of the products."""
-        cov = np.full((self.basis.size,) * 2, np.exp(hyper.scale))
-        for part, column in zip(self._parts(hyper), self.basis.index.T, strict=True):
-            cov *= part[np.ix_(column, column)]
+        cov = np.exp(hyper.scale) * self.basis.coefficient_covariance(self._priors(hyper))
         cov[np.diag_indices_from(cov)] *= 1 + 1e-12
         return cov
 
@@ -114,20 +114,15 @@ class Product:
     def gradient(self, hyper: Hyper, cov: Array, slope: Array, out: Gradient) -> None:
         """Add what follows from the derivative by ``covariance``."""
         out.scale += float(np.sum(slope * cov))
-        parts, weight = self._parts(hyper), slope * np.exp(hyper.scale)
+        priors, weight = self._priors(hyper), slope * np.exp(hyper.scale)
         for m, n in enumerate(self.others):
-            by_covariance = self._by_node_covariance(weight, parts, m)
-            nodes = self.basis.bases[m].nodes
+            by_covariance, nodes = self.basis.by_mode(weight, priors, m), self.basis.nodes[m]
             out.modes[n] += mode_gradient(hyper, n, self.kernels[n], nodes, by_covariance)
-            out.loadings[n] += loading_gradient(hyper, n, by_covariance)
+            out.loadings[n] += loading_gradient(hyper, n, nodes, by_covariance)
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
         """Products averaged over the nodes of every mode but ``mode``, at its positions x: (N, S)."""
-        out = np.ones((x.size, self.basis.size))
-        for part, n, column in zip(self.basis.bases, self.others, self.basis.index.T, strict=True):
-            rows = part.rows(x) if n == mode else part.rows(part.nodes).mean(axis=0, keepdims=True)
-            out *= rows[:, column]
-        return out
+        return self.basis.averaged_rows(None if mode is None else self.others.index(mode), x)
 
     def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
         """Prior variance at points that the products kept do not carry, shape (N,)."""
@@ -149,20 +144,8 @@ class Product:
         exact = hyper.prior(self.exact, self.kernels[self.exact])
         return np.exp(hyper.scale) * variance * exact.variance(positions[self.exact])
 
-    def _parts(self, hyper: Hyper) -> list[Array]:
-        return [
-            basis.coefficient_covariance(hyper.prior(n, self.kernels[n]))
-            for basis, n in zip(self.basis.bases, self.others, strict=True)
-        ]
-
-    def _by_node_covariance(self, weight: Array, parts: list[Array], m: int) -> Array:
-        """Derivative by the node covariance of one mode that has a basis."""
-        for other, (part, column) in enumerate(zip(parts, self.basis.index.T, strict=True)):
-            if other != m:
-                weight = weight * part[np.ix_(column, column)]
-        basis = self.basis.bases[m]
-        member = np.eye(basis.size)[self.basis.index[:, m]]
-        return basis.half @ (member.T @ weight @ member) @ basis.half.T
+    def _priors(self, hyper: Hyper) -> tuple[ModePrior, ...]:
+        return tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
 
 
 @dataclass(frozen=True)
@@ -311,7 +294,10 @@ def mode_gradient(
     return gradient
 
 
-def loading_gradient(hyper: Hyper, n: int, by_covariance: Array) -> Array:
-    """Derivatives by the loadings of one mode, from that by its covariance."""
+def loading_gradient(hyper: Hyper, n: int, nodes: Array, by_covariance: Array) -> Array:
+    """Derivatives by the loadings of one mode, from that by its covariance between nodes."""
     loadings = hyper.loadings[n]
-    return 2 * by_covariance @ loadings if loadings.shape[1] else np.zeros_like(loadings)
+    if loadings.shape[1] == 0:
+        return np.zeros_like(loadings)
+    member = np.eye(loadings.shape[0])[nodes.astype(int)]
+    return 2 * member.T @ (by_covariance @ loadings[nodes.astype(int)])
