@@ -23,7 +23,7 @@ from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
 from tenfac.bayes.residual import Residual, Whitening
 from tenfac.bayes.slices import Slices
-from tenfac.bayes.terms import STEP, Gradient, Level, Main, Product
+from tenfac.bayes.terms import STEP, Cells, Gradient, Level, Main, Product, Term
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Problem:
     positions : array, shape (M,)
         Its observed indices (scaled), ascending; codes when discrete.
     product : Product
-    mains : tuple of (Main or Level)
+    mains : tuple of (Main, Level or Cells)
     residual : Residual or None
     slices : Slices
     missing : tuple of two floats
@@ -57,7 +57,7 @@ class Problem:
     exact: int
     positions: Array
     product: Product
-    mains: tuple[Main | Level, ...]
+    mains: tuple[Main | Level | Cells, ...]
     residual: Residual | None
     slices: Slices
     missing: tuple[float, float]
@@ -65,7 +65,7 @@ class Problem:
     total: float
 
     @property
-    def terms(self) -> tuple[Product | Main | Level, ...]:
+    def terms(self) -> tuple[Term, ...]:
         """The terms that have coefficients."""
         return (self.product, *self.mains)
 

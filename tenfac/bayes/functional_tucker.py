@@ -26,7 +26,8 @@ from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
-from tenfac.bayes.search import Task, choose_exact
+from tenfac.bayes.choose import choose_exact
+from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
     check_numbers,
     check_response,

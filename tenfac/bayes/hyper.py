@@ -55,6 +55,8 @@ class Hyper:
     residual : array, shape (1 + D,) or (0,)
         Logarithms of the variance of the residual within slices and of its lengthscale per mode (that of the
         exact mode is not used); empty if the model has no such residual.
+    cells : array, shape (1 + D,) or (0,)
+        The same of an effect of each cell of the other modes that all slices share.
     """
 
     scale: float
@@ -63,6 +65,7 @@ class Hyper:
     loadings: tuple[Array, ...]
     mains: Array = field(default_factory=lambda: _none((0, 2)))
     residual: Array = field(default_factory=lambda: _none((0,)))
+    cells: Array = field(default_factory=lambda: _none((0,)))
 
     @classmethod
     def start(cls, size: int) -> Hyper:
@@ -82,14 +85,15 @@ class Hyper:
             loadings.append(_SMALL_LOADING * waves)
         return replace(self, loadings=tuple(loadings))
 
-    def with_terms(self, mains: bool, residual: bool) -> Hyper:
-        """A copy with, or without, main effects and a residual within slices, at their start where new."""
+    def with_terms(self, mains: bool = False, residual: bool = False, cells: bool = False) -> Hyper:
+        """A copy with or without main effects, residual within slices, effects of cells; new ones at a start."""
         size = self.modes.shape[0]
-        start_mains, start_residual = np.tile(_EXTRA_START, (size, 1)), np.repeat(_EXTRA_START, [1, size])
+        start_mains, start = np.tile(_EXTRA_START, (size, 1)), np.repeat(_EXTRA_START, [1, size])
         return replace(
             self,
             mains=(self.mains if self.mains.size else start_mains) if mains else _none((0, 2)),
-            residual=(self.residual if self.residual.size else start_residual) if residual else _none((0,)),
+            residual=(self.residual if self.residual.size else start) if residual else _none((0,)),
+            cells=(self.cells if self.cells.size else start) if cells else _none((0,)),
         )
 
     def prior(self, mode: int, kernel: str | None) -> ModePrior:
@@ -126,30 +130,30 @@ class Hyper:
 
     def _parts(self) -> list[Array]:
         head = np.array([self.scale, self.noise])
-        return [head, self.modes, self.mains, self.residual, *self.loadings]
+        return [head, self.modes, self.mains, self.residual, self.cells, *self.loadings]
 
     def pack(self) -> Array:
-        """All numbers in one vector: scale, noise, modes, mains, residual, loadings."""
+        """All numbers in one vector: scale, noise, modes, mains, residual, cells, loadings."""
         return np.concatenate([part.ravel() for part in self._parts()])
 
     def unpack(self, theta: Array) -> Hyper:
         """Inverse of ``pack``, for parts of the shapes these have."""
         old = self._parts()
         pieces = np.split(theta, np.cumsum([part.size for part in old])[:-1])
-        head, modes, mains, residual, *loadings = (
+        head, modes, mains, residual, cells, *loadings = (
             piece.reshape(part.shape) for piece, part in zip(pieces, old, strict=True)
         )
-        return Hyper(float(head[0]), float(head[1]), modes, tuple(loadings), mains, residual)
+        return Hyper(float(head[0]), float(head[1]), modes, tuple(loadings), mains, residual, cells)
 
     def spread_out(self, table: Array, extra: Array, loading: float) -> Array:
         """One number for every entry of ``pack()``: from a table (6,), one of the extra terms (2,), and one."""
-        size, residual = self.modes.shape[0], self.residual.size
+        size = self.modes.shape[0]
         return np.concatenate(
             [
                 table[:2],
                 np.tile(table[2:], size),
                 np.tile(extra, self.mains.shape[0]),
-                np.repeat(extra, [1, size]) if residual else np.zeros(0),
+                *[np.repeat(extra, [1, size]) for part in (self.residual, self.cells) if part.size],
                 np.full(self.n_loadings, loading),
             ]
         )

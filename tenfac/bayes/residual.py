@@ -20,9 +20,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bucket:
-    """The slices with n rows: their numbers (B,), distances per mode (B, n, n), noise shapes 1 / w (B, n)."""
+    """The slices with n rows: numbers and scales (B,), distances per mode (B, n, n), noise 1 / w (B, n)."""
 
     slices: NDArray[np.intp]
+    scales: Array
     distances: tuple[Array, ...]
     variances: Array
 
@@ -57,6 +58,8 @@ class Residual:
     points : tuple of tuples of arrays
         Per slice, positions of its rows in every one of ``modes``, shape (n_t,).
     weights : tuple of arrays, shape (n_t,)
+    scales : array, shape (M,)
+        Per slice, what noise and residual are multiplied by.
     discrete : tuple of bool
         Per one of ``modes``.
     """
@@ -64,6 +67,7 @@ class Residual:
     modes: tuple[int, ...]
     points: tuple[tuple[Array, ...], ...]
     weights: tuple[Array, ...]
+    scales: Array
     discrete: tuple[bool, ...]
 
     @cached_property
@@ -74,19 +78,19 @@ class Residual:
         for size in np.unique(sizes):
             slices = np.flatnonzero(sizes == size)
             distances = tuple(
-                _distance(x, x, flag)
+                distance(x, x, flag)
                 for x, flag in (
                     (np.stack([self.points[t][m] for t in slices]), flag)
                     for m, flag in enumerate(self.discrete)
                 )
             )
             variances = 1 / np.stack([self.weights[t] for t in slices])
-            out.append(Bucket(slices, distances, variances))
+            out.append(Bucket(slices, self.scales[slices], distances, variances))
         return out
 
     def covariance(self, hyper: Hyper, x: Sequence[Array], z: Sequence[Array]) -> Array:
         """Prior covariance of the residual between points of one slice, (n,) and (m,) -> (n, m)."""
-        parts = [_distance(a[None], b[None], flag)[0] for a, b, flag in zip(x, z, self.discrete, strict=True)]
+        parts = [distance(a[None], b[None], flag)[0] for a, b, flag in zip(x, z, self.discrete, strict=True)]
         return self._kernel(hyper, parts)
 
     def _kernel(self, hyper: Hyper, distances: Sequence[Array]) -> Array:
@@ -98,10 +102,10 @@ class Residual:
         """Factorise every slice's covariance."""
         roots, kernels, log_det = [], [], 0.0
         for bucket in self.buckets:
-            kernel = self._kernel(hyper, bucket.distances)
+            kernel = bucket.scales[:, None, None] * self._kernel(hyper, bucket.distances)
             cov = kernel.copy()
             index = np.arange(cov.shape[1])
-            cov[:, index, index] += np.exp(hyper.noise) * bucket.variances
+            cov[:, index, index] += np.exp(hyper.noise) * bucket.scales[:, None] * bucket.variances
             factor = np.linalg.cholesky(cov)
             log_det += 2 * float(np.log(factor[:, index, index]).sum())
             roots.append(np.linalg.inv(factor))
@@ -121,12 +125,14 @@ class Residual:
         cov = self.covariance(hyper, self.points[t], self.points[t])
         cov[np.diag_indices_from(cov)] += np.exp(hyper.noise) / self.weights[t]
         pull = np.linalg.solve(cov, cross.T).T
-        return pull, self.covariance(hyper, x, x) - pull @ cross.T
+        return pull, self.scales[t] * (self.covariance(hyper, x, x) - pull @ cross.T)
 
     def repeats(self, hyper: Hyper) -> float:
         """Minus log density of what repeats scatter about their mean: nothing, at the noise's own scale."""
         weights = np.concatenate(self.weights)
-        return 0.5 * float(np.sum((weights - 1) * (np.log(2 * np.pi) + hyper.noise) + np.log(weights)))
+        scales = np.log(np.repeat(self.scales, [part.size for part in self.weights]))
+        noise = np.log(2 * np.pi) + hyper.noise + scales
+        return 0.5 * float(np.sum((weights - 1) * noise + np.log(weights)))
 
     def apply(self, whitening: Whitening, parts: Sequence[Array]) -> list[Array]:
         """Whitened rows of every slice, shapes (n_t, C) as given."""
@@ -144,7 +150,8 @@ class Residual:
         for bucket, root, kernel in zip(self.buckets, whitening.roots, whitening.kernels, strict=True):
             slope = np.stack([by_noise[t] for t in bucket.slices])
             slope = root.mT @ slope @ root
-            noise += float(np.sum(np.diagonal(slope, axis1=1, axis2=2) * bucket.variances))
+            diagonal = np.diagonal(slope, axis1=1, axis2=2)
+            noise += float(np.sum(diagonal * bucket.scales[:, None] * bucket.variances))
             weighted = slope * kernel
             own[0] += weighted.sum()
             for n, distance in zip(self.modes, bucket.distances, strict=True):
@@ -152,7 +159,7 @@ class Residual:
         return noise * float(np.exp(hyper.noise)), own
 
 
-def _distance(x: Array, z: Array, discrete: bool) -> Array:
+def distance(x: Array, z: Array, discrete: bool) -> Array:
     """Distances (B, n, m) between positions (B, n) and (B, m); 0 or 1 between labels."""
     gap = x[:, :, None] - z[:, None, :]
     return (gap != 0).astype(float) if discrete else np.abs(gap)

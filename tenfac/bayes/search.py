@@ -20,7 +20,7 @@ from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.residual import Residual
 from tenfac.bayes.slices import Slices, rows_by_slice
-from tenfac.bayes.terms import Level, Main, Product
+from tenfac.bayes.terms import Cells, Level, Main, Product
 from tenfac.core.modes.state_space import KERNELS
 from tenfac.core.report import Report
 
@@ -81,6 +81,7 @@ class Task:
     most: int | None
     label_rank: int
     rng: np.random.Generator
+    scales: Array | None = None
 
     @property
     def limit(self) -> int:
@@ -190,7 +191,12 @@ class Task:
     def problem(self, hyper: Hyper, at_least: tuple[int, int] = (1, 0)) -> Problem:
         """The terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
         product = self._product(hyper, at_least)
-        mains = tuple(self._main(n, hyper) for n in range(len(self.kernels))) if hyper.mains.size else ()
+        mains: tuple[Main | Level | Cells, ...] = ()
+        if hyper.mains.size:
+            mains = tuple(self._main(n, hyper) for n in range(len(self.kernels)))
+        if hyper.cells.size:
+            discrete = tuple(self.kernels[n] is None for n in self.others)
+            mains += (Cells(tuple(self.others), discrete, self.cells, hyper),)
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
         missing, total = np.zeros((2, self.y.size)), np.zeros(self.y.size)
@@ -218,7 +224,7 @@ class Task:
         if cells is not None:
             priors = tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
             basis: ProductBasis | CellBasis = CellBasis.leading(priors, cells, cells[0].size)
-            floors, room = self._floors(cells[0].size, hyper), max(room, _ROOM_BESIDE_CELLS + basis.size)
+            floors = self._floors(cells[0].size, hyper)
         else:
             bases = tuple(self._basis(n, hyper) for n in self.others)
             floors = self._floors(np.prod([float(basis.nodes.size) for basis in bases]), hyper)
@@ -267,7 +273,8 @@ class Task:
         parts = rows_by_slice(codes, self.grids[self.exact].size)
         points = tuple(tuple(self.positions[n][part] for n in others) for part in parts)
         weights = tuple(self.weights[part] for part in parts)
-        return Residual(others, points, weights, tuple(self.kernels[n] is None for n in others))
+        scales = np.ones(len(parts)) if self.scales is None else self.scales
+        return Residual(others, points, weights, scales, tuple(self.kernels[n] is None for n in others))
 
     def _room(self, hyper: Hyper) -> int:
         """Largest state that keeps an evaluation to about a second."""

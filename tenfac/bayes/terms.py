@@ -18,6 +18,7 @@ from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.smoother import Group
+from tenfac.bayes.residual import distance
 from tenfac.core.modes.still import Constant
 
 Array = NDArray[np.float64]
@@ -35,17 +36,18 @@ class Gradient:
     loadings: list[Array]
     mains: Array
     residual: Array
+    cells: Array
 
     @classmethod
     def zero(cls, hyper: Hyper) -> Gradient:
         """Nothing yet."""
         loadings = [np.zeros_like(part) for part in hyper.loadings]
-        arrays = (np.zeros_like(part) for part in (hyper.mains, hyper.residual))
+        arrays = (np.zeros_like(part) for part in (hyper.mains, hyper.residual, hyper.cells))
         return cls(0.0, 0.0, np.zeros_like(hyper.modes), loadings, *arrays)
 
     def pack(self) -> Array:
         """In the order of ``Hyper.pack``."""
-        parts = [self.modes, self.mains, self.residual, *self.loadings]
+        parts = [self.modes, self.mains, self.residual, self.cells, *self.loadings]
         return np.concatenate([[self.scale, self.noise], *[part.ravel() for part in parts]])
 
 
@@ -268,7 +270,95 @@ class Level:
         return np.full(count, np.exp(hyper.mains[self.mode, 0]))
 
 
-Term = Product | Main | Level
+@dataclass(frozen=True)
+class Cells:
+    """An effect of every cell of the other modes, the same in all slices: ``v exp(-sum_n |x_n - z_n| / l_n)``.
+
+    Beside the product, which is smoother, it holds what is particular to a place.
+
+    Parameters
+    ----------
+    others : tuple of int
+        The modes other than the exact one.
+    discrete : tuple of bool
+        Per one of them.
+    nodes : tuple of arrays, shape (U,)
+        Positions of the cells.
+    reference : Hyper
+        Hyperparameters at which values elsewhere are written in terms of those of the cells.
+    """
+
+    others: tuple[int, ...]
+    discrete: tuple[bool, ...]
+    nodes: tuple[Array, ...]
+    reference: Hyper
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.nodes[0].size
+
+    def rows(self, positions: list[Array], count: int) -> Array:
+        """Weights of the cells' effects at points, shape (N, U): one cell's own at a cell."""
+        points = np.column_stack([positions[n] for n in self.others])
+        distinct, codes = np.unique(points, axis=0, return_inverse=True)
+        cross = self._kernel(self.reference, self._distances(tuple(distinct.T)))
+        return np.linalg.solve(self._unit(self.reference), cross.T).T[codes.reshape(count)]
+
+    def groups(self, hyper: Hyper) -> tuple[Group, ...]:
+        """Constants along the exact mode."""
+        return (Group(Constant(), self.width),)
+
+    def covariance(self, hyper: Hyper) -> Array:
+        """Prior covariance (U, U) of the cells' effects."""
+        return np.exp(hyper.cells[0]) * self._unit(hyper)
+
+    def factor(self, hyper: Hyper, cov: Array) -> Array:
+        """Effects from unit coefficients, (U, U)."""
+        return np.linalg.cholesky(cov)
+
+    def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
+        """Add what follows from the derivative by the covariance of the group."""
+        out.cells[0] += float(np.trace(scores[0]))
+        weighted = _unwhiten(np.linalg.cholesky(cov), scores[0]) * cov
+        for n, gap in zip(self.others, self._distances(self.nodes), strict=True):
+            out.cells[1 + n] += float(np.sum(weighted * gap)) * np.exp(-hyper.cells[1 + n])
+
+    def averaged_rows(self, mode: int | None, x: Array) -> Array:
+        """Weights averaged over the cells' positions in every mode but ``mode``, at its positions x: (N, U)."""
+        count = self.width
+        positions = {n: np.tile(part, x.size) for n, part in zip(self.others, self.nodes, strict=True)}
+        if mode in positions:
+            positions[mode] = np.repeat(x, count)
+        points = [positions.get(n, np.zeros(0)) for n in range(max(self.others) + 1)]
+        return self.rows(points, x.size * count).reshape(x.size, count, count).mean(axis=1)
+
+    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Prior variance at points that is not that of the cells' effects, shape (N,)."""
+        gap = 1.0 - np.einsum("nu,uv,nv->n", rows, self._unit(hyper), rows)
+        return np.exp(hyper.cells[0]) * np.where(gap > 1e-10, gap, 0.0)
+
+    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
+        """Prior variance at points, shape (N,)."""
+        return np.full(count, np.exp(hyper.cells[0]))
+
+    def _unit(self, hyper: Hyper) -> Array:
+        cov = self._kernel(hyper, self._distances(self.nodes))
+        cov[np.diag_indices_from(cov)] *= 1 + 1e-12
+        return cov
+
+    def _kernel(self, hyper: Hyper, distances: list[Array]) -> Array:
+        return np.exp(
+            -sum(np.exp(-hyper.cells[1 + n]) * d for n, d in zip(self.others, distances, strict=True))
+        )
+
+    def _distances(self, points: tuple[Array, ...]) -> list[Array]:
+        """From points to the cells, per mode, shape (N, U)."""
+        parts = zip(points, self.nodes, self.discrete, strict=True)
+        return [distance(x[None], z[None], flag)[0] for x, z, flag in parts]
+
+
+Term = Product | Main | Level | Cells
 
 
 def _unwhiten(lower: Array, slope: Array) -> Array:
