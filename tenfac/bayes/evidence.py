@@ -96,6 +96,13 @@ class Problem:
         """Values of all terms' functions at points, one position (N,) per mode: (N, C)."""
         return np.hstack([term.rows(positions, count) for term in self.terms])
 
+    def scale_at(self, positions: Array) -> Array:
+        """Variance of noise and residual relative to the usual, at positions of the exact mode, shape (N,)."""
+        if self.residual is None:
+            return np.ones(positions.size)
+        t = np.minimum(np.searchsorted(self.positions, positions), self.positions.size - 1)
+        return np.where(self.positions[t] == positions, self.residual.scales[t], self.residual.new_scale)
+
     def residual_at(self, position: float, points: list[Array], hyper: Hyper) -> tuple[Array, Array, Array]:
         """The residual at points of one slice: what it subtracts from their rows, its mean, its covariance.
 
@@ -111,7 +118,8 @@ class Problem:
             return none[:, None], none, np.zeros((none.size,) * 2)
         t = int(np.searchsorted(self.positions, position))
         if t == self.positions.size or self.positions[t] != position:
-            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), self.residual.covariance(hyper, x, x)
+            cov = self.residual.new_scale * self.residual.covariance(hyper, x, x)
+            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), cov
         pull, cov = self.residual.given(hyper, t, x)
         return pull @ self.slices.designs[t], pull @ self.slices.targets[t], cov
 

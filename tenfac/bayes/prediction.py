@@ -106,7 +106,8 @@ class Prediction:
         variance = np.maximum(variance, 0.0)
         # what the basis leaves out at the observations on average was learned as noise: not counted twice
         known = self.left_out if self.problem.residual is None else 0.0
-        noisy = variance + np.maximum(gap - known, 0.0) + np.exp(self.hyper.noise)
+        noise = np.exp(self.hyper.noise) * self.problem.scale_at(indices)[codes]
+        noisy = variance + np.maximum(gap - known, 0.0) + noise
         return mean, variance + gap, np.maximum(noisy, variance + gap)
 
     def _unknown(self, gap: Array) -> Array:

@@ -60,6 +60,8 @@ class Residual:
     weights : tuple of arrays, shape (n_t,)
     scales : array, shape (M,)
         Per slice, what noise and residual are multiplied by.
+    new_scale : float
+        The same of a slice without observations.
     discrete : tuple of bool
         Per one of ``modes``.
     """
@@ -68,6 +70,7 @@ class Residual:
     points: tuple[tuple[Array, ...], ...]
     weights: tuple[Array, ...]
     scales: Array
+    new_scale: float
     discrete: tuple[bool, ...]
 
     @cached_property

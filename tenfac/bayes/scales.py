@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 Array = NDArray[np.float64]
 _LEAST, _MOST = 0.5, 100.0  # degrees of freedom; beyond the last the scales are as good as equal
@@ -47,3 +49,8 @@ def update(squares: Array, counts: Array) -> tuple[Array, float]:
     found = minimize_scalar(loss, bounds=(np.log(_LEAST), np.log(_MOST)), method="bounded")
     dof = float(np.exp(found.x))
     return (dof + squares) / (dof + counts), dof
+
+
+def widened(dof: Array | float) -> Array:
+    """Variance of the normal distribution whose central 95 % are those of a Student-t of so many degrees."""
+    return (student_t.ppf(0.975, dof) / norm.ppf(0.975)) ** 2

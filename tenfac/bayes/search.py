@@ -82,6 +82,7 @@ class Task:
     label_rank: int
     rng: np.random.Generator
     scales: Array | None = None
+    new_scale: float = 1.0
 
     @property
     def limit(self) -> int:
@@ -274,7 +275,9 @@ class Task:
         points = tuple(tuple(self.positions[n][part] for n in others) for part in parts)
         weights = tuple(self.weights[part] for part in parts)
         scales = np.ones(len(parts)) if self.scales is None else self.scales
-        return Residual(others, points, weights, scales, tuple(self.kernels[n] is None for n in others))
+        return Residual(
+            others, points, weights, scales, self.new_scale, tuple(self.kernels[n] is None for n in others)
+        )
 
     def _room(self, hyper: Hyper) -> int:
         """Largest state that keeps an evaluation to about a second."""
