@@ -23,9 +23,9 @@ from tenfac.bayes.columns import (
 )
 from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
-from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
+from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.search import Task, choose_exact
 from tenfac.bayes.settings import (
     check_numbers,
@@ -42,7 +42,7 @@ from tenfac.core.errors import ConvergenceWarning, DataError
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,
@@ -337,7 +337,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         )
 
     def _set_posterior(self, prediction: Prediction) -> None:
-        self._prediction = prediction
+        self._prediction, self._tree = prediction, None
         problem, hyper = prediction.problem, prediction.hyper
         ranks = iter(problem.basis.rank)
         self.rank_ = tuple(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from tenfac.bayes.posterior import Score
+from tenfac.bayes.posterior import Score, root_of
 
 Array = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class LevelsPosterior:
         ``(I + E_i^T E_i)^{-1}``: covariance of level i when the shared parts are known.
     own : array, shape (M, P)
         ``inverses[i] @ E_i^T z_i``.
-    mean, cov : arrays, shapes (Q, P) and (Q, P, Q, P)
+    mean, cov_shared : arrays, shapes (Q, P) and (Q, P, Q, P)
         Posterior of ``b``.
     """
 
@@ -38,23 +38,58 @@ class LevelsPosterior:
     inverses: Array
     own: Array
     mean: Array
-    cov: Array
+    cov_shared: Array
 
-    def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means and covariances of ``h`` at level codes."""
+    def at(self, positions: Array, derivative: int = 0) -> tuple[Array, Array]:  # noqa: ARG002
+        """Means and covariances of ``h`` at level codes; levels have no ``derivative``."""
         codes = positions.astype(int)
         inverse, weights = self.inverses[codes], self.shared[codes]
         means = self.own[codes] + np.einsum("ups,us->up", inverse, weights @ self.mean)
-        shared = _between(weights, self.cov)
+        shared = _between(weights, self.cov_shared)
         return means, inverse + inverse @ shared @ inverse
 
-    def average(self) -> tuple[Array, Array]:
-        """Mean and covariance of the average over the levels seen."""
-        count, size = self.own.shape
-        pull = np.einsum("iq,ips->pqs", self.shared, self.inverses).reshape(size, -1) / count
-        mean = self.own.mean(axis=0) + pull @ self.mean.ravel()
-        cov = pull @ self.cov.reshape(pull.shape[1], -1) @ pull.T
-        return mean, self.inverses.mean(axis=0) / count + cov
+    def cov(self, positions: Array, rows: Array) -> Array:
+        """Covariance (N, N) of ``rows[n] @ h`` at level ``positions[n]``, for rows (N, P)."""
+        codes = positions.astype(int)
+        pulled = np.empty(rows.shape)
+        out = np.zeros((codes.size,) * 2)
+        for code in np.unique(codes):
+            mine = np.flatnonzero(codes == code)
+            pulled[mine] = rows[mine] @ self.inverses[code]
+            out[np.ix_(mine, mine)] = pulled[mine] @ rows[mine].T
+        across = np.einsum("nq,np->nqp", self.shared[codes], pulled).reshape(codes.size, -1)
+        out += across @ self._flat_cov() @ across.T
+        return 0.5 * (out + out.T)
+
+    def sample(self, n: int, positions: Array, rng: np.random.Generator) -> Array:
+        """``n`` joint draws of ``h`` at distinct level codes (U,), shape (n, U, P)."""
+        codes, (parts, size) = positions.astype(int), self.mean.shape
+        noise = rng.standard_normal((n, parts * size)) @ root_of(self._flat_cov()).T
+        shared = self.mean + noise.reshape(n, parts, size)
+        out = np.empty((n, codes.size, size))
+        for u, code in enumerate(codes):
+            inverse = self.inverses[code]
+            out[:, u] = self.own[code] + np.tensordot(shared, self.shared[code], axes=(1, 0)) @ inverse
+            out[:, u] += rng.standard_normal((n, size)) @ root_of(inverse).T
+        return out
+
+    def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
+        """Mean (P,) and covariance (P, P) of ``sum_i weights[i] * (factor @ h_i)`` over the levels seen."""
+        size = self.own.shape[1]
+        mean, cov = np.zeros(size), np.zeros((size, size))
+        pull = np.zeros((size, *self.mean.shape))
+        for weight, inverse, own, shared in zip(weights, self.inverses, self.own, self.shared, strict=True):
+            rows = weight[:, None] * factor
+            pulled = rows @ inverse
+            mean += rows @ own
+            cov += pulled @ rows.T
+            pull += pulled[:, None, :] * shared[:, None]
+        flat = pull.reshape(size, -1)
+        return mean + flat @ self.mean.ravel(), cov + flat @ self._flat_cov() @ flat.T
+
+    def _flat_cov(self) -> Array:
+        """Covariance of ``b`` as a matrix (Q P, Q P)."""
+        return self.cov_shared.reshape((self.mean.size,) * 2)
 
 
 def solve(
@@ -117,12 +152,12 @@ def _score(post: LevelsPosterior, designs: list[Array], targets: list[Array], lo
     totals = post.shared.T @ left_over
     by_shared = left_over @ totals.T
     by_cov = left_over.T @ left_over + totals.T @ totals
-    by_cov -= post.shared.shape[1] * eye - np.einsum("qpqs->ps", post.cov)
+    by_cov -= post.shared.shape[1] * eye - np.einsum("qpqs->ps", post.cov_shared)
     misfit = 0.0
     for i, (design, target) in enumerate(zip(designs, targets, strict=True)):
         inverse, weights = post.inverses[i], post.shared[i]
         known = eye - inverse
-        across = np.tensordot(weights, post.cov, axes=1)  # (P, Q, P)
+        across = np.tensordot(weights, post.cov_shared, axes=1)  # (P, Q, P)
         by_shared[i] -= np.einsum("ps,sqp->q", known, across)
         spread = np.tensordot(across.transpose(0, 2, 1), weights, axes=1)
         by_cov += known @ spread @ known - known

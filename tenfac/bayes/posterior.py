@@ -44,10 +44,30 @@ class Score:
 class CoefficientPosterior(Protocol):
     """Joint Gaussian posterior of the coefficient functions ``h(t)`` over the exact mode."""
 
-    def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means (U, P) and covariances (U, P, P) of ``h`` at exact-mode positions, seen or not."""
+    def at(self, positions: Array, derivative: int = 0) -> tuple[Array, Array]:
+        """Means (U, P) and covariances (U, P, P) of ``h`` at exact-mode positions, seen or not.
+
+        ``derivative`` 1 gives those of the derivative by a continuous position.
+        """
         ...
 
-    def average(self) -> tuple[Array, Array]:
-        """Mean (P,) and covariance (P, P) of the average of ``h`` over the observed indices."""
+    def cov(self, positions: Array, rows: Array) -> Array:
+        """Covariance (N, N) of ``rows[n] @ h(positions[n])``, for positions (N,) and rows (N, P)."""
         ...
+
+    def sample(self, n: int, positions: Array, rng: np.random.Generator) -> Array:
+        """``n`` joint draws of ``h`` at ascending distinct positions (U,), shape (n, U, P)."""
+        ...
+
+    def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
+        """Mean (P,) and covariance (P, P) of ``sum_t weights[t] * (factor @ h(t))`` over observed indices.
+
+        ``weights`` has shape (M, P) and multiplies entry by entry.
+        """
+        ...
+
+
+def root_of(covs: Array) -> Array:
+    """Matrices ``R`` with ``R R^T`` the positive semidefinite ``covs`` (..., d, d), singular ones too."""
+    values, vectors = np.linalg.eigh(covs)
+    return vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
+from tenfac.bayes.markov import MarkovPosterior, smooth
 from tenfac.bayes.posterior import Score
 from tenfac.core.modes.state_space import StateSpace
 
@@ -61,9 +62,12 @@ class Prior:
         small[:, 1:, 1:] = self.process.innovation(dt)
         return self._embed(small)
 
-    def observe(self, states: Array) -> Array:
-        """``h`` from states along the first axis: (dim, ...) -> (P, ...)."""
-        return np.sqrt(self.constant) * states[: self.size] + states[self.size : 2 * self.size]
+    def observe(self, states: Array, derivative: int = 0) -> Array:
+        """``h``, or its derivative by the index, from states along the first axis: (dim, ...) -> (P, ...)."""
+        weights = self.process.observation(np.zeros(1), derivative)[0]
+        parts = states.reshape(1 + self.process.order, self.size, *states.shape[1:])
+        out = np.tensordot(weights, parts[1:], axes=1)
+        return out if derivative else out + np.sqrt(self.constant) * parts[0]
 
     def lift(self, rows: Array) -> Array:
         """``E H`` from ``E``: (n, P) -> (n, dim)."""
@@ -76,91 +80,6 @@ class Prior:
         """``kron(small[t], I_P)`` for every t."""
         wide = np.einsum("tab,pq->tapbq", small, np.eye(self.size))
         return wide.reshape(-1, self.dim, self.dim)
-
-
-@dataclass(frozen=True)
-class MarkovPosterior:
-    """Predicted moments and adjoints at every observed index, enough for any index.
-
-    Parameters
-    ----------
-    prior : Prior
-    positions : array, shape (M,)
-        Ascending observed indices.
-    means, covs : arrays, shapes (M, dim) and (M, dim, dim)
-        Moments at index t given the observations before it.
-    filtered : pair of arrays, shapes (M, dim) and (M, dim, dim)
-        Moments given the observations up to and including it.
-    adjoints, precisions : arrays, shapes (M, dim) and (M, dim, dim)
-        ``r_t`` and ``N_t``: derivatives of the log evidence of the observations from t on.
-    updates : array, shape (M, dim, dim)
-        ``I - K_t E_t H``: from predicted to filtered error.
-    moves : array, shape (M - 1, dim, dim)
-        Transitions between neighbours.
-    """
-
-    prior: Prior
-    positions: Array
-    means: Array
-    covs: Array
-    filtered: tuple[Array, Array]
-    adjoints: Array
-    precisions: Array
-    updates: Array
-    moves: Array
-
-    def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means and covariances of ``h`` at any positions, between, before or after the observed."""
-        size = self.prior.size
-        means, covs = np.empty((positions.size, size)), np.empty((positions.size, size, size))
-        for u, position in enumerate(positions):
-            mean, cov = self._state(float(position))
-            means[u] = self.prior.observe(mean)
-            covs[u] = self.prior.observe(self.prior.observe(cov).T)
-        return means, covs
-
-    def _state(self, position: float) -> tuple[Array, Array]:
-        """Smoothed state moments at one position."""
-        after = int(np.searchsorted(self.positions, position))
-        if after < self.positions.size and self.positions[after] == position:
-            return _smooth(self.means[after], self.covs[after], self.adjoints[after], self.precisions[after])
-        if after == 0:
-            mean, cov = np.zeros(self.prior.dim), self.prior.initial()
-        else:
-            mean, cov = self.filtered[0][after - 1], self.filtered[1][after - 1]
-            step = np.array([position - float(self.positions[after - 1])])
-            move = self.prior.transitions(step)[0]
-            mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovations(step)[0]
-        if after == self.positions.size:
-            return mean, cov
-        move = self.prior.transitions(np.array([float(self.positions[after]) - position]))[0]
-        return _smooth(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move)
-
-    def average(self) -> tuple[Array, Array]:
-        """Mean and covariance of the average of ``h`` over the observed indices.
-
-        References
-        ----------
-        .. [1] P. de Jong and M. J. MacKinnon, Covariances for smoothed estimates in state space models,
-           Biometrika 75 (1988), equation 2.4. doi:10.1093/biomet/75.3.601
-        """
-        dim, count = self.prior.dim, self.positions.size
-        mean, cov, carry = np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim))
-        for t in range(count):
-            smoothed, smoothed_cov = _smooth(
-                self.means[t], self.covs[t], self.adjoints[t], self.precisions[t]
-            )
-            cross = carry @ (np.eye(dim) - self.precisions[t] @ self.covs[t])
-            mean += smoothed
-            cov += smoothed_cov + cross + cross.T
-            if t + 1 < count:
-                carry = (carry + self.covs[t]) @ (self.moves[t] @ self.updates[t]).T
-        h_cov = self.prior.observe(self.prior.observe(cov).T)
-        return self.prior.observe(mean) / count, h_cov / count**2
-
-
-def _smooth(mean: Array, cov: Array, adjoint: Array, precision: Array) -> tuple[Array, Array]:
-    return mean + cov @ adjoint, cov - cov @ precision @ cov
 
 
 def solve(
@@ -213,7 +132,9 @@ def solve(
     if not gradient:
         return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0)
     adjoints, precisions = _backward(moves, updates, scores, informations)
-    posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
+    posterior = MarkovPosterior(
+        prior, positions, means, covs, filtered, adjoints, precisions, updates, moves, designs
+    )
     return posterior, _score(posterior, designs, targets, float(log_evidence))
 
 
@@ -241,7 +162,7 @@ def _score(post: MarkovPosterior, designs: list[Array], targets: list[Array], lo
     by_cov = first[0, :, 0] + np.einsum("tab,tapbq->pq", noises, blocks)
     misfit = 0.0
     for t, (design, target) in enumerate(zip(designs, targets, strict=True)):
-        mean, cov = _smooth(post.means[t], post.covs[t], post.adjoints[t], post.precisions[t])
+        mean, cov = smooth(post.means[t], post.covs[t], post.adjoints[t], post.precisions[t])
         residual = target - design @ prior.observe(mean)
         spread = design @ prior.observe(prior.observe(cov).T)
         misfit += residual @ residual + np.sum(spread * design)
