@@ -57,20 +57,19 @@ class LevelsPosterior:
             mine = np.flatnonzero(codes == code)
             pulled[mine] = rows[mine] @ self.inverses[code]
             out[np.ix_(mine, mine)] = pulled[mine] @ rows[mine].T
-        across = np.einsum("nq,np->nqp", self.shared[codes], pulled).reshape(codes.size, -1)
+        across = np.einsum("nq,np->nqp", self.shared[codes], pulled).reshape(codes.size, self.mean.size)
         out += across @ self._flat_cov() @ across.T
         return 0.5 * (out + out.T)
 
     def sample(self, n: int, positions: Array, rng: np.random.Generator) -> Array:
         """``n`` joint draws of ``h`` at distinct level codes (U,), shape (n, U, P)."""
         codes, (parts, size) = positions.astype(int), self.mean.shape
-        noise = rng.standard_normal((n, parts * size)) @ root_of(self._flat_cov()).T
-        shared = self.mean + noise.reshape(n, parts, size)
+        shared = self.mean + _noise(n, self._flat_cov(), rng).reshape(n, parts, size)
         out = np.empty((n, codes.size, size))
         for u, code in enumerate(codes):
             inverse = self.inverses[code]
             out[:, u] = self.own[code] + np.tensordot(shared, self.shared[code], axes=(1, 0)) @ inverse
-            out[:, u] += rng.standard_normal((n, size)) @ root_of(inverse).T
+            out[:, u] += _noise(n, inverse, rng)
         return out
 
     def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
@@ -125,6 +124,12 @@ def solve(
     if not gradient:
         return posterior, Score(float(log_evidence), np.zeros((size, size)), 0.0)
     return posterior, _score(posterior, designs, targets, float(log_evidence))
+
+
+def _noise(n: int, cov: Array, rng: np.random.Generator) -> Array:
+    """``n`` draws (n, d) of mean zero and covariance (d, d)."""
+    root = root_of(cov)
+    return rng.standard_normal((n, root.shape[1])) @ root.T
 
 
 def _information(shared: Array, inverses: Array) -> Array:

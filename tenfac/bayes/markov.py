@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from tenfac.bayes.posterior import root_of
+from tenfac.bayes.posterior import roots_of
 
 Array = NDArray[np.float64]
-_BLOCK = 256  # steps whose matrices are held at a time
+_BLOCK = 128  # places or steps whose matrices are held at a time
 _NUMBERS = 4_000_000  # numbers that all draws of one walk may hold
 
 
@@ -110,10 +110,10 @@ class MarkovPosterior:
         """Means and covariances of ``h`` at any positions, between, before or after the observed."""
         size, rows = self.prior.size, self._rows(derivative)
         means, covs = np.empty((positions.size, size)), np.empty((positions.size, size, size))
-        for u, position in enumerate(positions):
-            mean, cov = self._node(float(position)).smoothed()
-            means[u] = rows @ mean
-            covs[u] = rows @ cov @ rows.T
+        for start in range(0, positions.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            mean, cov = smooth(*self._predicted(positions[part]))
+            means[part], covs[part] = mean @ rows.T, rows @ cov @ rows.T
         return means, covs
 
     def cov(self, positions: Array, rows: Array) -> Array:
@@ -126,13 +126,13 @@ class MarkovPosterior:
         """
         order = np.argsort(positions, kind="stable")
         asked, starts = np.unique(positions[order], return_index=True)
-        groups = dict(zip(asked.tolist(), np.split(order, starts[1:]), strict=True))
+        groups = dict(zip(asked.tolist(), np.split(order, starts[1:]), strict=False))
         nodes = self._merged(asked, between=True)
         out, lift = np.empty((positions.size,) * 2), self._rows(0)
         carry, seen = np.empty((0, self.prior.dim)), np.empty(0, dtype=np.intp)
-        for place, move in zip(nodes, self._moves(np.diff(nodes)), strict=True):
-            node = self._node(float(place))
-            mine = groups.get(float(place))
+        walk = zip(nodes.tolist(), self._nodes(nodes), self._moves(np.diff(nodes)), strict=True)
+        for place, node, move in walk:
+            mine = groups.get(place)
             if mine is not None:
                 lifted = rows[mine] @ lift
                 told = node.precision @ node.cov
@@ -204,59 +204,66 @@ class MarkovPosterior:
 
     def _roots(self, gaps: Array) -> Iterator[Array]:
         """Square roots of the initial covariance, then of the innovations over gaps."""
-        yield root_of(self.prior.initial()[None])[0]
+        yield roots_of(self.prior.initial()[None])[0]
         for start in range(0, gaps.size, _BLOCK):
-            yield from root_of(self.prior.innovations(gaps[start : start + _BLOCK]))
+            yield from roots_of(self.prior.innovations(gaps[start : start + _BLOCK]))
 
     def _observed(self, t: int) -> _Node:
         return _Node(self.means[t], self.covs[t], self.adjoints[t], self.precisions[t], self.updates[t])
 
-    def _number(self, position: float) -> int | None:
-        """Number of the observed index at a position, if there is one."""
-        t = int(np.searchsorted(self.positions, position))
-        return t if t < self.positions.size and self.positions[t] == position else None
+    def _nodes(self, places: Array) -> Iterator[_Node]:
+        """The state at places, in their order, a block at a time."""
+        for start in range(0, places.size, _BLOCK):
+            block = places[start : start + _BLOCK]
+            numbers, seen = np.searchsorted(self.positions, block), np.isin(block, self.positions)
+            for u, moments in enumerate(zip(*self._predicted(block), strict=True)):
+                yield _Node(*moments, self.updates[numbers[u]] if seen[u] else None)
 
-    def _node(self, position: float) -> _Node:
-        after = int(np.searchsorted(self.positions, position))
-        if after < self.positions.size and self.positions[after] == position:
-            return self._observed(after)
-        if after == 0:
-            mean, cov = np.zeros(self.prior.dim), self.prior.initial()
-        else:
-            mean, cov = self.filtered[0][after - 1], self.filtered[1][after - 1]
-            step = np.array([position - float(self.positions[after - 1])])
-            move = self.prior.transitions(step)[0]
-            mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovations(step)[0]
-        if after == self.positions.size:
-            return _Node(mean, cov, np.zeros_like(mean), np.zeros_like(cov), None)
-        move = self.prior.transitions(np.array([float(self.positions[after]) - position]))[0]
-        return _Node(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move, None)
+    def _predicted(self, positions: Array) -> tuple[Array, Array, Array, Array]:
+        """Moments given the observations before every position, and what those from it on add."""
+        count, dim = self.positions.size, self.prior.dim
+        after = np.searchsorted(self.positions, positions)
+        before = after > 0
+        means, covs = np.zeros((positions.size, dim)), np.tile(self.prior.initial(), (positions.size, 1, 1))
+        last = after[before] - 1
+        gaps = positions[before] - self.positions[last]
+        moves = self.prior.transitions(gaps)
+        means[before] = _apply(moves, self.filtered[0][last])
+        covs[before] = moves @ self.filtered[1][last] @ moves.mT + self.prior.innovations(gaps)
+        adjoints, precisions = np.zeros_like(means), np.zeros_like(covs)
+        later = after < count
+        moves = self.prior.transitions(self.positions[after[later]] - positions[later])
+        adjoints[later] = _apply(moves.mT, self.adjoints[after[later]])
+        precisions[later] = moves.mT @ self.precisions[after[later]] @ moves
+        known = np.flatnonzero(later)[self.positions[after[later]] == positions[later]]
+        t = after[known]
+        means[known], covs[known] = self.means[t], self.covs[t]
+        return means, covs, adjoints, precisions
 
     # One walk forward with drawn errors of prediction, one back with their adjoints.
 
     def _draw(self, out: Array, nodes: Array, positions: Array, rng: np.random.Generator) -> None:
         shape, gaps, lift = (out.shape[0], self.prior.dim), np.diff(nodes), self._rows(0)
-        asked = np.isin(nodes, positions)
+        asked, observed = np.isin(nodes, positions), np.isin(nodes, self.positions)
         errors, scores, error = [], [], np.zeros(shape)
         moves = self._moves(gaps)
         for k, (place, root) in enumerate(zip(nodes.tolist(), self._roots(gaps), strict=True)):
             error = error + rng.standard_normal(shape) @ root.T
             errors.append(error if asked[k] else None)
-            t = self._number(place)
-            score = None if t is None else self._drawn_score(t, lift, error, rng)
-            scores.append(score)
-            if t is not None:
-                error = error - score @ self.covs[t]
+            scores.append(None)
+            if observed[k]:
+                t = int(np.searchsorted(self.positions, place))
+                scores[k] = self._drawn_score(t, lift, error, rng)
+                error = error - scores[k] @ self.covs[t]
             move = next(moves)
             error = error if move is None else error @ move.T
         adjoint, u, moves = np.zeros(shape), positions.size, self._moves(gaps[::-1])
-        for k in range(nodes.size - 1, -1, -1):
-            node = self._node(float(nodes[k]))
-            if node.update is not None:
+        for k, node in zip(range(nodes.size - 1, -1, -1), self._nodes(nodes[::-1]), strict=True):
+            if observed[k]:
                 adjoint = scores[k] + adjoint @ node.update
             if asked[k]:
                 u -= 1
-                state = node.smoothed()[0] + errors[k] - adjoint @ node.cov
+                state = node.mean + errors[k] + (node.adjoint - adjoint) @ node.cov
                 out[:, u] = state @ lift.T
             move = next(moves)
             adjoint = adjoint if move is None else adjoint @ move
@@ -271,4 +278,8 @@ class MarkovPosterior:
 
 def smooth(mean: Array, cov: Array, adjoint: Array, precision: Array) -> tuple[Array, Array]:
     """Predicted moments of a state, with what the observations from there on add."""
-    return mean + cov @ adjoint, cov - cov @ precision @ cov
+    return mean + _apply(cov, adjoint), cov - cov @ precision @ cov
+
+
+def _apply(matrix: Array, vector: Array) -> Array:
+    return (matrix @ vector[..., None])[..., 0]

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dpstrf
 
 Array = NDArray[np.float64]
 
@@ -67,7 +68,22 @@ class CoefficientPosterior(Protocol):
         ...
 
 
-def root_of(covs: Array) -> Array:
-    """Matrices ``R`` with ``R R^T`` the positive semidefinite ``covs`` (..., d, d), singular ones too."""
-    values, vectors = np.linalg.eigh(covs)
-    return vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]
+def root_of(cov: Array) -> Array:
+    """``R`` (d, r) with ``R R^T`` the positive semidefinite ``cov`` (d, d), a singular one too."""
+    factor, order, rank, _ = dpstrf(cov, lower=1)
+    out = np.zeros((cov.shape[0], rank))
+    out[order - 1] = np.tril(factor)[:, :rank]
+    return out
+
+
+def roots_of(covs: Array) -> Array:
+    """Square matrices ``R`` with ``R R^T`` the positive semidefinite ``covs`` (U, d, d)."""
+    out = np.zeros_like(covs)
+    moving = np.flatnonzero(np.any(np.einsum("udd->ud", covs) > 0, axis=0))  # what stands still has no noise
+    inner = np.ix_(np.arange(covs.shape[0]), moving, moving)
+    try:
+        out[inner] = np.linalg.cholesky(covs[inner])
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covs)
+        return vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]
+    return out

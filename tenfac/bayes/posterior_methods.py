@@ -62,6 +62,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.predict([[1e6]]).round(3).tolist()  # far from the data: back to the mean
         [2.0]
@@ -122,6 +123,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.sample_posterior([[0.2], [0.3], [0.3]], 5).shape
         (5, 3)
@@ -158,6 +160,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
         >>> bool(1.5 < model.predict_derivative([[1.0]], 0)[0] < 2.5)
         True
@@ -207,6 +210,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> x, mean, std = model.mode_posterior(0)
         >>> x.shape, bool(std[0] < std[50])
@@ -263,6 +267,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> X = [[a, b] for a in (0.0, 1.0, 2.0) for b in (0.0, 1.0)]
         >>> model = FunctionalTucker(max_iter=0).fit(X, [1.0, -1.0, 2.0, -2.0, 3.0, -3.0])
         >>> x, mean, std, sizes = model.mode_functions(0, [0.0, 1.0, 2.0], rank=1)

@@ -143,7 +143,8 @@ class Prediction:
                     values = draws[:, code] @ part.rows[own].T + part.offset[own]
                     out[start : start + chunk, numbers[own]] = values
         for numbers, spread in self.spread(positions, variance, _JOINT):
-            out[:, numbers] += rng.standard_normal((n, numbers.size)) @ root_of(spread).T
+            root = root_of(spread)
+            out[:, numbers] += rng.standard_normal((n, root.shape[1])) @ root.T
         if include_noise:
             for row in out:
                 row += np.sqrt(self._noise(variance)) * rng.standard_normal(row.size)

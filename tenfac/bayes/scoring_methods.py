@@ -49,6 +49,7 @@ class ScoringMethods(PosteriorMethods):
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> near, far = model.log_predictive([[0.0], [0.0]], [1.0, 9.0])
         >>> bool(near > far)
@@ -73,6 +74,7 @@ class ScoringMethods(PosteriorMethods):
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.pit([[0.5], [0.5]], [2.0, 90.0]).round(6).tolist()
         [0.5, 1.0]
@@ -105,6 +107,7 @@ class ScoringMethods(PosteriorMethods):
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> scores = model.calibration([[0.0], [0.5]], [1.0, 2.0])
         >>> scores["coverage"], sorted(scores)[:3]
