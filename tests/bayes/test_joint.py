@@ -194,7 +194,8 @@ def dense_derivative(case: Toy, at: list[np.ndarray], mode: int) -> tuple[np.nda
 
     slope = stencil(cross)
     curvature = {1.5: 3.0, 2.5: 5 / 3}[prior.smoothness] / prior.lengthscale**2
-    others = [m.covariance(x, x).diagonal() for n, (m, x) in enumerate(zip(dense.modes, at)) if n != mode]
+    pairs = zip(dense.modes, at, strict=True)
+    others = [other.covariance(x, x).diagonal() for n, (other, x) in enumerate(pairs) if n != mode]
     variance = dense.scale * curvature * stencil(bent) ** 2 * np.prod(others, axis=0)
     gain = np.linalg.solve(dense.observed(case.points), slope.T).T
     return gain @ case.y, variance - np.einsum("ij,ij->i", gain, slope)

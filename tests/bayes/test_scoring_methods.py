@@ -20,13 +20,11 @@ from tests.test_public import in_fresh_python
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def fitted(
-    response: str = "identity", **settings: Any
-) -> tuple[FunctionalTucker, dict[str, Any], np.ndarray]:
+def fitted(response: str = "identity") -> tuple[FunctionalTucker, dict[str, Any], np.ndarray]:
     X, y = smooth_table((3, 6), (0,), 40, seed=1)
     table = {"cell": np.array([f"c{v:.0f}" for v in X[:, 0]]), "time": X[:, 1]}
     y = np.exp(y / 12) if response != "identity" else y
-    return FunctionalTucker(max_iter=0, response=response, **settings).fit(table, y), table, y
+    return FunctionalTucker(max_iter=0, response=response).fit(table, y), table, y
 
 
 # --- densities --------------------------------------------------------------------------------------------
@@ -36,7 +34,7 @@ def test_log_predictive_is_the_dense_normal_density_of_each_row() -> None:
     X, y = smooth_table((4, 9), (0,), 40)
     model = FunctionalTucker(discrete=[0], max_iter=0).fit(X, y)
     points = scaled(model, list(X.T))
-    rows = X[:8] + [0.0, 4.0]
+    rows = X[:8] + np.array([0.0, 4.0])
     dense = twin(model)
     mean, cov = dense.predict(points, (y - y.mean()) / y.std(), scaled(model, list(rows.T)))
     std = y.std() * np.sqrt(np.diag(cov) + dense.noise_variance)
