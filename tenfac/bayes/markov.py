@@ -235,9 +235,6 @@ class MarkovPosterior:
         moves = self.prior.transitions(self.positions[after[later]] - positions[later])
         adjoints[later] = _apply(moves.mT, self.adjoints[after[later]])
         precisions[later] = moves.mT @ self.precisions[after[later]] @ moves
-        known = np.flatnonzero(later)[self.positions[after[later]] == positions[later]]
-        t = after[known]
-        means[known], covs[known] = self.means[t], self.covs[t]
         return means, covs, adjoints, precisions
 
     # One walk forward with drawn errors of prediction, one back with their adjoints.

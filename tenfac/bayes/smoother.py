@@ -64,10 +64,11 @@ class Prior:
 
     def observe(self, states: Array, derivative: int = 0) -> Array:
         """``h``, or its derivative by the index, from states along the first axis: (dim, ...) -> (P, ...)."""
+        if not derivative:
+            return np.sqrt(self.constant) * states[: self.size] + states[self.size : 2 * self.size]
         weights = self.process.observation(np.zeros(1), derivative)[0]
         parts = states.reshape(1 + self.process.order, self.size, *states.shape[1:])
-        out = np.tensordot(weights, parts[1:], axes=1)
-        return out if derivative else out + np.sqrt(self.constant) * parts[0]
+        return np.tensordot(weights, parts[1:], axes=1)
 
     def lift(self, rows: Array) -> Array:
         """``E H`` from ``E``: (n, P) -> (n, dim)."""

@@ -100,6 +100,18 @@ def test_crps_of_a_bent_gaussian_is_the_integral_that_defines_it(kind: str, mean
         assert_relative(got, np.array([want]), 1e-6)
 
 
+@pytest.mark.parametrize("std", [0.3, 2.0, 8.0, 24.0])
+def test_crps_of_a_log_response_is_that_of_a_log_normal(std: float) -> None:
+    y = np.random.default_rng(0).gamma(2.0, 3.0, 40)
+    response = Response.learn("log", y, np.ones(40), 0.05)
+    above, middle, sigma = y - response.low, response.offset + 0.2 * response.spread, response.spread * std
+    score = (np.log(above) - middle) / sigma
+    tail = np.exp(middle + sigma**2 / 2)
+    lost = norm.cdf(score - sigma) - norm.sf(sigma / np.sqrt(2))
+    want = above * (2 * norm.cdf(score) - 1) - 2 * tail * lost
+    assert_relative(response.crps(y, np.full(40, 0.2), np.full(40, std**2)), want, 1e-9)
+
+
 def test_crps_beyond_the_floor_counts_the_distance() -> None:
     y = np.random.default_rng(0).gamma(2.0, 3.0, 40)
     response = Response.learn("log", y, np.ones(40), 0.05)
