@@ -117,6 +117,8 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         order of ``indices_``.
     log_evidence_ : float
         Log marginal likelihood of y.
+    posterior_ : xarray DataTree
+        Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
         L-BFGS iterations done, at least 1.
     info_ : Report
