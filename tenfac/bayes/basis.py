@@ -75,6 +75,11 @@ class ModeBasis:
         distinct, codes = np.unique(x, return_inverse=True)
         return (self.prior.covariance(distinct, self.nodes) @ self.half)[codes]
 
+    def slopes(self, x: Array) -> Array:
+        """Derivatives of the functions of a continuous mode at positions ``x``, shape (N, K)."""
+        distinct, codes = np.unique(x, return_inverse=True)
+        return (self.prior.covariance_slope(distinct, self.nodes) @ self.half)[codes]
+
     def coefficient_covariance(self, prior: ModePrior) -> Array:
         """Prior covariance (K, K) of the coefficients when hyperparameters move and functions stay."""
         return self.half.T @ prior.covariance(self.nodes, self.nodes) @ self.half
@@ -145,6 +150,14 @@ class ProductBasis:
             out *= rows[:, column]
         return out
 
+    def averaged_variance(self, m: int | None, x: Array) -> Array:
+        """Prior variance of what ``averaged_rows`` describes, shape (N,) or (1,)."""
+        out = np.ones(1)
+        for n, basis in enumerate(self.bases):
+            prior, nodes = basis.prior, basis.nodes
+            out = out * (prior.variance(x) if n == m else prior.covariance(nodes, nodes).mean())
+        return out
+
     @property
     def nodes(self) -> tuple[Array, ...]:
         """Nodes of every mode."""
@@ -166,18 +179,28 @@ class ProductBasis:
         """Largest function number used in each mode."""
         return tuple(int(column.max()) + 1 for column in self.index.T)
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Values of the products at ``count`` points, shape (N, P); ``positions[m]`` has shape (N,)."""
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Values of the products at ``count`` points, shape (N, P); ``positions[m]`` has shape (N,).
+
+        With ``derivative``, the number of a basis, derivatives by its position.
+        """
         out = np.ones((count, self.size))
-        for basis, x, column in zip(self.bases, positions, self.index.T, strict=True):
-            out *= basis.rows(x)[:, column]
+        for m, (basis, x, column) in enumerate(zip(self.bases, positions, self.index.T, strict=True)):
+            out *= (basis.slopes(x) if m == derivative else basis.rows(x))[:, column]
         return out
 
-    def variance(self, positions: list[Array], count: int) -> Array:
+    def variance(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
         """Prior variance at ``count`` points, shape (N,); ``positions[m]`` has shape (N,)."""
         out = np.ones(count)
+        for m, (basis, x) in enumerate(zip(self.bases, positions, strict=True)):
+            out *= basis.prior.slope_variance(x) if m == derivative else basis.prior.variance(x)
+        return out
+
+    def covariance(self, positions: list[Array], count: int) -> Array:
+        """Prior covariance between ``count`` points, shape (N, N)."""
+        out = np.ones((count, count))
         for basis, x in zip(self.bases, positions, strict=True):
-            out *= basis.prior.variance(x)
+            out *= basis.prior.covariance(x, x)
         return out
 
     def missing_variance(self, rows: Array, variance: Array) -> Array:

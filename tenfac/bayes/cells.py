@@ -70,22 +70,29 @@ class CellBasis:
         """Keep the ``size`` leading functions."""
         return CellBasis(self.priors, self.nodes, self.vectors[:, :size], self.eigenvalues[:size])
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Values of the functions at ``count`` points, shape (N, K); ``positions[m]`` has shape (N,)."""
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Values of the functions at ``count`` points, shape (N, K); ``positions[m]`` has shape (N,).
+
+        With ``derivative``, the number of a mode, derivatives by its position.
+        """
         points = np.column_stack(positions)
         distinct, codes = np.unique(points, axis=0, return_inverse=True)
-        values = _covariance(self.priors, tuple(distinct.T), self.nodes) @ self.half
+        values = _covariance(self.priors, tuple(distinct.T), self.nodes, derivative) @ self.half
         return values[codes.reshape(count)]
 
-    def variance(self, positions: list[Array], count: int) -> Array:
+    def variance(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
         """Prior variance at ``count`` points, shape (N,)."""
         out = np.ones(count)
-        for prior, x in zip(self.priors, positions, strict=True):
-            out *= prior.variance(x)
+        for m, (prior, x) in enumerate(zip(self.priors, positions, strict=True)):
+            out *= prior.slope_variance(x) if m == derivative else prior.variance(x)
         return out
 
+    def covariance(self, positions: list[Array], count: int) -> Array:
+        """Prior covariance between ``count`` points, shape (N, N)."""
+        return _covariance(self.priors, tuple(positions), tuple(positions))
+
     def missing_variance(self, rows: Array, variance: Array) -> Array:
-        """Part of ``variance``, the prior variance at each point, that the functions leave out, shape (N,)."""
+        """Part of ``variance``, the prior variance at points, that the functions leave out, shape (N,)."""
         gap = variance - np.einsum("np,np->n", rows, rows)
         return np.where(gap > 1e-10 * variance, gap, 0.0)
 
@@ -94,7 +101,7 @@ class CellBasis:
         return self.half.T @ _covariance(priors, self.nodes, self.nodes) @ self.half
 
     def by_mode(self, slope: Array, priors: tuple[ModePrior, ...], m: int) -> Array:
-        """Derivative by the covariance of mode m between the cells, (U, U), from that by the coefficients'."""
+        """Derivative by the covariance of mode m between cells, (U, U), from that by the coefficients."""
         weight = self.half @ slope @ self.half.T
         for other, (prior, x) in enumerate(zip(priors, self.nodes, strict=True)):
             if other != m:
@@ -110,9 +117,20 @@ class CellBasis:
         positions[m] = np.repeat(x, count)
         return self.rows(positions, positions[0].size).reshape(x.size, count, -1).mean(axis=1)
 
+    def averaged_variance(self, m: int | None, x: Array) -> Array:
+        """Prior variance of what ``averaged_rows`` describes, shape (N,) or (1,)."""
+        parts = enumerate(zip(self.priors, self.nodes, strict=True))
+        among = np.ones((self.nodes[0].size,) * 2)
+        for n, (prior, nodes) in parts:
+            if n != m:
+                among *= prior.covariance(nodes, nodes)
+        return among.mean() * (np.ones(1) if m is None else self.priors[m].variance(x))
 
-def _covariance(priors: tuple[ModePrior, ...], x: tuple[Array, ...], z: tuple[Array, ...]) -> Array:
+
+def _covariance(
+    priors: tuple[ModePrior, ...], x: tuple[Array, ...], z: tuple[Array, ...], derivative: int | None = None
+) -> Array:
     out = np.ones((x[0].size, z[0].size))
-    for prior, a, b in zip(priors, x, z, strict=True):
-        out *= prior.covariance(a, b)
+    for m, (prior, a, b) in enumerate(zip(priors, x, z, strict=True)):
+        out *= prior.covariance_slope(a, b) if m == derivative else prior.covariance(a, b)
     return out

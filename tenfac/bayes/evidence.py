@@ -92,12 +92,12 @@ class Problem:
         """The prior of one mode in the product, at these hyperparameters."""
         return hyper.prior(mode, self.kernels[mode])
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Values of all terms' functions at points, one position (N,) per mode: (N, C)."""
-        return np.hstack([term.rows(positions, count) for term in self.terms])
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Values of all terms' functions at points, one position (N,) per mode: (N, C); or derivatives."""
+        return np.hstack([term.rows(positions, count, derivative) for term in self.terms])
 
     def scale_at(self, positions: Array) -> Array:
-        """Variance of noise and residual relative to the usual, at positions of the exact mode, shape (N,)."""
+        """Variance of noise and residual relative to the usual, at exact positions, shape (N,)."""
         if self.residual is None:
             return np.ones(positions.size)
         t = np.minimum(np.searchsorted(self.positions, positions), self.positions.size - 1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from tenfac.bayes.choose import choose_exact
 from tenfac.bayes.columns import (
     ModeIndex,
     check_column,
@@ -23,10 +24,9 @@ from tenfac.bayes.columns import (
 )
 from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
-from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
-from tenfac.bayes.choose import choose_exact
+from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
     check_numbers,
@@ -43,7 +43,7 @@ from tenfac.core.errors import ConvergenceWarning, DataError
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,
@@ -118,6 +118,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         order of ``indices_``.
     log_evidence_ : float
         Log marginal likelihood of y.
+    posterior_ : xarray DataTree
+        Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
         L-BFGS iterations done, at least 1.
     info_ : Report
@@ -338,7 +340,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         )
 
     def _set_posterior(self, prediction: Prediction) -> None:
-        self._prediction = prediction
+        self._prediction, self._tree = prediction, None
         problem, hyper = prediction.problem, prediction.hyper
         ranks = iter(problem.basis.rank)
         self.rank_ = tuple(

@@ -86,7 +86,7 @@ class Hyper:
         return replace(self, loadings=tuple(loadings))
 
     def with_terms(self, mains: bool = False, residual: bool = False, cells: bool = False) -> Hyper:
-        """A copy with or without main effects, residual within slices, effects of cells; new ones at a start."""
+        """A copy with or without main effects, slice residual, cell effects; new ones at a start."""
         size = self.modes.shape[0]
         start_mains, start = np.tile(_EXTRA_START, (size, 1)), np.repeat(_EXTRA_START, [1, size])
         return replace(
@@ -146,7 +146,7 @@ class Hyper:
         return Hyper(float(head[0]), float(head[1]), modes, tuple(loadings), mains, residual, cells)
 
     def spread_out(self, table: Array, extra: Array, loading: float) -> Array:
-        """One number for every entry of ``pack()``: from a table (6,), one of the extra terms (2,), and one."""
+        """One number for every entry of ``pack()``: from a table (6,), one of extra terms (2,), one more."""
         size = self.modes.shape[0]
         return np.concatenate(
             [

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri
 
+from tenfac.bayes.posterior import root_of
+
 Array = NDArray[np.float64]
 
 
@@ -51,7 +53,7 @@ class LevelsPosterior:
         ``(I + E_i^T E_i)^{-1}``: covariance of level i when the shared parts are known.
     own : array, shape (M, P)
         ``inverses[i] @ E_i^T z_i``.
-    mean, cov : arrays, shapes (Q, P) and (Q, P, Q, P)
+    mean, cov_shared : arrays, shapes (Q, P) and (Q, P, Q, P)
         Posterior of ``b``.
     """
 
@@ -59,23 +61,57 @@ class LevelsPosterior:
     inverses: Array
     own: Array
     mean: Array
-    cov: Array
+    cov_shared: Array
 
-    def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means and covariances of ``h`` at level codes."""
+    def at(self, positions: Array, derivative: int = 0) -> tuple[Array, Array]:  # noqa: ARG002
+        """Means and covariances of ``h`` at level codes; levels have no ``derivative``."""
         codes = positions.astype(int)
         inverse, weights = self.inverses[codes], self.shared[codes]
         means = self.own[codes] + np.einsum("ups,us->up", inverse, weights @ self.mean)
-        shared = _between(weights, self.cov)
+        shared = _between(weights, self.cov_shared)
         return means, inverse + inverse @ shared @ inverse
 
-    def average(self) -> tuple[Array, Array]:
-        """Mean and covariance of the average over the levels seen."""
-        count, size = self.own.shape
-        pull = np.einsum("iq,ips->pqs", self.shared, self.inverses).reshape(size, -1) / count
-        mean = self.own.mean(axis=0) + pull @ self.mean.ravel()
-        cov = pull @ self.cov.reshape(pull.shape[1], -1) @ pull.T
-        return mean, self.inverses.mean(axis=0) / count + cov
+    def cov(self, positions: Array, rows: Array) -> Array:
+        """Covariance (N, N) of ``rows[n] @ h`` at level ``positions[n]``, for rows (N, P)."""
+        codes = positions.astype(int)
+        pulled = np.empty(rows.shape)
+        out = np.zeros((codes.size,) * 2)
+        for code in np.unique(codes):
+            mine = np.flatnonzero(codes == code)
+            pulled[mine] = rows[mine] @ self.inverses[code]
+            out[np.ix_(mine, mine)] = pulled[mine] @ rows[mine].T
+        across = np.einsum("nq,np->nqp", self.shared[codes], pulled).reshape(codes.size, self.mean.size)
+        out += across @ self._flat_cov() @ across.T
+        return 0.5 * (out + out.T)
+
+    def sample(self, n: int, positions: Array, rng: np.random.Generator) -> Array:
+        """``n`` joint draws of ``h`` at distinct level codes (U,), shape (n, U, P)."""
+        codes, (parts, size) = positions.astype(int), self.mean.shape
+        shared = self.mean + _noise(n, self._flat_cov(), rng).reshape(n, parts, size)
+        out = np.empty((n, codes.size, size))
+        for u, code in enumerate(codes):
+            inverse = self.inverses[code]
+            out[:, u] = self.own[code] + np.tensordot(shared, self.shared[code], axes=(1, 0)) @ inverse
+            out[:, u] += _noise(n, inverse, rng)
+        return out
+
+    def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
+        """Mean (P,) and covariance (P, P) of ``sum_i weights[i] * (factor @ h_i)`` over the levels seen."""
+        size = self.own.shape[1]
+        mean, cov = np.zeros(size), np.zeros((size, size))
+        pull = np.zeros((size, *self.mean.shape))
+        for weight, inverse, own, shared in zip(weights, self.inverses, self.own, self.shared, strict=True):
+            rows = weight[:, None] * factor
+            pulled = rows @ inverse
+            mean += rows @ own
+            cov += pulled @ rows.T
+            pull += pulled[:, None, :] * shared[:, None]
+        flat = pull.reshape(size, -1)
+        return mean + flat @ self.mean.ravel(), cov + flat @ self._flat_cov() @ flat.T
+
+    def _flat_cov(self) -> Array:
+        """Covariance of ``b`` as a matrix (Q P, Q P)."""
+        return self.cov_shared.reshape((self.mean.size,) * 2)
 
 
 def solve(
@@ -113,6 +149,12 @@ def solve(
     return posterior, _score(posterior, designs, targets, float(log_evidence))
 
 
+def _noise(n: int, cov: Array, rng: np.random.Generator) -> Array:
+    """``n`` draws (n, d) of mean zero and covariance (d, d)."""
+    root = root_of(cov)
+    return rng.standard_normal((n, root.shape[1])) @ root.T
+
+
 def _information(shared: Array, inverses: Array) -> Array:
     """``sum_i a_i a_i^T (x) (I - inverses_i)``, shape (Q P, Q P)."""
     count, size = inverses.shape[:2]
@@ -138,12 +180,12 @@ def _score(post: LevelsPosterior, designs: list[Array], targets: list[Array], lo
     totals = post.shared.T @ left_over
     by_shared = left_over @ totals.T
     by_cov = left_over.T @ left_over + totals.T @ totals
-    by_cov -= post.shared.shape[1] * eye - np.einsum("qpqs->ps", post.cov)
+    by_cov -= post.shared.shape[1] * eye - np.einsum("qpqs->ps", post.cov_shared)
     misfit = 0.0
     for i, (design, target) in enumerate(zip(designs, targets, strict=True)):
         inverse, weights = post.inverses[i], post.shared[i]
         known = eye - inverse
-        across = np.tensordot(weights, post.cov, axes=1)  # (P, Q, P)
+        across = np.tensordot(weights, post.cov_shared, axes=1)  # (P, Q, P)
         by_shared[i] -= np.einsum("ps,sqp->q", known, across)
         spread = np.tensordot(across.transpose(0, 2, 1), weights, axes=1)
         by_cov += known @ spread @ known - known

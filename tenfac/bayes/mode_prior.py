@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.modes.state_space import StateSpace, correlation
+from tenfac.core.modes.state_space import StateSpace, correlation, correlation_slope
 
 Array = NDArray[np.float64]
 
@@ -66,10 +66,11 @@ class ModePrior:
         scale = np.arcsinh(self.sharpness * (1 - self.center)) - start
         inside = np.clip(x, 0.0, 1.0)
         bent = (np.arcsinh(self.sharpness * (inside - self.center)) - start) / scale
-        return bent + (x - inside) * self.slope(inside)
+        return bent + (x - inside) * self.slope(x)
 
     def slope(self, x: Array) -> Array:
-        """Derivative of ``bend`` inside the observed range, shape (N,)."""
+        """Derivative of ``bend``, shape (N,)."""
+        x = np.clip(x, 0.0, 1.0)
         scale = np.arcsinh(self.sharpness * (1 - self.center)) + np.arcsinh(self.sharpness * self.center)
         return self.sharpness / np.sqrt(1 + (self.sharpness * (x - self.center)) ** 2) / scale
 
@@ -81,3 +82,14 @@ class ModePrior:
                 return alike
             return alike + self.loadings[x.astype(int)] @ self.loadings[z.astype(int)].T
         return self.constant + correlation(self.bend(x), self.bend(z), self.kernel, self.lengthscale)
+
+    def covariance_slope(self, x: Array, z: Array) -> Array:
+        """Derivative of ``covariance`` by ``x`` for a continuous mode with a derivative, shape (N, M)."""
+        slope = correlation_slope(self.bend(x), self.bend(z), str(self.kernel), self.lengthscale)
+        return self.slope(x)[:, None] * slope
+
+    def slope_variance(self, x: Array) -> Array:
+        """Prior variance of the derivative by a continuous index, shape (N,)."""
+        process = self.process()
+        row = process.observation(np.zeros(1), 1)[0]
+        return float(row @ process.stationary() @ row) * self.slope(x) ** 2

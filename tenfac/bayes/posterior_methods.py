@@ -1,4 +1,4 @@
-"""What a fitted functional Tucker model answers: predictions, and functions of single modes."""
+"""What a fitted functional Tucker model answers: predictions, draws, and functions of single modes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.mode_functions import mode_functions
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import mode_number
-from tenfac.core.errors import DataError
+from tenfac.core.arrays import generator
+from tenfac.core.errors import DataError, RankError
 
 Array = NDArray[np.float64]
+_MOST_ROWS = 10_000  # of a covariance matrix
 
 
 class PosteriorMethods:
@@ -26,9 +29,9 @@ class PosteriorMethods:
     _response: Response
 
     def predict(
-        self, X: Any, return_std: bool = False, include_noise: bool = False
+        self, X: Any, return_std: bool = False, include_noise: bool = False, return_cov: bool = False
     ) -> Array | tuple[Array, Array]:
-        """Posterior mean, and standard deviation, at any indices.
+        """Posterior mean, and standard deviation or covariance, at any indices.
 
         Parameters
         ----------
@@ -39,30 +42,147 @@ class PosteriorMethods:
         include_noise : bool
             Make it the standard deviation of a new observation: function and noise. Where ``response`` bends,
             the mean is then that of a new observation too, which noise moves a little.
+        return_cov : bool
+            Also return the joint covariance of the rows, of the function or of new observations; at most
+            10,000 rows, and no "logit" ``response``.
 
         Returns
         -------
-        array, shape (N,), or two of them
-            In the unit of y.
+        array, shape (N,), or with a second one, shape (N,) or (N, N)
+            In the unit of y, and its square.
 
         Raises
         ------
         DataError
-            For an unseen label, or an index that is not finite.
+            For an unseen label, an index that is not finite, or a covariance that cannot be had.
+
+        Notes
+        -----
+        Memory beside the result is linear in N, with blocks of rows; a covariance is computed in one piece.
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.predict([[1e6]]).round(3).tolist()  # far from the data: back to the mean
         [2.0]
         """
         check_is_fitted(self, "info_")
-        columns = self._read_columns(X)
-        positions = [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
+        if return_cov:
+            self._check_cov(return_std)
+        positions = self._read_positions(X)
         bent = self._response.kind != "identity"  # the mean of y depends on the variance of what is bent
+        if return_cov:
+            if positions[0].size > _MOST_ROWS:
+                raise DataError(
+                    f"FunctionalTucker.predict: a covariance has at most {_MOST_ROWS} rows; got "
+                    f"{positions[0].size}. Call `sample_posterior`, which needs none, or give fewer rows."
+                )
+            mean, cov, noise = self._prediction.cov(positions)
+            cov += np.diag(noise) if include_noise else 0.0
+            return self._response.moments(mean, np.diag(cov))[0], self._response.covariance(mean, cov)
         mean, variance, noisy = self._prediction.at(positions, with_variance=return_std or bent)
         mean, std = self._response.moments(mean, noisy if include_noise else variance)
         return (mean, std) if return_std else mean
+
+    def sample_posterior(
+        self,
+        X: Any,
+        n: int = 1,
+        *,
+        include_noise: bool = False,
+        random_state: int | np.random.Generator | None = 0,
+    ) -> Array:
+        """Joint posterior draws of the function at any indices.
+
+        Parameters
+        ----------
+        X : array of shape (N, D), DataFrame, or dict of columns
+            As in ``predict``.
+        n : int
+            Number of draws.
+        include_noise : bool
+            Draw new observations: function and noise.
+        random_state : int, numpy Generator or None
+
+        Returns
+        -------
+        array, shape (n, N)
+            In the unit of y.
+
+        Raises
+        ------
+        DataError
+            If ``n`` is no count, or as in ``predict``.
+
+        Notes
+        -----
+        One walk over the exact mode draws the coefficient functions, without a covariance of rows. What no
+        kept product of mode functions carries (nothing at observed indices, unless the rank is cut) is drawn
+        jointly for 1,024 rows at a time, in the order of the exact mode.
+
+        Examples
+        --------
+        >>> from tenfac import FunctionalTucker
+        >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
+        >>> model.sample_posterior([[0.2], [0.3], [0.3]], 5).shape
+        (5, 3)
+        """
+        check_is_fitted(self, "info_")
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
+            raise DataError(
+                f"FunctionalTucker.sample_posterior: `n` must be an integer from 0 up; got {n!r}."
+            )
+        positions, rng = self._read_positions(X), generator(random_state)
+        draws = self._prediction.sample(positions, int(n), rng, include_noise)
+        return self._response.observed(draws)
+
+    def predict_derivative(self, X: Any, mode: str | int, return_std: bool = False) -> Any:
+        """Posterior mean, and standard deviation, of the derivative by a continuous index.
+
+        Parameters
+        ----------
+        X : array of shape (N, D), DataFrame, or dict of columns
+            As in ``predict``.
+        mode : str or int
+            Name or number of a continuous mode with kernel "matern32" or "matern52".
+        return_std : bool
+
+        Returns
+        -------
+        array, shape (N,), or two of them
+            In the unit of y per unit of the column.
+
+        Raises
+        ------
+        DataError
+            If the mode has no derivative (labels, "matern12"), or ``response`` is not the identity.
+
+        Examples
+        --------
+        >>> from tenfac import FunctionalTucker
+        >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+        >>> bool(1.5 < model.predict_derivative([[1.0]], 0)[0] < 2.5)
+        True
+        """
+        check_is_fitted(self, "info_")
+        where = "FunctionalTucker.predict_derivative"
+        number = mode_number(mode, self.mode_names_, where)
+        index, kernel = self._modes[number], self._prediction.problem.kernels[number]
+        if kernel is None or kernel == "matern12":
+            what = "discrete" if kernel is None else "a 'matern12' process, nowhere differentiable"
+            raise DataError(
+                f"{where}: mode {index.name!r} must have a derivative; it is {what}. Fit with "
+                f"kernel={{{index.name!r}: 'matern32'}}, or take another mode."
+            )
+        if self._response.kind != "identity":
+            raise DataError(
+                f"{where}: needs response='identity'; got {self._response.kind!r}. Take differences of "
+                "`sample_posterior` at close indices, which holds for any response."
+            )
+        mean, variance = self._prediction.derivative(self._read_positions(X), number)
+        unit = self._response.spread / index.span
+        return (unit * mean, unit * np.sqrt(variance)) if return_std else unit * mean
 
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Marginal function of one mode: the average of f over the other modes' observed indices.
@@ -90,21 +210,108 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> x, mean, std = model.mode_posterior(0)
         >>> x.shape, bool(std[0] < std[50])
         ((101,), True)
         """
+        number, x, positions = self._read_mode(mode, x, "FunctionalTucker.mode_posterior")
+        mean, variance = self._prediction.marginal(number, positions)
+        return x, *self._response.moments(mean, variance)
+
+    def mode_functions(
+        self, mode: str | int, x: Any = None, rank: int = 3
+    ) -> tuple[NDArray[Any], Array, Array, Array]:
+        """Factor functions of one mode in the Tucker form of the posterior, with bands.
+
+        The factor of the higher-order SVD of the posterior mean, less the average of y, on the grid of
+        observed indices: orthonormal over the mode's observed indices, ordered by singular value, the
+        largest value of each positive. At any index it is f seen through the other modes' singular vector,
+        so that mean and standard deviation are exact. Of another mode with more than 64 indices 64 quantiles
+        enter the grid, unless it is the exact one. On the scale of ``response``.
+
+        Parameters
+        ----------
+        mode : str or int
+            Name or number.
+        x : array, shape (N,), optional
+            As in ``mode_posterior``.
+        rank : int
+            Most functions; fewer come where the rest is zero.
+
+        Returns
+        -------
+        x : array, shape (N,)
+        mean, std : arrays, shape (N, rank)
+            Without unit: multiplied by a singular value they have that of y, summed over the grid.
+        singular_values : array, shape (rank,)
+            Descending; in the unit of y if ``response`` is the identity.
+
+        Raises
+        ------
+        DataError
+            If there is no such mode, or ``x`` holds an unseen label.
+        RankError
+            If ``rank`` is not an integer from 1 up.
+
+        Notes
+        -----
+        The signs are fixed, the functions are not where two singular values are equal. ``std`` is that of f
+        through fixed singular vectors of its mean: it tells how well a function is known, not its order.
+
+        References
+        ----------
+        .. [1] L. De Lathauwer, B. De Moor, J. Vandewalle, A Multilinear Singular Value Decomposition, SIAM J.
+           Matrix Anal. Appl. 21 (2000), theorem 2. doi:10.1137/S0895479896305696
+
+        Examples
+        --------
+        >>> from tenfac import FunctionalTucker
+        >>> X = [[a, b] for a in (0.0, 1.0, 2.0) for b in (0.0, 1.0)]
+        >>> model = FunctionalTucker(max_iter=0).fit(X, [1.0, -1.0, 2.0, -2.0, 3.0, -3.0])
+        >>> x, mean, std, sizes = model.mode_functions(0, [0.0, 1.0, 2.0], rank=1)
+        >>> mean.shape, float(np.linalg.norm(mean[:, 0]).round(8))
+        ((3, 1), 1.0)
+        """
+        where = "FunctionalTucker.mode_functions"
+        number, x, positions = self._read_mode(mode, x, where)
+        if isinstance(rank, bool) or not hasattr(rank, "__index__") or rank < 1:
+            raise RankError(f"{where}: `rank` must be an integer from 1 up; got {rank!r}.")
+        index = self._modes[number]
+        found = mode_functions(self._prediction, number, index.positions(index.values), positions, int(rank))
+        return x, found.mean, found.std, self._response.spread * found.singular_values
+
+    # What follows reads the user's input.
+
+    def _check_cov(self, return_std: bool) -> None:
+        if return_std:
+            raise DataError(
+                "FunctionalTucker.predict: give return_std or return_cov, not both; the standard deviations "
+                "are the square roots of the covariance's diagonal."
+            )
+        if self._response.kind == "logit":
+            raise DataError(
+                "FunctionalTucker.predict: return_cov needs response='identity' or 'log'; got 'logit', whose "
+                "covariance has no closed form. Take that of draws from `sample_posterior`."
+            )
+
+    def _read_mode(self, mode: str | int, x: Any, where: str) -> tuple[int, NDArray[Any], Array]:
+        """Number of a mode, indices of it (default: range or labels), and their positions."""
         check_is_fitted(self, "info_")
-        number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_posterior")
+        number = mode_number(mode, self.mode_names_, where)
         index = self._modes[number]
         if x is None:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
         if np.size(x) == 0:
-            raise DataError("FunctionalTucker.mode_posterior: `x` is empty; give at least one index.")
+            raise DataError(f"{where}: `x` is empty; give at least one index.")
         x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
-        mean, variance = self._prediction.marginal(number, index.positions(x))
-        return x, *self._response.moments(mean, variance)
+        return number, x, index.positions(x)
+
+    def _read_positions(self, X: Any) -> list[Array]:
+        """Scaled positions of a table to predict, per mode."""
+        columns = self._read_columns(X)
+        return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
 
     def _read_columns(self, X: Any) -> list[NDArray[Any]]:
         """Columns of a table to predict, checked, in the order of the fit."""

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from tenfac.bayes.pyro_program import PyroModel
 from tenfac.bayes.torch_prior import TorchHyper, tensor
+from tenfac.bayes.tree import datatree, hyperparameters
 from tenfac.core.arrays import generator
-from tenfac.core.errors import DataError, MissingExtraError
 from tenfac.core.report import Report
 
 Array = NDArray[np.float64]
 _JITTER = 1e-10  # of the prior variance: f at close points is all but determined
-_TAKEN = ("chain", "draw", "observation", "mode", "continuous_mode", "f", "y", "noise", "variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,23 +71,8 @@ class PyroPosterior:
         ``constant``, (chain, draw, mode); ``lengthscale`` and ``sharpness``, (chain, draw, continuous_mode);
         ``label_covariance_NAME`` of a discrete mode, if ``label_rank`` is not 0.
         """
-        model, count = self.model, 2 + self.model.reference.modes.size
-        modes = self.theta[..., 2:count].reshape(*self.theta.shape[:2], -1, 4)
-        lines = [n for n, index in enumerate(model.modes) if not index.discrete]
-        values = {
-            "variance": np.exp(self.theta[..., 0]),
-            "noise": np.exp(0.5 * self.theta[..., 1]) * model.response.unit,
-            "constant": np.exp(modes[..., 0]),
-            "lengthscale": self._lengthscales(modes[..., lines, :], lines),
-            "sharpness": np.exp(modes[..., lines, 2]),
-        }
-        parts = np.split(self.theta[..., count:], np.cumsum([w.size for w in model.reference.loadings]), -1)
-        for n, (index, old) in enumerate(zip(model.modes, model.reference.loadings, strict=True)):
-            if old.size:
-                loadings = parts[n].reshape(*self.theta.shape[:2], *old.shape)
-                own = np.eye(index.size) + values["constant"][..., n, None, None]
-                values[f"label_covariance_{index.name}"] = own + loadings @ np.swapaxes(loadings, -1, -2)
-        return values
+        model = self.model
+        return hyperparameters(self.theta, model.reference, model.modes, model.response)
 
     def predict(
         self, X: Any, return_std: bool = False, include_noise: bool = False
@@ -171,68 +155,16 @@ class PyroPosterior:
         DataError
             If a mode has the name of a dimension or variable of the tree.
         """
-        try:
-            import xarray as xr
-        except ImportError as error:
-            raise MissingExtraError(
-                "`PyroPosterior.to_datatree` needs xarray. Install it with: pip install 'tenfac[bayes]'. "
-                "`f` and `hyperparameters` give the same draws as arrays."
-            ) from error
-        model, seen = self.model, self.model.observations
-        names = [index.name for index in model.modes]
-        for name in names:
-            if name in _TAKEN or name in self.hyperparameters:
-                raise DataError(
-                    f"PyroPosterior.to_datatree: the tree has a dimension or variable {name!r}, so that a "
-                    f"mode cannot be called {name!r}. Rename the column."
-                )
-        coords = {name: ("observation", column) for name, column in zip(names, seen.columns, strict=True)}
-        sampled = ("chain", "draw")
-        f = {"f": ((*sampled, "observation"), self.f)}
-        hyper = {name: self._variable(name, values) for name, values in self.hyperparameters.items()}
-        held = {name: (dims[2:], values[0, 0]) for name, (dims, values) in hyper.items()}
-        numbers = {"chain": np.arange(self.theta.shape[0]), "draw": np.arange(self.theta.shape[1])}
-        labels = {
-            "mode": names,
-            "continuous_mode": [index.name for index in model.modes if not index.discrete],
-        }
-        along = {**coords, "observation": np.arange(seen.y.size)}
-        likelihood = {"y": ((*sampled, "observation"), self._log_likelihood())}
-        groups = {
-            "posterior": xr.Dataset(
-                f if model.fixed else {**f, **hyper},
-                coords={**numbers, **along, **({} if model.fixed else labels)},
-            ),
-            "sample_stats": xr.Dataset({"diverging": (sampled, self.diverging)}, coords=numbers),
-            "log_likelihood": xr.Dataset(likelihood, coords={**numbers, **along}),
-            "observed_data": xr.Dataset({"y": ("observation", seen.y)}, coords=along),
-        }
-        if model.fixed:
-            groups["constant_data"] = xr.Dataset(held, coords=labels)
-        return xr.DataTree.from_dict({name: group.copy() for name, group in groups.items()})
+        seen = self.model.observations
+        return datatree(
+            "PyroPosterior.to_datatree", self.model.modes, (seen.columns, seen.y),
+            (self.f, self._log_likelihood()), self.hyperparameters,
+            fixed=self.model.fixed, diverging=self.diverging,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         chains, draws = self.theta.shape[:2]
         return f"PyroPosterior({chains} x {draws} draws, {self.latent.shape[-1]} points, {self.info})"
-
-    def _lengthscales(self, modes: Array, lines: list[int]) -> Array:
-        """In the unit of the column, at its median observed index, as ``lengthscales_``."""
-        out = np.empty(modes.shape[:-1])
-        for k, n in enumerate(lines):
-            index = self.model.modes[n]
-            middle = np.median(index.positions(index.values))
-            sharpness, center = np.exp(modes[..., k, 2]), modes[..., k, 3]
-            span = np.arcsinh(sharpness * (1 - center)) + np.arcsinh(sharpness * center)
-            slope = sharpness / np.sqrt(1 + (sharpness * (middle - center)) ** 2) / span
-            out[..., k] = np.exp(modes[..., k, 1]) / slope * index.span
-        return out
-
-    def _variable(self, name: str, values: Array) -> tuple[tuple[str, ...], Array]:
-        last = {"constant": ("mode",), "lengthscale": ("continuous_mode",), "sharpness": ("continuous_mode",)}
-        rest = last.get(name, ())
-        if name.startswith("label_covariance_"):
-            rest = (f"label_{name[17:]}", f"label_{name[17:]}_other")
-        return ("chain", "draw", *rest), values
 
     def _points(self, X: Any) -> Array:
         return np.column_stack(self.to_columns(X))

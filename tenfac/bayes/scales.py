@@ -1,7 +1,7 @@
 """A scale of its own for every slice: noise and residual of slice t are multiplied by ``s_t``.
 
-The scales have an inverse-gamma prior, so that a slice is a multivariate Student-t vector given the rest of the
-model: a few odd slices (a year with two months of records, a day of failing sensors) tell less, and
+The scales have an inverse-gamma prior, so that a slice is a multivariate Student-t vector given the rest of
+the model: a few odd slices (a year with two months of records, a day of failing sensors) tell less, and
 spoil nothing.
 """
 
@@ -37,8 +37,8 @@ def update(squares: Array, counts: Array) -> tuple[Array, float]:
 
     References
     ----------
-    .. [1] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust statistical modeling using the t distribution,
-       JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
+    .. [1] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust statistical modeling using the t
+       distribution, JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
     """
 
     def loss(log_dof: float) -> float:

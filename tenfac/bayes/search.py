@@ -190,7 +190,7 @@ class Task:
         )
 
     def problem(self, hyper: Hyper, at_least: tuple[int, int] = (1, 0)) -> Problem:
-        """The terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
+        """Terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
         product = self._product(hyper, at_least)
         mains: tuple[Main | Level | Cells, ...] = ()
         if hyper.mains.size:
@@ -220,7 +220,7 @@ class Task:
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
-        room = self._room(hyper)
+        room = 0 if self.exact_kernel is None else self._room(hyper)
         cells = self.cells
         if cells is not None:
             priors = tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
@@ -282,7 +282,7 @@ class Task:
     def _room(self, hyper: Hyper) -> int:
         """Largest state that keeps an evaluation to about a second."""
         if self.most is not None:
-            return self.most * (1 + KERNELS[str(self.kernels[self.exact])])
+            return self.most * (1 + KERNELS[str(self.exact_kernel)])
         work = _STATE_WORK * (1.0 if hyper.residual.size == 0 else _SHARE_IN_SLICES)
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 

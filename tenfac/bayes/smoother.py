@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
+from tenfac.bayes.markov import MarkovPosterior
 from tenfac.core.modes.process import Process
 
 Array = NDArray[np.float64]
@@ -77,9 +78,15 @@ class Prior:
         """Covariances of what is new after distances ``dt``, shape (len(dt), dim, dim)."""
         return self._embed([process.innovation(dt) for process, _ in self.groups], dt.size)
 
-    def observe(self, states: Array) -> Array:
-        """Coefficients from states along the first axis: (dim, ...) -> (P, ...)."""
-        return states[self.seen]
+    def observe(self, states: Array, derivative: int = 0) -> Array:
+        """Coefficients, or derivatives, from states along the first axis: (dim, ...) -> (P, ...)."""
+        if not derivative:
+            return states[self.seen]
+        parts = []
+        for (process, _), places in zip(self.groups, self.places, strict=True):
+            weights = process.observation(np.zeros(1), derivative)[0]
+            parts.append(np.tensordot(weights, states[places], axes=1))
+        return np.concatenate(parts)
 
     def _embed(self, small: list[Array], count: int) -> Array:
         """``kron(small[t], I)`` of every group on the diagonal, for every t."""
@@ -112,91 +119,6 @@ class Score:
     by_transition: tuple[Array, ...] = ()
     by_innovation: tuple[Array, ...] = ()
     by_noise: tuple[Array, ...] = ()
-
-
-@dataclass(frozen=True)
-class MarkovPosterior:
-    """Predicted moments and adjoints at every observed index, enough for any index.
-
-    Parameters
-    ----------
-    prior : Prior
-    positions : array, shape (M,)
-        Ascending observed indices.
-    means, covs : arrays, shapes (M, dim) and (M, dim, dim)
-        Moments at index t given the observations before it.
-    filtered : pair of arrays, shapes (M, dim) and (M, dim, dim)
-        Moments given the observations up to and including it.
-    adjoints, precisions : arrays, shapes (M, dim) and (M, dim, dim)
-        ``r_t`` and ``N_t``: derivatives of the log evidence of the observations from t on.
-    updates : array, shape (M, dim, dim)
-        ``I - K_t W_t``: from predicted to filtered error.
-    moves : array, shape (M - 1, dim, dim)
-        Transitions between neighbours.
-    """
-
-    prior: Prior
-    positions: Array
-    means: Array
-    covs: Array
-    filtered: tuple[Array, Array]
-    adjoints: Array
-    precisions: Array
-    updates: Array
-    moves: Array
-
-    def at(self, positions: Array) -> tuple[Array, Array]:
-        """Means and covariances of ``u`` at any positions, between, before or after the observed."""
-        size = self.prior.size
-        means, covs = np.empty((positions.size, size)), np.empty((positions.size, size, size))
-        for u, position in enumerate(positions):
-            mean, cov = self._state(float(position))
-            means[u] = self.prior.observe(mean)
-            covs[u] = self.prior.observe(self.prior.observe(cov).T)
-        return means, covs
-
-    def _state(self, position: float) -> tuple[Array, Array]:
-        """Smoothed state moments at one position."""
-        after = int(np.searchsorted(self.positions, position))
-        if after < self.positions.size and self.positions[after] == position:
-            return _smooth(self.means[after], self.covs[after], self.adjoints[after], self.precisions[after])
-        if after == 0:
-            mean, cov = np.zeros(self.prior.dim), self.prior.initial()
-        else:
-            mean, cov = self.filtered[0][after - 1], self.filtered[1][after - 1]
-            step = np.array([position - float(self.positions[after - 1])])
-            move = self.prior.transitions(step)[0]
-            mean, cov = move @ mean, move @ cov @ move.T + self.prior.innovations(step)[0]
-        if after == self.positions.size:
-            return mean, cov
-        move = self.prior.transitions(np.array([float(self.positions[after]) - position]))[0]
-        return _smooth(mean, cov, move.T @ self.adjoints[after], move.T @ self.precisions[after] @ move)
-
-    def average(self) -> tuple[Array, Array]:
-        """Mean and covariance of the average of ``u`` over the observed indices.
-
-        References
-        ----------
-        .. [1] P. de Jong and M. J. MacKinnon, Covariances for smoothed estimates in state space models,
-           Biometrika 75 (1988), equation 2.4. doi:10.1093/biomet/75.3.601
-        """
-        dim, count = self.prior.dim, self.positions.size
-        mean, cov, carry = np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim))
-        for t in range(count):
-            smoothed, smoothed_cov = _smooth(
-                self.means[t], self.covs[t], self.adjoints[t], self.precisions[t]
-            )
-            cross = carry @ (np.eye(dim) - self.precisions[t] @ self.covs[t])
-            mean += smoothed
-            cov += smoothed_cov + cross + cross.T
-            if t + 1 < count:
-                carry = (carry + self.covs[t]) @ (self.moves[t] @ self.updates[t]).T
-        average_cov = self.prior.observe(self.prior.observe(cov).T)
-        return self.prior.observe(mean) / count, average_cov / count**2
-
-
-def _smooth(mean: Array, cov: Array, adjoint: Array, precision: Array) -> tuple[Array, Array]:
-    return mean + cov @ adjoint, cov - cov @ precision @ cov
 
 
 def solve(
@@ -251,7 +173,9 @@ def solve(
     if not gradient:
         return None, Score(float(log_evidence))
     adjoints, precisions, updates, by_noise = _backward(moves, whites, dim)
-    posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
+    posterior = MarkovPosterior(
+        prior, positions, means, covs, filtered, adjoints, precisions, updates, moves, designs
+    )
     return posterior, _score(posterior, by_noise, float(log_evidence))
 
 

@@ -17,8 +17,8 @@ from tenfac.bayes.basis import ModeBasis, ProductBasis
 from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.mode_prior import ModePrior
-from tenfac.bayes.smoother import Group
 from tenfac.bayes.residual import distance
+from tenfac.bayes.smoother import Group
 from tenfac.core.modes.still import Constant
 
 Array = NDArray[np.float64]
@@ -82,9 +82,9 @@ class Product:
         """Number of columns."""
         return self.basis.size
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Values of the products at points, one position (N,) per mode: (N, S)."""
-        return self.basis.rows([positions[n] for n in self.others], count)
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Values of the products at points, one position (N,) per mode: (N, S); or derivatives."""
+        return self.basis.rows([positions[n] for n in self.others], count, self._number(derivative))
 
     def groups(self, hyper: Hyper) -> tuple[Group, ...]:
         """Constants, and what moves."""
@@ -128,23 +128,37 @@ class Product:
 
     def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
         """Prior variance at points that the products kept do not carry, shape (N,)."""
-        constant, moving = self.missing(positions, rows, hyper)
-        return np.exp(hyper.scale) * (constant + moving)
+        return np.exp(hyper.scale) * sum(self.missing(positions, rows, hyper))
 
-    def missing(self, positions: list[Array], rows: Array, hyper: Hyper) -> tuple[Array, Array]:
-        """The same without the factor s, in its constant and its moving part."""
-        total = self.basis.variance([positions[n] for n in self.others], rows.shape[0])
-        exact = hyper.prior(self.exact, self.kernels[self.exact])
-        variance = exact.variance(positions[self.exact])
-        size = self.n_dynamic
-        moving = self.basis.missing_variance(rows[:, :size], total) * (variance - exact.constant)
-        return exact.constant * self.basis.missing_variance(rows, total), moving
+    def missing(
+        self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
+    ) -> tuple[Array, Array]:
+        """The same without the factor s, in its constant and its moving part; or that of a derivative."""
+        others, size = [positions[n] for n in self.others], self.n_dynamic
+        total = self.basis.variance(others, rows.shape[0], self._number(derivative))
+        exact, x = hyper.prior(self.exact, self.kernels[self.exact]), positions[self.exact]
+        gaps = self.basis.missing_variance(rows, total), self.basis.missing_variance(rows[:, :size], total)
+        if derivative == self.exact:
+            return np.zeros(rows.shape[0]), gaps[1] * exact.slope_variance(x)
+        return exact.constant * gaps[0], gaps[1] * (exact.variance(x) - exact.constant)
+
+    def missing_covariance(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Prior covariance between points of what the products kept do not carry, shape (N, N)."""
+        total = self.basis.covariance([positions[n] for n in self.others], rows.shape[0])
+        exact, x = hyper.prior(self.exact, self.kernels[self.exact]), positions[self.exact]
+        moving = rows[:, : self.n_dynamic]
+        cov = exact.constant * (total - rows @ rows.T)
+        cov += (exact.covariance(x, x) - exact.constant) * (total - moving @ moving.T)
+        return np.exp(hyper.scale) * cov
 
     def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
         """Prior variance at points, shape (N,)."""
         variance = self.basis.variance([positions[n] for n in self.others], count)
         exact = hyper.prior(self.exact, self.kernels[self.exact])
         return np.exp(hyper.scale) * variance * exact.variance(positions[self.exact])
+
+    def _number(self, mode: int | None) -> int | None:
+        return self.others.index(mode) if mode in self.others else None
 
     def _priors(self, hyper: Hyper) -> tuple[ModePrior, ...]:
         return tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
@@ -170,9 +184,13 @@ class Main:
         """Number of columns."""
         return self.basis.size
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Values of the mode's functions at points, shape (N, K)."""
-        return self.basis.rows(positions[self.mode])
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Values of the mode's functions at points, shape (N, K), or derivatives by one mode."""
+        if derivative is None:
+            return self.basis.rows(positions[self.mode])
+        if derivative == self.mode:
+            return self.basis.slopes(positions[self.mode])
+        return np.zeros((count, self.width))
 
     def groups(self, hyper: Hyper) -> tuple[Group, ...]:
         """Constants along the exact mode."""
@@ -237,9 +255,9 @@ class Level:
         """Number of columns."""
         return 1
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """One everywhere, shape (N, 1)."""
-        return np.ones((count, 1))
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """One everywhere, shape (N, 1); nothing for a derivative by another mode."""
+        return np.full((count, 1), float(derivative in (None, self.mode)))
 
     def groups(self, hyper: Hyper) -> tuple[Group, ...]:
         """One process."""
@@ -272,7 +290,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Cells:
-    """An effect of every cell of the other modes, the same in all slices: ``v exp(-sum_n |x_n - z_n| / l_n)``.
+    """Effects of the cells of the other modes, alike in all slices: ``v exp(-sum_n |x_n - z_n| / l_n)``.
 
     Beside the product, which is smoother, it holds what is particular to a place.
 
@@ -298,8 +316,13 @@ class Cells:
         """Number of columns."""
         return self.nodes[0].size
 
-    def rows(self, positions: list[Array], count: int) -> Array:
-        """Weights of the cells' effects at points, shape (N, U): one cell's own at a cell."""
+    def rows(self, positions: list[Array], count: int, derivative: int | None = None) -> Array:
+        """Weights of the cells' effects at points, shape (N, U): one cell's own at a cell.
+
+        The effects have no derivative: nothing is said of it.
+        """
+        if derivative is not None:
+            return np.zeros((count, self.width))
         points = np.column_stack([positions[n] for n in self.others])
         distinct, codes = np.unique(points, axis=0, return_inverse=True)
         cross = self._kernel(self.reference, self._distances(tuple(distinct.T)))
@@ -325,7 +348,7 @@ class Cells:
             out.cells[1 + n] += float(np.sum(weighted * gap)) * np.exp(-hyper.cells[1 + n])
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
-        """Weights averaged over the cells' positions in every mode but ``mode``, at its positions x: (N, U)."""
+        """Weights averaged over the cells in every mode but ``mode``, at its positions x: (N, U)."""
         count = self.width
         positions = {n: np.tile(part, x.size) for n, part in zip(self.others, self.nodes, strict=True)}
         if mode in positions:

@@ -11,8 +11,15 @@ from scipy.linalg import expm
 from sklearn.gaussian_process.kernels import Matern
 
 from tenfac.core.errors import DataError
-from tenfac.core.modes.state_space import KERNELS, StateSpace, check_kernel, correlation
-from tests.checks import assert_above, assert_close, assert_equal, assert_relative, assert_says
+from tenfac.core.modes.state_space import KERNELS, StateSpace, check_kernel, correlation, correlation_slope
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_says,
+)
 from tests.oracles import matern_dense
 
 SMOOTHNESS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
@@ -165,3 +172,12 @@ def test_an_unknown_kernel_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(DataError) as error:
         check_kernel("rbf", "here")
     assert_says(error, "here:", "'rbf'", "matern12, matern32, matern52")
+
+
+@pytest.mark.parametrize("kernel", ["matern32", "matern52"])
+def test_the_slope_of_a_correlation_is_its_difference_quotient(kernel: str) -> None:
+    x, z, step = np.array([-1.0, 0.3, 0.31, 5.0, 1e9]), np.array([0.0, 0.3, 2.0]), 1e-5
+    up, down = (correlation(x + sign * step, z, kernel, 0.7) for sign in (1, -1))
+    got = correlation_slope(x, z, kernel, 0.7)
+    assert_below(np.abs(got - (up - down) / (2 * step)).max(), 1e-8, "distance")
+    assert_equal(got[1, 1], np.float64(0.0))

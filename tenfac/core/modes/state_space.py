@@ -64,6 +64,36 @@ def correlation(
     return polynomial * np.exp(-r)
 
 
+def correlation_slope(
+    x: NDArray[np.float64], z: NDArray[np.float64], kernel: str, lengthscale: float
+) -> NDArray[np.float64]:
+    """Derivative of ``correlation`` by ``x``, for kernels with one: not "matern12".
+
+    Parameters
+    ----------
+    x : array, shape (N,)
+    z : array, shape (M,)
+    kernel : {"matern32", "matern52"}
+    lengthscale : float
+        In the unit of ``x``.
+
+    Returns
+    -------
+    array, shape (N, M)
+
+    Examples
+    --------
+    >>> correlation_slope(np.array([0.0, 1.0]), np.array([0.0]), "matern32", 3.0**0.5).round(4).tolist()
+    [[-0.0], [-0.3679]]
+    """
+    order = KERNELS[kernel]
+    rate = np.sqrt(2 * order - 1.0) / lengthscale
+    signed = np.clip(rate * (x[:, None] - z[None, :]), -_FAR, _FAR)
+    r = np.abs(signed)
+    polynomial = signed if order == 2 else signed * (1 + r) / 3
+    return -rate * polynomial * np.exp(-r)
+
+
 @dataclass(frozen=True)
 class StateSpace(Process):
     """A unit-variance Matérn process as a linear stochastic differential equation.
