@@ -313,9 +313,16 @@ class Objective(Protocol):
 
 
 def maximize(
-    problem: Objective, hyper: Hyper, max_iter: int, tol: float, callback: Callable[[], None]
+    problem: Objective,
+    hyper: Hyper,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[], None],
+    fixed: NDArray[np.bool_] | None = None,
 ) -> tuple[Hyper, float, int, int, bool]:
     """Maximise log evidence + hyperprior by L-BFGS.
+
+    Entries of ``hyper.pack()`` where ``fixed`` is true stay as they are.
 
     Returns
     -------
@@ -333,6 +340,8 @@ def maximize(
 
     lower = hyper.spread_out(_LOWER, -_LARGEST_LOADING)
     upper = hyper.spread_out(_UPPER, _LARGEST_LOADING)
+    if fixed is not None:
+        lower, upper = (np.where(fixed, hyper.pack(), bound) for bound in (lower, upper))
     result = minimize(
         objective,
         hyper.pack(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,22 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
-from tenfac.bayes.margin import learn_with_response
+from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
+from tenfac.bayes.likelihoods import likelihood_of
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.response import Response
 from tenfac.bayes.search import Task, choose_exact
 from tenfac.bayes.settings import (
+    check_likelihood,
     check_numbers,
     check_response,
+    check_values,
     discrete_of,
     kernels_of,
     mode_number,
     ranks_of,
+    slice_mode_of,
 )
 from tenfac.bayes.stored import restore, state_of
 from tenfac.core.arrays import generator
@@ -92,6 +96,16 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         Nothing else is random.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
+    likelihood : {"gaussian", "student_t", "poisson", "bernoulli", "binomial"}, default "gaussian"
+        How y comes about. "student_t" adds noise with heavy tails, whose degrees of freedom are learned, so
+        that outliers do not move the mean. "poisson": y are counts, and the function is the logarithm of their
+        rate. "bernoulli" (y is 0 or 1) and "binomial" (y is the share of successes in ``sample_weight``
+        trials): the function is the logit of their probability. What is observed is then replaced by Gaussian
+        sites that maximise a lower bound of the evidence [5]_ [6]_.
+    noise : {"constant", "slice"} or ("slice", mode), default "constant"
+        With "slice" every index of the exact mode, or of the named mode, has a noise variance of its own, so
+        that a few bad slices do not spoil the others. How much they differ is learned, and a new slice gets
+        noise with the heavy tails of all (Student's distribution).
 
     Attributes
     ----------
@@ -110,13 +124,22 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         Per mode, the variance of the part shared by all its indices, relative to what varies.
     noise_ : float
         Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
+        The scale of Student's distribution, where the noise has one; NaN where y is counted.
     bounds_ : tuple of two floats
-        Floor and ceiling of y; infinite where ``response`` has none.
+        Floor and ceiling of y; infinite where ``response`` has none. Of the mean of y, where y is counted.
+    dof_ : float
+        Learned degrees of freedom of ``likelihood="student_t"``; infinite for others.
+    slice_scales_ : dict
+        With ``noise="slice"``: name of the mode, and per index the variance of its noise relative to
+        ``noise_`` squared, shape (M,), in the order of ``indices_``. Otherwise empty.
+    slice_dof_ : float
+        With ``noise="slice"``: degrees of freedom of the noise of a new slice; otherwise infinite.
     label_covariances_ : dict
         If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
         order of ``indices_``.
     log_evidence_ : float
-        Log marginal likelihood of y.
+        Log marginal likelihood of y; a lower bound of it, unless ``likelihood`` is "gaussian" and ``noise`` is
+        "constant".
     n_iter_ : int
         L-BFGS iterations done, at least 1.
     info_ : Report
@@ -148,6 +171,9 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     .. [3] E. V. Bonilla, K. M. A. Chai, C. K. I. Williams, Multi-task Gaussian Process Prediction, NIPS 2007,
        equation 1.
     .. [4] E. Snelson, C. E. Rasmussen, Z. Ghahramani, Warped Gaussian Processes, NIPS 2003, equation 5.
+    .. [5] M. E. Khan and W. Lin, Conjugate-computation variational inference, AISTATS 2017, arXiv:1703.04265.
+    .. [6] M. E. Tipping and N. D. Lawrence, Variational inference for Student-t models, Neurocomputing 69 (2005).
+       doi:10.1016/j.neucom.2005.02.016
 
     Examples
     --------
@@ -173,6 +199,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         max_functions: int | None = None,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
+        likelihood: str = "gaussian",
+        noise: str | tuple[str, str | int] = "constant",
     ) -> None:
         self.discrete = discrete
         self.rank = rank
@@ -184,6 +212,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         self.max_functions = max_functions
         self.random_state = random_state
         self.verbose = verbose
+        self.likelihood = likelihood
+        self.noise = noise
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FunctionalTucker:
         """Learn the hyperparameters and the posterior.
@@ -195,7 +225,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         y : array, shape (N,)
             Observed values, finite.
         sample_weight : array, shape (N,), optional
-            Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out.
+            Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out. With
+            ``likelihood="binomial"`` numbers of trials.
 
         Returns
         -------
@@ -217,7 +248,10 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         started = time.perf_counter()
         check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol)
         check_response(self.response)
+        check_likelihood(self.likelihood, self.response)
         columns, names, y = self._read(X, y)
+        check_values(self.likelihood, y)
+        slice_mode_of(self.noise, self.likelihood, names)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
         if not keep.any():
@@ -292,17 +326,15 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
         max_iter, tol = int(self.max_iter), float(self.tol)
-        latent = Response.start(self.response, y, weights).latent(y)
-        exact = choose_exact(self._make_task(positions, latent, weights, 0), max_iter, tol).exact
+        task = self._make_task(positions, y, weights, 0)
+        observed = Observed(self.likelihood, self.response, y, (max_iter, tol, int(self.verbose)))
+        exact = choose_exact(task_to_choose_exact(observed, task), max_iter, tol).exact
         self.exact_mode_ = exact
-
-        def task_of(latent: Array) -> Task:
-            return self._make_task(positions, latent, weights, exact)
-
-        fit = learn_with_response(self.response, y, weights, task_of, (max_iter, tol, int(self.verbose)))
-        self._response, self._task, self._learned, prediction, self._jacobian = fit
-        learned = self._learned
-        self._set_posterior(prediction)
+        self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
+        fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
+        self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
+        self._task, self._learned, learned = solved.task, solved.learned, solved.learned
+        self._set_posterior(solved.prediction)
         self.n_iter_ = max(learned.n_iter, 1)
         notes = self._notes()
         self.info_ = learned.report(self.max_iter, notes, started)
@@ -357,10 +389,17 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
             for n, codes in labels.items()
             if self.label_rank
         }
-        response = self._response
-        self.noise_ = float(np.exp(0.5 * hyper.noise)) * response.unit
+        response, shape = self._response, self._noise_shape
+        variance = float(np.exp(hyper.noise))
+        self._likelihood = likelihood_of(self.likelihood, response, variance, shape)
+        self.noise_ = float("nan") if self._task.fixed_noise else np.sqrt(variance) * response.unit
+        self.dof_ = np.inf if shape.dof is None else shape.dof
+        self.slice_dof_ = np.inf if shape.slice_dof is None else shape.slice_dof
+        self.slice_scales_ = {}
+        if self._slice_mode is not None and shape.shapes is not None:
+            self.slice_scales_[self.mode_names_[self._slice_mode]] = shape.rates / shape.shapes
         self.bounds_ = response.bounds
-        self.log_evidence_ = prediction.log_evidence + self._jacobian
+        self.log_evidence_ = prediction.log_evidence + self._beyond
 
 
 def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:

@@ -79,6 +79,14 @@ class Prediction:
             mean[rows], variance[rows], noisy[rows] = self._block(points, with_variance)
         return mean, variance, noisy
 
+    def in_basis(self, positions: list[Array]) -> tuple[Array, Array]:
+        """Mean and variance of what the basis carries of f, at N points (one scaled position per mode)."""
+        mean, variance = np.empty(positions[0].size), np.empty(positions[0].size)
+        for rows in self._blocks(positions[self.problem.exact]):
+            points = [x[rows] for x in positions]
+            mean[rows], variance[rows] = self._block_in_basis(points, self._rows(points), True)
+        return mean, variance
+
     def _blocks(self, exact: Array) -> Iterator[NDArray[np.intp]]:
         """Row numbers that share few exact-mode indices, so that few covariances are held at a time."""
         _, codes = np.unique(exact, return_inverse=True)
@@ -88,23 +96,26 @@ class Prediction:
             yield from np.split(part, range(_ROWS, part.size, _ROWS))
 
     def _block(self, points: list[Array], with_variance: bool) -> tuple[Array, Array, Array]:
-        exact = points[self.problem.exact]
         rows = self._rows(points)
-        white = rows @ self.factor
-        indices, codes = np.unique(exact, return_inverse=True)
-        means, covs = self.posterior.at(self._exact_prior.bend(indices))
-        mean = np.einsum("np,np->n", white, means[codes])
-        variance = np.zeros(mean.size)
+        mean, variance = self._block_in_basis(points, rows, with_variance)
         if not with_variance:
             return mean, variance, variance
-        for code, cov in enumerate(covs):
-            own = codes == code
-            variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
         gap = self._gap(points, rows)
-        variance = np.maximum(variance, 0.0)
         # what the basis leaves out at the observations on average was learned as noise: not counted twice
         noisy = variance + np.maximum(gap - self.left_out, 0.0) + np.exp(self.hyper.noise)
         return mean, variance + gap, np.maximum(noisy, variance + gap)
+
+    def _block_in_basis(self, points: list[Array], rows: Array, with_variance: bool) -> tuple[Array, Array]:
+        white = rows @ self.factor
+        indices, codes = np.unique(points[self.problem.exact], return_inverse=True)
+        means, covs = self.posterior.at(self._exact_prior.bend(indices))
+        mean = np.einsum("np,np->n", white, means[codes])
+        variance = np.zeros(mean.size)
+        if with_variance:
+            for code, cov in enumerate(covs):
+                own = codes == code
+                variance[own] = np.einsum("np,np->n", white[own] @ cov, white[own])
+        return mean, np.maximum(variance, 0.0)
 
     def _rows(self, points: list[Array]) -> Array:
         others = [points[n] for n in self.problem.others]

@@ -12,8 +12,8 @@ Array = NDArray[np.float64]
 KINDS = ("identity", "log", "logit")
 START = 0.1  # margin
 # The trapezoid rule for the mean under a standard Gaussian: exponentially accurate, also for steep functions.
-_NODES = np.linspace(-8.5, 8.5, 171)
-_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
+NODES = np.linspace(-8.5, 8.5, 171)
+WEIGHTS = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 _ROWS = 8192
 
 
@@ -105,10 +105,10 @@ class Response:
             return self.low + above, above * np.sqrt(np.expm1(spread2))
         average, std = np.empty(mean.size), np.empty(mean.size)
         for rows in np.array_split(np.arange(mean.size), 1 + mean.size // _ROWS):
-            u = mean[rows, None] + np.sqrt(variance[rows])[:, None] * _NODES
+            u = mean[rows, None] + np.sqrt(variance[rows])[:, None] * NODES
             values = expit(self.offset + self.spread * u)  # from 0 to 1: nothing under- or overflows
-            average[rows] = values @ _WEIGHTS
-            std[rows] = np.sqrt((values - average[rows, None]) ** 2 @ _WEIGHTS)
+            average[rows] = values @ WEIGHTS
+            std[rows] = np.sqrt((values - average[rows, None]) ** 2 @ WEIGHTS)
         return self.low + (self.high - self.low) * average, (self.high - self.low) * std
 
     @property

@@ -58,6 +58,10 @@ class Task:
         Columns of loadings of a discrete mode.
     rng : numpy Generator
         Draws missing cells of a grid.
+    precision : array, shape (N,), or None
+        What one repeat of a row tells relative to the noise; None is one.
+    fixed_noise : bool
+        Whether the noise variance is one, and not learned: ``precision`` says it all.
     """
 
     kernels: tuple[str | None, ...]
@@ -70,6 +74,22 @@ class Task:
     most: int | None
     label_rank: int
     rng: np.random.Generator
+    precision: Array | None = None
+    fixed_noise: bool = False
+
+    @property
+    def strength(self) -> Array:
+        """What every row tells relative to the noise, repeats counted."""
+        return self.weights if self.precision is None else self.weights * self.precision
+
+    def start(self) -> Hyper:
+        """Hyperparameters to begin with."""
+        hyper = Hyper.start(len(self.kernels))
+        return replace(hyper, noise=0.0) if self.fixed_noise else hyper
+
+    def fixed(self, hyper: Hyper) -> NDArray[np.bool_] | None:
+        """Entries of ``hyper.pack()`` that are not learned."""
+        return np.arange(hyper.pack().size) == 1 if self.fixed_noise else None
 
     @property
     def limit(self) -> int:
@@ -103,7 +123,8 @@ class Task:
             return None  # the Kalman filter is linear in the number of indices
         if max(shape) > _LARGEST_MODE or cells > _LARGEST_GRID or any(r is not None for r in self.rank):
             return None
-        if self.y.size < _FILLED * cells or self.y.size < 2 or (self.weights != 1).any():
+        weighted = self.fixed_noise or (self.strength != 1).any()
+        if self.y.size < _FILLED * cells or self.y.size < 2 or weighted:
             return None
         codes = [np.searchsorted(grid, x) for grid, x in zip(self.grids, self.positions, strict=True)]
         place = np.ravel_multi_index(codes, shape)
@@ -128,9 +149,11 @@ class Task:
             np.unique(x) if n == self.exact else grid
             for n, (x, grid) in enumerate(zip(positions, self.grids, strict=True))
         ]
+        precision = None if self.precision is None else self.precision[rows]
         return replace(
-            self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows]
-        )
+            self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows],
+            precision=precision,
+        )  # fmt: skip
 
     def problem(self, hyper: Hyper, at_least: int = 1) -> Problem:
         """Mode bases at these hyperparameters, their leading products, and the grouped observations."""
@@ -148,8 +171,8 @@ class Task:
             gaps[chosen] = basis.missing_variance(rows, total[chosen])
             return rows
 
-        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size)
-        missing, total = (float(np.average(exact * part, weights=self.weights)) for part in (gaps, total))
+        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size, self.precision)
+        missing, total = (float(np.average(exact * part, weights=self.strength)) for part in (gaps, total))
         return Problem(self.kernels, self.exact, grid, basis, slices, missing, total)
 
     def is_complete(self, problem: Problem) -> bool:
@@ -170,7 +193,7 @@ class Task:
             return 0.0
         prior = hyper.prior(self.exact, self.kernels[self.exact])
         exact = np.exp(hyper.scale) * prior.variance(self.grids[self.exact]).mean()
-        per_slice = self.weights.sum() / self.grids[self.exact].size
+        per_slice = self.strength.sum() / self.grids[self.exact].size
         if self.kernels[self.exact] is not None:  # neighbours within a lengthscale tell about one another
             per_slice *= max(1.0, self.grids[self.exact].size * min(1.0, np.exp(hyper.modes[self.exact, 1])))
         density = per_slice / np.prod([float(basis.nodes.size) for basis in bases])
@@ -239,7 +262,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
     """
     # the matrices are small: threads of the linear algebra library cost more than they give
     with threadpool_limits(limits=1, user_api="blas"), _progress(verbose, max_iter) as bar:
-        learned = _learn(task, start or Hyper.start(len(task.kernels)), max_iter, tol, bar)
+        learned = _learn(task, start or task.start(), max_iter, tol, bar)
         if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
             return learned
         more = _learn(task, task.with_loadings(learned.hyper), max_iter, tol, bar)
@@ -312,7 +335,9 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         problem = task.problem(hyper, problem.basis.size) if history else problem
         complete = task.is_complete(problem)
         budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
-        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
+        hyper, value, iterations, evals, settled = maximize(
+            problem, hyper, budget, tol, bar.update, task.fixed(hyper)
+        )
         history.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)

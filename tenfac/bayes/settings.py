@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.likelihoods import COUNTS
+from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
 from tenfac.bayes.response import KINDS
 from tenfac.core.errors import DataError, RankError
 from tenfac.core.modes.state_space import check_kernel
@@ -27,10 +29,58 @@ def check_numbers(max_iter: int, max_functions: int | None, label_rank: int, tol
 
 def check_response(response: str) -> None:
     """Refuse an unknown response."""
-    if not isinstance(response, str) or response not in KINDS:
-        near = get_close_matches(str(response), KINDS, n=1, cutoff=0.4)
+    _check_name("response", response, KINDS)
+
+
+def check_likelihood(likelihood: str, response: str) -> None:
+    """Refuse an unknown likelihood, and one of counts with a response."""
+    _check_name("likelihood", likelihood, LIKELIHOODS)
+    if likelihood in COUNTS and response != "identity":
+        raise DataError(
+            f"FunctionalTucker: likelihood={likelihood!r} has its own response and needs "
+            f"response='identity'; got {response!r}. Leave `response` out, or use likelihood='gaussian' or "
+            "'student_t'."
+        )
+
+
+def check_values(likelihood: str, y: Any) -> None:
+    """Refuse values that cannot come of a likelihood of counts."""
+    wanted = {
+        "poisson": ("whole numbers from 0 up", (y < 0) | (y != np.round(y))),
+        "bernoulli": ("0 or 1", (y != 0) & (y != 1)),
+        "binomial": ("shares of successes from 0 to 1, with the trials as sample_weight", (y < 0) | (y > 1)),
+    }
+    if likelihood not in wanted:
+        return
+    what, bad = wanted[likelihood]
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            f"FunctionalTucker.fit: with likelihood={likelihood!r}, y must hold {what}; got {y[first].item()!r} "
+            f"in row {first}, and {int(bad.sum()) - 1} more like it. Correct y, or choose another likelihood."
+        )
+
+
+def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | None = None) -> int | None:
+    """The mode whose indices have a noise scale each, None where there is one noise; checks `noise`."""
+    if isinstance(noise, Sequence) and not isinstance(noise, str) and len(noise) == 2 and noise[0] == "slice":
+        mode: int | None = mode_number(noise[1], names, "FunctionalTucker, `noise`")
+    else:
+        _check_name("noise", noise, ("constant", "slice"))
+        mode = exact
+    if noise != "constant" and likelihood in COUNTS:
+        raise DataError(
+            f"FunctionalTucker: noise={noise!r} needs likelihood='gaussian' or 'student_t', which have noise; "
+            f"got likelihood={likelihood!r}. Leave `noise` out."
+        )
+    return None if noise == "constant" else mode
+
+
+def _check_name(setting: str, name: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(name, str) or name not in known:
+        near = get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"FunctionalTucker: `response` must be one of {KINDS}; got {response!r}.{hint}")
+        raise DataError(f"FunctionalTucker: `{setting}` must be one of {known}; got {name!r}.{hint}")
 
 
 def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:

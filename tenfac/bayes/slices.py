@@ -25,12 +25,15 @@ class Slices:
         Sum of the weights: rows before compression, repeats counted.
     leftover : float
         Weighted sum of squares that no coefficient can explain, removed by the compression.
+    log_precision : float
+        Sum of the logarithms of the precisions, repeats counted.
     """
 
     designs: tuple[Array, ...]
     targets: tuple[Array, ...]
     n_obs: float
     leftover: float
+    log_precision: float = 0.0
 
     @classmethod
     def group(
@@ -40,28 +43,33 @@ class Slices:
         weights: Array,
         codes: NDArray[np.intp],
         size: int,
+        precision: Array | None = None,
     ) -> Slices:
         """Group observations by ``codes`` (N,) in 0 .. size - 1; every code occurs.
 
         ``rows_of`` gives the rows of the product basis of some observations, by their numbers. A weight is a
-        number of repeats: weight 2 is the same as the row given twice.
+        number of repeats: weight 2 is the same as the row given twice. ``precision`` (N,) is what one row
+        tells relative to the noise: 2 is half its variance.
         """
+        precision = np.ones(y.size) if precision is None else precision
         order = np.argsort(codes, kind="stable")
         designs, targets, leftover = [], [], 0.0
         for chosen in np.split(order, np.cumsum(np.bincount(codes, minlength=size))[:-1]):
-            root = np.sqrt(weights[chosen])
+            root = np.sqrt(weights[chosen] * precision[chosen])
             block, value = rows_of(chosen) * root[:, None], y[chosen] * root
             if block.shape[0] > block.shape[1]:
                 block, value, rest = _compress(block, value)
                 leftover += rest
             designs.append(block)
             targets.append(value)
-        return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover)
+        log_precision = float(weights @ np.log(precision))
+        return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover, log_precision)
 
     def constant_terms(self, noise_variance: float) -> float:
         """The part of the log evidence that does not depend on the prior."""
         squares = self.leftover + sum(float(z @ z) for z in self.targets)
-        return -0.5 * (self.n_obs * np.log(2 * np.pi * noise_variance) + squares / noise_variance)
+        logs = self.n_obs * np.log(2 * np.pi * noise_variance) - self.log_precision
+        return -0.5 * (logs + squares / noise_variance)
 
 
 def _compress(block: Array, value: Array) -> tuple[Array, Array, float]:

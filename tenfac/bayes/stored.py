@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.likelihoods import COUNTS, NoiseShape
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned
 from tenfac.bayes.settings import plain
@@ -20,7 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     """Settings, hyperparameters and observations of a fitted ``FunctionalTucker``."""
-    random_state = model.random_state
+    random_state, shape = model.random_state, model._noise_shape
     header = {
         "params": {
             **{name: plain(value) for name, value in model.get_params().items()},
@@ -29,7 +30,8 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         "named": hasattr(model, "feature_names_in_"),
         "modes": [{"name": index.name, "discrete": index.discrete} for index in model._modes],
         "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
-        "response": {**asdict(model._response), "jacobian": model._jacobian},
+        "response": {**asdict(model._response), "beyond": model._beyond},
+        "noise": {"mode": model._slice_mode, "dof": shape.dof, "slice_dof": shape.slice_dof},
         "info": asdict(model.info_),
     }
     task, hyper = model._task, model._learned.hyper
@@ -43,6 +45,10 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         arrays[f"values_{n}"] = index.values
         arrays[f"codes_{n}"] = np.searchsorted(task.grids[n], task.positions[n]).astype(np.int32)
         arrays[f"loadings_{n}"] = hyper.loadings[n]
+    if task.precision is not None:
+        arrays["precision"] = task.precision
+    if shape.shapes is not None:
+        arrays["slice_shapes"], arrays["slice_rates"] = shape.shapes, shape.rates
     return header, arrays
 
 
@@ -62,14 +68,20 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     if header["named"]:
         model.feature_names_in_ = np.asarray(model.mode_names_, dtype=object)
     response = dict(header["response"])
-    model._jacobian = response.pop("jacobian")
+    model._beyond = response.pop("beyond")
     model._response = Response(**response)
     learned = dict(header["learned"])
     model.exact_mode_ = learned.pop("exact")
     positions = tuple(
         index.positions(index.values)[arrays[f"codes_{n}"]] for n, index in enumerate(model._modes)
     )
-    model._task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
+    task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
+    fixed = model.likelihood in COUNTS
+    model._task = replace(task, precision=arrays.get("precision"), fixed_noise=fixed)
+    noise = header["noise"]
+    model._slice_mode = noise["mode"]
+    known = arrays.get("slice_shapes"), arrays.get("slice_rates")
+    model._noise_shape = NoiseShape(noise["dof"], noise["slice_dof"], *known)
     loadings = tuple(arrays[f"loadings_{n}"] for n in range(model.n_features_in_))
     hyper = Hyper(*arrays["scales"].tolist(), arrays["hyper"], loadings)
     model._learned = Learned.from_numbers(learned, hyper)
