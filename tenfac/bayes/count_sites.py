@@ -55,7 +55,7 @@ class CountSites:
         """What the sites say f is, shape (N,)."""
         return self.pull / self.precision
 
-    def updated(self, mean: Array, variance: Array, hyper: Hyper, learn: bool) -> tuple[CountSites, Hyper]:
+    def updated(self, mean: Array, variance: Array, hyper: Hyper, _: bool) -> tuple[CountSites, Hyper]:
         """Sites of a step of one; the likelihoods of counts have nothing to learn."""
         _, slope, curvature = self.likelihood.expected(self.y, mean, variance)
         precision = np.maximum(curvature, _LEAST_PRECISION)
@@ -70,7 +70,7 @@ class CountSites:
         return replace(self, pull=pull, precision=precision)
 
     def bound_beyond_evidence(self, mean: Array, variance: Array) -> float:
-        """What the bound has beside the Gaussian log evidence: expected log likelihood less that of the sites."""
+        """What the bound has beside the Gaussian log evidence: that of the rows less that of their sites."""
         value, _, _ = self.likelihood.expected(self.y, mean, variance)
         squares = (self.targets - mean) ** 2 + variance
         site = 0.5 * (np.log(self.precision / (2 * np.pi)) - self.precision * squares)

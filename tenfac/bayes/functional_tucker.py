@@ -98,7 +98,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
     likelihood : {"gaussian", "student_t", "poisson", "bernoulli", "binomial"}, default "gaussian"
         How y comes about. "student_t" adds noise with heavy tails, whose degrees of freedom are learned, so
-        that outliers do not move the mean. "poisson": y are counts, and the function is the logarithm of their
+        that outliers do not move the mean. "poisson": y are counts, the function is the logarithm of their
         rate. "bernoulli" (y is 0 or 1) and "binomial" (y is the share of successes in ``sample_weight``
         trials): the function is the logit of their probability. What is observed is then replaced by Gaussian
         sites that maximise a lower bound of the evidence [5]_ [6]_.
@@ -138,8 +138,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
         order of ``indices_``.
     log_evidence_ : float
-        Log marginal likelihood of y; a lower bound of it, unless ``likelihood`` is "gaussian" and ``noise`` is
-        "constant".
+        Log marginal likelihood of y; a lower bound of it where ``likelihood`` is not "gaussian" or ``noise``
+        not "constant".
     n_iter_ : int
         L-BFGS iterations done, at least 1.
     info_ : Report
@@ -172,8 +172,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
        equation 1.
     .. [4] E. Snelson, C. E. Rasmussen, Z. Ghahramani, Warped Gaussian Processes, NIPS 2003, equation 5.
     .. [5] M. E. Khan and W. Lin, Conjugate-computation variational inference, AISTATS 2017, arXiv:1703.04265.
-    .. [6] M. E. Tipping and N. D. Lawrence, Variational inference for Student-t models, Neurocomputing 69 (2005).
-       doi:10.1016/j.neucom.2005.02.016
+    .. [6] M. E. Tipping and N. D. Lawrence, Variational inference for Student-t models, Neurocomputing 69
+       (2005). doi:10.1016/j.neucom.2005.02.016
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """How an observation comes about, given the function: densities, moments and draws of new ones.
 
-The function f is Gaussian on a scale of its own; a response carries it to the mean of y (rates, probabilities)
-or, where noise is added to f, to y itself.
+The function f is Gaussian on a scale of its own; a response carries it to the mean of y (a rate, a
+probability) or, where noise is added to f, to y itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST_RATE = 1e18
 class Likelihood:
     """What all have in common.
 
-    Everywhere, ``mean`` and ``variance`` (N,) are those of f on its own scale, where ``response.latent`` goes.
+    Everywhere, ``mean`` and ``variance`` (N,) are those of f on its own scale, that of ``response.latent``.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Likelihood:
 
     response: Response
 
-    def at(self, codes: NDArray[np.intp]) -> Likelihood:
+    def at(self, _: NDArray[np.intp]) -> Likelihood:
         """The likelihood of N rows, by the numbers of their slices; -1 is a new slice."""
         return self
 
@@ -338,7 +338,7 @@ class Binomial(Counts):
         value = y * eta - np.maximum(eta, 0.0) - np.log1p(small)
         return value, y - probability, small / (1 + small) ** 2
 
-    def _variance(self, average: Array, std: Array) -> Array:
+    def _variance(self, average: Array, _: Array) -> Array:
         return average * (1 - average)
 
     def sample(self, latent: Array, rng: np.random.Generator) -> Array:

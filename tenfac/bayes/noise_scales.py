@@ -157,10 +157,10 @@ class NoiseScales:
             parts[k] = parts[k].updated(squares * others * np.exp(-hyper.noise))
         return replace(self, parts=tuple(parts)), hyper
 
-    def towards(self, other: NoiseScales, share: float) -> NoiseScales:
+    def towards(self, other: NoiseScales, _: float) -> NoiseScales:
         """The other: an update never lowers the bound."""
         return other
 
-    def bound_beyond_evidence(self, mean: Array, variance: Array) -> float:
+    def bound_beyond_evidence(self, *_: Array) -> float:
         """What the bound has beside the Gaussian log evidence."""
         return sum(part.bound for part in self.parts)

@@ -41,8 +41,8 @@ class PosteriorMethods:
             Also return the standard deviation of the function.
         include_noise : bool
             Make it the standard deviation of a new observation: function and noise (of its slice), or of a
-            new count, or of one new trial. Where ``response`` bends, the mean is then that of a new observation
-            too, which noise moves a little.
+            new count, or of one new trial. Where ``response`` bends, the mean is then that of a new
+            observation too, which noise moves a little.
 
         Returns
         -------

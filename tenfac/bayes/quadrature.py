@@ -46,8 +46,8 @@ def log_integral_beside_mode(
 ) -> Array:
     """``log of the integral of exp(log_kernel(x)) N(x; center, variance)`` for log-concave kernels, (N,).
 
-    ``log_kernel`` maps (N,) or (N, K) to value, slope and minus curvature. Nodes are dense where the integrand
-    peaks and reach as far as the Gaussian.
+    ``log_kernel`` maps (N,) or (N, K) to value, slope and minus curvature. Nodes are dense where the
+    integrand peaks and reach as far as the Gaussian.
     """
     first = variance * log_kernel(center)[1]
     low, high = center + np.minimum(first, 0.0), center + np.maximum(first, 0.0)

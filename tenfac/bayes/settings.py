@@ -55,8 +55,9 @@ def check_values(likelihood: str, y: Any) -> None:
     what, bad = wanted[likelihood]
     if bad.any():
         first = int(np.argmax(bad))
+        value = y[first].item()
         raise DataError(
-            f"FunctionalTucker.fit: with likelihood={likelihood!r}, y must hold {what}; got {y[first].item()!r} "
+            f"FunctionalTucker.fit: with likelihood={likelihood!r}, y must hold {what}; got {value!r} "
             f"in row {first}, and {int(bad.sum()) - 1} more like it. Correct y, or choose another likelihood."
         )
 
@@ -70,7 +71,7 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
         mode = exact
     if noise != "constant" and likelihood in COUNTS:
         raise DataError(
-            f"FunctionalTucker: noise={noise!r} needs likelihood='gaussian' or 'student_t', which have noise; "
+            f"FunctionalTucker: noise={noise!r} needs a likelihood with noise, 'gaussian' or 'student_t'; "
             f"got likelihood={likelihood!r}. Leave `noise` out."
         )
     return None if noise == "constant" else mode

@@ -95,8 +95,8 @@ def learn_sites(
 ) -> Solved:
     """Alternate between steps of the sites, and L-BFGS iterations on their evidence.
 
-    At sites that are optimal for the hyperparameters, the gradients of bound and of evidence agree. Both kinds
-    of steps are shortened until the bound does not fall.
+    At sites that are optimal for the hyperparameters, the gradients of bound and of evidence agree. Both
+    kinds of steps are shortened until the bound does not fall.
     """
     task = with_sites(task, sites)
     learned = learn(task, min(max_iter, _FIRST), tol, verbose, start)
