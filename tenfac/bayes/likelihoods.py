@@ -23,6 +23,7 @@ _ROWS = 8192
 _SCALES, _FEW_SCALES = 241, 33
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 0.3, 3.0
 _LARGEST_RATE = 1e18
+_LEAST_VARIANCE = 1e-14  # so that nodes beside the mode are told apart from it
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class StudentT(Likelihood):
     def _mixed_moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
         """Moments over Gaussians of all scales."""
         square, dof = np.broadcast_to(self.variance, mean.shape), np.broadcast_to(self.dof, mean.shape)
-        logs, weights = scale_nodes(0.5 * dof, np.zeros(mean.shape), _FEW_SCALES)
+        logs, weights = scale_nodes(0.5 * dof, np.zeros(mean.shape), _FEW_SCALES, tail=1e-8)
         weights = np.exp(weights - logsumexp(weights, axis=1, keepdims=True))
         averages, seconds = np.zeros(mean.shape), np.zeros(mean.shape)
         for k in range(_FEW_SCALES):
@@ -264,7 +265,7 @@ class Counts(Likelihood):
         """Log probability of new observations ``y`` (N,) of ``trials`` (N,) each, f integrated out."""
         trials = np.broadcast_to(np.asarray(trials, dtype=float), y.shape)
         spread, offset = self.response.spread, self.response.offset
-        center, square = offset + spread * mean, np.maximum(spread**2 * variance, 1e-24)
+        center, square = offset + spread * mean, np.maximum(spread**2 * variance, _LEAST_VARIANCE)
 
         def log_kernel(eta: Array) -> tuple[Array, Array, Array]:
             beside = (slice(None),) + (None,) * (eta.ndim - 1)

@@ -9,22 +9,19 @@ from numpy.typing import NDArray
 from scipy.special import gammainccinv, gammaincinv, gammaln, logsumexp
 
 Array = NDArray[np.float64]
-_TAIL = 1e-18
-_NATS = 38.0  # below its peak, an integrand is nothing
 _NODES = 241
 _BISECTIONS = 100
 
 
-def scale_nodes(shape: Array, outlying: Array, count: int) -> tuple[Array, Array]:
+def scale_nodes(shape: Array, outlying: Array, count: int, tail: float = 1e-18) -> tuple[Array, Array]:
     """Logarithms of a Gamma precision of mean one, and log weights, for rows of ``shape`` (N,): (N, count).
 
     The nodes reach down to the precisions that explain a squared error ``outlying`` (N,), in units of the
-    variance at precision one.
+    variance at precision one; ``tail`` is the probability beyond each end.
     """
-    low = np.log(np.maximum(gammaincinv(shape, _TAIL), 1e-300) / shape)
-    reach = -np.log1p(outlying / (2 * shape + 1)) - _NATS / (shape + 0.5)
-    low = np.minimum(np.maximum(low, -_NATS / shape), np.where(outlying > 0, reach, np.inf))
-    high = np.log(gammainccinv(shape, _TAIL) / shape)
+    after = np.log(gammaincinv(shape + 0.5, tail) / (shape + 0.5 * outlying))
+    low = np.minimum(np.log(gammaincinv(shape, tail) / shape), after)
+    high = np.log(gammainccinv(shape + 0.5, tail) / shape)
     logs = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, count)
     a = shape[:, None]
     weights = a * np.log(a) - gammaln(a) + a * (logs - np.exp(logs))
