@@ -45,10 +45,12 @@ class CountSites:
 
     @classmethod
     def start(cls, likelihood: Counts, y: Array, weights: Array) -> CountSites:
-        """Sites at f = 0, which is the mean of y."""
-        zero = np.zeros(y.size)
-        _, slope, curvature = likelihood.expected(y, zero, zero)
-        return cls(likelihood, y, weights, slope, np.maximum(curvature, _LEAST_PRECISION))
+        """Sites at what every row says alone."""
+        response = likelihood.response
+        f = (likelihood.alone(y, weights) - response.offset) / response.spread
+        _, slope, curvature = likelihood.expected(y, f, np.zeros(y.size))
+        precision = np.maximum(curvature, _LEAST_PRECISION)
+        return cls(likelihood, y, weights, slope + precision * f, precision)
 
     @property
     def targets(self) -> Array:

@@ -250,8 +250,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         check_response(self.response)
         check_likelihood(self.likelihood, self.response)
         columns, names, y = self._read(X, y)
-        check_values(self.likelihood, y)
         slice_mode_of(self.noise, self.likelihood, names)
+        check_values(self.likelihood, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
         if not keep.any():

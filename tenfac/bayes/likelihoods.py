@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln, logsumexp, ndtr, stdtrit
 
 from tenfac.bayes.quadrature import bisect, log_integral_beside_mode, scale_nodes
 from tenfac.bayes.response import NODES, WEIGHTS, Response
@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 KINDS = ("gaussian", "student_t", "poisson", "bernoulli", "binomial")
 COUNTS = ("poisson", "bernoulli", "binomial")
 _ROWS = 8192
-_SCALES, _FEW_SCALES = 241, 33
+_SCALES, _FEW_SCALES = 241, 65
+_WIDE = 3.0  # standard deviations that hold 99.73 % of a Gaussian
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 0.3, 3.0
 _LARGEST_RATE = 1e18
 _LEAST_VARIANCE = 1e-14  # so that nodes beside the mode are told apart from it
@@ -95,7 +96,13 @@ class StudentT(Likelihood):
     variance : float, or array (N,)
         Square of the scale.
     dof : float, or array (N,)
-        Degrees of freedom, above 2.
+        Degrees of freedom.
+
+    Notes
+    -----
+    Close to 2 degrees of freedom the standard deviation grows without bound, though few observations are far
+    away. It is never stated as more than that of the Gaussian whose interval of 3 standard deviations is as
+    wide.
     """
 
     variance: float | Array
@@ -103,8 +110,7 @@ class StudentT(Likelihood):
 
     def observed_moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
         if self.response.kind == "identity":
-            noise = self.variance * self.dof / (self.dof - 2)
-            return self.response.moments(mean, variance + noise)
+            return self.response.moments(mean, variance + self.variance * _spread_of_student(self.dof))
         if self.response.kind == "log":
             raise DataError(
                 "FunctionalTucker: with response='log', noise of Student's distribution has neither mean nor "
@@ -198,6 +204,14 @@ def _product_of_gammas(shape: Array, rate: Array, other: float) -> tuple[Array, 
     return both, np.exp(log_mean - digamma(both) + np.log(both))
 
 
+def _spread_of_student(dof: float | Array) -> Array:
+    """Variance of Student's distribution, or that of the Gaussian of the same wide interval if less."""
+    values, codes = np.unique(dof, return_inverse=True)
+    wide = (stdtrit(values, ndtr(_WIDE)) / _WIDE) ** 2
+    variance = np.where(values > 2, values / np.maximum(values - 2, 1e-12), np.inf)
+    return np.minimum(variance, wide)[codes].reshape(np.shape(dof))
+
+
 def _bent_density(response: Response, y: Array, density: object, *parts: Array) -> Array:
     """Density of y from that of its latent value; nothing is expected beyond floor and ceiling."""
     low, high = response.bounds
@@ -234,6 +248,10 @@ class Counts(Likelihood):
     @classmethod
     def start(cls, y: Array, weights: Array) -> Counts:
         """Offset and spread of the linear scale, from the observations."""
+        raise NotImplementedError
+
+    def alone(self, y: Array, trials: Array) -> Array:
+        """A finite ``eta`` close to what every row says of it, shape (N,)."""
         raise NotImplementedError
 
     def constant(self, y: Array, trials: Array) -> Array:
@@ -287,6 +305,9 @@ class Poisson(Counts):
         spread = float(np.clip(spread, _SMALLEST_SPREAD, _LARGEST_SPREAD))
         return cls(Response("log", 0.0, 0.0, float(np.log(average)), spread))
 
+    def alone(self, y: Array, _: Array) -> Array:
+        return np.log(y + min(0.5, np.exp(self.response.offset)))
+
     def constant(self, y: Array, trials: Array) -> Array:
         return -trials * gammaln(y + 1)
 
@@ -327,6 +348,10 @@ class Binomial(Counts):
         least = 0.5 / (float(weights.sum()) + 1)
         average = float(np.clip(np.average(y, weights=weights), least, 1 - least))
         return cls(Response("logit", 0.0, 1.0, float(np.log(average) - np.log1p(-average)), 1.0))
+
+    def alone(self, y: Array, trials: Array) -> Array:
+        count = trials if self.shares else np.ones(y.size)
+        return np.log(count * y + 0.5) - np.log(count * (1 - y) + 0.5)
 
     def constant(self, y: Array, trials: Array) -> Array:
         if not self.shares:

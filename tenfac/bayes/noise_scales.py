@@ -16,7 +16,7 @@ from scipy.special import digamma, gammaln
 from tenfac.bayes.evidence import Hyper, hyperprior
 
 Array = NDArray[np.float64]
-_LEAST_DOF, _MOST_DOF, _START_DOF = 2.1, 1e3, 5.0
+_LEAST_DOF, _LEAST_SLICE_DOF, _MOST_DOF, _START_DOF = 2.1, 0.5, 1e3, 5.0
 _NOISE = 1  # entry of Hyper.pack()
 
 
@@ -36,6 +36,8 @@ class Scales:
         Degrees of freedom, ``2 a``.
     shapes, rates : arrays, shape (G,)
         Posterior of every precision.
+    least : float
+        Fewest degrees of freedom.
     """
 
     codes: NDArray[np.intp]
@@ -44,18 +46,19 @@ class Scales:
     dof: float
     shapes: Array
     rates: Array
+    least: float
 
     @classmethod
     def of_rows(cls, weights: Array) -> Scales:
         """One for every row; a row of weight 2 is two that are alike."""
         ones = np.ones(weights.size)
-        return cls(np.arange(weights.size), ones, weights, _START_DOF, ones, ones)
+        return cls(np.arange(weights.size), ones, weights, _START_DOF, ones, ones, _LEAST_DOF)
 
     @classmethod
     def of_slices(cls, weights: Array, codes: NDArray[np.intp], size: int) -> Scales:
         """One for every slice."""
         ones = np.ones(size)
-        return cls(codes, weights, ones, _START_DOF, ones, ones)
+        return cls(codes, weights, ones, _START_DOF, ones, ones, _LEAST_SLICE_DOF)
 
     @property
     def mean(self) -> Array:
@@ -91,7 +94,7 @@ class Scales:
             slope[1] -= z / width
             return -total / observations, -slope / observations
 
-        bounds = [(np.log(_LEAST_DOF), np.log(_MOST_DOF)), (lower, upper)]
+        bounds = [(np.log(self.least), np.log(_MOST_DOF)), (lower, upper)]
         start = [np.log(self.dof), hyper.noise]
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
         if found.fun > loss(np.array(start))[0]:

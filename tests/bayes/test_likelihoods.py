@@ -53,7 +53,7 @@ def got(likelihood: Likelihood, y: list[float], mean: float, variance: float) ->
 
 @every_moment
 @pytest.mark.parametrize("response", [PLAIN, BENT], ids=["identity", "logit"])
-@pytest.mark.parametrize("dof", [2.1, 4.0, 300.0])
+@pytest.mark.parametrize("dof", [0.5, 2.1, 4.0, 300.0])
 def test_student_density_is_the_average_over_f(response, dof, mean, variance) -> None:
     y = [0.5, 6.0, 14.0]
     want = []
@@ -88,6 +88,14 @@ def test_moments_of_a_student_observation_have_the_variance_of_its_noise() -> No
     average, std = StudentT(PLAIN, 0.09, 5.0).observed_moments(mean, variance)
     assert_close(average, PLAIN.observed(mean))
     assert_close(std, PLAIN.spread * np.sqrt(variance + 0.09 * 5 / 3))
+
+
+def test_few_degrees_of_freedom_have_the_std_of_the_gaussian_of_the_same_wide_interval() -> None:
+    dof = np.array([0.7, 2.0, 2.01, 30.0])
+    _, std = StudentT(PLAIN, np.full(4, 0.09), dof).observed_moments(np.zeros(4), np.zeros(4))
+    wide = stats.t.ppf(stats.norm.cdf(3), dof) / 3
+    want = np.where(dof < 5, wide, np.sqrt(dof / np.maximum(dof - 2, 1e-3)))
+    assert_close(std, PLAIN.spread * 0.3 * want, factor=1e6)
 
 
 @pytest.mark.parametrize("dof", [2.5, 8.0])
