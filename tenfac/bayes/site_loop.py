@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.evidence import Hyper, log_prior
+from tenfac.bayes.evidence import Hyper, hyperprior, log_prior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Learned, Task, learn
 
@@ -18,7 +18,7 @@ _LOG = logging.getLogger("tenfac")
 _FIRST, _AGAIN = 40, 10  # L-BFGS iterations before the first update of the sites, and between updates
 _STEPS_BETWEEN, _STEPS_AT_END = 4, 200
 _ROUNDS = 100
-_SMALLEST_STEP = 1e-3
+_SMALLEST_STEP, _LARGEST_STEP = 1e-3, 16.0
 _ROUND, _SLACK = 10.0, 1e-9  # in units of tol, and of one
 
 
@@ -145,13 +145,28 @@ def _line_search(point: _Point, sites: Any, hyper: Hyper) -> _Point:
 
 
 def _relearn(point: _Point, budget: int, tol: float) -> tuple[_Point, int, int]:
-    """Hyperparameters of higher evidence at these sites, as far as the bound rises with it."""
+    """Hyperparameters of higher evidence at these sites, as far as the bound rises with it, and beyond.
+
+    The evidence of fixed sites is highest too close to where they were learned: alternating alone would creep.
+    """
     learned = learn(point.task, budget, tol, 0, point.hyper)
-    old, new, share = point.hyper.pack(), learned.hyper.pack(), 1.0
-    while share > _SMALLEST_STEP:
-        hyper = learned.hyper if share == 1 else point.hyper.unpack(old + share * (new - old))
-        trial = _Point.at(point.task, point.sites, hyper)
-        if trial.value >= point.value or old.size != new.size:
-            return trial, learned.n_iter, learned.n_evals
+    old, new = point.hyper.pack(), learned.hyper.pack()
+    best = _Point.at(point.task, point.sites, learned.hyper)
+    counts = learned.n_iter, learned.n_evals
+    if old.size != new.size:
+        return best, *counts
+    lower, upper = hyperprior(point.hyper)[2:]
+
+    def moved(share: float) -> _Point:
+        theta = np.clip(old + share * (new - old), lower, upper)
+        return _Point.at(point.task, point.sites, point.hyper.unpack(theta))
+
+    share = 1.0
+    if best.value >= point.value:
+        while share < _LARGEST_STEP and (trial := moved(2 * share)).value > best.value:
+            best, share = trial, 2 * share
+        return best, *counts
+    while best.value < point.value and share > _SMALLEST_STEP:
         share /= 4
-    return point, learned.n_iter, learned.n_evals
+        best = moved(share)
+    return (best if best.value >= point.value else point), *counts
