@@ -147,7 +147,7 @@ def _line_search(point: _Point, sites: Any, hyper: Hyper) -> _Point:
 def _relearn(point: _Point, budget: int, tol: float) -> tuple[_Point, int, int]:
     """Hyperparameters of higher evidence at these sites, as far as the bound rises with it, and beyond.
 
-    The evidence of fixed sites is highest too close to where they were learned: alternating alone would creep.
+    The evidence of fixed sites is highest too close to where they were learned: alternating would creep.
     """
     learned = learn(point.task, budget, tol, 0, point.hyper)
     old, new = point.hyper.pack(), learned.hyper.pack()
