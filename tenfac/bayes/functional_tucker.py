@@ -106,7 +106,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         With "slice" every index of the exact mode, or of the named mode, has a noise variance of its own, so
         that a few bad slices do not spoil the others. How much they differ is learned, and a new slice gets
         noise with the heavy tails of all (Student's distribution). Leave out a ``sample_weight`` that counts
-        copies of one measurement: copies agree exactly, and the noise of their slices would be learned as none.
+        copies of one measurement: copies agree exactly, and their slices would be taken for free of noise.
 
     Attributes
     ----------
@@ -148,8 +148,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    A likelihood other than "gaussian", or noise by slice, takes some ten to thirty rounds of the fit, each a few
-    iterations.
+    A likelihood other than "gaussian", or noise by slice, takes some rounds of a few iterations each, in all two
+    to four times as long.
 
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
