@@ -148,7 +148,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    A likelihood other than "gaussian", or noise by slice, takes some rounds of a few iterations each, in all two
+    A likelihood other than "gaussian", or noise by slice, takes rounds of a few iterations each, in all two
     to four times as long.
 
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
