@@ -57,6 +57,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.predict([[1e6]]).round(3).tolist()  # far from the data: back to the mean
         [2.0]
@@ -98,6 +99,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> x, mean, std = model.mode_posterior(0)
         >>> x.shape, bool(std[0] < std[50])
