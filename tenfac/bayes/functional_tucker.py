@@ -148,8 +148,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    A likelihood other than "gaussian", or noise by slice, takes rounds of a few iterations each, in all two
-    to four times as long.
+    A likelihood other than "gaussian", or noise by slice, takes rounds of a few iterations each, in all up
+    to about three times as long.
 
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
