@@ -68,6 +68,8 @@ DEFAULTS = {
         "response": "identity",
         "random_state": 0,
         "verbose": 0,
+        "likelihood": "gaussian",
+        "noise": "constant",
     },
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfac.bayes.hyper import Hyper, log_prior
 from tenfac.bayes.search import Learned, Task, learn
+from tenfac.core.errors import DataError
 
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
 _WINDOW = 128  # neighbouring indices of the exact mode on which kernel and residual are chosen
@@ -51,9 +53,9 @@ def choose_terms(
     task : Task
         Its exact mode is chosen.
     terms : tuple of str or None
-        Names of the terms asked for; None lets the evidence decide about the residual.
+        Terms beside the product: "mains", "residual", "cells"; None lets the evidence decide.
     kernels : tuple of str
-        Candidates for a continuous exact mode.
+        Candidates for a continuous exact mode, the usual one first.
     max_iter, tol
         Of every search.
 
@@ -65,20 +67,40 @@ def choose_terms(
         None where there is no choice: the usual start.
     """
     start = Hyper.start(len(task.kernels))
-    asked = start.with_terms("mains" in (terms or ()), "residual" in (terms or ()))
-    residual = terms is None and can_have_residual(task)
-    choices = [task.with_kernel(kernel) for kernel in kernels]
-    if max_iter == 0 or (len(choices) == 1 and not residual):
-        return choices[0], asked if terms else None
+    if terms:
+        _check_terms(task, terms)
+        return task.with_kernel(kernels[0]), start.with_terms(**dict.fromkeys(terms, True))
+    if terms is not None or max_iter == 0 or not can_have_residual(task):
+        return task.with_kernel(kernels[0]) if task.exact_kernel else task, None
     window, budget = task.window(_WINDOW), min(max_iter, _WINDOW_ITER)
-    begin = asked.with_terms(asked.mains.size > 0, True) if residual else asked
-    trials = [(one, learn(window.with_kernel(one.exact_kernel), budget, tol, 0, begin)) for one in choices]
-    best, learned = max(trials, key=lambda trial: trial[1].objective)
-    found = learned.hyper
-    if residual:
-        found = _worth(window.with_kernel(best.exact_kernel), learned, budget, tol)
-    fresh = start.with_terms(found.mains.size > 0, found.residual.size > 0)
-    return best, max(found, fresh, key=lambda hyper: best.problem(hyper).log_evidence(hyper))
+    choices = [window.with_kernel(kernel) for kernel in kernels]
+    trials = [(one, learn(one, budget, tol, 0, start.with_terms(residual=True))) for one in choices]
+    window, learned = max(trials, key=lambda trial: trial[1].objective)
+    found = _worth(window, learned, budget, tol)
+    task = task.with_kernel(window.exact_kernel)
+    extra = {"residual": found.residual.size > 0, "cells": found.residual.size > 0 and task.cells is not None}
+    both = found.with_terms(**extra), start.with_terms(**extra)
+    return task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper))
+
+
+def _check_terms(task: Task, terms: tuple[str, ...]) -> None:
+    """Refuse terms that the data do not allow."""
+    if task.exact_kernel is None or len(task.kernels) == 1:
+        what = "a discrete longest mode" if task.exact_kernel is None else "one mode"
+        raise DataError(
+            f"FunctionalTucker: terms {terms} need two modes or more, the longest continuous; got {what}. "
+            "Leave `terms` out."
+        )
+    if "cells" in terms and task.cells is None:
+        raise DataError(
+            "FunctionalTucker: the term 'cells' needs three modes or more, and at most 128 distinct cells of "
+            "all but the longest, too many for products; got others. Leave it out."
+        )
+    if "residual" in terms and np.sum(_rows_per_slice(task) ** 3) > _RESIDUAL_WORK:
+        raise DataError(
+            "FunctionalTucker: the term 'residual' factorises every slice of the longest mode, and these "
+            f"have too many rows, up to {int(_rows_per_slice(task).max())}. Leave it out."
+        )
 
 
 def _worth(task: Task, learned: Learned, max_iter: int, tol: float) -> Hyper:
@@ -97,7 +119,11 @@ def can_have_residual(task: Task) -> bool:
     """Whether slices hold enough rows to learn how they are alike, and few enough to factorise."""
     if task.exact_kernel is None or len(task.kernels) == 1 or task.searched_on_grid:
         return False
-    codes = np.searchsorted(task.grids[task.exact], task.positions[task.exact])
-    rows = np.bincount(codes).astype(float)
+    rows = _rows_per_slice(task)
     enough = rows.mean() >= _ROWS_PER_SLICE and np.sum(rows * (rows - 1)) / 2 >= _PAIRS
     return bool(enough and np.sum(rows**3) <= _RESIDUAL_WORK)
+
+
+def _rows_per_slice(task: Task) -> NDArray[np.float64]:
+    codes = np.searchsorted(task.grids[task.exact], task.positions[task.exact])
+    return np.bincount(codes).astype(float)

@@ -101,7 +101,9 @@ class Problem:
         if self.residual is None:
             return np.ones(positions.size)
         t = np.minimum(np.searchsorted(self.positions, positions), self.positions.size - 1)
-        return np.where(self.positions[t] == positions, self.residual.scales[t], self.residual.new_scale)
+        return np.where(
+            self.positions[t] == positions, self.residual.predictive_scales[t], self.residual.new_scale
+        )
 
     def residual_at(self, position: float, points: list[Array], hyper: Hyper) -> tuple[Array, Array, Array]:
         """The residual at points of one slice: what it subtracts from their rows, its mean, its covariance.
@@ -169,6 +171,13 @@ class Problem:
         found, scored = smoother.solve(designs, targets, mode.bend(self.positions), prior, gradient)
         return Solved(found, scored, scored.log_evidence + constant, factor, whitening)
 
+    def slice_squares(self, hyper: Hyper) -> tuple[Array, Array]:
+        """Per slice, expected squared norm of its noise and residual, whitened at scale one, and its rows."""
+        score = self._solve(hyper, [term.covariance(hyper) for term in self.terms], gradient=True).score
+        sizes = np.array([slope.shape[0] for slope in score.by_noise])
+        norms = np.array([2 * np.trace(slope) for slope in score.by_noise]) + sizes
+        return norms * self.residual.scales, sizes
+
     def chain(self, hyper: Hyper) -> smoother.Prior:
         """Processes of the unit coefficients along a continuous exact mode."""
         return smoother.Prior(tuple(group for term in self.terms for group in term.groups(hyper)))
@@ -188,7 +197,7 @@ class Problem:
         designs, targets = [part[:, :-1] for part in both], [part[:, -1] for part in both]
         squares = sum(float(z @ z) for z in targets)
         constant = -0.5 * (self.slices.n_rows * np.log(2 * np.pi) + whitening.log_det + squares)
-        constant -= self.residual.repeats(hyper)
+        constant -= self.residual.scatter(hyper)
         return designs, targets, constant, whitening
 
     def _levels_gradient(
@@ -265,9 +274,16 @@ class Objective(Protocol):
 
 
 def maximize(
-    problem: Objective, hyper: Hyper, max_iter: int, tol: float, callback: Callable[[], None]
+    problem: Objective,
+    hyper: Hyper,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[], None],
+    fixed: NDArray[np.bool_] | None = None,
 ) -> tuple[Hyper, float, int, int, bool]:
     """Maximise log evidence + hyperprior by L-BFGS.
+
+    Entries of ``hyper.pack()`` where ``fixed`` is true stay as they are.
 
     Returns
     -------
@@ -285,6 +301,8 @@ def maximize(
 
     _, _, lower, upper = hyperprior(hyper)
     lower, upper = np.maximum(lower, -LARGEST_LOADING), np.minimum(upper, LARGEST_LOADING)
+    if fixed is not None:
+        lower, upper = (np.where(fixed, hyper.pack(), bound) for bound in (lower, upper))
     result = minimize(
         objective,
         hyper.pack(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,26 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
-from tenfac.bayes.margin import learn_with_response
+from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
+from tenfac.bayes.likelihoods import likelihood_of
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.response import Response
 from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
+    TERMS,
+    candidates_of,
+    check_likelihood,
     check_numbers,
     check_response,
+    check_values,
     discrete_of,
     kernels_of,
     mode_number,
     ranks_of,
+    slice_mode_of,
+    terms_of,
+    usual,
 )
 from tenfac.bayes.stored import restore, state_of
 from tenfac.core.arrays import generator
@@ -67,9 +75,10 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         Most functions per continuous mode: one number, or one per continuous mode in column order. The
         exact mode ignores its entry; a discrete mode keeps all its levels. None lets the learned prior
         decide.
-    kernel : str or dict, default "matern32"
+    kernel : str or dict, default "auto"
         Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
-        from column name or number to kernel.
+        from column name or number to kernel. "auto" is "matern32", and for the longest mode of many scattered
+        rows what the evidence prefers of it and "matern12".
     max_iter : int, default 400
         Most L-BFGS iterations for the hyperparameters, and again for those of ``label_rank``, and for each
         floor and ceiling tried. 0 keeps the starting values.
@@ -93,6 +102,25 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         Nothing else is random.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
+    likelihood : {"gaussian", "student_t", "poisson", "bernoulli", "binomial"}, default "gaussian"
+        How y comes about. "student_t" adds noise with heavy tails, whose degrees of freedom are learned, so
+        that outliers do not move the mean. "poisson": y are counts, the function is the logarithm of their
+        rate. "bernoulli" (y is 0 or 1) and "binomial" (y is the share of successes in ``sample_weight``
+        trials): the function is the logit of their probability. What is observed is then replaced by Gaussian
+        sites that maximise a lower bound of the evidence [5]_ [6]_.
+    noise : {"auto", "constant", "slice"} or ("slice", mode), default "auto"
+        "auto" lets the slices of a model with a residual have scales of their own, of noise and residual
+        together, if they differ [7]_, and is constant else. With "slice" every index of the exact mode, or of
+        the named mode, has a noise variance of its own, so that a few bad slices do not spoil the others. How
+        much they differ is learned, and a new slice gets noise with the heavy tails of all (Student's
+        distribution). Leave out a ``sample_weight`` that counts copies of one measurement: copies agree
+        exactly, and their slices would be taken for free of noise.
+    terms : "auto" or sequence of {"mains", "residual", "cells"}, default "auto"
+        What stands beside the product over modes, where the longest mode is continuous. "mains": main effects
+        with scales of their own. "residual": in every slice of the longest mode a Gaussian process over the
+        other modes, drawn anew; what is particular to a day is then not forced into functions that all days
+        share. "cells": an effect of every cell of the other modes, if these are few (stations). "auto" adds
+        residual and cells if the evidence says so; () adds nothing.
 
     Attributes
     ----------
@@ -104,6 +132,10 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         The mode integrated out exactly: the longest, unless a discrete one does better.
     rank_ : tuple of int
         Functions used per mode; for the exact mode, its number of observed indices.
+    kernels_ : dict
+        Per continuous mode.
+    terms_ : tuple of str
+        Terms beside the product.
     lengthscales_ : dict
         Per continuous mode, in the unit of its column, at its median index (the axis may be bent, so
         that the function varies faster in one part than in another).
@@ -111,13 +143,22 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         Per mode, the variance of the part shared by all its indices, relative to what varies.
     noise_ : float
         Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
+        The scale of Student's distribution, where the noise has one; NaN where y is counted.
     bounds_ : tuple of two floats
-        Floor and ceiling of y; infinite where ``response`` has none.
+        Floor and ceiling of y; infinite where ``response`` has none. Of the mean of y, where y is counted.
+    dof_ : float
+        Learned degrees of freedom of ``likelihood="student_t"``; infinite for others.
+    slice_scales_ : dict
+        With ``noise="slice"``: name of the mode, and per index the variance of its noise relative to
+        ``noise_`` squared, shape (M,), in the order of ``indices_``. Otherwise empty.
+    slice_dof_ : float
+        With ``noise="slice"``: degrees of freedom of the noise of a new slice; otherwise infinite.
     label_covariances_ : dict
         If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
         order of ``indices_``.
     log_evidence_ : float
-        Log marginal likelihood of y.
+        Log marginal likelihood of y; a lower bound of it where ``likelihood`` is not "gaussian" or ``noise``
+        is "slice".
     posterior_ : xarray DataTree
         Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
@@ -127,6 +168,9 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
 
     Notes
     -----
+    A likelihood other than "gaussian", or noise by slice, takes rounds of a few iterations each, in all up
+    to about three times as long.
+
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
 
@@ -151,6 +195,11 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
     .. [3] E. V. Bonilla, K. M. A. Chai, C. K. I. Williams, Multi-task Gaussian Process Prediction, NIPS 2007,
        equation 1.
     .. [4] E. Snelson, C. E. Rasmussen, Z. Ghahramani, Warped Gaussian Processes, NIPS 2003, equation 5.
+    .. [5] M. E. Khan and W. Lin, Conjugate-computation variational inference, AISTATS 2017, arXiv:1703.04265.
+    .. [6] M. E. Tipping and N. D. Lawrence, Variational inference for Student-t models, Neurocomputing 69
+       (2005). doi:10.1016/j.neucom.2005.02.016
+    .. [7] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust Statistical Modeling Using the t
+       Distribution, JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
 
     Examples
     --------
@@ -168,7 +217,7 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         *,
         discrete: Sequence[str | int] | None = None,
         rank: int | Sequence[int] | None = None,
-        kernel: str | Mapping[str | int, str] = "matern32",
+        kernel: str | Mapping[str | int, str] = "auto",
         max_iter: int = 400,
         tol: float = 1e-7,
         label_rank: int = 0,
@@ -176,6 +225,9 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         max_functions: int | None = None,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
+        likelihood: str = "gaussian",
+        noise: str | tuple[str, str | int] = "auto",
+        terms: str | Sequence[str] = "auto",
     ) -> None:
         self.discrete = discrete
         self.rank = rank
@@ -187,6 +239,9 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         self.max_functions = max_functions
         self.random_state = random_state
         self.verbose = verbose
+        self.likelihood = likelihood
+        self.noise = noise
+        self.terms = terms
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FunctionalTucker:
         """Learn the hyperparameters and the posterior.
@@ -198,7 +253,8 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         y : array, shape (N,)
             Observed values, finite.
         sample_weight : array, shape (N,), optional
-            Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out.
+            Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out. With
+            ``likelihood="binomial"`` numbers of trials.
 
         Returns
         -------
@@ -220,7 +276,10 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         started = time.perf_counter()
         check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol)
         check_response(self.response)
+        check_likelihood(self.likelihood, self.response)
         columns, names, y = self._read(X, y)
+        slice_mode_of(self.noise, self.likelihood, names)
+        check_values(self.likelihood, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
         if not keep.any():
@@ -295,17 +354,19 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
         max_iter, tol = int(self.max_iter), float(self.tol)
-        latent = Response.start(self.response, y, weights).latent(y)
-        exact = choose_exact(self._make_task(positions, latent, weights, 0), max_iter, tol).exact
+        task = self._make_task(positions, y, weights, 0)
+        exact = choose_exact(task_to_choose_exact(self.likelihood, self.response, task), max_iter, tol).exact
+        observed = Observed(
+            self.likelihood, self.response, terms_of(self.terms), candidates_of(self._kernels[exact]),
+            self.noise == "auto", y, (max_iter, tol, int(self.verbose)),
+        )  # fmt: skip
         self.exact_mode_ = exact
-
-        def task_of(latent: Array) -> Task:
-            return self._make_task(positions, latent, weights, exact)
-
-        fit = learn_with_response(self.response, y, weights, task_of, (max_iter, tol, int(self.verbose)))
-        self._response, self._task, self._learned, prediction, self._jacobian = fit
-        learned = self._learned
-        self._set_posterior(prediction)
+        self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
+        fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
+        self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
+        self._task, self._learned, learned = solved.task, solved.learned, solved.learned
+        self._kernels = self._task.kernels
+        self._set_posterior(solved.prediction)
         self.n_iter_ = max(learned.n_iter, 1)
         notes = self._notes()
         self.info_ = learned.report(self.max_iter, notes, started)
@@ -323,14 +384,14 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
     def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array, exact: int) -> Task:
         grids = tuple(index.positions(index.values) for index in self._modes)
         return Task(
-            self._kernels, exact, grids, positions, y, weights, self._rank,
+            tuple(usual(kernel) for kernel in self._kernels), exact, grids, positions, y, weights, self._rank,
             None if self.max_functions is None else int(self.max_functions), int(self.label_rank),
             generator(self.random_state),
         )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
         missing = self._prediction.missing_share
-        if missing <= 0.05:
+        if missing <= 0.05 or self._prediction.problem.residual is not None:
             return ()
         return (
             f"the {self._prediction.problem.basis.size} products of mode functions kept carry "
@@ -346,6 +407,12 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         self.rank_ = tuple(
             index.size if n == self.exact_mode_ else next(ranks) for n, index in enumerate(self._modes)
         )
+        self.kernels_ = {
+            index.name: kernel
+            for index, kernel in zip(self._modes, problem.kernels, strict=True)
+            if kernel is not None
+        }
+        self.terms_ = tuple(name for name in TERMS if getattr(hyper, name).size)
         self.lengthscales_ = {
             index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)
@@ -360,10 +427,20 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
             for n, codes in labels.items()
             if self.label_rank
         }
-        response = self._response
-        self.noise_ = float(np.exp(0.5 * hyper.noise)) * response.unit
+        response, shape = self._response, self._noise_shape
+        variance = float(np.exp(hyper.noise))
+        self._likelihood = likelihood_of(self.likelihood, response, variance, shape)
+        self.noise_ = float("nan") if self._task.fixed_noise else np.sqrt(variance) * response.unit
+        self.dof_ = np.inf if shape.dof is None else shape.dof
+        self.slice_dof_ = np.inf if shape.slice_dof is None else shape.slice_dof
+        self.slice_scales_ = {}
+        if self._slice_mode is not None and shape.shapes is not None:
+            self.slice_scales_[self.mode_names_[self._slice_mode]] = shape.rates / shape.shapes
+        if problem.residual is not None and problem.residual.dof is not None:
+            self.slice_dof_ = problem.residual.dof
+            self.slice_scales_[self.mode_names_[self.exact_mode_]] = problem.residual.scales
         self.bounds_ = response.bounds
-        self.log_evidence_ = prediction.log_evidence + self._jacobian
+        self.log_evidence_ = prediction.log_evidence + self._beyond
 
 
 def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:

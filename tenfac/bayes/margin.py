@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import START, Response
-from tenfac.bayes.search import Learned, Task, learn
+from tenfac.bayes.site_loop import Solved
 
 Array = NDArray[np.float64]
 _SMALLEST, _LARGEST = 1e-9, 3.0
@@ -24,23 +22,26 @@ class Fit(NamedTuple):
     """A response, and what was learned with it."""
 
     response: Response
-    task: Task
-    learned: Learned
-    prediction: Prediction
+    solved: Solved
     jacobian: float
+
+    @property
+    def beyond(self) -> float:
+        """The log evidence of y, or its bound, in the unit of y, less that of the Gaussian targets."""
+        return self.solved.beyond + self.jacobian
 
     @property
     def log_evidence(self) -> float:
         """Of y in its own unit."""
-        return self.prediction.log_evidence + self.jacobian
+        return self.solved.prediction.log_evidence + self.beyond
 
 
 def learn_with_response(
     kind: str,
     y: Array,
     weights: Array,
-    task_of: Callable[[Array], Task],
-    settings: tuple[int, float, int],
+    solve: Callable[[Array, Solved | None], Solved],
+    search: bool,
 ) -> Fit:
     """Hyperparameters and, unless the response is the identity, the margin of highest evidence.
 
@@ -48,32 +49,31 @@ def learn_with_response(
     ----------
     kind : {"identity", "log", "logit"}
     y, weights : arrays, shape (N,)
-    task_of : callable
-        Task from latent values (N,).
-    settings : tuple
-        ``max_iter``, ``tol``, ``verbose``.
+    solve : callable
+        What is learned from latent values (N,), and from where to start.
+    search : bool
+        False keeps the margin that is tried first.
     """
 
-    def attempt(margin: float, start: Hyper | None) -> Fit:
+    def attempt(margin: float, start: Solved | None) -> Fit:
         response = Response.learn(kind, y, weights, margin)
-        task = task_of(response.latent(y))
-        learned = learn(task, *settings, start)
         jacobian = float(weights @ response.log_slope(y))
-        return Fit(response, task, learned, learned.prediction(task), jacobian)
+        return Fit(response, solve(response.latent(y), start), jacobian)
 
     best = attempt(START, None)
-    if kind == "identity" or settings[0] == 0 or np.ptp(y) == 0:
+    if kind == "identity" or not search or np.ptp(y) == 0:
         return best
-    n_iter, n_evals = best.learned.n_iter, best.learned.n_evals
+    n_iter, n_evals = best.solved.learned.n_iter, best.solved.learned.n_evals
 
     def loss(log_margin: float) -> float:
         nonlocal best, n_iter, n_evals
-        found = attempt(float(np.exp(log_margin)), best.learned.hyper)
-        n_iter, n_evals = n_iter + found.learned.n_iter, n_evals + found.learned.n_evals
+        found = attempt(float(np.exp(log_margin)), best.solved)
+        n_iter, n_evals = n_iter + found.solved.learned.n_iter, n_evals + found.solved.learned.n_evals
         if found.log_evidence > best.log_evidence:
             best = found  # of the others nothing is kept: a posterior may be large
         return -found.log_evidence
 
     bounds = float(np.log(_SMALLEST)), float(np.log(_LARGEST))
     minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": _CLOSE})
-    return best._replace(learned=replace(best.learned, n_iter=n_iter, n_evals=n_evals))
+    learned = replace(best.solved.learned, n_iter=n_iter, n_evals=n_evals)
+    return best._replace(solved=best.solved._replace(learned=learned))

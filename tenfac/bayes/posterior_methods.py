@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.likelihoods import Counts, Gaussian, Likelihood
 from tenfac.bayes.mode_functions import mode_functions
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
@@ -27,6 +28,8 @@ class PosteriorMethods:
     _modes: list[ModeIndex]
     _prediction: Prediction
     _response: Response
+    _likelihood: Likelihood
+    _slice_mode: int | None
 
     def predict(
         self, X: Any, return_std: bool = False, include_noise: bool = False, return_cov: bool = False
@@ -40,21 +43,23 @@ class PosteriorMethods:
         return_std : bool
             Also return the standard deviation of the function.
         include_noise : bool
-            Make it the standard deviation of a new observation: function and noise. Where ``response`` bends,
-            the mean is then that of a new observation too, which noise moves a little.
+            Make it the standard deviation of a new observation: function and noise (of its slice), or of a
+            new count, or of one new trial. Where ``response`` bends, the mean is then that of a new
+            observation too, which noise moves a little.
         return_cov : bool
             Also return the joint covariance of the rows, of the function or of new observations; at most
-            10,000 rows, and no "logit" ``response``.
+            10,000 rows, and no "logit" ``response`` or counts.
 
         Returns
         -------
         array, shape (N,), or with a second one, shape (N,) or (N, N)
-            In the unit of y, and its square.
+            In the unit of y, and its square. Of counts, the mean is the rate or probability.
 
         Raises
         ------
         DataError
-            For an unseen label, an index that is not finite, or a covariance that cannot be had.
+            For an unseen label, an index that is not finite, or a covariance that cannot be had; for noise of
+            Student's distribution with ``response="log"``, which has no moments.
 
         Notes
         -----
@@ -82,7 +87,13 @@ class PosteriorMethods:
             cov += np.diag(noise) if include_noise else 0.0
             return self._response.moments(mean, np.diag(cov))[0], self._response.covariance(mean, cov)
         mean, variance, noisy = self._prediction.at(positions, with_variance=return_std or bent)
-        mean, std = self._response.moments(mean, noisy if include_noise else variance)
+        if include_noise and isinstance(self._likelihood, Gaussian):
+            mean, std = self._response.moments(mean, noisy)
+        elif include_noise and (return_std or bent):
+            likelihood = self._likelihood.at(self._slices(positions))
+            mean, std = likelihood.observed_moments(mean, self._for_observation(variance, noisy))
+        else:
+            mean, std = self._response.moments(mean, variance)
         return (mean, std) if return_std else mean
 
     def sample_posterior(
@@ -312,6 +323,26 @@ class PosteriorMethods:
         """Scaled positions of a table to predict, per mode."""
         columns = self._read_columns(X)
         return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
+
+    def _read_positions(self, X: Any) -> list[Array]:
+        """Scaled positions of a table to predict, one array (N,) per mode."""
+        columns = self._read_columns(X)
+        return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
+
+    def _slices(self, positions: list[Array]) -> NDArray[np.intp]:
+        """Number of the slice of every row, -1 where it is new; for ``self._likelihood.at``."""
+        if self._slice_mode is None:
+            return np.full(positions[0].size, -1)
+        index, own = self._modes[self._slice_mode], positions[self._slice_mode]
+        grid = index.positions(index.values)
+        codes = np.minimum(np.searchsorted(grid, own), grid.size - 1)
+        return np.where(grid[codes] == own, codes, -1)
+
+    def _for_observation(self, variance: Array, noisy: Array) -> Array:
+        """Variance of f where noise is added to it: what the basis leaves out is partly in the noise."""
+        if isinstance(self._likelihood, Counts):
+            return variance
+        return np.maximum(noisy - np.exp(self._prediction.hyper.noise), 0.0)
 
     def _read_columns(self, X: Any) -> list[NDArray[Any]]:
         """Columns of a table to predict, checked, in the order of the fit."""

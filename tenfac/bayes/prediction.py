@@ -109,6 +109,17 @@ class Prediction:
                 noisy[numbers] = variance[numbers] + self._noise(points, part.gap)
         return mean, variance, noisy
 
+    def in_basis(self, positions: list[Array]) -> tuple[Array, Array]:
+        """Mean and variance of f without what the functions kept leave out, at N points."""
+        mean, variance = np.empty(positions[0].size), np.empty(positions[0].size)
+        for numbers in self._blocks(positions[self.problem.exact]):
+            points = [x[numbers] for x in positions]
+            part = self.affine(points)
+            mean[numbers], told = self._moments(points[self.problem.exact], part.rows, True)
+            mean[numbers] += part.offset
+            variance[numbers] = told + part.residual
+        return mean, variance
+
     def derivative(self, positions: list[Array], mode: int) -> tuple[Array, Array]:
         """Mean and variance of the derivative of f by the position of a continuous mode, shapes (N,)."""
         mean, variance = np.empty(positions[0].size), np.empty(positions[0].size)

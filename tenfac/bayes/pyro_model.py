@@ -298,6 +298,11 @@ def _observe(
     """The rows on the scale of the source; one that is not fitted learns its modes from them."""
     from tenfac.bayes.pyro_program import Observations
 
+    if (source.likelihood, source.noise) != ("gaussian", "constant"):
+        raise DataError(
+            "pyro_model: the estimator must have likelihood='gaussian' and noise='constant'; got "
+            f"likelihood={source.likelihood!r}, noise={source.noise!r}. Make one without them."
+        )
     if fitted:
         columns, y = source._read_columns(X), np.asarray(y, dtype=float)
         if y.shape != columns[0].shape or not np.isfinite(y).all() or y.size == 0:

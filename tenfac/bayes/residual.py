@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.scales import widened
 
 Array = NDArray[np.float64]
 
@@ -58,10 +59,13 @@ class Residual:
     points : tuple of tuples of arrays
         Per slice, positions of its rows in every one of ``modes``, shape (n_t,).
     weights : tuple of arrays, shape (n_t,)
+        What a row tells relative to the noise.
+    repeats : tuple of arrays, shape (n_t,)
+        How many rows it stands for.
     scales : array, shape (M,)
         Per slice, what noise and residual are multiplied by.
-    new_scale : float
-        The same of a slice without observations.
+    dof : float or None
+        Degrees of freedom of the scales' prior; None if they are equal.
     discrete : tuple of bool
         Per one of ``modes``.
     """
@@ -69,9 +73,22 @@ class Residual:
     modes: tuple[int, ...]
     points: tuple[tuple[Array, ...], ...]
     weights: tuple[Array, ...]
+    repeats: tuple[Array, ...]
     scales: Array
-    new_scale: float
+    dof: float | None
     discrete: tuple[bool, ...]
+
+    @cached_property
+    def predictive_scales(self) -> Array:
+        """Scales to predict with: those of Gaussians as wide as the Student-t distributions are, (M,)."""
+        if self.dof is None:
+            return self.scales
+        return self.scales * widened(self.dof + np.array([part.size for part in self.weights]))
+
+    @property
+    def new_scale(self) -> float:
+        """The same of a slice without observations."""
+        return 1.0 if self.dof is None else float(widened(self.dof))
 
     @cached_property
     def buckets(self) -> list[Bucket]:
@@ -128,14 +145,14 @@ class Residual:
         cov = self.covariance(hyper, self.points[t], self.points[t])
         cov[np.diag_indices_from(cov)] += np.exp(hyper.noise) / self.weights[t]
         pull = np.linalg.solve(cov, cross.T).T
-        return pull, self.scales[t] * (self.covariance(hyper, x, x) - pull @ cross.T)
+        return pull, self.predictive_scales[t] * (self.covariance(hyper, x, x) - pull @ cross.T)
 
-    def repeats(self, hyper: Hyper) -> float:
+    def scatter(self, hyper: Hyper) -> float:
         """Minus log density of what repeats scatter about their mean: nothing, at the noise's own scale."""
-        weights = np.concatenate(self.weights)
+        repeats, weights = np.concatenate(self.repeats), np.concatenate(self.weights)
         scales = np.log(np.repeat(self.scales, [part.size for part in self.weights]))
-        noise = np.log(2 * np.pi) + hyper.noise + scales
-        return 0.5 * float(np.sum((weights - 1) * noise + np.log(weights)))
+        noise = np.log(2 * np.pi) + hyper.noise + scales - np.log(weights / repeats)
+        return 0.5 * float(np.sum((repeats - 1) * noise + np.log(repeats)))
 
     def apply(self, whitening: Whitening, parts: Sequence[Array]) -> list[Array]:
         """Whitened rows of every slice, shapes (n_t, C) as given."""

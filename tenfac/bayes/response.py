@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 KINDS = ("identity", "log", "logit")
 START = 0.1  # margin
 # The trapezoid rule for the mean under a standard Gaussian: exponentially accurate, also for steep functions.
-_NODES = np.linspace(-8.5, 8.5, 171)
-_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
+NODES = np.linspace(-8.5, 8.5, 171)
+WEIGHTS = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 _LEGENDRE = np.polynomial.legendre.leggauss(96)
 _ROWS = 8192
 
@@ -108,10 +108,10 @@ class Response:
             return self.low + above, above * np.sqrt(np.expm1(spread2))
         average, std = np.empty(mean.size), np.empty(mean.size)
         for rows in np.array_split(np.arange(mean.size), 1 + mean.size // _ROWS):
-            u = mean[rows, None] + np.sqrt(variance[rows])[:, None] * _NODES
+            u = mean[rows, None] + np.sqrt(variance[rows])[:, None] * NODES
             values = expit(self.offset + self.spread * u)  # from 0 to 1: nothing under- or overflows
-            average[rows] = values @ _WEIGHTS
-            std[rows] = np.sqrt((values - average[rows, None]) ** 2 @ _WEIGHTS)
+            average[rows] = values @ WEIGHTS
+            std[rows] = np.sqrt((values - average[rows, None]) ** 2 @ WEIGHTS)
         return self.low + (self.high - self.low) * average, (self.high - self.low) * std
 
     def covariance(self, mean: Array, cov: Array) -> Array:
@@ -152,9 +152,9 @@ class Response:
         # the upper tail of a log-normal weighs most where the Gaussian is this much higher
         shift = self.spread * std if self.kind == "log" else np.zeros(y.shape)
         out = np.empty(y.size)
-        score = np.clip(self.standardized(y, mean, variance), -_NODES[-1], _NODES[-1] + shift)
+        score = np.clip(self.standardized(y, mean, variance), -NODES[-1], NODES[-1] + shift)
         for rows in np.array_split(np.arange(y.size), 1 + y.size // _ROWS):
-            sides = ((-_NODES[-1] + 0 * score[rows], 1.0), (_NODES[-1] + shift[rows], -1.0))
+            sides = ((-NODES[-1] + 0 * score[rows], 1.0), (NODES[-1] + shift[rows], -1.0))
             out[rows] = 0.0
             for end, sign in sides:
                 half = 0.5 * (score[rows] - end)

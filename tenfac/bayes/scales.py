@@ -15,7 +15,9 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 
 Array = NDArray[np.float64]
-_LEAST, _MOST = 0.5, 100.0  # degrees of freedom; beyond the last the scales are as good as equal
+# Degrees of freedom: fewer would let the few rows of a slice set its scale alone; beyond the last, scales are
+# as good as equal.
+_LEAST, _MOST, FEW = 4.0, 100.0, 30.0
 
 
 def update(squares: Array, counts: Array) -> tuple[Array, float]:

@@ -69,6 +69,14 @@ class Task:
         Columns of loadings of a discrete mode.
     rng : numpy Generator
         Draws missing cells of a grid.
+    precision : array, shape (N,), or None
+        What one repeat of a row tells relative to the noise; None is one.
+    scales : array, shape (M,), or None
+        Per index of the exact mode, what noise and residual are multiplied by; None is one.
+    slice_dof : float or None
+        Degrees of freedom of the prior of the scales.
+    fixed_noise : bool
+        Whether the noise variance is one, and not learned: ``precision`` says it all.
     """
 
     kernels: tuple[str | None, ...]
@@ -82,7 +90,23 @@ class Task:
     label_rank: int
     rng: np.random.Generator
     scales: Array | None = None
-    new_scale: float = 1.0
+    slice_dof: float | None = None
+    precision: Array | None = None
+    fixed_noise: bool = False
+
+    @property
+    def strength(self) -> Array:
+        """What every row tells relative to the noise, repeats counted."""
+        return self.weights if self.precision is None else self.weights * self.precision
+
+    def start(self) -> Hyper:
+        """Hyperparameters to begin with."""
+        hyper = Hyper.start(len(self.kernels))
+        return replace(hyper, noise=0.0) if self.fixed_noise else hyper
+
+    def fixed(self, hyper: Hyper) -> NDArray[np.bool_] | None:
+        """Entries of ``hyper.pack()`` that are not learned."""
+        return np.arange(hyper.pack().size) == 1 if self.fixed_noise else None
 
     @property
     def limit(self) -> int:
@@ -139,6 +163,7 @@ class Task:
             y=self.y[chosen],
             weights=self.weights[chosen],
             label_rank=0,
+            precision=None if self.precision is None else self.precision[chosen],
         )
 
     def with_loadings(self, hyper: Hyper) -> Hyper:
@@ -160,7 +185,8 @@ class Task:
             return None  # the Kalman filter is linear in the number of indices
         if max(shape) > _LARGEST_MODE or cells > _LARGEST_GRID or any(r is not None for r in self.rank):
             return None
-        if self.y.size < _FILLED * cells or self.y.size < 2 or (self.weights != 1).any():
+        weighted = self.fixed_noise or (self.strength != 1).any()
+        if self.y.size < _FILLED * cells or self.y.size < 2 or weighted:
             return None
         codes = [np.searchsorted(grid, x) for grid, x in zip(self.grids, self.positions, strict=True)]
         place = np.ravel_multi_index(codes, shape)
@@ -185,9 +211,11 @@ class Task:
             np.unique(x) if n == self.exact else grid
             for n, (x, grid) in enumerate(zip(positions, self.grids, strict=True))
         ]
+        precision = None if self.precision is None else self.precision[rows]
         return replace(
-            self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows]
-        )
+            self, grids=tuple(grids), positions=tuple(positions), y=self.y[rows], weights=self.weights[rows],
+            precision=precision,
+        )  # fmt: skip
 
     def problem(self, hyper: Hyper, at_least: tuple[int, int] = (1, 0)) -> Problem:
         """Terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
@@ -211,11 +239,12 @@ class Task:
 
         residual = self._residual(codes) if hyper.residual.size else None
         whole = residual is not None
-        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size, whole=whole)
-        constant, moving, total = np.average([*missing, total], axis=1, weights=self.weights)
+        slices = Slices.group(rows_of, self.y, self.weights, codes, grid.size, self.precision, whole=whole)
+        constant, moving, total = np.average([*missing, total], axis=1, weights=self.strength)
         return Problem(
             self.kernels, self.exact, grid, product, mains, residual, slices,
-            (float(constant), float(moving)), float(np.quantile(missing.sum(axis=0), 0.95)), float(total) * float(np.exp(-hyper.scale)),
+            (float(constant), float(moving)), float(np.quantile(missing.sum(axis=0), 0.95)),
+            float(total * np.exp(-hyper.scale)),
         )  # fmt: skip
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
@@ -264,7 +293,7 @@ class Task:
             return Level(n, str(kernel))
         nodes = self.grids[n] if kernel is None else nodes_of(self.grids[n])
         basis = ModeBasis.build(hyper.main(n, kernel), nodes)
-        noticed = np.exp(hyper.mains[n, 0]) * basis.eigenvalues * self.weights.sum() / nodes.size
+        noticed = np.exp(hyper.mains[n, 0]) * basis.eigenvalues * self.strength.sum() / nodes.size
         count = int(np.sum(noticed > _NEGLIGIBLE * np.exp(hyper.noise)))
         return Main(n, kernel, basis.truncate(min(max(count, 1), _MOST_MAIN)))
 
@@ -273,10 +302,16 @@ class Task:
         others = tuple(self.others)
         parts = rows_by_slice(codes, self.grids[self.exact].size)
         points = tuple(tuple(self.positions[n][part] for n in others) for part in parts)
-        weights = tuple(self.weights[part] for part in parts)
+        weights, repeats = ([values[part] for part in parts] for values in (self.strength, self.weights))
         scales = np.ones(len(parts)) if self.scales is None else self.scales
         return Residual(
-            others, points, weights, scales, self.new_scale, tuple(self.kernels[n] is None for n in others)
+            others,
+            points,
+            tuple(weights),
+            tuple(repeats),
+            scales,
+            self.slice_dof,
+            tuple(self.kernels[n] is None for n in others),
         )
 
     def _room(self, hyper: Hyper) -> int:
@@ -308,7 +343,7 @@ class Task:
         """Smallest eigenvalues, of so many nodes, that the data could notice: constant, and moving."""
         prior = hyper.prior(self.exact, self.exact_kernel)
         exact = float(prior.variance(self.grids[self.exact]).mean())
-        count, slices = float(self.weights.sum()), self.grids[self.exact].size
+        count, slices = float(self.strength.sum()), self.grids[self.exact].size
         noise = np.exp(hyper.noise) + (np.exp(hyper.residual[0]) if hyper.residual.size else 0.0)
         share = _NEGLIGIBLE_IN_SLICES if hyper.residual.size else _NEGLIGIBLE
         least = float(share * noise * cells / np.exp(hyper.scale))
@@ -339,8 +374,12 @@ class Learned:
     def followed_by(self, other: Learned, task: Task) -> Learned:
         """Both as one outcome: that of higher evidence."""
         better = max(self, other, key=lambda learned: learned.prediction(task).log_evidence)
+        return self.then(other, better)
+
+    def then(self, other: Learned, better: Learned | None = None) -> Learned:
+        """Both as one outcome, the other's unless another is named."""
         return replace(
-            better,
+            better or other,
             history=self.history + other.history,
             n_iter=self.n_iter + other.n_iter,
             n_evals=self.n_evals + other.n_evals,
@@ -387,7 +426,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
     """
     # the matrices are small: threads of the linear algebra library cost more than they give
     with threadpool_limits(limits=1, user_api="blas"), _progress(verbose, max_iter) as bar:
-        learned = _learn(task, start or Hyper.start(len(task.kernels)), max_iter, tol, bar)
+        learned = _learn(task, start or task.start(), max_iter, tol, bar)
         if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
             return learned
         more = _learn(task, task.with_loadings(learned.hyper), max_iter, tol, bar)
@@ -442,7 +481,9 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         per_basis = _ITERATIONS_PER_BASIS * (3 if history else 1)  # the first basis is at a start, far off
         budget = min(max_iter - n_iter, max_iter if complete else per_basis)
         least = tol if complete else max(tol, _COARSE)
-        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, least, bar.update)
+        hyper, value, iterations, evals, settled = maximize(
+            problem, hyper, budget, least, bar.update, task.fixed(hyper)
+        )
         history.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.likelihoods import COUNTS
+from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
 from tenfac.bayes.response import KINDS
 from tenfac.core.errors import DataError, RankError
 from tenfac.core.modes.state_space import check_kernel
+
+TERMS = ("mains", "residual", "cells")
 
 
 def check_numbers(max_iter: int, max_functions: int | None, label_rank: int, tol: float) -> None:
@@ -27,10 +31,59 @@ def check_numbers(max_iter: int, max_functions: int | None, label_rank: int, tol
 
 def check_response(response: str) -> None:
     """Refuse an unknown response."""
-    if not isinstance(response, str) or response not in KINDS:
-        near = get_close_matches(str(response), KINDS, n=1, cutoff=0.4)
+    _check_name("response", response, KINDS)
+
+
+def check_likelihood(likelihood: str, response: str) -> None:
+    """Refuse an unknown likelihood, and one of counts with a response."""
+    _check_name("likelihood", likelihood, LIKELIHOODS)
+    if likelihood in COUNTS and response != "identity":
+        raise DataError(
+            f"FunctionalTucker: likelihood={likelihood!r} has its own response and needs "
+            f"response='identity'; got {response!r}. Leave `response` out, or use likelihood='gaussian' or "
+            "'student_t'."
+        )
+
+
+def check_values(likelihood: str, y: Any) -> None:
+    """Refuse values that cannot come of a likelihood of counts."""
+    wanted = {
+        "poisson": ("whole numbers from 0 up", (y < 0) | (y != np.round(y))),
+        "bernoulli": ("0 or 1", (y != 0) & (y != 1)),
+        "binomial": ("shares of successes from 0 to 1, with the trials as sample_weight", (y < 0) | (y > 1)),
+    }
+    if likelihood not in wanted:
+        return
+    what, bad = wanted[likelihood]
+    if bad.any():
+        first = int(np.argmax(bad))
+        value = y[first].item()
+        raise DataError(
+            f"FunctionalTucker.fit: with likelihood={likelihood!r}, y must hold {what}; got {value!r} "
+            f"in row {first}, and {int(bad.sum()) - 1} more like it. Correct y, or choose another likelihood."
+        )
+
+
+def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | None = None) -> int | None:
+    """The mode whose indices have a noise scale each, None where there is one noise; checks `noise`."""
+    if isinstance(noise, Sequence) and not isinstance(noise, str) and len(noise) == 2 and noise[0] == "slice":
+        mode: int | None = mode_number(noise[1], names, "FunctionalTucker, `noise`")
+    else:
+        _check_name("noise", noise, ("auto", "constant", "slice"))
+        mode = exact if noise == "slice" else None
+    if noise not in ("auto", "constant") and likelihood in COUNTS:
+        raise DataError(
+            f"FunctionalTucker: noise={noise!r} needs a likelihood with noise, 'gaussian' or 'student_t'; "
+            f"got likelihood={likelihood!r}. Leave `noise` out."
+        )
+    return mode
+
+
+def _check_name(setting: str, name: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(name, str) or name not in known:
+        near = get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"FunctionalTucker: `response` must be one of {KINDS}; got {response!r}.{hint}")
+        raise DataError(f"FunctionalTucker: `{setting}` must be one of {known}; got {name!r}.{hint}")
 
 
 def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:
@@ -69,15 +122,36 @@ def mode_number(mode: str | int, names: list[str], where: str) -> int:
 def kernels_of(kernel: str | Mapping[str | int, str], modes: list[ModeIndex]) -> tuple[str | None, ...]:
     """Kernel name per mode, None where discrete."""
     names = [index.name for index in modes]
-    given = dict.fromkeys(range(len(modes)), "matern32")
+    given = dict.fromkeys(range(len(modes)), "auto")
     if isinstance(kernel, Mapping):
         for mode, name in kernel.items():
             given[mode_number(mode, names, "FunctionalTucker, `kernel`")] = name
     else:
         given = dict.fromkeys(given, kernel)
     for name in given.values():
-        check_kernel(name, "FunctionalTucker")
+        if name != "auto":
+            check_kernel(name, "FunctionalTucker")
     return tuple(None if index.discrete else given[n] for n, index in enumerate(modes))
+
+
+def candidates_of(kernel: str | None) -> tuple[str, ...]:
+    """Kernels to try for a continuous exact mode; the first is the usual one."""
+    return ("matern32", "matern12") if kernel in (None, "auto") else (kernel,)
+
+
+def usual(kernel: str | None) -> str | None:
+    """The kernel of a mode where there is nothing to choose; None for a discrete one."""
+    return "matern32" if kernel == "auto" else kernel
+
+
+def terms_of(terms: str | Sequence[str]) -> tuple[str, ...] | None:
+    """The setting `terms` as a tuple without repeats; None for "auto"."""
+    if isinstance(terms, str):
+        _check_name("terms", terms, ("auto", *TERMS))
+        return None if terms == "auto" else (terms,)
+    for name in terms:
+        _check_name("terms", name, TERMS)
+    return tuple(name for name in TERMS if name in terms)
 
 
 def ranks_of(rank: int | Sequence[int] | None, modes: list[ModeIndex]) -> tuple[int | None, ...]:

@@ -25,12 +25,15 @@ class Slices:
         Sum of the weights: rows before compression, repeats counted.
     leftover : float
         Weighted sum of squares that no coefficient can explain, removed by the compression.
+    log_precision : float
+        Sum of the logarithms of the precisions, repeats counted.
     """
 
     designs: tuple[Array, ...]
     targets: tuple[Array, ...]
     n_obs: float
     leftover: float
+    log_precision: float = 0.0
 
     @property
     def pair(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -50,34 +53,39 @@ class Slices:
         weights: Array,
         codes: NDArray[np.intp],
         size: int,
+        precision: Array | None = None,
         *,
         whole: bool = False,
     ) -> Slices:
         """Group observations by ``codes`` (N,) in 0 .. size - 1; every code occurs.
 
         ``rows_of`` gives the rows of the product basis of some observations, by their numbers. A weight is a
-        number of repeats: weight 2 is the same as the row given twice. ``whole`` keeps the rows as they are,
-        without weight or compression.
+        number of repeats: weight 2 is the same as the row given twice. ``precision`` (N,) is what one row
+        tells relative to the noise: 2 is half its variance. ``whole`` keeps the rows as they are, without
+        weight or compression.
         """
+        precision = np.ones(y.size) if precision is None else precision
         designs, targets, leftover = [], [], 0.0
         for chosen in rows_by_slice(codes, size):
             if whole:
                 designs.append(rows_of(chosen))
                 targets.append(y[chosen])
                 continue
-            root = np.sqrt(weights[chosen])
+            root = np.sqrt(weights[chosen] * precision[chosen])
             block, value = rows_of(chosen) * root[:, None], y[chosen] * root
             if block.shape[0] > block.shape[1]:
                 block, value, rest = _compress(block, value)
                 leftover += rest
             designs.append(block)
             targets.append(value)
-        return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover)
+        log_precision = float(weights @ np.log(precision))
+        return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover, log_precision)
 
     def constant_terms(self, noise_variance: float) -> float:
         """The part of the log evidence that does not depend on the prior."""
         squares = self.leftover + sum(float(z @ z) for z in self.targets)
-        return -0.5 * (self.n_obs * np.log(2 * np.pi * noise_variance) + squares / noise_variance)
+        logs = self.n_obs * np.log(2 * np.pi * noise_variance) - self.log_precision
+        return -0.5 * (logs + squares / noise_variance)
 
 
 def rows_by_slice(codes: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

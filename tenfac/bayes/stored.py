@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.likelihoods import COUNTS, NoiseShape
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned
 from tenfac.bayes.settings import plain
@@ -20,7 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     """Settings, hyperparameters and observations of a fitted ``FunctionalTucker``."""
-    random_state = model.random_state
+    random_state, shape = model.random_state, model._noise_shape
     header = {
         "params": {
             **{name: plain(value) for name, value in model.get_params().items()},
@@ -29,7 +30,9 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         "named": hasattr(model, "feature_names_in_"),
         "modes": [{"name": index.name, "discrete": index.discrete} for index in model._modes],
         "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
-        "response": {**asdict(model._response), "jacobian": model._jacobian},
+        "response": {**asdict(model._response), "beyond": model._beyond},
+        "kernels": list(model._kernels),
+        "noise": {"mode": model._slice_mode, "dof": shape.dof, "slice_dof": shape.slice_dof},
         "info": asdict(model.info_),
     }
     task, hyper = model._task, model._learned.hyper
@@ -43,6 +46,13 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         arrays[f"values_{n}"] = index.values
         arrays[f"codes_{n}"] = np.searchsorted(task.grids[n], task.positions[n]).astype(np.int32)
         arrays[f"loadings_{n}"] = hyper.loadings[n]
+    arrays["mains"], arrays["residual"], arrays["cells"] = hyper.mains, hyper.residual, hyper.cells
+    if task.scales is not None:
+        arrays["slice_scales"], arrays["slice_dof"] = task.scales, np.array(task.slice_dof)
+    if task.precision is not None:
+        arrays["precision"] = task.precision
+    if shape.shapes is not None:
+        arrays["slice_shapes"], arrays["slice_rates"] = shape.shapes, shape.rates
     return header, arrays
 
 
@@ -58,20 +68,32 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
             for n, entry in enumerate(header["modes"])
         ]
     )
+    model._kernels = tuple(header["kernels"])
     model.n_features_in_ = len(model._modes)
     if header["named"]:
         model.feature_names_in_ = np.asarray(model.mode_names_, dtype=object)
     response = dict(header["response"])
-    model._jacobian = response.pop("jacobian")
+    model._beyond = response.pop("beyond")
     model._response = Response(**response)
     learned = dict(header["learned"])
     model.exact_mode_ = learned.pop("exact")
     positions = tuple(
         index.positions(index.values)[arrays[f"codes_{n}"]] for n, index in enumerate(model._modes)
     )
-    model._task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
+    task = model._make_task(positions, arrays["y"], arrays["weights"], model.exact_mode_)
+    fixed = model.likelihood in COUNTS
+    dof = float(arrays["slice_dof"]) if "slice_dof" in arrays else None
+    model._task = replace(
+        task, precision=arrays.get("precision"), fixed_noise=fixed,
+        scales=arrays.get("slice_scales"), slice_dof=dof,
+    )  # fmt: skip
+    noise = header["noise"]
+    model._slice_mode = noise["mode"]
+    known = arrays.get("slice_shapes"), arrays.get("slice_rates")
+    model._noise_shape = NoiseShape(noise["dof"], noise["slice_dof"], *known)
     loadings = tuple(arrays[f"loadings_{n}"] for n in range(model.n_features_in_))
-    hyper = Hyper(*arrays["scales"].tolist(), arrays["hyper"], loadings)
+    extra = (arrays[name] for name in ("mains", "residual", "cells"))
+    hyper = Hyper(*arrays["scales"].tolist(), arrays["hyper"], loadings, *extra)
     model._learned = Learned.from_numbers(learned, hyper)
     model.n_iter_ = max(model._learned.n_iter, 1)
     model._set_posterior(model._learned.prediction(model._task))

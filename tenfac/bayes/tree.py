@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 

@@ -268,5 +268,38 @@ def test_maximize_ends_where_the_gradient_of_the_posterior_vanishes() -> None:
     assert_above(value, problem.log_evidence(hyper) + log_prior(hyper)[0] + 1, "objective")
 
 
+@pytest.mark.parametrize("name", ["exact discrete, D = 3", "exact continuous and last, D = 2"])
+def test_precisions_of_rows_are_noise_variances_that_differ(name: str) -> None:
+    case = TOYS[name]
+    hyper, rng = case.hyper(2), np.random.default_rng(0)
+    precision = rng.gamma(2.0, 0.5, case.task.y.size)
+    problem = replace(case.task, precision=precision).problem(hyper)
+    repeated = np.repeat(precision, case.task.weights.astype(int))
+
+    def dense(theta: np.ndarray) -> float:
+        gp = case.dense(hyper.unpack(theta))
+        cov = gp.covariance(case.points, case.points) + gp.noise_variance * np.diag(1 / repeated)
+        fit = case.y @ np.linalg.solve(cov, case.y)
+        return -0.5 * float(fit + np.linalg.slogdet(2 * np.pi * cov)[1])
+
+    value, gradient = problem.value_and_gradient(hyper)
+    theta = hyper.pack()
+    assert_close(value, dense(theta), factor=1e6)
+    want = [(dense(theta + e) - dense(theta - e)) / 2e-5 for e in 1e-5 * np.eye(theta.size)[:2]]
+    assert_relative(gradient[:2], np.array(want), 1e-5)
+
+
+def test_maximize_leaves_alone_what_is_fixed() -> None:
+    case = TOYS["exact continuous and last, D = 2"]
+    task = replace(case.task, fixed_noise=True)
+    hyper = replace(case.hyper(1), noise=0.0)
+    assert_equal((task.start().noise, case.task.start().noise, case.task.fixed(hyper)), (0.0, -3.0, None))
+    best = maximize(case.problem(hyper), hyper, 50, 1e-9, lambda: None, task.fixed(hyper))[0]
+    assert_equal(best.noise, 0.0)
+    assert_above(abs(best.scale - hyper.scale), 0.1, "move of the scale")
+    free = maximize(case.problem(hyper), hyper, 50, 1e-9, lambda: None)[0]
+    assert_above(abs(free.noise), 0.01, "move of the noise")
+
+
 def test_one_continuous_mode_alone_is_left_to_the_filter() -> None:
     assert full_grid((12,), seed=1).task.grid() is None

@@ -386,6 +386,8 @@ def test_data_that_cannot_be_are_refused() -> None:
             ("no grid", "prior='gp'"),
         ),
         (lambda: pyro_model(3, *LINE), ("FunctionalTucker", "int")),
+        (lambda: pyro_model(FunctionalTucker(likelihood="poisson"), *LINE), ("'gaussian'", "'poisson'")),
+        (lambda: pyro_model(FunctionalTucker(noise="slice"), *LINE), ("noise='constant'", "'slice'")),
     ):
         with pytest.raises(tenfac.DataError) as error:
             call()

@@ -146,3 +146,11 @@ def smooth_table(
         effect = rng.normal(size=size) if n in discrete else np.sin(spots / 10.0**n + n)
         y = y * (1 + 0.7 * effect[code])
     return np.column_stack(columns), 3 + 2 * (y + 0.2 * rng.normal(size=count))
+
+
+def distinct_table(sizes: tuple[int, int], count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of a table of labels and places, no two alike, and a smooth function of them with noise."""
+    X, y = smooth_table(sizes, (0,), 40 * count, seed)
+    first = np.unique(X, axis=0, return_index=True)[1]
+    chosen = np.random.default_rng([seed, count]).choice(first, count, replace=False)
+    return X[chosen], y[chosen]
