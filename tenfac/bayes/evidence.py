@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes import levels, smoother
 from tenfac.bayes.basis import ProductBasis
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior, Score
 from tenfac.bayes.slices import Slices
@@ -313,9 +314,14 @@ class Objective(Protocol):
 
 
 def maximize(
-    problem: Objective, hyper: Hyper, max_iter: int, tol: float, callback: Callable[[], None]
+    problem: Objective,
+    hyper: Hyper,
+    max_iter: int,
+    tol: float,
+    callback: Callable[[], None],
+    journal: Journal | None = None,
 ) -> tuple[Hyper, float, int, int, bool]:
-    """Maximise log evidence + hyperprior by L-BFGS.
+    """Maximise log evidence + hyperprior by L-BFGS; evaluations that a journal knows are not repeated.
 
     Returns
     -------
@@ -324,10 +330,11 @@ def maximize(
     from scipy.optimize import minimize
 
     count = max(problem.n_obs, 1.0)
+    evaluate = problem.value_and_gradient if journal is None else journal.watch(problem)
 
     def objective(theta: Array) -> tuple[float, Array]:
         at = hyper.unpack(theta)
-        value, gradient = problem.value_and_gradient(at)
+        value, gradient = evaluate(at)
         prior, prior_gradient = log_prior(at)
         return -(value + prior) / count, -(gradient + prior_gradient) / count
 

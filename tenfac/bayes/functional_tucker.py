@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior_methods import PosteriorMethods
@@ -185,7 +188,14 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FunctionalTucker:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> FunctionalTucker:
         """Learn the hyperparameters and the posterior.
 
         Parameters
@@ -196,6 +206,11 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
             Observed values, finite.
         sample_weight : array, shape (N,), optional
             Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out.
+        checkpoint : str or path-like, optional
+            File that keeps every evaluation of the evidence. The same call after a kill goes on where it was,
+            to the same result, bit by bit; after the end it repeats it in a moment. The file is text of some
+            hundred bytes per evaluation and stays: delete it when the model is saved. ``max_iter``, ``tol``
+            and ``verbose`` may differ from those the file was begun with, nothing else.
 
         Returns
         -------
@@ -206,8 +221,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Before anything is computed: indices or values that are not finite, an unknown name in
-            ``discrete`` or ``kernel`` (DataError), columns of different lengths (ShapeError), a rank above
-            the number of indices (RankError).
+            ``discrete`` or ``kernel``, a ``checkpoint`` of other data or settings (DataError), columns of
+            different lengths (ShapeError), a rank above the number of indices (RankError).
 
         Examples
         --------
@@ -223,7 +238,9 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
         columns = self._learn_modes([column[keep] for column in columns], names)
-        self._search(columns, y[keep], weights[keep], started)
+        y, weights = y[keep], weights[keep]
+        journal = None if checkpoint is None else self._journal(checkpoint, columns, y, weights)
+        self._search(columns, y, weights, started, journal)
         return self
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -288,19 +305,34 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
 
-    def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
+    def _journal(
+        self, path: str | os.PathLike[str], columns: list[NDArray[Any]], y: Array, weights: Array
+    ) -> Journal:
+        named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
+        return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
+
+    def _search(
+        self,
+        columns: list[NDArray[Any]],
+        y: Array,
+        weights: Array,
+        started: float,
+        journal: Journal | None,
+    ) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
         max_iter, tol = int(self.max_iter), float(self.tol)
         latent = Response.start(self.response, y, weights).latent(y)
-        exact = choose_exact(self._make_task(positions, latent, weights, 0), max_iter, tol).exact
-        self.exact_mode_ = exact
 
-        def task_of(latent: Array) -> Task:
-            return self._make_task(positions, latent, weights, exact)
+        def task_of(latent: Array, exact: int | None = None) -> Task:
+            task = self._make_task(positions, latent, weights, self.exact_mode_ if exact is None else exact)
+            return replace(task, journal=journal)
+
+        self.exact_mode_ = choose_exact(task_of(latent, 0), max_iter, tol).exact
 
         fit = learn_with_response(self.response, y, weights, task_of, (max_iter, tol, int(self.verbose)))
-        self._response, self._task, self._learned, prediction, self._jacobian = fit
+        self._response, task, self._learned, prediction, self._jacobian = fit
+        self._task = replace(task, journal=None)
         learned = self._learned
         self._set_posterior(prediction)
         self.n_iter_ = max(learned.n_iter, 1)

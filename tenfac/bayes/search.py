@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from tenfac.bayes.basis import MAX_NODES, ModeBasis, ProductBasis, nodes_of
 from tenfac.bayes.evidence import Hyper, Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.slices import Slices
 from tenfac.core.modes.state_space import KERNELS
@@ -58,6 +59,8 @@ class Task:
         Columns of loadings of a discrete mode.
     rng : numpy Generator
         Draws missing cells of a grid.
+    journal : Journal or None
+        Where evaluations of the evidence are kept.
     """
 
     kernels: tuple[str | None, ...]
@@ -70,6 +73,7 @@ class Task:
     most: int | None
     label_rank: int
     rng: np.random.Generator
+    journal: Journal | None = None
 
     @property
     def limit(self) -> int:
@@ -276,11 +280,11 @@ def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Lea
     grid = part.grid() if task.y.size > _MANY_ROWS else task.grid()
     if grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
         return _learn_by_bases(part, hyper, max_iter, tol, bar)
-    return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
+    return _learn_on_grid(grid, hyper, max_iter, tol, task, bar)
 
 
 def _learn_on_grid(
-    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, rng: np.random.Generator, bar: Any
+    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Any
 ) -> Learned:
     """Maximise the grid's evidence; with missing cells, alternate with drawing them."""
     rounds = _DRAWS if grid.missing.any() else 1
@@ -291,9 +295,11 @@ def _learn_on_grid(
         if n_iter >= max_iter:
             settled = False
             break
-        grid = grid.redrawn(hyper, rng)
+        grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
-        hyper, value, iterations, evals, settled = maximize(grid, hyper, budget, tol, bar.update)
+        hyper, value, iterations, evals, settled = maximize(
+            grid, hyper, budget, tol, bar.update, task.journal
+        )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
         _LOG.info("grid of %d cells, draw %d: objective %.6g", grid.values.size, len(history), value)
@@ -312,7 +318,9 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         problem = task.problem(hyper, problem.basis.size) if history else problem
         complete = task.is_complete(problem)
         budget = min(max_iter - n_iter, max_iter if complete else _ITERATIONS_PER_BASIS)
-        hyper, value, iterations, evals, settled = maximize(problem, hyper, budget, tol, bar.update)
+        hyper, value, iterations, evals, settled = maximize(
+            problem, hyper, budget, tol, bar.update, task.journal
+        )
         history.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
