@@ -194,8 +194,12 @@ class Problem:
         mode = self.prior(hyper, self.exact)
         if mode.kernel is None:
             return levels.solve(designs, targets, mode.shared(len(designs)), gradient)
-        prior = smoother.Prior(mode.process(), mode.constant, self.basis.size)
-        return smoother.solve(designs, targets, mode.bend(self.positions), prior, gradient)
+        return smoother.solve(designs, targets, mode.bend(self.positions), self.state_prior(hyper), gradient)
+
+    def state_prior(self, hyper: Hyper) -> smoother.Prior:
+        """Prior of the state that a continuous exact mode has."""
+        mode = self.prior(hyper, self.exact)
+        return smoother.Prior(mode.process(), mode.constant, self.basis.size)
 
     def value_and_gradient(self, hyper: Hyper) -> tuple[float, Array]:
         """Log evidence and its gradient by ``hyper.pack()`` (no hyperprior).

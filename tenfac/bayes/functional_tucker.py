@@ -26,7 +26,6 @@ from tenfac.bayes.columns import (
 from tenfac.bayes.journal import Journal
 from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
-from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Task, choose_exact
@@ -39,13 +38,14 @@ from tenfac.bayes.settings import (
     ranks_of,
 )
 from tenfac.bayes.stored import restore, state_of
+from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(StreamingMethods, RegressorMixin, BaseEstimator):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,
@@ -369,7 +369,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         )
 
     def _set_posterior(self, prediction: Prediction) -> None:
-        self._prediction = prediction
+        self._prediction, self._stream = prediction, None
         problem, hyper = prediction.problem, prediction.hyper
         ranks = iter(problem.basis.rank)
         self.rank_ = tuple(

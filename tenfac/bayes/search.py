@@ -140,7 +140,11 @@ class Task:
         """Mode bases at these hyperparameters, their leading products, and the grouped observations."""
         others = [n for n in range(len(self.kernels)) if n != self.exact]
         bases = tuple(self._basis(n, hyper) for n in others)
-        basis = ProductBasis.leading(bases, self.limit, self._floor(bases, hyper), at_least)
+        return self.on(ProductBasis.leading(bases, self.limit, self._floor(bases, hyper), at_least), hyper)
+
+    def on(self, basis: ProductBasis, hyper: Hyper) -> Problem:
+        """The grouped observations on given products."""
+        others = [n for n in range(len(self.kernels)) if n != self.exact]
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
         total = basis.variance([self.positions[n] for n in others], self.y.size)

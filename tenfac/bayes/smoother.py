@@ -10,6 +10,7 @@ same time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,24 +198,46 @@ def solve(
         if t:
             mean, cov = moves[t - 1] @ mean, moves[t - 1] @ cov @ moves[t - 1].T + noises[t - 1]
         means[t], covs[t] = mean, cov
-        lifted = prior.lift(designs[t])
-        factor, _ = dpotrf(np.eye(z.size) + lifted @ cov @ lifted.T, lower=1)
-        right = np.empty((z.size, dim + 1))
-        right[:, :-1], right[:, -1] = lifted, z - lifted @ mean
-        white, _ = dtrtrs(factor, right, lower=1)
-        lifted, residual = white[:, :-1], white[:, -1]
-        log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(np.diag(factor)).sum()
-        gain = cov @ lifted.T
-        mean, cov = mean + gain @ residual, cov - gain @ gain.T
+        seen = see(prior, mean, cov, designs[t], z)
+        mean, cov = seen.mean, seen.cov
+        log_evidence += seen.log_evidence
         filtered[0][t], filtered[1][t] = mean, cov
         if gradient:
-            updates[t] = eye - gain @ lifted
-            scores[t], informations[t] = residual @ lifted, lifted.T @ lifted
+            updates[t] = eye - seen.gain @ seen.rows
+            scores[t], informations[t] = seen.residual @ seen.rows, seen.rows.T @ seen.rows
     if not gradient:
         return None, Score(float(log_evidence), np.zeros((prior.size,) * 2), 0.0)
     adjoints, precisions = _backward(moves, updates, scores, informations)
     posterior = MarkovPosterior(prior, positions, means, covs, filtered, adjoints, precisions, updates, moves)
     return posterior, _score(posterior, designs, targets, float(log_evidence))
+
+
+class Seen(NamedTuple):
+    """State moments given one more slice, what it adds to the log evidence, and what a smoother needs.
+
+    ``rows`` (n_t, dim) and ``residual`` (n_t,) are whitened by the covariance of the prediction's error,
+    ``gain`` (dim, n_t) belongs to them.
+    """
+
+    mean: Array
+    cov: Array
+    log_evidence: float
+    rows: Array
+    residual: Array
+    gain: Array
+
+
+def see(prior: Prior, mean: Array, cov: Array, design: Array, target: Array) -> Seen:
+    """One step of the filter: state moments before a slice ``z ~ E h + noise`` to those after it."""
+    lifted = prior.lift(design)
+    factor, _ = dpotrf(np.eye(target.size) + lifted @ cov @ lifted.T, lower=1)
+    right = np.empty((target.size, prior.dim + 1))
+    right[:, :-1], right[:, -1] = lifted, target - lifted @ mean
+    white, _ = dtrtrs(factor, right, lower=1)
+    rows, residual = white[:, :-1], white[:, -1]
+    log_evidence = 0.5 * (target @ target - residual @ residual) - np.log(np.diag(factor)).sum()
+    gain = cov @ rows.T
+    return Seen(mean + gain @ residual, cov - gain @ gain.T, float(log_evidence), rows, residual, gain)
 
 
 def _backward(moves: Array, updates: Array, scores: Array, informations: Array) -> tuple[Array, Array]:
