@@ -274,8 +274,11 @@ class StreamingMethods(PosteriorMethods):
         y = self._check_added(y, columns[0].size)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
         keep = weights > 0
-        if keep.any():
-            self._add(Rows(tuple(column[keep] for column in columns), y[keep], weights[keep]))
+        if not keep.any():
+            raise DataError(
+                "FunctionalTucker.partial_fit: every sample_weight is zero; at least one row must count."
+            )
+        self._add(Rows(tuple(column[keep] for column in columns), y[keep], weights[keep]))
         seconds = (self.info_.seconds or 0.0) + time.perf_counter() - started
         self.info_ = replace(self.info_, seconds=seconds, warnings=self._notes())  # type: ignore[attr-defined]
         return self
