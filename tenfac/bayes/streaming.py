@@ -124,7 +124,8 @@ class Stream:
         """Of a fitted model: one pass over its slices."""
         slices = prediction.problem.slices
         squares = slices.leftover + sum(float(target @ target) for target in slices.targets)
-        done = _pass(prediction, prediction.problem, (), np.arange(len(slices.targets)))
+        size = len(slices.targets)
+        done = _pass(prediction, prediction.problem, [None] * size, np.arange(size))
         return cls(modes, (), prediction, done, squares, jacobian)
 
     @property
@@ -174,9 +175,11 @@ def _moved(last: Filtered, move: Array, noise: Array) -> tuple[Array, Array]:
     return move @ last.mean, move @ last.cov @ move.T + noise
 
 
-def _pass(prediction: Prediction, problem: Problem, known: Any, changed: NDArray[np.intp]) -> tuple[Any, ...]:
-    """What ``Stream.slices`` holds, where only some slices have changed."""
-    hyper, out = prediction.hyper, list(known) or [None] * problem.positions.size
+def _pass(
+    prediction: Prediction, problem: Problem, known: list[Any], changed: NDArray[np.intp]
+) -> tuple[Any, ...]:
+    """What ``Stream.slices`` holds, where it is known but for ascending places that have changed."""
+    hyper, out = prediction.hyper, list(known)
     scale = np.exp(-0.5 * hyper.noise)
     whiten = prediction.factor * scale
     designs, targets = problem.slices.designs, problem.slices.targets

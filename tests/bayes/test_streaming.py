@@ -12,6 +12,7 @@ import pytest
 
 from tenfac import DataError, FunctionalTucker, ShapeError, load, save
 from tenfac.bayes import levels, smoother
+from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.prediction import Prediction
 from tests.bayes.toys import smooth_table, twin
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
@@ -379,6 +380,14 @@ def test_copies_stream_apart() -> None:
     assert_equal(model.predict(X), before)
     assert_equal(other.predict(X), shallow.predict(X))
     assert_dense(other, X, y, first, everywhere(X))
+
+
+def test_indices_too_close_to_tell_apart_are_one_and_the_first_seen_stays() -> None:
+    far = ModeIndex("time", np.array([-1e30, 0.0, 1e30]), False)
+    more = far.extended(np.array([1.0, 2.0, -1e30, 2e30, 3e30]))
+    assert_equal(more.values, np.array([-1e30, 0.0, 1e30, 2e30, 3e30]))
+    assert_equal(more.positions(more.values), np.array([0.0, 0.5, 1.0, 1.5, 2.0]))
+    assert far.extended(np.array([5.0])) is far
 
 
 # --- files ------------------------------------------------------------------------------------------------
