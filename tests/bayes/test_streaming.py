@@ -170,6 +170,9 @@ def test_functions_at_new_indices_of_a_basis_mode_are_those_of_the_first_rows() 
     assert_below(np.abs((mean - center) / spread - gain @ ((y - center) / spread)).max(), TOL, "mean")
     want = np.diag(gp.covariance(at, at)) - np.einsum("ij,ji->i", gain, covariance(points, at))
     assert_below(np.abs((std / spread) ** 2 - want).max(), TOL, "variance")
+    left_out = np.diag(gp.covariance(points, points) - covariance(points, points)).mean()
+    assert_above(left_out, 1e-3, "left out")
+    assert_below(abs(model._prediction.left_out - left_out), TOL, "difference")
     assert_equal([index.size for index in model.indices_], [14, 9])
 
 
