@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
@@ -27,11 +27,14 @@ class ModeIndex:
     values : array, shape (M,)
         Distinct observed indices, ascending; labels when discrete.
     discrete : bool
+    unit : tuple of two floats, or None
+        Where a continuous scale begins and how long it is, if not where ``values`` begin and end.
     """
 
     name: str
     values: NDArray[Any]
     discrete: bool
+    unit: tuple[float, float] | None = None
 
     @classmethod
     def learn(cls, name: str, column: NDArray[Any], discrete: bool) -> ModeIndex:
@@ -49,21 +52,34 @@ class ModeIndex:
         return self.values.size
 
     @property
+    def start(self) -> float:
+        """The index of a continuous mode that has position 0."""
+        return float(self.values[0]) if self.unit is None else self.unit[0]
+
+    @property
     def span(self) -> float:
         """Range of a continuous mode (1 when it has a single index)."""
+        if self.unit is not None:
+            return self.unit[1]
         extent = float(self.values[-1]) - float(self.values[0])
         return extent if extent > 0 else 1.0
+
+    def extended(self, column: NDArray[Any]) -> ModeIndex:
+        """With the values of a further column; positions of continuous indices stay."""
+        if self.discrete:
+            self._check_kind(column)
+            return replace(self, values=np.union1d(self.values, column))
+        values, first = np.unique(self.positions(column), return_index=True)
+        fresh = column[first][~np.isin(values, self.positions(self.values))]
+        if fresh.size == 0:
+            return self
+        return replace(self, values=np.union1d(self.values, fresh), unit=(self.start, self.span))
 
     def positions(self, column: NDArray[Any]) -> Array:
         """Codes of labels, or indices scaled so that the observed range is 0 to 1, shape (N,)."""
         if not self.discrete:
-            return (column.astype(float) - float(self.values[0])) / self.span
-        if self.values.dtype.kind != column.dtype.kind:
-            kinds = {"U": "text", "f": "numbers"}
-            raise DataError(
-                f"mode {self.name!r} was fitted on labels that are {kinds[self.values.dtype.kind]}; got "
-                f"{kinds[column.dtype.kind]}, first {column[0].item()!r}. Convert the column."
-            )
+            return (column.astype(float) - self.start) / self.span
+        self._check_kind(column)
         codes = np.searchsorted(self.values, column)
         codes = np.minimum(codes, self.size - 1)
         unseen = self.values[codes] != column
@@ -76,6 +92,15 @@ class ModeIndex:
                 f"unseen label {column[first].item()!r}{hint} Fit on rows that have it, or drop them."
             )
         return codes.astype(float)
+
+    def _check_kind(self, column: NDArray[Any]) -> None:
+        """Refuse text among labels that are numbers, and numbers among text."""
+        if self.values.dtype.kind != column.dtype.kind:
+            kinds = {"U": "text", "f": "numbers"}
+            raise DataError(
+                f"mode {self.name!r} was fitted on labels that are {kinds[self.values.dtype.kind]}; got "
+                f"{kinds[column.dtype.kind]}, first {column[0].item()!r}. Convert the column."
+            )
 
 
 def is_table(data: Any) -> bool:

@@ -19,6 +19,7 @@ from tenfac.bayes import levels, smoother
 from tenfac.bayes.basis import ProductBasis
 from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.hyper import LARGEST_LOADING, Hyper, hyperprior, log_prior
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
 from tenfac.bayes.residual import Residual, Whitening
@@ -200,6 +201,19 @@ class Problem:
         constant -= self.residual.scatter(hyper)
         return designs, targets, constant, whitening
 
+    def whitened_slice(self, hyper: Hyper, factor: Array, t: int) -> tuple[Array, Array, float]:
+        """Design and target of one slice with unit noise; with a residual, its constant terms."""
+        design, target = self.slices.designs[t] @ factor, self.slices.targets[t]
+        if self.residual is None:
+            scale = np.exp(-0.5 * hyper.noise)
+            return design * scale, target * scale, 0.0
+        own = self.residual.only(t)
+        whitening = own.whitening(hyper)
+        root = whitening.roots[0][0]
+        design, target = root @ design, root @ target
+        told = target.size * np.log(2 * np.pi) + whitening.log_det + target @ target
+        return design, target, -0.5 * float(told) - own.scatter(hyper)
+
     def _levels_gradient(
         self, hyper: Hyper, cov: Array, factor: Array, score: levels.Score, out: Gradient
     ) -> None:
@@ -280,8 +294,9 @@ def maximize(
     tol: float,
     callback: Callable[[], None],
     fixed: NDArray[np.bool_] | None = None,
+    journal: Journal | None = None,
 ) -> tuple[Hyper, float, int, int, bool]:
-    """Maximise log evidence + hyperprior by L-BFGS.
+    """Maximise log evidence + hyperprior by L-BFGS; evaluations that a journal knows are not repeated.
 
     Entries of ``hyper.pack()`` where ``fixed`` is true stay as they are.
 
@@ -292,10 +307,11 @@ def maximize(
     from scipy.optimize import minimize
 
     count = max(problem.n_obs, 1.0)
+    evaluate = problem.value_and_gradient if journal is None else journal.watch(problem)
 
     def objective(theta: Array) -> tuple[float, Array]:
         at = hyper.unpack(theta)
-        value, gradient = problem.value_and_gradient(at)
+        value, gradient = evaluate(at)
         prior, prior_gradient = log_prior(at)
         return -(value + prior) / count, -(gradient + prior_gradient) / count
 

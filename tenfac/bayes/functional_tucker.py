@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from tenfac.bayes.columns import (
     looks_discrete,
 )
 from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.likelihoods import likelihood_of
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
@@ -45,13 +47,14 @@ from tenfac.bayes.settings import (
     usual,
 )
 from tenfac.bayes.stored import restore, state_of
+from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEstimator):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,
@@ -243,7 +246,14 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         self.noise = noise
         self.terms = terms
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FunctionalTucker:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> FunctionalTucker:
         """Learn the hyperparameters and the posterior.
 
         Parameters
@@ -255,6 +265,11 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         sample_weight : array, shape (N,), optional
             Numbers of repeats: weight 2 is the same as the row given twice, 0 leaves it out. With
             ``likelihood="binomial"`` numbers of trials.
+        checkpoint : str or path-like, optional
+            File that keeps every evaluation of the evidence. The same call after a kill goes on where it was,
+            to the same result, bit by bit; after the end it repeats it in a moment. The file is text of some
+            hundred bytes per evaluation and stays: delete it when the model is saved. ``max_iter``, ``tol``
+            and ``verbose`` may differ from those the file was begun with, nothing else.
 
         Returns
         -------
@@ -265,8 +280,8 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Before anything is computed: indices or values that are not finite, an unknown name in
-            ``discrete`` or ``kernel`` (DataError), columns of different lengths (ShapeError), a rank above
-            the number of indices (RankError).
+            ``discrete`` or ``kernel``, a ``checkpoint`` of other data or settings (DataError), columns of
+            different lengths (ShapeError), a rank above the number of indices (RankError).
 
         Examples
         --------
@@ -285,7 +300,9 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
         columns = self._learn_modes([column[keep] for column in columns], names)
-        self._search(columns, y[keep], weights[keep], started)
+        y, weights = y[keep], weights[keep]
+        journal = None if checkpoint is None else self._journal(checkpoint, columns, y, weights)
+        self._search(columns, y, weights, started, journal)
         return self
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -350,11 +367,24 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
 
-    def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
+    def _journal(
+        self, path: str | os.PathLike[str], columns: list[NDArray[Any]], y: Array, weights: Array
+    ) -> Journal:
+        named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
+        return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
+
+    def _search(
+        self,
+        columns: list[NDArray[Any]],
+        y: Array,
+        weights: Array,
+        started: float,
+        journal: Journal | None,
+    ) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
         max_iter, tol = int(self.max_iter), float(self.tol)
-        task = self._make_task(positions, y, weights, 0)
+        task = replace(self._make_task(positions, y, weights, 0), journal=journal)
         exact = choose_exact(task_to_choose_exact(self.likelihood, self.response, task), max_iter, tol).exact
         observed = Observed(
             self.likelihood, self.response, terms_of(self.terms), candidates_of(self._kernels[exact]),
@@ -364,7 +394,8 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
         fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
         self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
-        self._task, self._learned, learned = solved.task, solved.learned, solved.learned
+        self._task, self._learned = replace(solved.task, journal=None), solved.learned
+        learned = self._learned
         self._kernels = self._task.kernels
         self._set_posterior(solved.prediction)
         self.n_iter_ = max(learned.n_iter, 1)
@@ -401,7 +432,7 @@ class FunctionalTucker(ScoringMethods, RegressorMixin, BaseEstimator):
         )
 
     def _set_posterior(self, prediction: Prediction) -> None:
-        self._prediction, self._tree = prediction, None
+        self._prediction, self._stream, self._tree = prediction, None, None
         problem, hyper = prediction.problem, prediction.hyper
         ranks = iter(problem.basis.rank)
         self.rank_ = tuple(

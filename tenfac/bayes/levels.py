@@ -8,6 +8,7 @@ arrow-shaped system solved exactly at ``O(M P^3 + (Q P)^3)`` for M levels, P coe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,25 +129,44 @@ def solve(
     gradient : bool
         Whether the derivatives in ``Score`` are needed (half the cost).
     """
-    size, count, parts = designs[0].shape[1], len(designs), shared.shape[1]
-    inverses, own = np.empty((count, size, size)), np.empty((count, size))
-    log_evidence = 0.0
+    size, count = designs[0].shape[1], len(designs)
+    inverses, own, told = np.empty((count, size, size)), np.empty((count, size)), np.empty(count)
     for i, (design, target) in enumerate(zip(designs, targets, strict=True)):
-        score = design.T @ target
-        inverses[i], logdet = _inverse_and_logdet(np.eye(size) + design.T @ design)
-        own[i] = inverses[i] @ score
-        log_evidence += 0.5 * (score @ own[i] - logdet)
+        inverses[i], own[i], told[i] = see(design, target)
+    posterior, log_evidence = join(inverses, own, told, shared)
+    if not gradient:
+        return posterior, Score(log_evidence, np.zeros((size, size)), 0.0, np.zeros_like(shared))
+    return posterior, _score(posterior, designs, targets, log_evidence)
+
+
+class Seen(NamedTuple):
+    """One level when the shared parts are zero: covariance (P, P), mean (P,), and log evidence."""
+
+    inverse: Array
+    own: Array
+    log_evidence: float
+
+
+def see(design: Array, target: Array) -> Seen:
+    """What one level tells by itself."""
+    score = design.T @ target
+    inverse, logdet = _inverse_and_logdet(np.eye(design.shape[1]) + design.T @ design)
+    own = inverse @ score
+    return Seen(inverse, own, 0.5 * float(score @ own - logdet))
+
+
+def join(inverses: Array, own: Array, log_evidences: Array, shared: Array) -> tuple[LevelsPosterior, float]:
+    """Posterior of all levels, and log evidence, from what ``see`` says of each and what they share."""
+    size, parts = own.shape[1], shared.shape[1]
     information = _information(shared, inverses)
     cov, logdet = _inverse_and_logdet(np.eye(parts * size) + information)
     told = (shared.T @ own).ravel()
     mean = cov @ told
-    log_evidence += 0.5 * (told @ mean - logdet)
+    log_evidence = float(log_evidences.sum() + 0.5 * (told @ mean - logdet))
     posterior = LevelsPosterior(
         shared, inverses, own, mean.reshape(parts, size), cov.reshape(parts, size, parts, size)
     )
-    if not gradient:
-        return posterior, Score(float(log_evidence), np.zeros((size, size)), 0.0, np.zeros_like(shared))
-    return posterior, _score(posterior, designs, targets, float(log_evidence))
+    return posterior, log_evidence
 
 
 def _noise(n: int, cov: Array, rng: np.random.Generator) -> Array:

@@ -7,7 +7,7 @@ slices are whitened by the Cholesky factors of their ``R``, all slices with equa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -77,6 +77,37 @@ class Residual:
     scales: Array
     dof: float | None
     discrete: tuple[bool, ...]
+
+    def only(self, t: int) -> Residual:
+        """Of one slice."""
+        part = slice(t, t + 1)
+        return replace(
+            self, points=self.points[part], weights=self.weights[part], repeats=self.repeats[part],
+            scales=self.scales[part],
+        )  # fmt: skip
+
+    def joined(self, other: Residual, places: NDArray[np.intp], fresh: NDArray[np.bool_]) -> Residual:
+        """Both in one, as ``Slices.joined``."""
+        points, weights, repeats = list(self.points), list(self.weights), list(self.repeats)
+        scales = self.scales.tolist()
+        for i, (place, is_new) in enumerate(zip(places, fresh, strict=True)):
+            if is_new:
+                points.insert(place, other.points[i])
+                weights.insert(place, other.weights[i])
+                repeats.insert(place, other.repeats[i])
+                scales.insert(place, 1.0)
+                continue
+            pairs = zip(points[place], other.points[i], strict=True)
+            points[place] = tuple(np.concatenate(pair) for pair in pairs)
+            weights[place] = np.concatenate([weights[place], other.weights[i]])
+            repeats[place] = np.concatenate([repeats[place], other.repeats[i]])
+        return replace(
+            self,
+            points=tuple(points),
+            weights=tuple(weights),
+            repeats=tuple(repeats),
+            scales=np.array(scales),
+        )
 
     @cached_property
     def predictive_scales(self) -> Array:

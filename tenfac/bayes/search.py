@@ -17,6 +17,7 @@ from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.evidence import Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.journal import Journal
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.residual import Residual
 from tenfac.bayes.slices import Slices, rows_by_slice
@@ -77,6 +78,8 @@ class Task:
         Degrees of freedom of the prior of the scales.
     fixed_noise : bool
         Whether the noise variance is one, and not learned: ``precision`` says it all.
+    journal : Journal or None
+        Where evaluations of the evidence are kept.
     """
 
     kernels: tuple[str | None, ...]
@@ -107,6 +110,8 @@ class Task:
     def fixed(self, hyper: Hyper) -> NDArray[np.bool_] | None:
         """Entries of ``hyper.pack()`` that are not learned."""
         return np.arange(hyper.pack().size) == 1 if self.fixed_noise else None
+
+    journal: Journal | None = None
 
     @property
     def limit(self) -> int:
@@ -226,6 +231,10 @@ class Task:
         if hyper.cells.size:
             discrete = tuple(self.kernels[n] is None for n in self.others)
             mains += (Cells(tuple(self.others), discrete, self.cells, hyper),)
+        return self.on(product, mains, hyper)
+
+    def on(self, product: Product, mains: tuple[Main | Level | Cells, ...], hyper: Hyper) -> Problem:
+        """The grouped observations on given terms."""
         grid = self.grids[self.exact]
         codes = np.searchsorted(grid, self.positions[self.exact])
         missing, total = np.zeros((2, self.y.size)), np.zeros(self.y.size)
@@ -442,11 +451,11 @@ def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Lea
     extra = hyper.mains.size or hyper.residual.size
     if extra or grid is None or (grid.missing.any() and task.needed <= min(_COMPLETE_BELOW, task.limit)):
         return _learn_by_bases(part, hyper, max_iter, tol, bar)
-    return _learn_on_grid(grid, hyper, max_iter, tol, task.rng, bar)
+    return _learn_on_grid(grid, hyper, max_iter, tol, task, bar)
 
 
 def _learn_on_grid(
-    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, rng: np.random.Generator, bar: Any
+    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Any
 ) -> Learned:
     """Maximise the grid's evidence; with missing cells, alternate with drawing them."""
     rounds = _DRAWS if grid.missing.any() else 1
@@ -457,9 +466,11 @@ def _learn_on_grid(
         if n_iter >= max_iter:
             settled = False
             break
-        grid = grid.redrawn(hyper, rng)
+        grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
-        hyper, value, iterations, evals, settled = maximize(grid, hyper, budget, tol, bar.update)
+        hyper, value, iterations, evals, settled = maximize(
+            grid, hyper, budget, tol, bar.update, task.journal
+        )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
         _LOG.info("grid of %d cells, draw %d: objective %.6g", grid.values.size, len(history), value)
@@ -482,7 +493,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         budget = min(max_iter - n_iter, max_iter if complete else per_basis)
         least = tol if complete else max(tol, _COARSE)
         hyper, value, iterations, evals, settled = maximize(
-            problem, hyper, budget, least, bar.update, task.fixed(hyper)
+            problem, hyper, budget, least, bar.update, task.fixed(hyper), task.journal
         )
         history.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals

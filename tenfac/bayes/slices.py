@@ -81,6 +81,27 @@ class Slices:
         log_precision = float(weights @ np.log(precision))
         return cls(tuple(designs), tuple(targets), float(weights.sum()), leftover, log_precision)
 
+    def joined(
+        self, other: Slices, places: NDArray[np.intp], fresh: NDArray[np.bool_], whole: bool = False
+    ) -> Slices:
+        """Both in one: slice i of ``other`` comes to ``places[i]``, ascending places of the result.
+
+        Where ``fresh[i]`` it is a slice of its own, else its rows join those of the slice there.
+        """
+        designs, targets = list(self.designs), list(self.targets)
+        leftover = self.leftover + other.leftover
+        for place, is_new, design, target in zip(places, fresh, other.designs, other.targets, strict=True):
+            if is_new:
+                designs.insert(place, design)
+                targets.insert(place, target)
+                continue
+            block, value = np.vstack([designs[place], design]), np.concatenate([targets[place], target])
+            if block.shape[0] > block.shape[1] and not whole:
+                block, value, rest = _compress(block, value)
+                leftover += rest
+            designs[place], targets[place] = block, value
+        return Slices(tuple(designs), tuple(targets), self.n_obs + other.n_obs, leftover)
+
     def constant_terms(self, noise_variance: float) -> float:
         """The part of the log evidence that does not depend on the prior."""
         squares = self.leftover + sum(float(z @ z) for z in self.targets)

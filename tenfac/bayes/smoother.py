@@ -121,6 +121,37 @@ class Score:
     by_noise: tuple[Array, ...] = ()
 
 
+class Seen(NamedTuple):
+    """What one slice tells: filtered moments, its log evidence, and what the way back needs.
+
+    ``factor`` is the Cholesky factor of the predicted covariance of its targets; ``white`` are rows, rows
+    times covariance, and innovation, whitened by it.
+    """
+
+    mean: Array
+    cov: Array
+    log_evidence: float
+    factor: Array
+    white: Array
+
+
+def see(prior: Prior, mean: Array, cov: Array, design: Array, target: Array) -> Seen:
+    """One filter step: predicted moments of the state, and a regression with unit noise."""
+    dim, size = prior.dim, target.size
+    right = np.zeros((size, 2 * dim + 1), order="F")
+    lifted, seen = right[:, :dim], right[:, dim:-1]
+    lifted[:, prior.seen] = design
+    seen[...] = lifted @ cov
+    right[:, -1] = target - lifted @ mean
+    spread = seen @ lifted.T
+    spread.flat[:: size + 1] += 1.0
+    factor, _ = dpotrf(spread, lower=1, overwrite_a=1)
+    white, _ = dtrtrs(factor, right, lower=1, overwrite_b=1)
+    residual, gain = white[:, -1], white[:, dim:-1]
+    told = 0.5 * (target @ target - residual @ residual) - np.log(factor.diagonal()).sum()
+    return Seen(mean + residual @ gain, cov - gain.T @ gain, float(told), factor, white)
+
+
 def solve(
     designs: list[Array], targets: list[Array], positions: Array, prior: Prior, gradient: bool = True
 ) -> tuple[MarkovPosterior | None, Score]:
@@ -155,21 +186,11 @@ def solve(
             move = moves[t - 1]
             mean, cov = move @ mean, move @ cov @ move.T + noises[t - 1]
         means[t], covs[t] = mean, cov
-        right = np.zeros((z.size, 2 * dim + 1), order="F")  # whitened at once: rows, rows @ cov, innovation
-        lifted, seen = right[:, :dim], right[:, dim:-1]
-        lifted[:, prior.seen] = design
-        seen[...] = lifted @ cov
-        right[:, -1] = z - lifted @ mean
-        spread = seen @ lifted.T
-        spread.flat[:: z.size + 1] += 1.0
-        factor, _ = dpotrf(spread, lower=1, overwrite_a=1)
-        white, _ = dtrtrs(factor, right, lower=1, overwrite_b=1)
-        residual, gain = white[:, -1], white[:, dim:-1]
-        log_evidence += 0.5 * (z @ z - residual @ residual) - np.log(factor.diagonal()).sum()
-        mean, cov = mean + residual @ gain, cov - gain.T @ gain
-        filtered[0][t], filtered[1][t] = mean, cov
+        told = see(prior, mean, cov, design, z)
+        mean, cov = filtered[0][t], filtered[1][t] = told.mean, told.cov
+        log_evidence += told.log_evidence
         if gradient:
-            whites.append((factor, white))
+            whites.append((told.factor, told.white))
     if not gradient:
         return None, Score(float(log_evidence))
     adjoints, precisions, updates, by_noise = _backward(moves, whites, dim)

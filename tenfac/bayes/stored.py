@@ -14,6 +14,7 @@ from tenfac.bayes.likelihoods import COUNTS, NoiseShape
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned
 from tenfac.bayes.settings import plain
+from tenfac.bayes.streaming import Rows
 from tenfac.core.report import Report
 
 Arrays = dict[str, NDArray[Any]]
@@ -21,16 +22,20 @@ Arrays = dict[str, NDArray[Any]]
 
 def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     """Settings, hyperparameters and observations of a fitted ``FunctionalTucker``."""
-    random_state, shape = model.random_state, model._noise_shape
+    random_state, shape, stream = model.random_state, model._noise_shape, model._stream
+    modes = model._modes if stream is None else stream.modes
     header = {
         "params": {
             **{name: plain(value) for name, value in model.get_params().items()},
             "random_state": random_state if isinstance(random_state, int) else None,
         },
         "named": hasattr(model, "feature_names_in_"),
-        "modes": [{"name": index.name, "discrete": index.discrete} for index in model._modes],
+        "modes": [{"name": index.name, "discrete": index.discrete} for index in modes],
         "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
-        "response": {**asdict(model._response), "beyond": model._beyond},
+        "response": {
+            **asdict(model._response),
+            "beyond": model._beyond if stream is None else stream.beyond,
+        },
         "kernels": list(model._kernels),
         "noise": {"mode": model._slice_mode, "dof": shape.dof, "slice_dof": shape.slice_dof},
         "info": asdict(model.info_),
@@ -42,7 +47,7 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         "scales": np.array([hyper.scale, hyper.noise]),
         "hyper": hyper.modes,
     }
-    for n, index in enumerate(model._modes):
+    for n, index in enumerate(modes):
         arrays[f"values_{n}"] = index.values
         arrays[f"codes_{n}"] = np.searchsorted(task.grids[n], task.positions[n]).astype(np.int32)
         arrays[f"loadings_{n}"] = hyper.loadings[n]
@@ -53,11 +58,15 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         arrays["precision"] = task.precision
     if shape.shapes is not None:
         arrays["slice_shapes"], arrays["slice_rates"] = shape.shapes, shape.rates
+    if stream is not None:
+        added = stream.all_rows
+        arrays |= {f"added_{n}": column for n, column in enumerate(added.columns)}
+        arrays |= {"added_y": added.y, "added_weights": added.weights}
     return header, arrays
 
 
 def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
-    """Inverse of ``state_of``: solves once, at the stored hyperparameters."""
+    """Inverse of ``state_of``: solves once, at the stored hyperparameters, and adds what was added."""
     params = dict(header["params"])
     if isinstance(params["kernel"], list):
         params["kernel"] = dict(params["kernel"])
@@ -97,6 +106,9 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     model._learned = Learned.from_numbers(learned, hyper)
     model.n_iter_ = max(model._learned.n_iter, 1)
     model._set_posterior(model._learned.prediction(model._task))
+    if "added_y" in arrays:
+        columns = tuple(arrays[f"added_{n}"] for n in range(model.n_features_in_))
+        model._add(Rows(columns, arrays["added_y"], arrays["added_weights"]))
     info = header["info"].items()
     model.info_ = Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
     return model

@@ -75,3 +75,21 @@ def test_rows_that_repeat_one_point_compress_without_loss() -> None:
     slices = group(design, y, np.ones(50), np.zeros(50, dtype=int), 1)
     h = np.array([[0.3, -0.4]])
     assert_close(squares(slices, h), float(np.sum((y - design @ h[0]) ** 2)))
+
+
+def test_slices_joined_are_those_of_all_rows(rows) -> None:
+    design, y, weights, codes = rows
+    added = np.isin(codes, [0, 2]) | (np.arange(40) % 2 == 0)  # slices of their own, and rows of slices there
+    kept, places = np.unique(codes[~added]), np.unique(codes[added])
+
+    def part(chosen: np.ndarray) -> Slices:
+        own = np.unique(codes[chosen], return_inverse=True)[1]
+        return group(design[chosen], y[chosen], weights[chosen], own, own.max() + 1)
+
+    assert_equal((kept.tolist(), places.tolist()), ([1, 3], [0, 2, 3]))
+    joined, whole = part(~added).joined(part(added), places, ~np.isin(places, kept)), group(*rows, 4)
+    assert_equal([block.shape for block in joined.designs], [block.shape for block in whole.designs])
+    assert_close(joined.n_obs, whole.n_obs)
+    for seed in range(5):
+        h = np.random.default_rng(seed).normal(size=(4, 3)) * 3
+        assert_close(squares(joined, h), squares(whole, h))
