@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
+from tenfac.bayes.evidence import Hyper
+from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.margin import learn_with_response
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior_methods import PosteriorMethods
@@ -28,14 +30,18 @@ from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Task, choose_exact
 from tenfac.bayes.settings import (
+    LIMITS,
+    cep_ranks,
+    check_inference,
     check_numbers,
     check_response,
     discrete_of,
+    first_lengthscales,
     kernels_of,
+    limits_of,
     mode_number,
     ranks_of,
 )
-from tenfac.bayes.stored import restore, state_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError
 
@@ -57,23 +63,37 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
 
     Missing cells need no treatment: give only the rows that were observed.
 
+    All this is ``inference="collapsed"``. Others fit the same family of models; see Notes.
+
     Parameters
     ----------
     discrete : sequence of str or int, optional
         Modes whose indices are labels, by column name or number. Columns that hold no numbers are
         discrete anyway.
-    rank : int, sequence of int, optional
+    inference : {"collapsed", "cep", "svi", "nuts"}, default "collapsed"
+        "collapsed": as above. "cep": the functions of all modes and the core are learned, each with its own
+        prior, by conditional moments. "svi" and "nuts": hyperparameters have a posterior too, by the program
+        of ``tenfac.pyro_model``, for up to 1000 distinct points; they need the extra ``bayes``.
+    rank : "auto", int or sequence of int, default "auto"
         Most functions per continuous mode: one number, or one per continuous mode in column order. The
-        exact mode ignores its entry; a discrete mode keeps all its levels. None lets the learned prior
-        decide.
-    kernel : str or dict, default "matern32"
+        exact mode ignores its entry; a discrete mode keeps all its levels. "auto" goes by the evidence: the
+        learned prior decides how many products matter. With "cep", a sequence has one entry per mode,
+        discrete ones too, and functions that the data do not support are switched off whatever the rank;
+        "auto" begins with 3 per mode (fewer from four modes on), or 5 products if ``core`` is diagonal.
+        "svi" and "nuts" keep all functions.
+    core : {"full", "diagonal"}, default "full"
+        "diagonal" (with "cep" only) has main effects and ``rank`` products of one function per mode: CP.
+    kernel : str, GPyTorch kernel or dict, default "matern32"
         Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
-        from column name or number to kernel.
-    max_iter : int, default 400
-        Most L-BFGS iterations for the hyperparameters, and again for those of ``label_rank``, and for each
-        floor and ceiling tried. 0 keeps the starting values.
-    tol : float, default 1e-7
-        Stop when an iteration gains less than this, relative to the log evidence per observation.
+        from column name or number to kernel. A ``gpytorch.kernels.MaternKernel`` gives its order and, if it
+        was set, the lengthscale to start from, in the unit of the column; how far a mode varies is learned.
+    max_iter : int, optional
+        Most L-BFGS iterations for the hyperparameters (400), and again for those of ``label_rank``, and for
+        each floor and ceiling tried; 0 keeps the starting values. "cep": sweeps over all modes (100). "svi":
+        steps (3000). "nuts": draws of each of two chains, after as many steps of adaptation (500).
+    tol : float, optional
+        Stop when an iteration gains less than this, relative to the log evidence per observation (1e-7), or
+        as in ``fit_cep`` (1e-4).
     label_rank : int, default 0
         Rank of the covariance that is learned between the labels of a discrete mode (the coregionalization
         rank [3]_): what makes labels act alike, or opposite. 0 leaves labels exchangeable. It takes many
@@ -88,8 +108,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         at most 400, and fewer when the exact mode has many indices, so that one evaluation of the evidence
         takes about a second.
     random_state : int, numpy Generator or None, default 0
-        Draws the few missing cells of an almost complete grid while the hyperparameters are learned.
-        Nothing else is random.
+        Draws the few missing cells of an almost complete grid while the hyperparameters are learned; nothing
+        else of "collapsed" is random. The others draw their starts, held-out rows, and samples.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
 
@@ -100,14 +120,19 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     indices_ : list of arrays
         Distinct observed indices or labels per mode, ascending.
     exact_mode_ : int
-        The mode integrated out exactly: the longest, unless a discrete one does better.
+        With "collapsed", the mode integrated out exactly: the longest, unless a discrete one does better.
     rank_ : tuple of int
-        Functions used per mode; for the exact mode, its number of observed indices.
+        Functions used per mode; for the exact mode, its number of observed indices. With "cep", those that
+        have more than 1e-4 of the variance of y.
     lengthscales_ : dict
         Per continuous mode, in the unit of its column, at its median index (the axis may be bent, so
-        that the function varies faster in one part than in another).
+        that the function varies faster in one part than in another). With "cep", of the mode's function with
+        the largest share.
     constants_ : dict
-        Per mode, the variance of the part shared by all its indices, relative to what varies.
+        Per mode, the variance of the part shared by all its indices, relative to what varies; not for "cep".
+    core_ : array
+        With "cep", what multiplies the functions of ``mode_functions``: shape (R,) if ``core`` is diagonal,
+        else (1 + R_0, 1 + R_1, ...), where place 0 of a mode is the function that is 1.
     noise_ : float
         Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
     bounds_ : tuple of two floats
@@ -115,10 +140,11 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     label_covariances_ : dict
         If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
         order of ``indices_``.
-    log_evidence_ : float
-        Log marginal likelihood of y.
+    log_evidence_ : float or None
+        Log marginal likelihood of y at the learned hyperparameters; a lower bound of it with "cep", of that
+        with hyperparameters integrated out with "svi"; None with "nuts".
     n_iter_ : int
-        L-BFGS iterations done, at least 1.
+        Iterations done, at least 1.
     info_ : Report
         Convergence, iterations, seconds, warnings.
 
@@ -126,6 +152,11 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     -----
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
+
+    "cep" takes the functions of different modes for independent [5]_: one sweep is linear in the rows, but
+    its standard deviations are too small where functions are known from few rows, and it predicts worse than
+    "collapsed" on most data. It is for looking at single functions (``mode_functions``). After "svi" and
+    "nuts", numbers in attributes are medians over the draws; ``save`` does not take them.
 
     With ``label_rank=0`` what is common to all labels is shared, but no likeness between two labels is
     learned, so that a label's response to another label that it was never observed with is not guessed. When
@@ -148,6 +179,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     .. [3] E. V. Bonilla, K. M. A. Chai, C. K. I. Williams, Multi-task Gaussian Process Prediction, NIPS 2007,
        equation 1.
     .. [4] E. Snelson, C. E. Rasmussen, Z. Ghahramani, Warped Gaussian Processes, NIPS 2003, equation 5.
+    .. [5] Fang et al. [1]_, section 4.
 
     Examples
     --------
@@ -164,10 +196,12 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         self,
         *,
         discrete: Sequence[str | int] | None = None,
-        rank: int | Sequence[int] | None = None,
-        kernel: str | Mapping[str | int, str] = "matern32",
-        max_iter: int = 400,
-        tol: float = 1e-7,
+        inference: str = "collapsed",
+        rank: str | int | Sequence[int] = "auto",
+        core: str = "full",
+        kernel: Any = "matern32",
+        max_iter: int | None = None,
+        tol: float | None = None,
         label_rank: int = 0,
         response: str = "identity",
         max_functions: int | None = None,
@@ -175,7 +209,9 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.discrete = discrete
+        self.inference = inference
         self.rank = rank
+        self.core = core
         self.kernel = kernel
         self.max_iter = max_iter
         self.tol = tol
@@ -206,8 +242,10 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Before anything is computed: indices or values that are not finite, an unknown name in
-            ``discrete`` or ``kernel`` (DataError), columns of different lengths (ShapeError), a rank above
-            the number of indices (RankError).
+            ``discrete`` or ``kernel``, a setting that the inference does not know (DataError), columns of
+            different lengths (ShapeError), a rank above the number of indices (RankError).
+        MissingExtraError
+            For "svi" and "nuts", if torch or Pyro is not installed.
 
         Examples
         --------
@@ -215,7 +253,8 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         ('continuous',)
         """
         started = time.perf_counter()
-        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol)
+        check_inference(self)
+        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol, LIMITS[self.inference][0])
         check_response(self.response)
         columns, names, y = self._read(X, y)
         weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
@@ -223,7 +262,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
         columns = self._learn_modes([column[keep] for column in columns], names)
-        self._search(columns, y[keep], weights[keep], started)
+        fitter_of(self)(columns, y[keep], weights[keep], started)
         return self
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -234,7 +273,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     @classmethod
     def _from_state(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FunctionalTucker:
         """Inverse of ``_to_state``: solves once, at the stored hyperparameters."""
-        return restore(cls, header, arrays)
+        return restored(cls, header, arrays)
 
     # What follows turns input into positions, searches the hyperparameters, and stores the result.
 
@@ -283,7 +322,10 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     def _set_modes(self, modes: list[ModeIndex]) -> None:
         self._modes = modes
         self._kernels = kernels_of(self.kernel, modes)
-        self._rank = ranks_of(self.rank, modes)
+        if self.inference == "cep":
+            self._rank = cep_ranks(self.rank, self.core, modes)
+        else:
+            self._rank = ranks_of(self.rank, modes)
         self.mode_names_ = [index.name for index in modes]
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
@@ -291,7 +333,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     def _search(self, columns: list[NDArray[Any]], y: Array, weights: Array, started: float) -> None:
         """Learn the hyperparameters and keep what prediction needs."""
         positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
-        max_iter, tol = int(self.max_iter), float(self.tol)
+        max_iter, tol = limits_of(self)
         latent = Response.start(self.response, y, weights).latent(y)
         exact = choose_exact(self._make_task(positions, latent, weights, 0), max_iter, tol).exact
         self.exact_mode_ = exact
@@ -299,23 +341,32 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         def task_of(latent: Array) -> Task:
             return self._make_task(positions, latent, weights, exact)
 
-        fit = learn_with_response(self.response, y, weights, task_of, (max_iter, tol, int(self.verbose)))
+        settings, start = (max_iter, tol, int(self.verbose)), self._first_hyper()
+        fit = learn_with_response(self.response, y, weights, task_of, settings, start)
         self._response, self._task, self._learned, prediction, self._jacobian = fit
         learned = self._learned
         self._set_posterior(prediction)
         self.n_iter_ = max(learned.n_iter, 1)
         notes = self._notes()
-        self.info_ = learned.report(self.max_iter, notes, started)
-        chosen = self.max_functions is None and self.rank is None
+        self.info_ = learned.report(max_iter, notes, started)
+        chosen = self.max_functions is None and isinstance(self.rank, str)
         if notes and chosen and self._prediction.missing_noise_share > 0.5:
             warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
         if not self.info_.converged:
             warnings.warn(
-                f"FunctionalTucker: the evidence was still rising when max_iter={self.max_iter} was reached; "
+                f"FunctionalTucker: the evidence was still rising when max_iter={max_iter} was reached; "
                 "the best hyperparameters so far are kept. Raise max_iter.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _first_hyper(self) -> Hyper:
+        """Neutral hyperparameters, but for lengthscales that came with a kernel."""
+        hyper = Hyper.start(len(self._modes))
+        for n, length in enumerate(first_lengthscales(self.kernel, self._modes)):
+            if length is not None:
+                hyper = hyper.moved(n, 1, float(np.log(length)) - hyper.modes[n, 1])
+        return hyper
 
     def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array, exact: int) -> Task:
         grids = tuple(index.positions(index.values) for index in self._modes)

@@ -41,6 +41,7 @@ def learn_with_response(
     weights: Array,
     task_of: Callable[[Array], Task],
     settings: tuple[int, float, int],
+    start: Hyper | None = None,
 ) -> Fit:
     """Hyperparameters and, unless the response is the identity, the margin of highest evidence.
 
@@ -52,6 +53,8 @@ def learn_with_response(
         Task from latent values (N,).
     settings : tuple
         ``max_iter``, ``tol``, ``verbose``.
+    start : Hyper, optional
+        Where the search begins.
     """
 
     def attempt(margin: float, start: Hyper | None) -> Fit:
@@ -61,7 +64,7 @@ def learn_with_response(
         jacobian = float(weights @ response.log_slope(y))
         return Fit(response, task, learned, learned.prediction(task), jacobian)
 
-    best = attempt(START, None)
+    best = attempt(START, start)
     if kind == "identity" or settings[0] == 0 or np.ptp(y) == 0:
         return best
     n_iter, n_evals = best.learned.n_iter, best.learned.n_evals

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
-from tenfac.bayes.prediction import Prediction
+from tenfac.bayes.fitted import FittedFunction
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import mode_number
 from tenfac.core.errors import DataError
@@ -22,8 +22,9 @@ class PosteriorMethods:
 
     mode_names_: list[str]
     _modes: list[ModeIndex]
-    _prediction: Prediction
+    _prediction: FittedFunction
     _response: Response
+    _fitted_by: str
 
     def predict(
         self, X: Any, return_std: bool = False, include_noise: bool = False
@@ -52,6 +53,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> model.predict([[1e6]]).round(3).tolist()  # far from the data: back to the mean
         [2.0]
@@ -90,6 +92,7 @@ class PosteriorMethods:
 
         Examples
         --------
+        >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
         >>> x, mean, std = model.mode_posterior(0)
         >>> x.shape, bool(std[0] < std[50])
@@ -97,14 +100,67 @@ class PosteriorMethods:
         """
         check_is_fitted(self, "info_")
         number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_posterior")
+        x, positions = self._along(number, x, "mode_posterior")
+        mean, variance = self._prediction.marginal(number, positions)
+        return x, *self._response.moments(mean, variance)
+
+    def mode_functions(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
+        """Functions that one mode brings to the products, as ``inference="cep"`` learns them.
+
+        Each has mean square one over the observed indices and is positive where it is largest in size; the
+        one with the largest share in the variance of y comes first. ``core_`` multiplies them.
+
+        Parameters
+        ----------
+        mode : str or int
+            Name or number.
+        x : array, shape (N,), optional
+            Indices; by default 101 points over the observed range, or all labels.
+
+        Returns
+        -------
+        x : array, shape (N,)
+        mean, std : arrays, shape (N, R)
+            R is the entry of ``rank_``. In a diagonal core, the functions of one column belong together.
+
+        Raises
+        ------
+        DataError
+            If there is no such mode, ``x`` holds an unseen label, or another inference fitted the model: its
+            functions are free to rotate.
+
+        Examples
+        --------
+        >>> from tenfac import FunctionalTucker
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.random((80, 2))
+        >>> y = np.sin(4 * X[:, 0]) * X[:, 1] + 0.01 * rng.normal(size=80)
+        >>> model = FunctionalTucker(inference="cep", core="diagonal", rank=1, max_iter=300).fit(X, y)
+        >>> x, mean, std = model.mode_functions(0, [0.1, 0.2, 0.3])
+        >>> mean.shape
+        (3, 1)
+        """
+        check_is_fitted(self, "info_")
+        number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_functions")
+        if not hasattr(self, "core_"):
+            raise DataError(
+                "FunctionalTucker.mode_functions: single functions are learned by inference='cep' only; got "
+                f"{self._fitted_by!r}. Fit with 'cep', or take mode_posterior."
+            )
+        from tenfac.bayes.cep.canonical import Canonical
+
+        x, positions = self._along(number, x, "mode_functions")
+        return x, *Canonical.of(self._prediction).functions(number, positions)
+
+    def _along(self, number: int, x: Any, where: str) -> tuple[NDArray[Any], Array]:
+        """Indices of one mode, those given or some over the observed range, and their positions."""
         index = self._modes[number]
         if x is None:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
         if np.size(x) == 0:
-            raise DataError("FunctionalTucker.mode_posterior: `x` is empty; give at least one index.")
+            raise DataError(f"FunctionalTucker.{where}: `x` is empty; give at least one index.")
         x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
-        mean, variance = self._prediction.marginal(number, index.positions(x))
-        return x, *self._response.moments(mean, variance)
+        return x, index.positions(x)
 
     def _read_columns(self, X: Any) -> list[NDArray[Any]]:
         """Columns of a table to predict, checked, in the order of the fit."""

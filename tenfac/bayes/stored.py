@@ -12,46 +12,58 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.evidence import Hyper
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned
-from tenfac.bayes.settings import plain
+from tenfac.bayes.settings import named_kernels, plain
 from tenfac.core.report import Report
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
-    """Settings, hyperparameters and observations of a fitted ``FunctionalTucker``."""
+def header_of(model: Any) -> dict[str, Any]:
+    """What every inference writes: settings, modes, response, report."""
     random_state = model.random_state
-    header = {
+    return {
         "params": {
             **{name: plain(value) for name, value in model.get_params().items()},
+            "kernel": plain(named_kernels(model.kernel)),
             "random_state": random_state if isinstance(random_state, int) else None,
         },
+        "inference": model._fitted_by,
         "named": hasattr(model, "feature_names_in_"),
         "modes": [{"name": index.name, "discrete": index.discrete} for index in model._modes],
-        "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
         "response": {**asdict(model._response), "jacobian": model._jacobian},
         "info": asdict(model.info_),
     }
+
+
+def indices_of(model: Any) -> Arrays:
+    """Distinct indices or labels of every mode."""
+    return {f"values_{n}": index.values for n, index in enumerate(model._modes)}
+
+
+def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
+    """Settings, hyperparameters and observations of a model fitted by ``inference="collapsed"``."""
+    header = {**header_of(model), "learned": {**model._learned.numbers(), "exact": model.exact_mode_}}
     task, hyper = model._task, model._learned.hyper
     arrays = {
         "y": task.y,
         "weights": task.weights,
         "scales": np.array([hyper.scale, hyper.noise]),
         "hyper": hyper.modes,
+        **indices_of(model),
     }
-    for n, index in enumerate(model._modes):
-        arrays[f"values_{n}"] = index.values
+    for n in range(len(model._modes)):
         arrays[f"codes_{n}"] = np.searchsorted(task.grids[n], task.positions[n]).astype(np.int32)
         arrays[f"loadings_{n}"] = hyper.loadings[n]
     return header, arrays
 
 
-def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
-    """Inverse of ``state_of``: solves once, at the stored hyperparameters."""
+def bare(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
+    """A model with its settings, modes and response; not fitted yet."""
     params = dict(header["params"])
     if isinstance(params["kernel"], list):
         params["kernel"] = dict(params["kernel"])
     model = cls(**params)
+    model._fitted_by = header["inference"]
     model._set_modes(
         [
             ModeIndex(entry["name"], arrays[f"values_{n}"], entry["discrete"])
@@ -64,6 +76,18 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     response = dict(header["response"])
     model._jacobian = response.pop("jacobian")
     model._response = Response(**response)
+    return model
+
+
+def report_of(header: dict[str, Any]) -> Report:
+    """The report of a stored model."""
+    info = header["info"].items()
+    return Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
+
+
+def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
+    """Inverse of ``state_of``: solves once, at the stored hyperparameters."""
+    model = bare(cls, header, arrays)
     learned = dict(header["learned"])
     model.exact_mode_ = learned.pop("exact")
     positions = tuple(
@@ -75,6 +99,5 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     model._learned = Learned.from_numbers(learned, hyper)
     model.n_iter_ = max(model._learned.n_iter, 1)
     model._set_posterior(model._learned.prediction(model._task))
-    info = header["info"].items()
-    model.info_ = Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
+    model.info_ = report_of(header)
     return model

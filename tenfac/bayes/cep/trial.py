@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
+from tenfac.bayes.cep.forms import moments
 from tenfac.bayes.cep.rows import Rows, Sorted
 from tenfac.bayes.cep.sweep import State, Sweeper
 
@@ -32,17 +32,18 @@ class Trial:
     held: Sorted
 
     @classmethod
-    def split(cls, rows: Rows, out: NDArray[np.intp], form: CPForm | TuckerForm, order: list[int]) -> Trial:
-        """Hold out the rows ``out``, counted in the order of the first mode."""
-        every = rows.by_mode[0]
-        sizes = [part.size for part in rows.by_mode]
+    def split(cls, sweeper: Sweeper, out: NDArray[np.intp]) -> Trial:
+        """Hold out the rows ``out`` of a sweeper, counted in the order of the first mode."""
+        every = sweeper.rows.by_mode[0]
+        sizes = [part.size for part in sweeper.rows.by_mode]
         kept = np.ones(every.y.size, dtype=bool)
         kept[out] = False
         parts = [
             Rows.of([c[own] for c in every.codes], sizes, every.y[own], every.weights[own])
             for own in (kept, ~kept)
         ]
-        return cls(Sweeper(parts[0], form, order), parts[1].by_mode[0])
+        kept_rows = Sweeper(parts[0], sweeper.form, sweeper.order, sweeper.tick)
+        return cls(kept_rows, parts[1].by_mode[0])
 
     def best(self, starts: list[State], max_iter: int, tol: float) -> tuple[State, int, bool]:
         """The start with the highest held-out score, sweeps until it is near it, whether it was passed."""
