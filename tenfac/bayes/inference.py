@@ -79,7 +79,8 @@ def _fit_cep(model: Any, columns: Columns, y: Array, weights: Array, started: fl
         fit = fit_cep(
             positions, latent, weights=weights, kernels=model._kernels,
             rank=model._rank[0] if diagonal else model._rank, form="cp" if diagonal else "tucker",
-            max_iter=max_iter, tol=tol, lengthscales=first_lengthscales(model.kernel, model._modes),
+            max_iter=max_iter, tol=tol, prune=isinstance(model.rank, str),
+            lengthscales=first_lengthscales(model.kernel, model._modes),
             random_state=model.random_state, verbose=int(model.verbose),
         )  # fmt: skip
     _describe_cep(model, fit)

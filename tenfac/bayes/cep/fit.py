@@ -18,7 +18,7 @@ from tenfac.bayes.cep.mode import Climber, Functions, check_kernels
 from tenfac.bayes.cep.result import CepFit, relevance
 from tenfac.bayes.cep.rows import Rows, merged
 from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
-from tenfac.bayes.cep.trial import Trial
+from tenfac.bayes.cep.trial import Trial, pruned
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from tenfac.core.report import Report
@@ -43,6 +43,7 @@ def fit_cep(
     tol: float = 1e-4,
     n_starts: int = 3,
     held_out: float = 0.1,
+    prune: bool = False,
     lengthscales: Sequence[float | None] | None = None,
     random_state: int | np.random.Generator | None = 0,
     verbose: int = 0,
@@ -84,6 +85,9 @@ def fit_cep(
         Share of the rows that choose the start and the number of sweeps, before all rows are fitted. The
         bound takes the functions of different modes for independent, and on noisy data goes on rising while
         predictions get worse. 0, or less than 50 rows held out, leaves the choice to the bound.
+    prune : bool
+        Also let the held-out rows choose the number of functions, from ``rank`` down. Where the bound
+        chooses, functions are always taken out as long as it is higher without them.
     lengthscales : sequence of D float or None, optional
         Where the lengthscales of each mode's functions start; None begins with 0.3.
     random_state : int, numpy Generator or None
@@ -145,12 +149,17 @@ def fit_cep(
     first = lengthscales or (None,) * len(grids)
     with threadpool_limits(limits=1, user_api="blas"), _progress(verbose) as bar:
         starts = [starting_state(shape, chains, rng, first) for _ in range(n_starts)]
-        sweeper, limit, reason = Sweeper(rows, shape, order, bar.update), max_iter, "the bound stands"
+        sweeper, reason = Sweeper(rows, shape, order, bar.update), "the bound stands"
         if held_out > 0 and round(held_out * y.size) >= _LEAST_HELD_OUT:
             out = rng.permutation(y.size)[: round(held_out * y.size)]
             trial = Trial.split(sweeper, out)
-            start, limit, converged = trial.best(starts, max_iter, tol)
-            state, _, history, _ = _run(sweeper, start, sweeper.climbers(start), [], limit, 0.0)
+            run = trial.best(starts, max_iter, tol)
+            converged, limit = run.over, run.sweeps
+            if prune:
+                run = pruned(run, max_iter, tol)
+                shape, limit = run.form, run.sweeps
+                sweeper = Sweeper(rows, shape, order, bar.update)
+            state, _, history, _ = _run(sweeper, run.start, sweeper.climbers(run.start), [], limit, 0.0)
             reason = f"held-out rows were predicted best after {limit} iterations"
         else:
             state, history, converged = _search(sweeper, starts, max_iter, tol * rows.total)
