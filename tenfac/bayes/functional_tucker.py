@@ -89,11 +89,11 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
         was set, the lengthscale to start from, in the unit of the column; how far a mode varies is learned.
     max_iter : int, optional
         Most L-BFGS iterations for the hyperparameters (400), and again for those of ``label_rank``, and for
-        each floor and ceiling tried; 0 keeps the starting values. "cep": sweeps over all modes (100). "svi":
+        each floor and ceiling tried; 0 keeps the starting values. "cep": sweeps over all modes (300). "svi":
         steps (3000). "nuts": draws of each of two chains, after as many steps of adaptation (500).
     tol : float, optional
         Stop when an iteration gains less than this, relative to the log evidence per observation (1e-7), or
-        as in ``fit_cep`` (1e-4).
+        with "cep" when several sweeps do (1e-3).
     label_rank : int, default 0
         Rank of the covariance that is learned between the labels of a discrete mode (the coregionalization
         rank [3]_): what makes labels act alike, or opposite. 0 leaves labels exchangeable. It takes many
@@ -131,7 +131,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
     constants_ : dict
         Per mode, the variance of the part shared by all its indices, relative to what varies; not for "cep".
     core_ : array
-        With "cep", what multiplies the functions of ``mode_functions``: shape (R,) if ``core`` is diagonal,
+        With "cep", what multiplies the functions of ``factor_posterior``: shape (R,) if ``core`` is diagonal,
         else (1 + R_0, 1 + R_1, ...), where place 0 of a mode is the function that is 1.
     noise_ : float
         Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
@@ -155,7 +155,7 @@ class FunctionalTucker(PosteriorMethods, RegressorMixin, BaseEstimator):
 
     "cep" takes the functions of different modes for independent [5]_: one sweep is linear in the rows, but
     its standard deviations are too small where functions are known from few rows, and it predicts worse than
-    "collapsed" on most data. It is for looking at single functions (``mode_functions``). After "svi" and
+    "collapsed" on most data. It is for looking at single functions (``factor_posterior``). After "svi" and
     "nuts", numbers in attributes are medians over the draws; ``save`` does not take them.
 
     With ``label_rank=0`` what is common to all labels is shared, but no likeness between two labels is

@@ -104,7 +104,7 @@ class PosteriorMethods:
         mean, variance = self._prediction.marginal(number, positions)
         return x, *self._response.moments(mean, variance)
 
-    def mode_functions(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
+    def factor_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Functions that one mode brings to the products, as ``inference="cep"`` learns them.
 
         Each has mean square one over the observed indices and is positive where it is largest in size; the
@@ -136,20 +136,20 @@ class PosteriorMethods:
         >>> X = rng.random((80, 2))
         >>> y = np.sin(4 * X[:, 0]) * X[:, 1] + 0.01 * rng.normal(size=80)
         >>> model = FunctionalTucker(inference="cep", core="diagonal", rank=1, max_iter=300).fit(X, y)
-        >>> x, mean, std = model.mode_functions(0, [0.1, 0.2, 0.3])
+        >>> x, mean, std = model.factor_posterior(0, [0.1, 0.2, 0.3])
         >>> mean.shape
         (3, 1)
         """
         check_is_fitted(self, "info_")
-        number = mode_number(mode, self.mode_names_, "FunctionalTucker.mode_functions")
+        number = mode_number(mode, self.mode_names_, "FunctionalTucker.factor_posterior")
         if not hasattr(self, "core_"):
             raise DataError(
-                "FunctionalTucker.mode_functions: single functions are learned by inference='cep' only; got "
+                "FunctionalTucker.factor_posterior: single functions are learned by inference='cep' only; got "
                 f"{self._fitted_by!r}. Fit with 'cep', or take mode_posterior."
             )
         from tenfac.bayes.cep.canonical import Canonical
 
-        x, positions = self._along(number, x, "mode_functions")
+        x, positions = self._along(number, x, "factor_posterior")
         return x, *Canonical.of(self._prediction).functions(number, positions)
 
     def _along(self, number: int, x: Any, where: str) -> tuple[NDArray[Any], Array]:

@@ -17,7 +17,7 @@ from tenfac.core.modes.state_space import check_kernel
 # least and default max_iter, and default tol, of every inference
 LIMITS: dict[str, tuple[int, int, float | None]] = {
     "collapsed": (0, 400, 1e-7),
-    "cep": (1, 100, 1e-4),
+    "cep": (1, 300, 1e-3),
     "svi": (10, 3000, None),
     "nuts": (4, 500, None),
 }
