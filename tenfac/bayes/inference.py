@@ -128,7 +128,7 @@ def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: f
     model._jacobian = float(weights @ model._response.log_slope(y))
     info = replace(posterior.info, seconds=time.perf_counter() - started)
     posterior = replace(posterior, info=info, to_columns=partial(_positions_of, model))
-    model._prediction = PyroFunction(posterior)
+    model._prediction = PyroFunction(posterior, model.inference)
     values = {name: np.median(draws, axis=(0, 1)) for name, draws in posterior.hyperparameters.items()}
     model.rank_ = tuple(index.size for index in model._modes)
     lines = [index.name for index in model._modes if not index.discrete]

@@ -144,8 +144,8 @@ class PosteriorMethods:
         number = mode_number(mode, self.mode_names_, "FunctionalTucker.factor_posterior")
         if not hasattr(self, "core_"):
             raise DataError(
-                "FunctionalTucker.factor_posterior: single functions are learned by inference='cep' only; got "
-                f"{self._fitted_by!r}. Fit with 'cep', or take mode_posterior."
+                "FunctionalTucker.factor_posterior: single functions are learned by inference='cep' only; "
+                f"got {self._fitted_by!r}. Fit with 'cep', or take mode_posterior."
             )
         from tenfac.bayes.cep.canonical import Canonical
 

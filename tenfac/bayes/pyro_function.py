@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tenfac.bayes.pyro_posterior import PyroPosterior
+from tenfac.bayes.fitted import MarginalsOnly
+from tenfac.bayes.pyro_posterior import PyroPosterior, conditional
 from tenfac.bayes.torch_prior import TorchHyper, one_thread, tensor
 
 Array = NDArray[np.float64]
@@ -21,16 +22,18 @@ _ROWS = 4096  # rows at a time
 
 
 @dataclass(frozen=True, eq=False)
-class PyroFunction:
+class PyroFunction(MarginalsOnly):
     """Averages over the draws of the hyperparameters; what is Gaussian given a draw is exact.
 
     Parameters
     ----------
     posterior : PyroPosterior
         Of a program whose function was integrated out.
+    inference : {"svi", "nuts"}
     """
 
     posterior: PyroPosterior
+    inference: str
 
     @property
     def log_evidence(self) -> float | None:
@@ -77,6 +80,24 @@ class PyroFunction:
             return cross, variance
 
         return self._moments(between)
+
+    def sample(
+        self, positions: list[Array], n: int, rng: np.random.Generator, include_noise: bool = False
+    ) -> Array:
+        """Joint draws of f (or of new observations) at N points, shape (n, N); O(N^3) each."""
+        posterior, points = self.posterior, np.column_stack(positions)
+        theta = posterior.theta.reshape(-1, posterior.theta.shape[-1])
+        out = np.empty((n, points.shape[0]))
+        with one_thread():
+            for row, draw in enumerate(rng.integers(theta.shape[0], size=n)):
+                hyper = posterior.model.hyper_of(theta[draw])
+                mean, cov = conditional(posterior.model, hyper, tensor(points), None)
+                values, vectors = np.linalg.eigh(cov.numpy())
+                root = vectors * np.sqrt(np.maximum(values, 0.0))
+                out[row] = mean.numpy() + root @ rng.normal(size=values.size)
+                if include_noise:
+                    out[row] += np.exp(0.5 * theta[draw, 1]) * rng.normal(size=values.size)
+        return out
 
     @cached_property
     def _noise(self) -> float:

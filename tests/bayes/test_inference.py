@@ -67,7 +67,7 @@ def grid_of(model: FunctionalTucker, mode: int, x: Any) -> list[dict[str, Any]]:
 @pytest.mark.filterwarnings(NOT_CONVERGED)
 @pytest.mark.parametrize("core", FORMS)
 def test_cep_predicts_held_out_rows_nearly_to_the_noise(core: str) -> None:
-    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=60)
+    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=25)
     scores = cross_val_score(model, X, Y, cv=KFold(2), error_score="raise")
     assert_above(scores.min(), 0.8, "R2 on rows left out")
 
@@ -171,6 +171,14 @@ def test_one_warning_in_the_users_line_says_that_cep_did_not_converge() -> None:
     assert_equal(len(caught), 1)
     assert_says(caught[0].message, "inference='cep'", "Raise max_iter above 1")
     assert_equal(caught[0].filename, __file__)
+
+
+def test_joint_questions_are_refused_in_words() -> None:
+    fit = cep()._prediction
+    for ask in (fit.cov, fit.sample, fit.derivative, fit.affine, lambda: fit.problem):
+        with pytest.raises(DataError) as error:
+            ask()
+        assert_says(error, "inference='cep'", "Fit with inference='collapsed'")
 
 
 # --- save, clone, fit again -------------------------------------------------------------------------------
@@ -332,6 +340,20 @@ def test_the_marginal_of_the_draws_is_the_average_over_the_grid() -> None:
             means = np.array([float(m.mean()) for m, _ in pairs])
             want.append(np.sqrt(means.var() + np.mean([float(cov.mean()) for _, cov in pairs])))
         assert_relative(std, np.array(want) * model._response.spread, 1e-8)
+
+
+def test_joint_draws_have_the_moments_of_the_prediction() -> None:
+    model = drawn("nuts")
+    new = {"cell": ["a", "b", "b"], "time": [0.5, 2.5, 1e6]}
+    positions = [i.positions(c) for i, c in zip(model._modes, model._read_columns(new), strict=True)]
+    for noise in (False, True):
+        draws = model._prediction.sample(positions, 1000, np.random.default_rng(0), noise)
+        draws = model._response.observed(draws)
+        mean, std = model.predict(new, return_std=True, include_noise=noise)
+        assert_below(np.abs((draws.mean(axis=0) - mean) / std).max(), 4 / 1000**0.5, "4 standard errors")
+        kurtosis = np.mean((draws - mean) ** 4, axis=0) / std**4
+        doubt = np.sqrt((kurtosis - 1) / 1000)
+        assert_below(np.abs((draws.var(axis=0) / std**2 - 1) / doubt).max(), 4, "difference of variances")
 
 
 @pytest.mark.parametrize("inference", [pytest.param("svi", marks=pytest.mark.slow), "nuts"])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.cep.chain import Chain
 from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
+from tenfac.bayes.fitted import MarginalsOnly
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.report import Report
 
@@ -22,7 +23,7 @@ RELEVANT = 1e-4  # least share in the variance of y of a function that counts
 
 
 @dataclass(frozen=True, eq=False)
-class CepFit:
+class CepFit(MarginalsOnly):
     """Posterior of a CP or Tucker function with learned factor functions.
 
     Parameters
@@ -47,6 +48,7 @@ class CepFit:
     spread: float
     total: float
     info: Report = field(repr=False)
+    inference = "cep"
 
     @property
     def bound(self) -> float:
