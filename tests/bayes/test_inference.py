@@ -84,6 +84,26 @@ def test_cep_at_any_index_is_finite_with_noise_on_top(core: str) -> None:
     assert_equal(model.predict(ANYWHERE), mean)
 
 
+DEGENERATE = {
+    "one row": ([[1.0, 2.0]], [3.0]),
+    "one index of a mode": (np.column_stack([np.ones(9), np.arange(9.0)]), np.sin(np.arange(9.0))),
+    "one value": (np.column_stack([np.arange(9) % 3, np.arange(9.0)]), np.full(9, 5.0)),
+    "one mode": (np.arange(9.0)[:, None], np.sin(np.arange(9.0))),
+    "labels only": ({"a": list("abcabcabc"), "b": list("xyzzyxxzy")}, np.sin(np.arange(9.0))),
+}
+
+
+@pytest.mark.parametrize("core", FORMS)
+@pytest.mark.parametrize(("table", "y"), DEGENERATE.values(), ids=DEGENERATE.keys())
+def test_little_to_learn_from_gives_finite_answers(table: Any, y: Any, core: str) -> None:
+    model = fitted(table, np.array(y), inference="cep", core=core, max_iter=6)
+    answers = [*model.predict(table, return_std=True), model.core_]
+    for name in model.mode_names_:
+        answers += [*model.mode_posterior(name)[1:], *model.factor_posterior(name)[1:]]
+    assert_equal([bool(np.isfinite(answer).all()) for answer in answers], [True] * len(answers))
+    assert_above(model.predict(table, return_std=True, include_noise=True)[1].min(), 0.0, "std")
+
+
 @pytest.mark.parametrize("core", FORMS)
 @pytest.mark.parametrize("mode", [0, 1])
 def test_the_marginal_of_cep_is_the_average_over_the_grid(core: str, mode: int) -> None:
