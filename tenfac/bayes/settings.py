@@ -32,6 +32,7 @@ _KNOWN_TO: dict[str, tuple[Any, tuple[str, ...]]] = {
     "tol": (None, ("collapsed", "cep")),
 }
 _MOST_TERMS = 128  # of a full core whose rank nobody gave
+_LARGEST_CORE = 512
 _AUTO_PRODUCTS = 5  # of a diagonal one
 _AUTO_RANK = 3
 
@@ -188,6 +189,17 @@ def ranks_of(rank: str | int | Sequence[int], modes: list[ModeIndex]) -> tuple[i
 
 def cep_ranks(rank: str | int | Sequence[int], core: str, modes: list[ModeIndex]) -> tuple[int, ...]:
     """Functions per mode that `inference="cep"` starts from; one number for all if the core is diagonal."""
+    ranks = _cep_ranks(rank, core, modes)
+    terms = int(np.prod([1.0 + one for one in ranks]))
+    if core == "full" and terms > _LARGEST_CORE:
+        raise RankError(
+            f"FunctionalTucker: with inference='cep' a full core may have {_LARGEST_CORE} terms, the product "
+            f"of 1 + rank over the modes; got {terms}. Lower `rank`, or take core='diagonal'."
+        )
+    return ranks
+
+
+def _cep_ranks(rank: str | int | Sequence[int], core: str, modes: list[ModeIndex]) -> tuple[int, ...]:
     sizes = [index.size for index in modes]
     if _is_auto(rank):
         if core == "diagonal":

@@ -291,6 +291,12 @@ def test_a_rank_that_is_no_rank_is_refused() -> None:
     assert_says(refused(RankError, inference="cep", rank=13), "'time'", "from 1 to 12")
 
 
+def test_a_full_core_of_too_many_terms_is_refused() -> None:
+    with pytest.raises(RankError) as error:
+        FunctionalTucker(inference="cep").fit(np.random.default_rng(0).random((20, 10)), np.arange(20.0))
+    assert_says(error, "512 terms", "got 1024", "core='diagonal'")
+
+
 def test_counts_below_what_an_inference_needs_are_refused() -> None:
     for inference, least in (("cep", 1), ("svi", 10), ("nuts", 4)):
         error = refused(DataError, inference=inference, max_iter=least - 1)
@@ -428,7 +434,7 @@ print(tenfac.FunctionalTucker(inference="cep", max_iter=300).fit(X, y).predict(X
 # 2026-11: three sweeps do not converge and say so; that is not what these checks are about
 @pytest.mark.slow
 @pytest.mark.filterwarnings(NOT_CONVERGED)
-@parametrize_with_checks([FunctionalTucker(inference="cep", max_iter=3)])
+@parametrize_with_checks([FunctionalTucker(inference="cep", core="diagonal", max_iter=3)])
 def test_the_checks_of_scikit_learn_pass_for_cep(estimator, check) -> None:
     before = estimator.get_params()
     check(estimator)
