@@ -93,6 +93,8 @@ def errors(folder: Path) -> dict:
         "tucker 2,2,3": ("tucker", (2, 2, 3)),
         "tucker 3": ("tucker", 3),
         "tucker 5": ("tucker", 5),
+        "cp auto": ("cp", 5),
+        "tucker auto": ("tucker", 3),
     }
     out = {}
     for fold, test in enumerate(data["test_mask"]):
@@ -101,17 +103,19 @@ def errors(folder: Path) -> dict:
             start = time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                fit = fit_cep([c[~test] for c in x], y[~test], kernels=KERNELS, rank=rank, form=form)
+                options = {"kernels": KERNELS, "rank": rank, "form": form, "prune": "auto" in name}
+                fit = fit_cep([c[~test] for c in x], y[~test], **options)
             seconds = time.process_time() - start
             mean, variance = fit.predict([c[test] for c in x], with_noise=True)
             rows[name] = {
                 **gaussian_metrics(y[test], mean, np.sqrt(variance)),
                 "seconds": seconds,
                 "n_iter": fit.info.n_iter,
+                "rank": fit.rank,
                 "least_variance": float(variance.min()),
             }
         for name, row in rows.items():
-            print(f"PM2.5 fold {fold}  {name:14}", {k: round(v, 4) for k, v in row.items()})
+            print(f"PM2.5 fold {fold}  {name:14}", {k: np.round(v, 4).tolist() for k, v in row.items()})
         out[f"PM2.5 fold {fold}"] = rows
     return out
 

@@ -61,9 +61,10 @@ PUBLIC = [
 ]
 DEFAULTS = {
     "FunctionalTucker": {
+        "inference": "collapsed",
+        "rank": "auto",
+        "core": "full",
         "kernel": "matern32",
-        "max_iter": 400,
-        "tol": 1e-07,
         "label_rank": 0,
         "response": "identity",
         "random_state": 0,

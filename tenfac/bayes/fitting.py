@@ -36,6 +36,8 @@ class Observed:
         Whether slices may have scales of their own, if they have a residual.
     y : array, shape (N,)
         In its own unit.
+    start : Hyper
+        Where the search begins, if nothing is to be chosen.
     settings : tuple
         ``max_iter``, ``tol``, ``verbose``.
     """
@@ -46,6 +48,7 @@ class Observed:
     kernels: tuple[str, ...]
     scaled: bool
     y: Array
+    start: Hyper
     settings: tuple[int, float, int]
 
 
@@ -73,6 +76,7 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
             )
         else:
             own, hyper = replace(start.task, y=latent), start.learned.hyper
+        hyper = hyper or _begin(own, observed.start)
         if not parts:
             return _learn_gaussian(own, observed, hyper)
         sites = NoiseScales(latent, parts) if start is None else start.sites.with_targets(latent)
@@ -81,6 +85,10 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     search = observed.settings[0] > 0
     fit = learn_with_response(observed.response, observed.y, task.weights, solve, search)
     return fit, _shape(fit, observed.likelihood, slice_mode)
+
+
+def _begin(task: Task, start: Hyper) -> Hyper:
+    return replace(start, noise=task.start().noise)
 
 
 def _first_sites(likelihood: str, y: Array, weights: Array) -> CountSites:

@@ -59,6 +59,35 @@ def from_gpytorch(kernel: Any, *, gradient: bool = False) -> Process:
     return _convert(kernel, kernels, number)
 
 
+def is_gpytorch(kernel: Any) -> bool:
+    """Whether an object is a GPyTorch kernel; does not import GPyTorch."""
+    return any(base.__module__.startswith("gpytorch.kernels") for base in type(kernel).__mro__)
+
+
+def matern_of(kernel: Any, mode: str) -> tuple[str, float | None]:
+    """Name of a Matérn kernel (or a scaled one), and its lengthscale if somebody set it.
+
+    Raises
+    ------
+    DataError
+        If it is another kernel: ``FunctionalTucker`` integrates Matérn processes out along a line.
+    """
+    from gpytorch import kernels
+
+    while isinstance(kernel, kernels.ScaleKernel):  # how far a mode varies is learned
+        kernel = kernel.base_kernel
+    if type(kernel) is not kernels.MaternKernel or kernel.nu not in _MATERN:
+        nu = f" with nu={kernel.nu}" if hasattr(kernel, "nu") else ""
+        raise DataError(
+            f"FunctionalTucker: the kernel of mode {mode!r} must be a MaternKernel (nu 0.5, 1.5, 2.5); got "
+            f"{type(kernel).__name__}{nu}. Take one of these; filter_smooth takes the sums and products that "
+            "from_gpytorch knows, and pyro_model(..., kernels={mode: kernel}) takes any kernel."
+        )
+    process = from_gpytorch(kernel)
+    untouched = not float(kernel.raw_lengthscale.detach().abs().sum())
+    return process.kernel, None if untouched else float(process.lengthscale)
+
+
 def _convert(kernel: Any, kernels: Any, number: Callable[[Any, str], Any]) -> Process:
     if getattr(kernel, "active_dims", None) is not None:
         raise DataError(

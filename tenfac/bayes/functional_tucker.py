@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from tenfac.bayes.choose import choose_exact
+from tenfac.bayes.collapsed import CollapsedMethods
 from tenfac.bayes.columns import (
     ModeIndex,
     check_column,
@@ -24,16 +22,13 @@ from tenfac.bayes.columns import (
     is_table,
     looks_discrete,
 )
-from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
+from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.journal import Journal
-from tenfac.bayes.likelihoods import likelihood_of
-from tenfac.bayes.mode_prior import ModePrior
-from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.scoring_methods import ScoringMethods
-from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
-    TERMS,
-    candidates_of,
+    LIMITS,
+    cep_ranks,
+    check_inference,
     check_likelihood,
     check_numbers,
     check_response,
@@ -43,18 +38,14 @@ from tenfac.bayes.settings import (
     mode_number,
     ranks_of,
     slice_mode_of,
-    terms_of,
-    usual,
 )
-from tenfac.bayes.stored import restore, state_of
 from tenfac.bayes.streaming import StreamingMethods
-from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, RegressorMixin, BaseEstimator):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,
@@ -69,24 +60,39 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
 
     Missing cells need no treatment: give only the rows that were observed.
 
+    All this is ``inference="collapsed"``. Others fit the same family of models; see Notes.
+
     Parameters
     ----------
     discrete : sequence of str or int, optional
         Modes whose indices are labels, by column name or number. Columns that hold no numbers are
         discrete anyway.
-    rank : int, sequence of int, optional
+    inference : {"collapsed", "cep", "svi", "nuts"}, default "collapsed"
+        "collapsed": as above. "cep": the functions of all modes and the core are learned, each with its own
+        prior, by conditional moments. "svi" and "nuts": hyperparameters have a posterior too, by the program
+        of ``tenfac.pyro_model``, for up to 1000 distinct points; they need the extra ``bayes``.
+    rank : "auto", int or sequence of int, default "auto"
         Most functions per continuous mode: one number, or one per continuous mode in column order. The
-        exact mode ignores its entry; a discrete mode keeps all its levels. None lets the learned prior
-        decide.
-    kernel : str or dict, default "auto"
+        exact mode ignores its entry; a discrete mode keeps all its levels. "auto" goes by the evidence: the
+        learned prior decides how many products matter. With "cep", a sequence has one entry per mode,
+        discrete ones too, and functions that the data do not support are switched off whatever the rank;
+        "auto" begins with 3 per mode (fewer from four modes on), or 5 products if ``core`` is diagonal.
+        "svi" and "nuts" keep all functions.
+    core : {"full", "diagonal"}, default "full"
+        "diagonal" (with "cep" only) has main effects and ``rank`` products of one function per mode: CP.
+    kernel : str, GPyTorch kernel or dict, default "auto"
         Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
         from column name or number to kernel. "auto" is "matern32", and for the longest mode of many scattered
-        rows what the evidence prefers of it and "matern12".
-    max_iter : int, default 400
-        Most L-BFGS iterations for the hyperparameters, and again for those of ``label_rank``, and for each
-        floor and ceiling tried. 0 keeps the starting values.
-    tol : float, default 1e-7
-        Stop when an iteration gains less than this, relative to the log evidence per observation.
+        rows what the evidence prefers of it and "matern12". A ``gpytorch.kernels.MaternKernel`` gives its
+        order and, if it was set, the lengthscale to start from, in the unit of the column; how far a mode
+        varies is learned.
+    max_iter : int, optional
+        Most L-BFGS iterations for the hyperparameters (400), and again for those of ``label_rank``, and for
+        each floor and ceiling tried; 0 keeps the starting values. "cep": sweeps over all modes (300). "svi":
+        steps (3000). "nuts": draws of each of two chains, after as many steps of adaptation (500).
+    tol : float, optional
+        Stop when an iteration gains less than this, relative to the log evidence per observation (1e-7), or
+        with "cep" when several sweeps do (1e-3).
     label_rank : int, default 0
         Rank of the covariance that is learned between the labels of a discrete mode (the coregionalization
         rank [3]_): what makes labels act alike, or opposite. 0 leaves labels exchangeable. It takes many
@@ -101,8 +107,8 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         at most 400, and fewer when the exact mode has many indices, so that one evaluation of the evidence
         takes about a second.
     random_state : int, numpy Generator or None, default 0
-        Draws the few missing cells of an almost complete grid while the hyperparameters are learned.
-        Nothing else is random.
+        Draws the few missing cells of an almost complete grid while the hyperparameters are learned; nothing
+        else of "collapsed" is random. The others draw their starts, held-out rows, and samples.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 logs a line per stage to the logger ``tenfac``.
     likelihood : {"gaussian", "student_t", "poisson", "bernoulli", "binomial"}, default "gaussian"
@@ -132,18 +138,23 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
     indices_ : list of arrays
         Distinct observed indices or labels per mode, ascending.
     exact_mode_ : int
-        The mode integrated out exactly: the longest, unless a discrete one does better.
+        With "collapsed", the mode integrated out exactly: the longest, unless a discrete one does better.
     rank_ : tuple of int
-        Functions used per mode; for the exact mode, its number of observed indices.
+        Functions used per mode; for the exact mode, its number of observed indices. With "cep", those that
+        have more than 1e-4 of the variance of y.
     kernels_ : dict
         Per continuous mode.
     terms_ : tuple of str
         Terms beside the product.
     lengthscales_ : dict
         Per continuous mode, in the unit of its column, at its median index (the axis may be bent, so
-        that the function varies faster in one part than in another).
+        that the function varies faster in one part than in another). With "cep", of the mode's function with
+        the largest share.
     constants_ : dict
-        Per mode, the variance of the part shared by all its indices, relative to what varies.
+        Per mode, the variance of the part shared by all its indices, relative to what varies; not for "cep".
+    core_ : array
+        With "cep", what multiplies the functions of ``factor_posterior``: shape (R,) if ``core`` is diagonal,
+        else (1 + R_0, 1 + R_1, ...), where place 0 of a mode is the function that is 1.
     noise_ : float
         Standard deviation of the noise, in the unit of y (in the middle of its range, if ``response`` bends).
         The scale of Student's distribution, where the noise has one; NaN where y is counted.
@@ -159,13 +170,14 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
     label_covariances_ : dict
         If ``label_rank`` is not 0: per discrete mode, prior covariance of its labels, shape (M, M), in the
         order of ``indices_``.
-    log_evidence_ : float
-        Log marginal likelihood of y; a lower bound of it where ``likelihood`` is not "gaussian" or ``noise``
-        is "slice".
+    log_evidence_ : float or None
+        Log marginal likelihood of y at the learned hyperparameters; a lower bound of it with "cep", and where
+        ``likelihood`` is not "gaussian" or ``noise`` is "slice"; of that with hyperparameters integrated out
+        with "svi"; None with "nuts".
     posterior_ : xarray DataTree
         Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
-        L-BFGS iterations done, at least 1.
+        Iterations done, at least 1.
     info_ : Report
         Convergence, iterations, seconds, warnings.
 
@@ -176,6 +188,11 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
 
     Cost per evaluation of the evidence: ``O(M P^3)`` with M indices in the exact mode and P products of
     mode functions, after one pass of ``O(N P^2)`` over the observations.
+
+    "cep" takes the functions of different modes for independent [5]_: one sweep is linear in the rows, but
+    its standard deviations are too small where functions are known from few rows, and it predicts worse than
+    "collapsed" on most data. It is for looking at single functions (``factor_posterior``). After "svi" and
+    "nuts", numbers in attributes are medians over the draws; ``save`` does not take them.
 
     With ``label_rank=0`` what is common to all labels is shared, but no likeness between two labels is
     learned, so that a label's response to another label that it was never observed with is not guessed. When
@@ -203,6 +220,7 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
        (2005). doi:10.1016/j.neucom.2005.02.016
     .. [7] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust Statistical Modeling Using the t
        Distribution, JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
+    .. [8] Fang et al. [1]_, section 4.
 
     Examples
     --------
@@ -219,10 +237,12 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         self,
         *,
         discrete: Sequence[str | int] | None = None,
-        rank: int | Sequence[int] | None = None,
-        kernel: str | Mapping[str | int, str] = "auto",
-        max_iter: int = 400,
-        tol: float = 1e-7,
+        inference: str = "collapsed",
+        rank: str | int | Sequence[int] = "auto",
+        core: str = "full",
+        kernel: Any = "auto",
+        max_iter: int | None = None,
+        tol: float | None = None,
         label_rank: int = 0,
         response: str = "identity",
         max_functions: int | None = None,
@@ -233,7 +253,9 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         terms: str | Sequence[str] = "auto",
     ) -> None:
         self.discrete = discrete
+        self.inference = inference
         self.rank = rank
+        self.core = core
         self.kernel = kernel
         self.max_iter = max_iter
         self.tol = tol
@@ -280,8 +302,11 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         ------
         ValueError
             Before anything is computed: indices or values that are not finite, an unknown name in
-            ``discrete`` or ``kernel``, a ``checkpoint`` of other data or settings (DataError), columns of
-            different lengths (ShapeError), a rank above the number of indices (RankError).
+            ``discrete`` or ``kernel``, a setting that the inference does not know, a ``checkpoint`` of other
+            data or settings (DataError), columns of different lengths (ShapeError), a rank above the number
+            of indices (RankError).
+        MissingExtraError
+            For "svi" and "nuts", if torch or Pyro is not installed.
 
         Examples
         --------
@@ -289,7 +314,8 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         ('continuous',)
         """
         started = time.perf_counter()
-        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol)
+        check_inference(self)
+        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol, LIMITS[self.inference][0])
         check_response(self.response)
         check_likelihood(self.likelihood, self.response)
         columns, names, y = self._read(X, y)
@@ -302,7 +328,7 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
         columns = self._learn_modes([column[keep] for column in columns], names)
         y, weights = y[keep], weights[keep]
         journal = None if checkpoint is None else self._journal(checkpoint, columns, y, weights)
-        self._search(columns, y, weights, started, journal)
+        fitter_of(self)(columns, y, weights, started, journal)
         return self
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -313,7 +339,7 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
     @classmethod
     def _from_state(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> FunctionalTucker:
         """Inverse of ``_to_state``: solves once, at the stored hyperparameters."""
-        return restore(cls, header, arrays)
+        return restored(cls, header, arrays)
 
     # What follows turns input into positions, searches the hyperparameters, and stores the result.
 
@@ -362,7 +388,10 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
     def _set_modes(self, modes: list[ModeIndex]) -> None:
         self._modes = modes
         self._kernels = kernels_of(self.kernel, modes)
-        self._rank = ranks_of(self.rank, modes)
+        if self.inference == "cep":
+            self._rank = cep_ranks(self.rank, self.core, modes)
+        else:
+            self._rank = ranks_of(self.rank, modes)
         self.mode_names_ = [index.name for index in modes]
         self.kinds_ = tuple("discrete" if index.discrete else "continuous" for index in self._modes)
         self.indices_ = [index.values for index in self._modes]
@@ -372,109 +401,3 @@ class FunctionalTucker(StreamingMethods, ScoringMethods, RegressorMixin, BaseEst
     ) -> Journal:
         named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
         return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
-
-    def _search(
-        self,
-        columns: list[NDArray[Any]],
-        y: Array,
-        weights: Array,
-        started: float,
-        journal: Journal | None,
-    ) -> None:
-        """Learn the hyperparameters and keep what prediction needs."""
-        positions = tuple(index.positions(column) for index, column in zip(self._modes, columns, strict=True))
-        max_iter, tol = int(self.max_iter), float(self.tol)
-        task = replace(self._make_task(positions, y, weights, 0), journal=journal)
-        exact = choose_exact(task_to_choose_exact(self.likelihood, self.response, task), max_iter, tol).exact
-        observed = Observed(
-            self.likelihood, self.response, terms_of(self.terms), candidates_of(self._kernels[exact]),
-            self.noise == "auto", y, (max_iter, tol, int(self.verbose)),
-        )  # fmt: skip
-        self.exact_mode_ = exact
-        self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
-        fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
-        self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
-        self._task, self._learned = replace(solved.task, journal=None), solved.learned
-        learned = self._learned
-        self._kernels = self._task.kernels
-        self._set_posterior(solved.prediction)
-        self.n_iter_ = max(learned.n_iter, 1)
-        notes = self._notes()
-        self.info_ = learned.report(self.max_iter, notes, started)
-        chosen = self.max_functions is None and self.rank is None
-        if notes and chosen and self._prediction.missing_noise_share > 0.5:
-            warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
-        if not self.info_.converged:
-            warnings.warn(
-                f"FunctionalTucker: the evidence was still rising when max_iter={self.max_iter} was reached; "
-                "the best hyperparameters so far are kept. Raise max_iter.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-    def _make_task(self, positions: tuple[Array, ...], y: Array, weights: Array, exact: int) -> Task:
-        grids = tuple(index.positions(index.values) for index in self._modes)
-        return Task(
-            tuple(usual(kernel) for kernel in self._kernels), exact, grids, positions, y, weights, self._rank,
-            None if self.max_functions is None else int(self.max_functions), int(self.label_rank),
-            generator(self.random_state),
-        )  # fmt: skip
-
-    def _notes(self) -> tuple[str, ...]:
-        missing = self._prediction.missing_share
-        if missing <= 0.05 or self._prediction.problem.residual is not None:
-            return ()
-        return (
-            f"the {self._prediction.problem.basis.size} products of mode functions kept carry "
-            f"{100 * (1 - missing):.0f} % of the prior variance, the rest counts as uncertainty. Round mode "
-            f"{self.mode_names_[self.exact_mode_]!r} to fewer distinct indices, or set max_functions higher "
-            "and wait longer.",
-        )
-
-    def _set_posterior(self, prediction: Prediction) -> None:
-        self._prediction, self._stream, self._tree = prediction, None, None
-        problem, hyper = prediction.problem, prediction.hyper
-        ranks = iter(problem.basis.rank)
-        self.rank_ = tuple(
-            index.size if n == self.exact_mode_ else next(ranks) for n, index in enumerate(self._modes)
-        )
-        self.kernels_ = {
-            index.name: kernel
-            for index, kernel in zip(self._modes, problem.kernels, strict=True)
-            if kernel is not None
-        }
-        self.terms_ = tuple(name for name in TERMS if getattr(hyper, name).size)
-        self.lengthscales_ = {
-            index.name: _local_lengthscale(problem.prior(hyper, n), index)
-            for n, index in enumerate(self._modes)
-            if not index.discrete
-        }
-        self.constants_ = {
-            index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)
-        }
-        labels = {n: np.arange(index.size) for n, index in enumerate(self._modes) if index.discrete}
-        self.label_covariances_ = {
-            self.mode_names_[n]: problem.prior(hyper, n).covariance(codes, codes)
-            for n, codes in labels.items()
-            if self.label_rank
-        }
-        response, shape = self._response, self._noise_shape
-        variance = float(np.exp(hyper.noise))
-        self._likelihood = likelihood_of(self.likelihood, response, variance, shape)
-        self.noise_ = float("nan") if self._task.fixed_noise else np.sqrt(variance) * response.unit
-        self.dof_ = np.inf if shape.dof is None else shape.dof
-        self.slice_dof_ = np.inf if shape.slice_dof is None else shape.slice_dof
-        self.slice_scales_ = {}
-        if self._slice_mode is not None and shape.shapes is not None:
-            self.slice_scales_[self.mode_names_[self._slice_mode]] = shape.rates / shape.shapes
-        if problem.residual is not None and problem.residual.dof is not None:
-            self.slice_dof_ = problem.residual.dof
-            self.slice_scales_[self.mode_names_[self.exact_mode_]] = problem.residual.scales
-        self.bounds_ = response.bounds
-        self.log_evidence_ = prediction.log_evidence + self._beyond
-
-
-def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:
-    """Lengthscale in the unit of the column, where the axis is bent: at the median observed index."""
-    slope = float(prior.slope(np.median(index.positions(index.values))))
-    return prior.lengthscale / slope * index.span

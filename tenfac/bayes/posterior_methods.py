@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.fitted import FittedFunction
 from tenfac.bayes.likelihoods import Counts, Gaussian, Likelihood
 from tenfac.bayes.mode_functions import mode_functions
-from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import mode_number
 from tenfac.core.arrays import generator
@@ -26,10 +26,11 @@ class PosteriorMethods:
 
     mode_names_: list[str]
     _modes: list[ModeIndex]
-    _prediction: Prediction
+    _prediction: FittedFunction
     _response: Response
     _likelihood: Likelihood
     _slice_mode: int | None
+    _fitted_by: str
 
     def predict(
         self, X: Any, return_std: bool = False, include_noise: bool = False, return_cov: bool = False
@@ -307,6 +308,54 @@ class PosteriorMethods:
                 "covariance has no closed form. Take that of draws from `sample_posterior`."
             )
 
+    def factor_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
+        """Functions that one mode brings to the products, as ``inference="cep"`` learns them.
+
+        Each has mean square one over the observed indices and is positive where it is largest in size; the
+        one with the largest share in the variance of y comes first. ``core_`` multiplies them.
+
+        Parameters
+        ----------
+        mode : str or int
+            Name or number.
+        x : array, shape (N,), optional
+            Indices; by default 101 points over the observed range, or all labels.
+
+        Returns
+        -------
+        x : array, shape (N,)
+        mean, std : arrays, shape (N, R)
+            R is the entry of ``rank_``. In a diagonal core, the functions of one column belong together.
+
+        Raises
+        ------
+        DataError
+            If there is no such mode, ``x`` holds an unseen label, or another inference fitted the model: its
+            functions are free to rotate.
+
+        Examples
+        --------
+        >>> from tenfac import FunctionalTucker
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.random((80, 2))
+        >>> y = np.sin(4 * X[:, 0]) * X[:, 1] + 0.01 * rng.normal(size=80)
+        >>> model = FunctionalTucker(inference="cep", core="diagonal", rank=1, max_iter=300).fit(X, y)
+        >>> x, mean, std = model.factor_posterior(0, [0.1, 0.2, 0.3])
+        >>> mean.shape
+        (3, 1)
+        """
+        check_is_fitted(self, "info_")
+        where = "FunctionalTucker.factor_posterior"
+        if not hasattr(self, "core_"):
+            raise DataError(
+                f"{where}: single functions are learned by inference='cep' only; "
+                f"got {self._fitted_by!r}. Fit with 'cep', or take mode_posterior."
+            )
+        from tenfac.bayes.cep.canonical import Canonical
+
+        number, x, positions = self._read_mode(mode, x, where)
+        return x, *Canonical.of(self._prediction).functions(number, positions)
+
     def _read_mode(self, mode: str | int, x: Any, where: str) -> tuple[int, NDArray[Any], Array]:
         """Number of a mode, indices of it (default: range or labels), and their positions."""
         check_is_fitted(self, "info_")
@@ -321,11 +370,6 @@ class PosteriorMethods:
 
     def _read_positions(self, X: Any) -> list[Array]:
         """Scaled positions of a table to predict, per mode."""
-        columns = self._read_columns(X)
-        return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
-
-    def _read_positions(self, X: Any) -> list[Array]:
-        """Scaled positions of a table to predict, one array (N,) per mode."""
         columns = self._read_columns(X)
         return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
 

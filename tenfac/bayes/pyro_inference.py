@@ -18,7 +18,7 @@ from pyro.ops.stats import effective_sample_size, fit_generalized_pareto, split_
 
 from tenfac.bayes.pyro_posterior import PyroPosterior, conditional
 from tenfac.bayes.pyro_program import PyroModel
-from tenfac.bayes.torch_prior import tensor
+from tenfac.bayes.torch_prior import one_thread, tensor
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.report import Report
 
@@ -35,21 +35,16 @@ _PARTS = 50  # of the steps of SVI, for the history
 def _isolated(rng: np.random.Generator) -> Iterator[None]:
     """A parameter store of one's own, and torch's generator seeded from ``rng`` and then put back.
 
-    One thread meanwhile: on small matrices more cost a hundred times what they give. Pyro's checks of
-    every distribution are off: shapes and signs hold by construction.
+    One thread meanwhile. Pyro's checks of every distribution are off: shapes and signs hold by construction.
     """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with (
-            torch.random.fork_rng(devices=[]),
-            pyro.get_param_store().scope(),
-            pyro.validation_enabled(False),
-        ):
-            torch.default_generator.manual_seed(int(rng.integers(2**62)))
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with (
+        one_thread(),
+        torch.random.fork_rng(devices=[]),
+        pyro.get_param_store().scope(),
+        pyro.validation_enabled(False),
+    ):
+        torch.default_generator.manual_seed(int(rng.integers(2**62)))
+        yield
 
 
 def run_nuts(
@@ -185,7 +180,7 @@ def _draws(model: PyroModel, sites: dict[str, torch.Tensor], rng: np.random.Gene
     """Hyperparameters and f from the sampled sites; f is drawn given y where it was integrated out."""
     lead = next(iter(sites.values())).shape[:2]
     reference = tensor(model.reference.pack())
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         theta = reference.expand(*lead, -1) if model.fixed else model.theta(sites["hyper"])
         if model.fixed:
             return theta.numpy().copy(), model.function(model.hyper_of(reference), sites["white"]).numpy()

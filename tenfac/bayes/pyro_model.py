@@ -98,7 +98,7 @@ def pyro_model(
     >>> program
     PyroModel(3 points, dense prior, sites: hyper)
     """
-    _require("pyro_model")
+    require("pyro_model")
     return _build(model, X, y, sample_weight, prior, fixed, collapsed, kernels)[0]
 
 
@@ -150,7 +150,7 @@ def nuts(
     >>> post.f.shape
     (1, 250, 2)
     """
-    _require("nuts")
+    require("nuts")
     for name, value, least in (("num_samples", num_samples, 1), ("warmup", warmup, 1), ("chains", chains, 1)):
         _check_count("nuts", name, value, least)
     from tenfac.bayes.pyro_inference import run_nuts
@@ -216,7 +216,7 @@ def svi(
     >>> svi(model, X, y, fixed=True, steps=300, num_samples=200).info.converged
     True
     """
-    _require("svi")
+    require("svi")
     _check_count("svi", "steps", steps, 10)
     _check_count("svi", "num_samples", num_samples, 1)
     if not learning_rate > 0:
@@ -232,7 +232,8 @@ def svi(
     )
 
 
-def _require(where: str) -> None:
+def require(where: str) -> None:
+    """Refuse to go on without torch and Pyro."""
     try:
         import pyro  # noqa: F401 (whether it is installed is what is asked)
     except ImportError as error:
@@ -273,6 +274,11 @@ def _build(
     fitted = hasattr(model, "info_")
     if fixed and not fitted:
         raise DataError("pyro_model: `fixed` keeps learned hyperparameters; fit the model first.")
+    if fixed and model._fitted_by != "collapsed":
+        raise DataError(
+            "pyro_model: `fixed` keeps the hyperparameters that inference='collapsed' learns; got a model "
+            f"fitted with inference={model._fitted_by!r}. Fit it with 'collapsed', or leave `fixed` out."
+        )
     source = model if fitted else clone(model)
     observations, response = _observe(source, X, y, sample_weight, fitted)
     program = PyroModel(
@@ -280,7 +286,7 @@ def _build(
         observations=observations,
         response=response,
         prior=_prior(source, observations.points, prior, kernels),
-        reference=source._prediction.hyper if fitted else _start(source),
+        reference=source._prediction.hyper if fitted and source._fitted_by == "collapsed" else _start(source),
         fixed=bool(fixed),
         collapsed=not fixed if collapsed is None else bool(collapsed),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.from_gpytorch import is_gpytorch, matern_of
 from tenfac.bayes.likelihoods import COUNTS
 from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
 from tenfac.bayes.response import KINDS
@@ -17,26 +18,89 @@ from tenfac.core.modes.state_space import check_kernel
 
 TERMS = ("mains", "residual", "cells")
 
+# least and default max_iter, and default tol, of every inference
+LIMITS: dict[str, tuple[int, int, float | None]] = {
+    "collapsed": (0, 400, 1e-7),
+    "cep": (1, 300, 1e-3),
+    "svi": (10, 3000, None),
+    "nuts": (4, 500, None),
+}
+CORES = ("full", "diagonal")
+# settings that some inferences do not know: the value that asks for nothing, and who knows others
+_KNOWN_TO: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "core": ("full", ("cep",)),
+    "likelihood": ("gaussian", ("collapsed",)),
+    "noise": ("auto", ("collapsed",)),
+    "terms": ("auto", ("collapsed",)),
+    "label_rank": (0, ("collapsed", "svi", "nuts")),
+    "max_functions": (None, ("collapsed",)),
+    "rank": ("auto", ("collapsed", "cep")),
+    "response": ("identity", ("collapsed",)),
+    "tol": (None, ("collapsed", "cep")),
+}
+_MOST_TERMS = 128  # of a full core whose rank nobody gave
+_LARGEST_CORE = 512
+_AUTO_PRODUCTS = 5  # of a diagonal one
+_AUTO_RANK = 3
 
-def check_numbers(max_iter: int, max_functions: int | None, label_rank: int, tol: float) -> None:
+
+def check_numbers(
+    max_iter: int | None, max_functions: int | None, label_rank: int, tol: float | None, least: int = 0
+) -> None:
     """Refuse counts that are no whole numbers or too small, and a tolerance that is not positive."""
-    if not tol > 0:
+    if tol is not None and not tol > 0:
         raise DataError(f"FunctionalTucker: `tol` must be a positive number; got {tol!r}.")
     functions = 1 if max_functions is None else max_functions
-    counts = (("max_iter", max_iter, 0), ("max_functions", functions, 1), ("label_rank", label_rank, 0))
-    for name, value, least in counts:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise DataError(f"FunctionalTucker: `{name}` must be an integer from {least} up; got {value!r}.")
+    counts = (
+        ("max_iter", least if max_iter is None else max_iter, least),
+        ("max_functions", functions, 1),
+        ("label_rank", label_rank, 0),
+    )
+    for name, value, lowest in counts:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+            raise DataError(f"FunctionalTucker: `{name}` must be an integer from {lowest} up; got {value!r}.")
+
+
+def check_inference(model: Any) -> None:
+    """Refuse an unknown inference or core, and settings that the inference does not know."""
+    _check_choice("inference", model.inference, tuple(LIMITS))
+    _check_choice("core", model.core, CORES)
+    for name, (neutral, known) in _KNOWN_TO.items():
+        value = getattr(model, name)
+        if model.inference in known or (np.ndim(value) == 0 and value == neutral):
+            continue
+        allowed = " or ".join(f"inference={one!r}" for one in known)
+        raise DataError(
+            f"FunctionalTucker: inference={model.inference!r} must have {name}={neutral!r}; got {value!r}. "
+            f"Leave `{name}` out, or take {allowed}."
+        )
+
+
+def limits_of(model: Any) -> tuple[int, float]:
+    """``max_iter`` and ``tol``, as given or by inference; no ``tol`` is 0."""
+    _, max_iter, tol = LIMITS[model.inference]
+    given = model.max_iter, model.tol
+    return (
+        max_iter if given[0] is None else int(given[0]),
+        float((tol or 0.0) if given[1] is None else given[1]),
+    )
+
+
+def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
+        near = get_close_matches(str(value), known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"FunctionalTucker: `{name}` must be one of {known}; got {value!r}.{hint}")
 
 
 def check_response(response: str) -> None:
     """Refuse an unknown response."""
-    _check_name("response", response, KINDS)
+    _check_choice("response", response, KINDS)
 
 
 def check_likelihood(likelihood: str, response: str) -> None:
     """Refuse an unknown likelihood, and one of counts with a response."""
-    _check_name("likelihood", likelihood, LIKELIHOODS)
+    _check_choice("likelihood", likelihood, LIKELIHOODS)
     if likelihood in COUNTS and response != "identity":
         raise DataError(
             f"FunctionalTucker: likelihood={likelihood!r} has its own response and needs "
@@ -69,7 +133,7 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
     if isinstance(noise, Sequence) and not isinstance(noise, str) and len(noise) == 2 and noise[0] == "slice":
         mode: int | None = mode_number(noise[1], names, "FunctionalTucker, `noise`")
     else:
-        _check_name("noise", noise, ("auto", "constant", "slice"))
+        _check_choice("noise", noise, ("auto", "constant", "slice"))
         mode = exact if noise == "slice" else None
     if noise not in ("auto", "constant") and likelihood in COUNTS:
         raise DataError(
@@ -77,13 +141,6 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
             f"got likelihood={likelihood!r}. Leave `noise` out."
         )
     return mode
-
-
-def _check_name(setting: str, name: Any, known: tuple[str, ...]) -> None:
-    if not isinstance(name, str) or name not in known:
-        near = get_close_matches(str(name), known, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"FunctionalTucker: `{setting}` must be one of {known}; got {name!r}.{hint}")
 
 
 def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:
@@ -119,49 +176,76 @@ def mode_number(mode: str | int, names: list[str], where: str) -> int:
     )
 
 
-def kernels_of(kernel: str | Mapping[str | int, str], modes: list[ModeIndex]) -> tuple[str | None, ...]:
-    """Kernel name per mode, None where discrete."""
+def kernels_by_mode(kernel: Any, modes: list[ModeIndex]) -> list[Any]:
+    """The kernel given for each mode, or the default; None where discrete."""
     names = [index.name for index in modes]
     given = dict.fromkeys(range(len(modes)), "auto")
     if isinstance(kernel, Mapping):
-        for mode, name in kernel.items():
-            given[mode_number(mode, names, "FunctionalTucker, `kernel`")] = name
+        for mode, one in kernel.items():
+            given[mode_number(mode, names, "FunctionalTucker, `kernel`")] = one
     else:
         given = dict.fromkeys(given, kernel)
-    for name in given.values():
-        if name != "auto":
-            check_kernel(name, "FunctionalTucker")
-    return tuple(None if index.discrete else given[n] for n, index in enumerate(modes))
+    return [_checked_kernel(given[n], index) for n, index in enumerate(modes)]
 
 
-def candidates_of(kernel: str | None) -> tuple[str, ...]:
-    """Kernels to try for a continuous exact mode; the first is the usual one."""
-    return ("matern32", "matern12") if kernel in (None, "auto") else (kernel,)
+def _checked_kernel(kernel: Any, index: ModeIndex) -> Any:
+    if is_gpytorch(kernel):
+        matern_of(kernel, index.name)
+    elif not (isinstance(kernel, str) and kernel == "auto"):
+        check_kernel(kernel, "FunctionalTucker")
+    return None if index.discrete else kernel
 
 
-def usual(kernel: str | None) -> str | None:
-    """The kernel of a mode where there is nothing to choose; None for a discrete one."""
-    return "matern32" if kernel == "auto" else kernel
+def kernels_of(kernel: Any, modes: list[ModeIndex]) -> tuple[str | None, ...]:
+    """Kernel name per mode, None where discrete; the usual one for "auto"."""
+    return tuple(candidates[0] for candidates in candidates_of(kernel, modes))
+
+
+def candidates_of(kernel: Any, modes: list[ModeIndex]) -> tuple[tuple[str | None, ...], ...]:
+    """Kernels to try, the usual one first, where the mode is a continuous exact one."""
+    out: list[tuple[str | None, ...]] = []
+    for one, index in zip(kernels_by_mode(kernel, modes), modes, strict=True):
+        if is_gpytorch(one):
+            out.append((matern_of(one, index.name)[0],))
+        else:
+            out.append(("matern32", "matern12") if one == "auto" else (one,))
+    return tuple(out)
 
 
 def terms_of(terms: str | Sequence[str]) -> tuple[str, ...] | None:
     """The setting `terms` as a tuple without repeats; None for "auto"."""
     if isinstance(terms, str):
-        _check_name("terms", terms, ("auto", *TERMS))
+        _check_choice("terms", terms, ("auto", *TERMS))
         return None if terms == "auto" else (terms,)
     for name in terms:
-        _check_name("terms", name, TERMS)
+        _check_choice("terms", name, TERMS)
     return tuple(name for name in TERMS if name in terms)
 
 
-def ranks_of(rank: int | Sequence[int] | None, modes: list[ModeIndex]) -> tuple[int | None, ...]:
+def first_lengthscales(kernel: Any, modes: list[ModeIndex]) -> tuple[float | None, ...]:
+    """Lengthscale per mode to start from, for an observed range of one; None where none was given."""
+    given = kernels_by_mode(kernel, modes)
+    lengths = [
+        matern_of(one, index.name)[1] if is_gpytorch(one) else None
+        for one, index in zip(given, modes, strict=True)
+    ]
+    return tuple(None if one is None else one / index.span for one, index in zip(lengths, modes, strict=True))
+
+
+def named_kernels(kernel: Any) -> Any:
+    """The setting `kernel` with names in the place of GPyTorch kernels."""
+    if isinstance(kernel, Mapping):
+        return {mode: named_kernels(one) for mode, one in kernel.items()}
+    return matern_of(kernel, "")[0] if is_gpytorch(kernel) else kernel
+
+
+def ranks_of(rank: str | int | Sequence[int], modes: list[ModeIndex]) -> tuple[int | None, ...]:
     """Most functions per mode, checked against the number of indices; None for discrete modes."""
     continuous = [n for n, index in enumerate(modes) if not index.discrete]
     ranks: list[int | None] = [None] * len(modes)
-    if rank is None:
+    if _is_auto(rank):
         return tuple(ranks)
-    several = isinstance(rank, Sequence | np.ndarray)
-    given = list(rank) if several else [rank] * len(continuous)
+    given = list(rank) if _several(rank) else [rank] * len(continuous)
     if len(given) != len(continuous):
         names = ", ".join(modes[n].name for n in continuous)
         raise RankError(
@@ -169,11 +253,62 @@ def ranks_of(rank: int | Sequence[int] | None, modes: list[ModeIndex]) -> tuple[
             f"{len(given)} numbers."
         )
     for n, value in zip(continuous, given, strict=True):
-        size = modes[n].size
-        if isinstance(value, bool) or value != int(value) or not 1 <= value <= size:
-            raise RankError(
-                f"FunctionalTucker: the rank of mode {modes[n].name!r} must be an integer from 1 to {size}, "
-                f"its number of distinct indices; got {value!r}. Lower it, or give one per continuous mode."
-            )
-        ranks[n] = int(value)
+        ranks[n] = _checked_rank(value, modes[n])
     return tuple(ranks)
+
+
+def cep_ranks(rank: str | int | Sequence[int], core: str, modes: list[ModeIndex]) -> tuple[int, ...]:
+    """Functions per mode that `inference="cep"` starts from; one number for all if the core is diagonal."""
+    ranks = _cep_ranks(rank, core, modes)
+    terms = int(np.prod([1.0 + one for one in ranks]))
+    if core == "full" and terms > _LARGEST_CORE:
+        raise RankError(
+            f"FunctionalTucker: with inference='cep' a full core may have {_LARGEST_CORE} terms, the product "
+            f"of 1 + rank over the modes; got {terms}. Lower `rank`, or take core='diagonal'."
+        )
+    return ranks
+
+
+def _cep_ranks(rank: str | int | Sequence[int], core: str, modes: list[ModeIndex]) -> tuple[int, ...]:
+    sizes = [index.size for index in modes]
+    if _is_auto(rank):
+        if core == "diagonal":
+            return (_AUTO_PRODUCTS,) * len(sizes)
+        most = max(1, min(_AUTO_RANK, int(_MOST_TERMS ** (1 / len(sizes)) - 1 + 1e-9)))
+        return tuple(min(most, size) for size in sizes)
+    if not _several(rank):
+        longest = max(modes, key=lambda index: index.size)
+        one = _checked_rank(rank, longest)
+        return (one,) * len(sizes) if core == "diagonal" else tuple(min(one, size) for size in sizes)
+    if len(rank) != len(sizes) or (core == "diagonal" and len(set(rank)) > 1):
+        names = ", ".join(index.name for index in modes)
+        many = f"one integer, or {'the same' if core == 'diagonal' else 'one'} for every mode"
+        raise RankError(
+            f"FunctionalTucker: with inference='cep' and core={core!r}, `rank` must be {many} ({names}); got "
+            f"{list(rank)!r}."
+        )
+    return tuple(_checked_rank(value, index) for value, index in zip(rank, modes, strict=True))
+
+
+def _is_auto(rank: Any) -> bool:
+    if rank is None or isinstance(rank, str):
+        if rank != "auto":
+            raise RankError(
+                f"FunctionalTucker: `rank` must be 'auto', an integer, or a sequence of them; got {rank!r}. "
+                "Leave it out to let the evidence decide."
+            )
+        return True
+    return False
+
+
+def _several(rank: Any) -> bool:
+    return isinstance(rank, Sequence | np.ndarray)
+
+
+def _checked_rank(value: Any, index: ModeIndex) -> int:
+    if isinstance(value, bool) or value != int(value) or not 1 <= value <= index.size:
+        raise RankError(
+            f"FunctionalTucker: the rank of mode {index.name!r} must be an integer from 1 to {index.size}, "
+            f"its number of distinct indices; got {value!r}. Lower it, or give one per continuous mode."
+        )
+    return int(value)

@@ -13,32 +13,56 @@ from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.likelihoods import COUNTS, NoiseShape
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned
-from tenfac.bayes.settings import plain
+from tenfac.bayes.settings import named_kernels, plain
 from tenfac.bayes.streaming import Rows
 from tenfac.core.report import Report
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
-    """Settings, hyperparameters and observations of a fitted ``FunctionalTucker``."""
-    random_state, shape, stream = model.random_state, model._noise_shape, model._stream
-    modes = model._modes if stream is None else stream.modes
-    header = {
+def header_of(model: Any) -> dict[str, Any]:
+    """What every inference writes: settings, modes, response, report."""
+    random_state, stream = model.random_state, _stream_of(model)
+    return {
         "params": {
             **{name: plain(value) for name, value in model.get_params().items()},
+            "kernel": plain(named_kernels(model.kernel)),
             "random_state": random_state if isinstance(random_state, int) else None,
         },
+        "inference": model._fitted_by,
         "named": hasattr(model, "feature_names_in_"),
-        "modes": [{"name": index.name, "discrete": index.discrete} for index in modes],
-        "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
+        "modes": [{"name": index.name, "discrete": index.discrete} for index in first_modes(model)],
         "response": {
             **asdict(model._response),
             "beyond": model._beyond if stream is None else stream.beyond,
         },
         "kernels": list(model._kernels),
-        "noise": {"mode": model._slice_mode, "dof": shape.dof, "slice_dof": shape.slice_dof},
         "info": asdict(model.info_),
+    }
+
+
+def _stream_of(model: Any) -> Any:
+    return getattr(model, "_stream", None)
+
+
+def first_modes(model: Any) -> Any:
+    """Modes as ``fit`` learned them, before rows were added."""
+    stream = _stream_of(model)
+    return model._modes if stream is None else stream.modes
+
+
+def indices_of(model: Any) -> Arrays:
+    """Distinct indices or labels of every mode."""
+    return {f"values_{n}": index.values for n, index in enumerate(first_modes(model))}
+
+
+def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
+    """Settings, hyperparameters and observations of a model fitted by ``inference="collapsed"``."""
+    shape, stream = model._noise_shape, model._stream
+    header = {
+        **header_of(model),
+        "learned": {**model._learned.numbers(), "exact": model.exact_mode_},
+        "noise": {"mode": model._slice_mode, "dof": shape.dof, "slice_dof": shape.slice_dof},
     }
     task, hyper = model._task, model._learned.hyper
     arrays = {
@@ -46,9 +70,9 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         "weights": task.weights,
         "scales": np.array([hyper.scale, hyper.noise]),
         "hyper": hyper.modes,
+        **indices_of(model),
     }
-    for n, index in enumerate(modes):
-        arrays[f"values_{n}"] = index.values
+    for n in range(len(model._modes)):
         arrays[f"codes_{n}"] = np.searchsorted(task.grids[n], task.positions[n]).astype(np.int32)
         arrays[f"loadings_{n}"] = hyper.loadings[n]
     arrays["mains"], arrays["residual"], arrays["cells"] = hyper.mains, hyper.residual, hyper.cells
@@ -65,12 +89,13 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     return header, arrays
 
 
-def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
-    """Inverse of ``state_of``: solves once, at the stored hyperparameters, and adds what was added."""
+def bare(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
+    """A model with its settings, modes and response; not fitted yet."""
     params = dict(header["params"])
     if isinstance(params["kernel"], list):
         params["kernel"] = dict(params["kernel"])
     model = cls(**params)
+    model._fitted_by = header["inference"]
     model._set_modes(
         [
             ModeIndex(entry["name"], arrays[f"values_{n}"], entry["discrete"])
@@ -84,6 +109,18 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     response = dict(header["response"])
     model._beyond = response.pop("beyond")
     model._response = Response(**response)
+    return model
+
+
+def report_of(header: dict[str, Any]) -> Report:
+    """The report of a stored model."""
+    info = header["info"].items()
+    return Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
+
+
+def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
+    """Inverse of ``state_of``: solves once, at the stored hyperparameters."""
+    model = bare(cls, header, arrays)
     learned = dict(header["learned"])
     model.exact_mode_ = learned.pop("exact")
     positions = tuple(
@@ -109,6 +146,5 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     if "added_y" in arrays:
         columns = tuple(arrays[f"added_{n}"] for n in range(model.n_features_in_))
         model._add(Rows(columns, arrays["added_y"], arrays["added_weights"]))
-    info = header["info"].items()
-    model.info_ = Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
+    model.info_ = report_of(header)
     return model

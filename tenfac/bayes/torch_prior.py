@@ -6,7 +6,8 @@ state-space form (an SDE) runs along one continuous mode, with one process per d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 
@@ -68,6 +69,12 @@ class ModeKernel:
         if self.given is not None:
             return constant + torch.as_tensor(_dense(self.given(x[:, None], z[:, None])))
         return constant + matern((x[:, None] - z[None, :]).abs(), KERNELS[self.name])
+
+    def variance(self, hyper: TorchHyper, mode: int, x: Tensor) -> Tensor:
+        """Prior variance at every index, shape (N,); a kernel that stands in has variance one."""
+        own = hyper.modes[mode, 0].exp() + torch.ones_like(x)
+        loadings = hyper.loadings[mode]
+        return own + loadings.square().sum(dim=1)[x.long()] if loadings.shape[1] else own
 
 
 def bend(hyper: TorchHyper, mode: int, x: Tensor) -> Tensor:
@@ -281,6 +288,17 @@ class StatePrior:
             value = value - 0.5 * residual @ residual - factor.diagonal().log().sum()
             mean, cov = mean + gain.T @ residual, cov - gain.T @ gain
         return value - 0.5 * y.shape[0] * np.log(2 * np.pi)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread meanwhile: on small matrices more cost a hundred times what they give."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def tensor(values: NDArray[np.float64]) -> Tensor:

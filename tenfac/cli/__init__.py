@@ -89,7 +89,9 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     fit.add_argument(
         "--log", metavar="A,B", type=_names, default=[], help="modes measured between logarithms (doses)"
     )
-    fit.add_argument("--rank", metavar="R | R1,R2,..", type=_rank, help="rank (default: chosen by the model)")
+    fit.add_argument(
+        "--rank", metavar="R | R1,R2,..", type=_rank, default="auto", help="rank (default: by evidence)"
+    )
     fit.add_argument(
         "--response",
         choices=("identity", "log", "logit"),
@@ -168,7 +170,9 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _rank(text: str) -> int | tuple[int, ...]:
+def _rank(text: str) -> str | int | tuple[int, ...]:
+    if text == "auto":
+        return text
     try:
         ranks = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -111,9 +111,9 @@ def lines_of(source: str, model: Any, obs: Observations, train: Observations, te
     return [*lines, "", *report.outcome(model, obs.unit)]
 
 
-def _check_rank(rank: int | tuple[int, ...] | None, obs: Observations) -> None:
+def _check_rank(rank: str | int | tuple[int, ...], obs: Observations) -> None:
     """Refuse a rank of wrong length, or above the number of indices (one number: of the longest mode)."""
-    if rank is None:
+    if isinstance(rank, str):
         return
     sizes = {mode.column: len(np.unique(obs.X[mode.name])) for mode in obs.modes}
     if isinstance(rank, int):

@@ -35,6 +35,26 @@ class ChainPosterior:
     cross: Array
     log_z: float
 
+    def average(self) -> tuple[Array, Array]:
+        """Mean (S,) and covariance (S, S) of the average of the states over the indices.
+
+        The posterior is a Markov chain: what an index knows of all before it goes through the one before.
+        """
+        count = self.mean.shape[0]
+        sums = total = self.cov[0]
+        for gain, own in zip(self._gains(), self.cov[1:], strict=True):
+            carried = sums @ gain
+            sums = carried + own
+            total = total + carried + carried.T + own
+        return self.mean.mean(axis=0), _symmetric(total) / count**2
+
+    def _gains(self) -> Array:
+        """``cov_i^-1 cross_i``, on the scale of correlations, where a state may be all but known."""
+        std = np.sqrt(np.maximum(np.diagonal(self.cov[:-1], axis1=1, axis2=2), np.finfo(float).tiny))
+        correlations = self.cov[:-1] / std[:, :, None] / std[:, None, :]
+        scaled = np.linalg.pinv(correlations, rcond=1e-12, hermitian=True)
+        return scaled @ (self.cross / std[:, :, None]) / std[:, :, None]
+
 
 @dataclass(frozen=True, eq=False)
 class _Gone:

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from tenfac.bayes.cep.mode import Climber, Functions, check_kernels
 from tenfac.bayes.cep.result import CepFit, relevance
 from tenfac.bayes.cep.rows import Rows, merged
 from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
-from tenfac.bayes.cep.trial import Trial
+from tenfac.bayes.cep.trial import Trial, pruned
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from tenfac.core.report import Report
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 _FORMS = ("cp", "tucker")
 _LEAST_HELD_OUT = 50
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
+LENGTH = 0.3  # where lengthscales start
 
 
 def fit_cep(
@@ -41,7 +43,10 @@ def fit_cep(
     tol: float = 1e-4,
     n_starts: int = 3,
     held_out: float = 0.1,
+    prune: bool = False,
+    lengthscales: Sequence[float | None] | None = None,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> CepFit:
     """Posterior of a CP or Tucker function whose factor functions are learned, each with its own prior.
 
@@ -80,7 +85,14 @@ def fit_cep(
         Share of the rows that choose the start and the number of sweeps, before all rows are fitted. The
         bound takes the functions of different modes for independent, and on noisy data goes on rising while
         predictions get worse. 0, or less than 50 rows held out, leaves the choice to the bound.
+    prune : bool
+        Also let the held-out rows choose the number of functions, from ``rank`` down. Where the bound
+        chooses, functions are always taken out as long as it is higher without them.
+    lengthscales : sequence of D float or None, optional
+        Where the lengthscales of each mode's functions start; None begins with 0.3.
     random_state : int, numpy Generator or None
+    verbose : {0, 1, 2}
+        1 shows a progress bar of sweeps.
 
     Returns
     -------
@@ -134,14 +146,20 @@ def fit_cep(
     rows = Rows.of(codes, sizes, (y - center) / spread, weights)
     order = sorted(range(len(grids)), key=lambda d: -sizes[d])
     rng = generator(random_state)
-    with threadpool_limits(limits=1, user_api="blas"):
-        starts = [starting_state(shape, chains, rng) for _ in range(n_starts)]
-        sweeper, limit, reason = Sweeper(rows, shape, order), max_iter, "the bound stands"
+    first = lengthscales or (None,) * len(grids)
+    with threadpool_limits(limits=1, user_api="blas"), _progress(verbose) as bar:
+        starts = [starting_state(shape, chains, rng, first) for _ in range(n_starts)]
+        sweeper, reason = Sweeper(rows, shape, order, bar.update), "the bound stands"
         if held_out > 0 and round(held_out * y.size) >= _LEAST_HELD_OUT:
             out = rng.permutation(y.size)[: round(held_out * y.size)]
-            trial = Trial.split(rows, out, shape, order)
-            start, limit, converged = trial.best(starts, max_iter, tol)
-            state, _, history, _ = _run(sweeper, start, sweeper.climbers(start), [], limit, 0.0)
+            trial = Trial.split(sweeper, out)
+            run = trial.best(starts, max_iter, tol)
+            converged, limit = run.over, run.sweeps
+            if prune:
+                run = pruned(run, max_iter, tol)
+                shape, limit = run.form, run.sweeps
+                sweeper = Sweeper(rows, shape, order, bar.update)
+            state, _, history, _ = _run(sweeper, run.start, sweeper.climbers(run.start), [], limit, 0.0)
             reason = f"held-out rows were predicted best after {limit} iterations"
         else:
             state, history, converged = _search(sweeper, starts, max_iter, tol * rows.total)
@@ -203,17 +221,23 @@ def _run(
     return state, climbers, history, False
 
 
-def starting_state(form: CPForm | TuckerForm, chains: list, rng: np.random.Generator) -> State:
+def starting_state(
+    form: CPForm | TuckerForm,
+    chains: list,
+    rng: np.random.Generator,
+    lengthscales: Sequence[float | None] | None = None,
+) -> State:
     """Smooth random functions; main effects start at zero."""
     functions = []
-    for chain, size in zip(chains, form.sizes, strict=True):
+    given = lengthscales or (None,) * len(chains)
+    for chain, size, length in zip(chains, form.sizes, given, strict=True):
         mean = _smooth(chain, size - 1, rng)
         variances = np.ones(size - 1)
         if form.diagonal:
             variances *= 0.3
             mean *= np.sqrt(0.3)
             mean[:, : form.products.start] = 0.0
-        functions.append(Functions.start(chain, mean, np.full(size - 1, 0.3), variances))
+        functions.append(Functions.start(chain, mean, np.full(size - 1, length or LENGTH), variances))
     terms = form.n_terms
     precision = np.full(terms, 4.0)
     precision[0] = 1 / LEVEL
@@ -288,6 +312,12 @@ def _check_numbers(max_iter: int, tol: float, n_starts: int, held_out: float) ->
             raise DataError(f"fit_cep: `{name}` must be at least {least}; got {value!r}.")
     if not 0 <= held_out < 1:
         raise DataError(f"fit_cep: `held_out` must be a share from 0 to below 1; got {held_out!r}.")
+
+
+def _progress(verbose: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc="fit_cep", unit="sweep", disable=verbose < 1, leave=False)
 
 
 def _report(

@@ -69,6 +69,13 @@ class Functions:
         """Covariances between the functions at each index, shape (M, Q, Q)."""
         return self.posterior.cov[:, :: self.order, :: self.order]
 
+    def average(self) -> tuple[Array, Array]:
+        """Mean (Q,) and covariance (Q, Q) of the functions' averages over the observed indices."""
+        if isinstance(self.chain, Chain):
+            mean, cov = self.posterior.average()
+            return mean[:: self.order], cov[:: self.order, :: self.order]
+        return self.mean.mean(axis=0), self.cov.sum(axis=0) / self.mean.shape[0] ** 2
+
     def updated(self, information: Array, shift: Array, learn: bool) -> Functions:
         """Posterior for new sites, of shapes (M, Q, Q) and (M, Q); slopes when ``learn``."""
         posterior = self._solve(information, shift, self.lengthscales)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.cep.chain import Chain
 from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
+from tenfac.bayes.fitted import MarginalsOnly
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.report import Report
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _BYTES = 2**25
+RELEVANT = 1e-4  # least share in the variance of y of a function that counts
 
 
 @dataclass(frozen=True, eq=False)
-class CepFit:
+class CepFit(MarginalsOnly):
     """Posterior of a CP or Tucker function with learned factor functions.
 
     Parameters
@@ -46,11 +48,17 @@ class CepFit:
     spread: float
     total: float
     info: Report = field(repr=False)
+    inference = "cep"
 
     @property
     def bound(self) -> float:
         """Lower bound of the log evidence of y."""
         return self.state.bound - self.total * float(np.log(self.spread))
+
+    @property
+    def log_evidence(self) -> float:
+        """The bound, by the name that every fitted function has for it."""
+        return self.bound
 
     @property
     def noise(self) -> float:
@@ -68,7 +76,7 @@ class CepFit:
     @property
     def rank(self) -> tuple[int, ...]:
         """Per mode, functions in products (CP) or all (Tucker) with more than 1e-4 of the variance of y."""
-        return tuple(int((share[self.form.products] > 1e-4).sum()) for share in self.relevance)
+        return tuple(int((share[self.form.products] > RELEVANT).sum()) for share in self.relevance)
 
     @property
     def lengthscales(self) -> tuple[Array | None, ...]:
@@ -95,27 +103,51 @@ class CepFit:
         for d, column in enumerate(columns):
             if not np.isfinite(column).all():
                 raise DataError(f"CepFit.predict: `positions[{d}]` must be finite. Drop these rows.")
-        count = columns[0].size
+        mean, variance = self._rows(columns)
+        return mean, variance + self.noise**2 if with_noise else variance
+
+    def at(
+        self,
+        positions: list[Array],
+        with_variance: bool = True,  # noqa: ARG002 (the variance costs nothing more)
+    ) -> tuple[Array, Array, Array]:
+        """Mean, variance of f, variance of an observation; all three come in one pass."""
+        mean, variance = self.predict(positions)
+        return mean, variance, variance + self.noise**2
+
+    def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
+        """Mean and variance of the average of f over the other modes' observed indices, at ``x`` (N,)."""
+        return self._rows([x if d == mode else None for d in range(len(self.grids))])
+
+    def _rows(self, columns: list[Array | None]) -> tuple[Array, Array]:
+        """Moments of f by blocks of rows; a mode without a column is averaged over its observed indices."""
+        count = next(column.size for column in columns if column is not None)
         mean, variance = np.empty(count), np.empty(count)
         block = max(64, _BYTES // (8 * max(self.form.n_terms, 4) ** 2))
         for start in range(0, count, block):
-            rows = slice(start, start + block)
-            mean[rows], variance[rows] = self._block([column[rows] for column in columns])
-        variance = self.spread**2 * (variance + (self.state.noise if with_noise else 0.0))
-        return self.center + self.spread * mean, variance
+            rows = slice(start, min(start + block, count))
+            own = [None if column is None else column[rows] for column in columns]
+            mean[rows], variance[rows] = self._block(own, rows.stop - rows.start)
+        return self.center + self.spread * mean, self.spread**2 * variance
 
-    def _block(self, columns: list[Array]) -> tuple[Array, Array]:
+    def _block(self, columns: list[Array | None], count: int) -> tuple[Array, Array]:
         firsts, seconds = [], []
         for mode, column in enumerate(columns):
-            x, places = np.unique(column, return_inverse=True)
-            first, second = moments(*self._at(mode, x))
+            if column is None:
+                own, cov = self.state.functions[mode].average()
+                first, second = moments(own[None], cov[None])
+                places = np.zeros(count, dtype=np.intp)
+            else:
+                x, places = np.unique(column, return_inverse=True)
+                first, second = moments(*self.moments_of(mode, x))
             firsts.append(first[places.ravel()])
             seconds.append(second[places.ravel()])
         core = self.state.core
         mean, square = self.form.evaluate(firsts, seconds, core.mean, core.second)
         return mean, np.maximum(square - mean**2, 0.0)
 
-    def _at(self, mode: int, x: Array) -> tuple[Array, Array]:
+    def moments_of(self, mode: int, x: Array) -> tuple[Array, Array]:
+        """Means (U, Q) and covariances (U, Q, Q) of all functions of a mode, as they are in ``state``."""
         functions = self.state.functions[mode]
         if isinstance(functions.chain, Chain):
             return functions.at(x)
@@ -138,7 +170,7 @@ class CepFit:
             observed indices is largest in size where positive; the coefficients are those of ``state``.
         """
         functions = self.state.functions[mode]
-        mean, cov = self._at(mode, self.grids[mode] if x is None else np.asarray(x, dtype=float))
+        mean, cov = self.moments_of(mode, self.grids[mode] if x is None else np.asarray(x, dtype=float))
         own = functions.mean
         peak = own[np.abs(own).argmax(axis=0), np.arange(own.shape[1])]
         sign = np.where(peak < 0, -1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,10 +107,18 @@ class Sweeper:
     form : CPForm or TuckerForm
     order : list of int
         Modes in the order of their updates.
+    tick : callable, optional
+        Called after every sweep.
     """
 
-    def __init__(self, rows: Rows, form: CPForm | TuckerForm, order: list[int]) -> None:
-        self.rows, self.form, self.order = rows, form, order
+    def __init__(
+        self,
+        rows: Rows,
+        form: CPForm | TuckerForm,
+        order: list[int],
+        tick: Callable[[], object] | None = None,
+    ) -> None:
+        self.rows, self.form, self.order, self.tick = rows, form, order, tick
 
     def climbers(self, state: State) -> list[Climber]:
         """Step sizes to start from, one set per mode."""
@@ -144,6 +153,8 @@ class Sweeper:
             noise = max(misfit / rows.total, _NOISE)
         bound = -0.5 * (rows.total * np.log(2 * np.pi * noise) + misfit / noise)
         bound -= core.kl + sum(f.kl for f in functions)
+        if self.tick is not None:
+            self.tick()
         return self.balanced(State(tuple(functions), core, noise, float(bound)))
 
     def balanced(self, state: State) -> State:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
+from tenfac.bayes.cep.mode import Functions
+from tenfac.bayes.cep.result import relevance
 from tenfac.bayes.cep.rows import Rows, Sorted
-from tenfac.bayes.cep.sweep import State, Sweeper
+from tenfac.bayes.cep.sweep import Core, State, Sweeper
 
 Array = NDArray[np.float64]
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
@@ -32,31 +34,31 @@ class Trial:
     held: Sorted
 
     @classmethod
-    def split(cls, rows: Rows, out: NDArray[np.intp], form: CPForm | TuckerForm, order: list[int]) -> Trial:
-        """Hold out the rows ``out``, counted in the order of the first mode."""
-        every = rows.by_mode[0]
-        sizes = [part.size for part in rows.by_mode]
+    def split(cls, sweeper: Sweeper, out: NDArray[np.intp]) -> Trial:
+        """Hold out the rows ``out`` of a sweeper, counted in the order of the first mode."""
+        every = sweeper.rows.by_mode[0]
+        sizes = [part.size for part in sweeper.rows.by_mode]
         kept = np.ones(every.y.size, dtype=bool)
         kept[out] = False
         parts = [
             Rows.of([c[own] for c in every.codes], sizes, every.y[own], every.weights[own])
             for own in (kept, ~kept)
         ]
-        return cls(Sweeper(parts[0], form, order), parts[1].by_mode[0])
+        kept_rows = Sweeper(parts[0], sweeper.form, sweeper.order, sweeper.tick)
+        return cls(kept_rows, parts[1].by_mode[0])
 
-    def best(self, starts: list[State], max_iter: int, tol: float) -> tuple[State, int, bool]:
-        """The start with the highest held-out score, sweeps until it is near it, whether it was passed."""
+    def best(self, starts: list[State], max_iter: int, tol: float) -> Run:
+        """The start with the highest held-out score."""
         first = min(_FIRST_SWEEPS, max_iter)
         runs = []
         for start in starts:
-            run = _Run(self, start)
+            run = Run(self, start)
             run.go(first, tol)
             runs.append(run)
         run = max(runs, key=lambda run: max(run.scores))
         if not run.over:
             run.go(max_iter - len(run.scores), tol)
-        enough = np.asarray(run.scores) >= max(run.scores) - _SLACK
-        return run.start, int(np.argmax(enough)) + 1, run.over
+        return run
 
     def score(self, state: State) -> float:
         """Minus the log of the mean CRPS of the held-out rows, which a few outliers do not decide."""
@@ -80,14 +82,24 @@ class Trial:
         return -float(np.log(total / float(held.weights.sum())))
 
 
-class _Run:
-    """One start, its sweeps so far, and their scores."""
+class Run:
+    """One start, its sweeps so far, and their scores; ``over`` when the best one was passed."""
 
     def __init__(self, trial: Trial, start: State) -> None:
         self.trial, self.start, self.state = trial, start, start
         self.climbers = trial.sweeper.climbers(start)
         self.scores: list[float] = []
         self.over = False
+
+    @property
+    def form(self) -> CPForm | TuckerForm:
+        """The terms of its function."""
+        return self.trial.sweeper.form
+
+    @property
+    def sweeps(self) -> int:
+        """The first number of sweeps with a score near the best."""
+        return int(np.argmax(np.asarray(self.scores) >= max(self.scores) - _SLACK)) + 1
 
     def go(self, sweeps: int, tol: float) -> None:
         """Sweep until the score has not gained ``tol`` for a while."""
@@ -98,3 +110,53 @@ class _Run:
             if before and max(self.scores[-_PATIENCE:]) < max(before) + tol:
                 self.over = True
                 return
+
+
+def pruned(run: Run, max_iter: int, tol: float) -> Run:
+    """The run with the fewest functions whose held-out score is near the best, found one by one.
+
+    Of each mode (all modes at once in a CP) the function with the smallest share goes, as long as a fit that
+    never had it does as well. A Tucker keeps one function per mode.
+    """
+    best = max(run.scores)
+    modes = [None] if run.form.diagonal else list(range(len(run.form.sizes)))
+    going = True
+    while going:
+        going = False
+        for mode in modes:
+            smaller = _without_weakest(run, mode)
+            if smaller is None:
+                continue
+            smaller.go(min(max_iter, max(_FIRST_SWEEPS, run.sweeps)), tol)
+            if max(smaller.scores) >= best - _SLACK:
+                run, best, going = smaller, max(best, *smaller.scores), True
+    return run
+
+
+def _without_weakest(run: Run, mode: int | None) -> Run | None:
+    """A run that begins without the weakest function of a mode, or without the weakest product."""
+    form, start, sweeper = run.form, run.start, run.trial.sweeper
+    shares = relevance(form, run.state)
+    first, count = form.products.start, shares[mode or 0].size
+    if count - first == (0 if form.diagonal else 1):
+        return None
+    place = first + int(np.argmin(shares[mode or 0][first:]))
+    if isinstance(form, CPForm):
+        smaller: CPForm | TuckerForm = CPForm(len(form.sizes), count - first - 1, first > 0)
+    else:
+        smaller = TuckerForm(tuple(size - 1 - (d == mode) for d, size in enumerate(form.sizes)))
+    functions = tuple(
+        _dropped(f, place) if mode is None or d == mode else f for d, f in enumerate(start.functions)
+    )
+    terms = smaller.n_terms
+    precision = np.append(start.core.precision[0], np.full(terms - 1, start.core.precision[-1]))
+    core = Core(smaller.start, np.zeros((terms, terms)), precision, 0.0)
+    other = Sweeper(sweeper.rows, smaller, sweeper.order, sweeper.tick)
+    return Run(Trial(other, run.trial.held), State(functions, core, start.noise, start.bound))
+
+
+def _dropped(functions: Functions, place: int) -> Functions:
+    """Functions at their start, without one."""
+    mean, lengths, variances = functions.mean, functions.lengthscales, functions.variances
+    rest = [np.delete(part, place, axis=-1) for part in (mean, lengths, variances)]
+    return Functions.start(functions.chain, *rest)

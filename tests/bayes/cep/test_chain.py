@@ -100,3 +100,23 @@ def test_a_bridge_over_any_distance_is_finite() -> None:
         for before in distances[1:]:
             parts = bridges(kernel, np.ones(1), np.full(5, before), distances)
             assert all(np.isfinite(part).all() for part in parts)
+
+
+@pytest.mark.parametrize("kernel", ["matern12", "matern32", "matern52"])
+@pytest.mark.parametrize("size", [1, 2, 5, 30])
+def test_the_average_over_the_indices_is_that_of_the_dense_gaussian(kernel: str, size: int) -> None:
+    rng = np.random.default_rng(size)
+    t = np.sort(rng.random(size))
+    information, shift = sites(size, rng)
+    prior, known = np.zeros((2, size, 2, size, 2))
+    for r in range(2):
+        prior[:, r, :, r] = VARIANCES[r] * matern_dense(t, t, SMOOTHNESS[kernel], LENGTHS[r])
+    known[np.arange(size), :, np.arange(size)] = information
+    prior, known = prior.reshape(2 * size, -1), known.reshape(2 * size, -1)
+    cov = np.linalg.solve(np.eye(2 * size) + prior @ known, prior)
+    chain = Chain(t, kernel)
+    mean, got = chain.solve(information, shift, LENGTHS, VARIANCES).average()
+    order = chain.order
+    assert_close(mean[::order], (cov @ shift.ravel()).reshape(size, 2).mean(axis=0), factor=1e5, scale=1.0)
+    want = cov.reshape(size, 2, size, 2).mean(axis=(0, 2))
+    assert_close(got[::order, ::order], want, factor=1e5, scale=1.0)
