@@ -11,7 +11,7 @@ unseen       data that ships with dependencies, at indices left out
 Prints tables, the last one of targets and whether they are met, and writes
 ``results/functional_tucker.json``; sections that are not run keep their entries. The data folder is
 ``--data``, or TENFAC_DATA, or ``shared/data`` beside the repository; files that are not there are skipped.
-All seconds are CPU seconds of one thread; those of ``unseen`` are of the clock.
+All seconds are CPU seconds of one thread.
 """
 
 from __future__ import annotations
