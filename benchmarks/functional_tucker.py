@@ -44,6 +44,7 @@ def read_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--weighted", action="store_true", help="also fit with the weights of merged copies")
     parser.add_argument("--baselines-only", action="store_true")
+    parser.add_argument("--no-default", action="store_true", help="only the settings of --model")
     parser.add_argument("--limit", type=float, default=600, help="CPU seconds of one fit")
     parser.add_argument("--svgp-seconds", type=float, default=60, help="0 leaves it out; folds 0 only")
     parser.add_argument("--cell-seeds", type=int, nargs="*", default=[0, 1], help="of the held-out cells")
@@ -70,7 +71,7 @@ def models_of(arguments: argparse.Namespace) -> dict[str, tuple[dict[str, Any], 
     """Settings, and whether with weights, by the name of their row."""
     if arguments.baselines_only:
         return {}
-    models = {targets.DEFAULT: ({}, False)}
+    models = {} if arguments.no_default else {targets.DEFAULT: ({}, False)}
     if arguments.weighted:
         models["FunctionalTucker(), weights"] = ({}, True)
     return models | {f"FunctionalTucker({text})": (settings_of(text), False) for text in arguments.model}
@@ -97,7 +98,11 @@ def run(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     if "tables" in chosen:
         results["tables"] = run_tables(arguments, results.get("tables", {}))
     if "scale" in chosen:
-        results["scale"] = scale.run(arguments.rows, {}, arguments.limit)
+        rows = results.setdefault("scale", {})
+        for name, (settings, weighted) in models_of(arguments).items():
+            if not weighted:
+                found = scale.run(arguments.rows, name, settings, arguments.limit)
+                rows[name] = rows.get(name, {}) | found
     if "invariances" in chosen:
         results["invariances"] = invariance.run()
     if "accuracy" in chosen:

@@ -57,17 +57,18 @@ def fitted(count: int, predicted: int, settings: dict[str, Any]) -> dict[str, fl
     }
 
 
-def run(counts: list[int], settings: dict[str, Any], limit: float) -> dict[str, Any]:
+def run(counts: list[int], name: str, settings: dict[str, Any], limit: float) -> dict[str, Any]:
     """Growing numbers of rows until one is stopped; bytes per row between the smallest and the largest."""
     out: dict[str, Any] = {}
     for count in counts:
         row, failure = in_child(fitted, count, PREDICTED, settings, limit=limit)
         out[f"{count} rows"] = row or {"failed": failure}
         if row is None:
-            print(f"scale  {count:8} rows  {failure}")
+            print(f"scale  {name}  {count:8} rows  {failure}")
             break
         print(
-            f"scale  {count:8} rows  fit {row['fit_seconds']:7.1f} s, {row['fit_peak_MiB']:6.0f} MiB  "
+            f"scale  {name}  {count:8} rows  "
+            f"fit {row['fit_seconds']:7.1f} s, {row['fit_peak_MiB']:6.0f} MiB  "
             f"predict {PREDICTED} rows {row['predict_seconds']:6.1f} s, {row['predict_peak_MiB']:6.0f} MiB  "
             f"error {row['rmse_of_function']:.4f} of the function, noise {row['noise']:.4f}"
         )
@@ -75,5 +76,5 @@ def run(counts: list[int], settings: dict[str, Any], limit: float) -> dict[str, 
     if len(done) > 1:
         gain = done[-1]["fit_peak_MiB"] - done[0]["fit_peak_MiB"]
         out["bytes_per_row"] = gain * 2**20 / (done[-1]["rows"] - done[0]["rows"])
-        print(f"scale  {out['bytes_per_row']:.0f} bytes of memory per row")
+        print(f"scale  {name}  {out['bytes_per_row']:.0f} bytes of memory per row")
     return out

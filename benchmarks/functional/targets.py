@@ -150,7 +150,7 @@ def invariances(results: Results) -> list[float]:
 
 def at_scale(key: str) -> Callable[[Results], list[float]]:
     def value(results: Results) -> list[float]:
-        row = results.get("scale", {}).get("1000000 rows")
+        row = results.get("scale", {}).get(DEFAULT, {}).get("1000000 rows")
         return [row.get(key, np.inf)] if row else []
 
     return value
@@ -187,7 +187,9 @@ TARGETS = [
 def judge(results: Results) -> list[Results]:
     """Every target with its number, printed."""
     out = [target.judged(results) for target in TARGETS]
-    print(f"\n{'claim':54} {'reference':>12} {'value':>10} {'must':>16} {'aim':>16}  met")
+    learned = [name for name, rows in results.get("tables", {}).items() if DEFAULT in rows]
+    print(f"\n{DEFAULT} was run on {', '.join(learned) or 'no fold'}; the means below are of these.")
+    print(f"{'claim':54} {'reference':>12} {'value':>10} {'must':>16} {'aim':>16}  met")
     for row in out:
         value = "" if row["value"] is None else f"{row['value']:.4g}"
         must, aim = (_shown(row[word]) for word in ("must", "aim"))
