@@ -14,13 +14,14 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
 def assert_honest(model: FunctionalTucker, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finite means and positive deviations, wider with noise; returned."""
+    """Finite means, and deviations that are positive and, with noise, no smaller than that of the noise."""
     mean, std = model.predict(X, return_std=True)
     noisy_mean, noisy = model.predict(X, return_std=True, include_noise=True)
     assert np.isfinite(mean).all()
     assert np.isfinite(noisy).all()
-    assert_above(std.min(), 0.0, "std")
+    assert (std > 0).all()
     assert_above((noisy - std).min(), 0.0, "what the noise adds to the std")
+    assert_above((noisy / model.noise_).min(), 1 - 1e-9, "std of an observation by that of the noise")
     assert_equal(noisy_mean, mean)
     return mean, std
 
