@@ -57,6 +57,19 @@ def fitted(count: int, predicted: int, settings: dict[str, Any]) -> dict[str, fl
     }
 
 
+def boosted(count: int, predicted: int) -> dict[str, float]:
+    """scikit-learn's histogram gradient boosting on the same rows."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
+
+    X, y, _ = table(count, seed=0)
+    new, _, truth = table(predicted, seed=1)
+    with threadpool_limits(limits=1), Meter() as fitting:
+        model = HistGradientBoostingRegressor(random_state=0).fit(X, y)
+    error = model.predict(new) - truth
+    return {"fit_seconds": fitting.seconds, "rmse_of_function": float(np.sqrt(np.mean(error**2)))}
+
+
 def run(counts: list[int], name: str, settings: dict[str, Any], limit: float) -> dict[str, Any]:
     """Growing numbers of rows until one is stopped; bytes per row between the smallest and the largest."""
     out: dict[str, Any] = {}
@@ -72,6 +85,8 @@ def run(counts: list[int], name: str, settings: dict[str, Any], limit: float) ->
             f"predict {PREDICTED} rows {row['predict_seconds']:6.1f} s, {row['predict_peak_MiB']:6.0f} MiB  "
             f"error {row['rmse_of_function']:.4f} of the function, noise {row['noise']:.4f}"
         )
+        row["boosting"], _ = in_child(boosted, count, PREDICTED, limit=limit)
+        print(f"scale  boosting  {count:8} rows  {row['boosting']}")
     done = [row for row in out.values() if "rows" in row]
     if len(done) > 1:
         gain = done[-1]["fit_peak_MiB"] - done[0]["fit_peak_MiB"]
