@@ -1,132 +1,132 @@
-"""FunctionalTucker at indices nobody measured, against interpolation baselines in the same process.
+"""FunctionalTucker against the reference's recorded numbers, plain baselines, dense formulas and its targets.
 
-Run: ``python benchmarks/functional_tucker.py``. Prints a table and writes ``results/functional_tucker.json``.
+Run from the root: ``python -m benchmarks.functional_tucker [SECTION ...]``; the sections, by default all:
 
-kinetic: 59 samples x 12 emission x 10 excitation x 60 times; every 4th time kept (15), scored at the 42 inner
-times left out, observed cells only. il2: 13 muteins x 4 times x 12 doses x 8 cells; 7 doses kept, 5 scored.
-On il2 the label rank of highest log_evidence - loadings / 2 * log(n_fitted) is the one to quote.
-Baselines interpolate along the mode with gaps; cells missing at the kept indices are first interpolated too.
+tables       real folds: slice mean, kNN, boosting and SVGP here, then the estimator in a process of its own
+scale        up to a million rows of a known function: CPU seconds, peak memory, memory per row
+invariances  the largest change of predictions under what must not matter
+accuracy     distance from dense Gaussian formulas
+unseen       data that ships with dependencies, at indices left out
+
+Prints tables, the last one of targets and whether they are met, and writes
+``results/functional_tucker.json``; sections that are not run keep their entries. The data folder is
+``--data``, or TENFAC_DATA, or ``shared/data`` beside the repository; files that are not there are skipped.
+All seconds are CPU seconds of one thread.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import json
-import os
 import platform
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
-from scipy.interpolate import CubicSpline, interp1d
+from threadpoolctl import threadpool_limits
 
 import tenfac
-from tenfac import FunctionalTucker, datasets, tucker
-from tenfac.bayes.metrics import gaussian_metrics
+from benchmarks.functional import accuracy, data, invariance, scale, tables, targets, unseen
 
 RESULTS = Path(__file__).parent / "results" / "functional_tucker.json"
+SECTIONS = ("tables", "scale", "invariances", "accuracy", "unseen")
 
 
-def filled(values: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
-    """Missing cells interpolated along one axis; fibres with nothing observed become the mean."""
-    fibres = np.moveaxis(values, axis, -1).copy()
-    for fibre in fibres.reshape(-1, x.size):
-        seen = ~np.isnan(fibre)
-        if not seen.all():
-            fibre[~seen] = np.interp(x[~seen], x[seen], fibre[seen]) if seen.any() else np.nanmean(values)
-    return np.moveaxis(fibres, -1, axis)
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sections", nargs="*", help="which to run; all by default")
+    parser.add_argument("--data", help="folder of the tables")
+    parser.add_argument("--folds", nargs="*", help="folds whose name contains one of these")
+    parser.add_argument(
+        "--model", action="append", default=[], help="further settings, as 'kernel=matern12 tol=1e-5'"
+    )
+    parser.add_argument("--weighted", action="store_true", help="also fit with the weights of merged copies")
+    parser.add_argument("--baselines-only", action="store_true")
+    parser.add_argument("--no-default", action="store_true", help="only the settings of --model")
+    parser.add_argument("--limit", type=float, default=600, help="CPU seconds of one fit")
+    parser.add_argument("--svgp-seconds", type=float, default=60, help="0 leaves it out; folds 0 only")
+    parser.add_argument("--cell-seeds", type=int, nargs="*", default=[0, 1], help="of the held-out cells")
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - set(SECTIONS):
+        parser.error(f"sections are {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")
+    return arguments
 
 
-def table(data: datasets.Dataset, axis: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Observed cells at some indices of one axis, as rows."""
-    return data.select(data.modes[axis].name, chosen).to_table()
+def settings_of(text: str) -> dict[str, Any]:
+    """``"kernel=matern12 rank=3"`` as keywords; what is no Python literal is a string."""
+    out = {}
+    for part in text.split():
+        key, value = part.split("=", 1)
+        try:
+            out[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            out[key] = value
+    return out
 
 
-def baselines(values: np.ndarray, x: np.ndarray, axis: int, kept: np.ndarray, rank: tuple) -> dict:
-    """Predictions at every index of the axis, by name, with their seconds."""
-    known = filled(np.take(values, kept, axis), x[kept], axis)
-    makers = {
-        "linear": lambda: interp1d(x[kept], known, axis=axis)(x[: kept[-1] + 1]),
-        "cubic spline": lambda: CubicSpline(x[kept], known, axis=axis)(x[: kept[-1] + 1]),
-        f"ST-HOSVD {rank} + cubic spline": lambda: CubicSpline(
-            x[kept], tucker(known, rank=rank).to_tensor(), axis=axis
-        )(x[: kept[-1] + 1]),
-    }
-    found = {}
-    for name, make in makers.items():
-        start = time.perf_counter()
-        found[name] = (make(), time.perf_counter() - start)
-    return found
+def models_of(arguments: argparse.Namespace) -> dict[str, tuple[dict[str, Any], bool]]:
+    """Settings, and whether with weights, by the name of their row."""
+    if arguments.baselines_only:
+        return {}
+    models = {} if arguments.no_default else {targets.DEFAULT: ({}, False)}
+    if arguments.weighted:
+        models["FunctionalTucker(), weights"] = ({}, True)
+    return models | {f"FunctionalTucker({text})": (settings_of(text), False) for text in arguments.model}
 
 
-def compare(data: datasets.Dataset, axis: int, kept: np.ndarray, rank: tuple, models: dict) -> dict:
-    """Errors of the baselines and of FunctionalTucker at the inner indices left out."""
-    unseen = np.setdiff1d(np.arange(kept[-1]), kept)
-    x = data.modes[axis].coordinates(log=True)
-    truth = np.take(data.values, unseen, axis)
-    seen = ~np.isnan(truth)
-    norm = float(np.sqrt(np.mean(truth[seen] ** 2)))
-    rows = {}
-    for name, (values, seconds) in baselines(data.values, x, axis, kept, rank).items():
-        error = (np.take(values, unseen, axis) - truth)[seen]
-        rmse = float(np.sqrt(np.mean(error**2)))
-        rows[name] = {"rmse": rmse, "relative_rmse": rmse / norm, "seconds": seconds}
-    X, y = table(data, axis, kept)
-    new = table(data, axis, unseen)
-    for name, model in models.items():
-        row = scored(model, (X, y), new)
-        rows[name] = {**row, "relative_rmse": row["rmse"] / norm}
-    return rows
+def run_tables(arguments: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+    """Every chosen fold; rows of other folds and models are kept."""
+    out = dict(before)
+    for fold in data.folds(data.folder_of(arguments.data), arguments.cell_seeds):
+        if arguments.folds and not any(word in fold.name for word in arguments.folds):
+            continue
+        rows = tables.baseline_rows(fold, arguments.svgp_seconds)
+        for name, row in rows.items():
+            print(tables.line(fold.name, name, row), flush=True)
+        for name, (settings, weighted) in models_of(arguments).items():
+            rows[name] = tables.our_row(fold, settings, weighted, arguments.limit)
+            print(tables.line(fold.name, name, rows[name]), flush=True)
+        out[fold.name] = out.get(fold.name, {}) | rows
+    return out
 
 
-def scored(model: FunctionalTucker, fitted: tuple, new: tuple) -> dict:
-    """Fit, and score at indices left out."""
-    start = time.perf_counter()
-    model.fit(*fitted)
-    seconds = time.perf_counter() - start
-    mean, std = model.predict(new[0], return_std=True, include_noise=True)
-    error = model.predict(new[0]) - new[1]
-    return {
-        **gaussian_metrics(new[1], mean, std),
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "coverage_90": gaussian_metrics(new[1], mean, std, level=0.9)["coverage"],
-        "seconds": seconds,
-        "std_at_kept": float(model.predict(fitted[0], return_std=True)[1].mean()),
-        "std_at_unseen": float(model.predict(new[0], return_std=True)[1].mean()),
-        "noise": model.noise_,
-        "log_evidence": model.log_evidence_,
-        "loadings": model._learned.hyper.n_loadings,
-        "report": repr(model.info_),
-        "n_fitted": int(fitted[1].size),
-        "n_scored": int(new[1].size),
-    }
+def run(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    chosen = arguments.sections or SECTIONS
+    if "tables" in chosen:
+        results["tables"] = run_tables(arguments, results.get("tables", {}))
+    if "scale" in chosen:
+        rows = results.setdefault("scale", {})
+        for name, (settings, weighted) in models_of(arguments).items():
+            if not weighted:
+                found = scale.run(arguments.rows, name, settings, arguments.limit)
+                rows[name] = rows.get(name, {}) | found
+    if "invariances" in chosen:
+        results["invariances"] = invariance.run()
+    if "accuracy" in chosen:
+        results["accuracy"] = accuracy.run()
+    if "unseen" in chosen:
+        results |= unseen.run()
 
 
 def main() -> None:
-    plain = {"FunctionalTucker": FunctionalTucker(discrete=[0])}
-    il2 = {"FunctionalTucker": FunctionalTucker(discrete=[0, 3])}
-    for rank in (0, 1, 2, 3, 4, 5, 6, 7):
-        model = FunctionalTucker(discrete=[0, 3], response="logit", label_rank=rank)
-        il2[f"FunctionalTucker, logit, labels {rank}"] = model
-    cases = {
-        "kinetic": (datasets.load_kinetic(), 3, np.arange(0, 60, 4), (8, 4, 4, 4), plain),
-        "il2": (datasets.load_il2(), 2, np.array([0, 2, 4, 6, 8, 10, 11]), (13, 4, 7, 8), il2),
-    }
-    results = {name: compare(*case) for name, case in cases.items()}
+    arguments = read_arguments()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    with threadpool_limits(limits=1):
+        run(arguments, results)
+    results["recorded, not run"] = targets.RECORDED
+    cep = RESULTS.with_name("cep.json")
+    told = {"cep": json.loads(cep.read_text())} if cep.exists() else {}
+    results["targets"] = targets.judge(results | told)
     results["versions"] = {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "tenfac": tenfac.__version__,
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
+        "threads": "1, by threadpoolctl",
     }
-    for name in cases:
-        for method, row in results[name].items():
-            print(
-                f"{name:8} {method:36} rmse {row['rmse']:9.4f}  relative {row['relative_rmse']:.4f}  "
-                f"{row['seconds']:7.2f} s  "
-                + (f"90 % {row['coverage_90']:.3f}" if "coverage_90" in row else "")
-            )
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
