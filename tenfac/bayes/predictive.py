@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from tenfac.core.errors import DataError
+
 Array = NDArray[np.float64]
 LEVEL = 0.95
+_DRAWS, _MANY_DRAWS = 400, 4000
+_NUMBERS = 4_000_000  # drawn at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,45 +44,76 @@ class Predictive:
 def predictive(model: Any, X: Any, level: float = LEVEL) -> Predictive:
     """Predict the function and a new observation, once, with the interval that holds a share ``level``.
 
-    Where the response bends, the interval is bent with it and so never leaves the range that y can have.
+    Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
+    a likelihood other than the Gaussian, its ends are quantiles of draws; where noise has no moments, they
+    also stand for the standard deviation.
     """
     z = float(ndtri(0.5 + level / 2))
-    if not _is_gaussian(model):
+    if not _is_collapsed(model):
         mean, std = model.predict(X, return_std=True)
         noisy_mean, noisy = model.predict(X, return_std=True, include_noise=True)
         return Predictive(mean, std, noisy_mean, noisy, noisy_mean - z * noisy, noisy_mean + z * noisy)
+    positions = _positions(model, X)
     response = model._response
-    latent, variance, noisy = model._prediction.at(_positions(model, X), with_variance=True)
-    half = z * np.sqrt(noisy)
-    return Predictive(
-        *response.moments(latent, variance),
-        *response.moments(latent, noisy),
-        response.observed(latent - half),
-        response.observed(latent + half),
-    )
+    latent, variance, noisy = model._prediction.at(positions, with_variance=True)
+    mean, std = response.moments(latent, variance)
+    if _is_gaussian(model):
+        half = z * np.sqrt(noisy)
+        ends = response.observed(latent - half), response.observed(latent + half)
+        return Predictive(mean, std, *response.moments(latent, noisy), *ends)
+    ends = tuple(np.empty(mean.size) for _ in range(2))
+    for rows, draws in _draws(model, positions, latent, model._for_observation(variance, noisy), _DRAWS):
+        ends[0][rows], ends[1][rows] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    try:
+        moments = model._likelihood.at(model._slices(positions)).observed_moments(
+            latent, model._for_observation(variance, noisy)
+        )
+    except DataError:
+        moments = mean, np.maximum((ends[1] - ends[0]) / (2 * z), std)
+    return Predictive(mean, std, *moments, *ends)
 
 
 def quantile_residuals(model: Any, X: Any, y: Array) -> Array:
     """The standard normal quantile that each value has in its predictive distribution, shape (N,).
 
-    If the model is right they are standard normal whatever the response [1]_. Infinite where y lies beyond
-    the floor or the ceiling that the model learned.
+    If the model is right they are standard normal whatever the response and the likelihood: counts are
+    randomized within their step [1]_. Infinite where y lies beyond the floor or the ceiling that the model
+    learned; at most 3.5 where the distribution is known by draws.
 
     References
     ----------
     .. [1] P. K. Dunn and G. K. Smyth, Randomized Quantile Residuals, Journal of Computational and Graphical
        Statistics 5 (1996), section 2.
     """
-    if not _is_gaussian(model):
+    if not _is_collapsed(model):
         mean, std = model.predict(X, return_std=True, include_noise=True)
         return (y - mean) / std
-    response = model._response
-    mean, _, variance = model._prediction.at(_positions(model, X), with_variance=True)
-    low, high = response.bounds
-    inside = (y > low) & (y < high)
-    z = np.where(y <= low, -np.inf, np.inf)
-    z[inside] = (response.latent(y[inside]) - mean[inside]) / np.sqrt(variance[inside])
-    return z
+    positions = _positions(model, X)
+    latent, variance, noisy = model._prediction.at(positions, with_variance=True)
+    if _is_gaussian(model):
+        low, high = model._response.bounds
+        inside = (y > low) & (y < high)
+        z = np.where(y <= low, -np.inf, np.inf)
+        z[inside] = (model._response.latent(y[inside]) - latent[inside]) / np.sqrt(noisy[inside])
+        return z
+    pit, within = np.empty(y.size), np.random.default_rng(1).random(y.size)
+    for rows, draws in _draws(model, positions, latent, model._for_observation(variance, noisy), _MANY_DRAWS):
+        below, equal = (draws < y[rows]).sum(axis=0), (draws == y[rows]).sum(axis=0)
+        pit[rows] = (below + within[rows] * (equal + 1)) / (draws.shape[0] + 1)
+    return ndtri(pit)
+
+
+def _draws(
+    model: Any, positions: list[Array], latent: Array, variance: Array, count: int
+) -> Iterator[tuple[slice, Array]]:
+    """So many new observations of every row, shape (count, rows), some rows at a time."""
+    rng = np.random.default_rng(0)
+    slices, std = model._slices(positions), np.sqrt(variance)
+    step = max(1, _NUMBERS // count)
+    for first in range(0, latent.size, step):
+        rows = slice(first, first + step)
+        f = latent[rows] + std[rows] * rng.standard_normal((count, latent[rows].size))
+        yield rows, model._likelihood.at(slices[rows]).sample(f, rng)
 
 
 def without_rows(model: Any, X: Any, y: Array, held: NDArray[np.bool_]) -> Any:
@@ -115,7 +151,12 @@ def _positions(model: Any, X: Any) -> list[Array]:
     return [index.positions(column) for index, column in zip(model._modes, columns, strict=True)]
 
 
+def _is_collapsed(model: Any) -> bool:
+    """Whether the posterior of f is the `Prediction` of one mode integrated out exactly."""
+    return getattr(model, "inference", "collapsed") == "collapsed"
+
+
 def _is_gaussian(model: Any) -> bool:
-    """Whether y, bent by the response, is Gaussian given the hyperparameters, as `Prediction` has it."""
-    plain = {"inference": "collapsed", "likelihood": "gaussian", "noise": "constant"}
-    return all(getattr(model, name, usual) == usual for name, usual in plain.items())
+    """Whether y, bent by the response, is Gaussian given the hyperparameters, with one noise."""
+    plain = {"likelihood": "gaussian", "noise": "constant"}
+    return _is_collapsed(model) and all(getattr(model, name, usual) == usual for name, usual in plain.items())

@@ -142,8 +142,10 @@ def page_of(source: str, model: Any, train: Observations, test: Test | None, see
 
 def examine(model: Any, train: Observations, held: Observations, seed: int) -> Test:
     """Predict the held-out rows."""
-    mean, noisy = model.predict(held.X, return_std=True, include_noise=True)
-    return Test(held, mean, noisy, nearest_neighbours(train, held, seed))
+    from tenfac.bayes.predictive import predictive
+
+    found = predictive(model, held.X)
+    return Test(held, found.observation_mean, found.observation_std, nearest_neighbours(train, held, seed))
 
 
 def lines_of(source: str, model: Any, obs: Observations, train: Observations, test: Test | None) -> list[str]:

@@ -227,8 +227,8 @@ def read_indices(
         first = formats.setdefault(source, column.kind) if formats is not None else column.kind
         if column.kind != first:
             raise DataError(
-                f"{table.where(0)}, column {source!r}: {str(column.text[0])!r} is a {column.kind}, but the rows "
-                f"above hold a {first} each. Write them in one way."
+                f"{table.where(0)}, column {source!r}: {str(column.text[0])!r} is a {column.kind}, but the "
+                f"rows above hold a {first} each. Write them in one way."
             )
         if kind == "discrete":
             _check_labels(table, source, as_labels(values), as_labels(labels_known))

@@ -52,7 +52,7 @@ def outcome(model: Any, unit: str) -> list[str]:
     if evidence is not None:
         rows.insert(0, ("log evidence", f"{float(evidence):.2f}"))
     noise = getattr(model, "noise_", None)
-    if noise is not None:
+    if noise is not None and np.isfinite(noise).all():
         ends = sorted({float(np.min(noise)), float(np.max(noise))})
         rows.insert(0, ("noise sd", f"{' .. '.join(f'{end:.4g}' for end in ends)} {unit}".rstrip()))
     return align(rows)

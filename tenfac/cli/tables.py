@@ -22,9 +22,9 @@ BLOCK = 100_000
 class Table:
     """Named columns of equal length, as they stand in the file; `column` reads one.
 
-    ``lines`` are the lines of a text file that the rows end on, ``start`` the rows of the file before the first
-    one here. A data set also says the name of its values,
-    the units, which modes are discrete and which are measured between logarithms.
+    ``lines`` are the lines of a text file that the rows end on, ``start`` is how many rows stand above these.
+    A data set also says the name of its values, the units, which modes are discrete and which are measured
+    between logarithms.
     """
 
     source: str
@@ -171,7 +171,7 @@ def _read_rows(file: Any, source: str) -> Iterator[tuple[list[str], int]]:
     header: list[str] = []
     count = 0
     for cells in reader:
-        if not any(cell.strip() for cell in cells) and len(cells) <= 1:
+        if len(cells) <= 1 and not any(cell.strip() for cell in cells):
             continue
         if not header:
             header = [name.strip() for name in cells]

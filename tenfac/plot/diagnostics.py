@@ -22,10 +22,9 @@ def pit_histogram(pit: np.ndarray, ax: Any) -> Any:
     ax.bar(
         edges[:-1], counts * bins / pit.size, 1 / bins, align="edge", color=BLUE, alpha=0.55, edgecolor="w"
     )
-    ax.axhspan(low, high, color=PALE, alpha=0.7, linewidth=0, zorder=0, label="95 % if calibrated")
+    ax.axhspan(low, high, color=PALE, alpha=0.7, linewidth=0, zorder=0)
     ax.axhline(1, color=GRAY, linewidth=1, linestyle="--")
     ax.set(xlim=(0, 1), xlabel="probability integral transform", ylabel="density")
-    ax.legend(loc="lower center", fontsize=8, frameon=False, labelcolor=INK)
     return finish(ax)
 
 

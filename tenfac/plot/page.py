@@ -227,10 +227,20 @@ def _learned(model: Any, unit: str) -> list[tuple[str, str]]:
     """What is learned beside the modes, as far as this kind of model has it."""
     found = []
     noise = getattr(model, "noise_", None)
-    if noise is not None:
+    if noise is not None and np.isfinite(noise).all():
         noise = np.atleast_1d(np.asarray(noise, dtype=float))
         text = number(noise[0]) if noise.size == 1 else f"{number(noise.min())} to {number(noise.max())}"
         found.append(("noise sd", with_unit(text, unit)))
+    for attribute, name in (
+        ("dof_", "degrees of freedom of the noise"),
+        ("slice_dof_", "those of a new slice"),
+    ):
+        dof = getattr(model, attribute, np.inf)
+        if np.isfinite(dof):
+            found.append((name, number(dof, 3)))
+    for name, scales in getattr(model, "slice_scales_", {}).items():
+        span = f"{number(np.sqrt(scales.min()), 3)} to {number(np.sqrt(scales.max()), 3)} times that"
+        found.append((f"noise sd along {name}", span))
     bounds = getattr(model, "bounds_", (-np.inf, np.inf))
     for name, bound in zip(("floor", "ceiling"), bounds, strict=True):
         if np.isfinite(bound):
@@ -313,12 +323,10 @@ def _calibration(check: Check, unit: str) -> list[str]:
     pit_histogram(check.pit, left[1])
     z = np.clip(check.z, -40, 40)
     calibration(z, 0 * z, np.ones(z.size), ax=right[1])
-    flat = (
-        "Where values fall in their predictive distributions: flat is right, a hump is error bars too wide, "
-    )
+    flat = "Where values fall in their predictive distributions; a hump: error bars too wide, a bowl: narrow."
     inside = "Share of values inside central intervals of each probability."
     figures = [
-        html.drawing(left[0], f"{flat}a bowl too narrow.", "pit"),
+        html.drawing(left[0], f"{flat} Gray: 95 % if calibrated.", "pit"),
         html.drawing(right[0], inside, "coverage"),
     ]
     rows = [("all", "", f"{check.y.size:,}", *_shares(check, slice(None)))]
@@ -336,8 +344,30 @@ def _calibration(check: Check, unit: str) -> list[str]:
         numbers=[2, 3, 4, 5],
         caption=f"Share of values inside. Chance alone moves the first row so much: {noise} points (95 %).",
     )
+    verdict = _verdict(check)
     few = [] if len(rows) > 1 else [html.paragraph("Too few rows to look at quartiles of the sd.", "quiet")]
-    return [html.paragraph(f"Judged on {check.scope}"), table, *few, html.side_by_side(figures)]
+    return [
+        html.paragraph(f"Judged on {check.scope}"),
+        html.paragraph(*verdict),
+        table,
+        *few,
+        html.side_by_side(figures),
+    ]
+
+
+def _verdict(check: Check) -> tuple[str, str]:
+    """Which intervals are wider or narrower than chance explains."""
+    from scipy.stats import binom
+
+    found = []
+    for level in LEVELS:
+        inside = round(check.coverage(level) * check.y.size)
+        low, high = binom.ppf([0.005, 0.995], check.y.size, level)
+        if not low <= inside <= high:
+            found.append(f"the {level:.0%} intervals are too {'narrow' if inside < low else 'wide'}")
+    if found:
+        return f"Beyond what chance explains (99 %): {', '.join(found)}.", "warn"
+    return "The coverage of all three intervals is what chance allows (99 %).", ""
 
 
 def _shares(check: Check, rows: np.ndarray | slice) -> list[str]:

@@ -59,6 +59,8 @@ class Axis:
             moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(days=value)
             whole = moment.time() == datetime.time()
             return moment.date().isoformat() if whole else moment.isoformat(" ", "minutes")
+        if self.is_log and abs(value) > 300:
+            return f"1e{value:.6g}"
         return f"{10**value if self.is_log else value:.6g}"
 
     def span(self, values: np.ndarray) -> str:
