@@ -15,7 +15,7 @@ from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-_DRAWS, _MANY_DRAWS = 400, 4000
+_DRAWS, _MANY_DRAWS = 400, 2000
 _NUMBERS = 4_000_000  # drawn at a time
 
 
@@ -31,6 +31,16 @@ class Predictive:
         Of a new observation: noise included.
     low, high : arrays
         Central interval of a new observation.
+    z : array or None
+        If y was given: the standard normal quantile that each value has in its predictive distribution. If
+        the model is right these are standard normal whatever the response and the likelihood; counts are
+        randomized within their step [1]_. Infinite where y lies beyond the floor or the ceiling that the
+        model learned, at most 3.5 in size where the distribution is known by draws.
+
+    References
+    ----------
+    .. [1] P. K. Dunn and G. K. Smyth, Randomized Quantile Residuals, Journal of Computational and Graphical
+       Statistics 5 (1996), section 2.
     """
 
     mean: Array
@@ -39,68 +49,63 @@ class Predictive:
     observation_std: Array
     low: Array
     high: Array
+    z: Array | None = None
 
 
-def predictive(model: Any, X: Any, level: float = LEVEL) -> Predictive:
-    """Predict the function and a new observation, once, with the interval that holds a share ``level``.
+def predictive(model: Any, X: Any, y: Array | None = None, level: float = LEVEL) -> Predictive:
+    """Predict the function and a new observation, with the interval that holds a share ``level``.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
     a likelihood other than the Gaussian, its ends are quantiles of draws; where noise has no moments, they
     also stand for the standard deviation.
     """
-    z = float(ndtri(0.5 + level / 2))
+    half = float(ndtri(0.5 + level / 2))
     if not _is_collapsed(model):
         mean, std = model.predict(X, return_std=True)
         noisy_mean, noisy = model.predict(X, return_std=True, include_noise=True)
-        return Predictive(mean, std, noisy_mean, noisy, noisy_mean - z * noisy, noisy_mean + z * noisy)
-    positions = _positions(model, X)
-    response = model._response
+        ends = noisy_mean - half * noisy, noisy_mean + half * noisy
+        return Predictive(
+            mean, std, noisy_mean, noisy, *ends, None if y is None else (y - noisy_mean) / noisy
+        )
+    positions, response = _positions(model, X), model._response
     latent, variance, noisy = model._prediction.at(positions, with_variance=True)
     mean, std = response.moments(latent, variance)
-    if _is_gaussian(model):
-        half = z * np.sqrt(noisy)
-        ends = response.observed(latent - half), response.observed(latent + half)
-        return Predictive(mean, std, *response.moments(latent, noisy), *ends)
-    ends = tuple(np.empty(mean.size) for _ in range(2))
-    for rows, draws in _draws(model, positions, latent, model._for_observation(variance, noisy), _DRAWS):
-        ends[0][rows], ends[1][rows] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    if not _is_gaussian(model):
+        return _by_draws(model, positions, (mean, std), (latent, variance, noisy), y, level)
+    width = half * np.sqrt(noisy)
+    ends = response.observed(latent - width), response.observed(latent + width)
+    z = None if y is None else _standardized(response, y, latent, noisy)
+    return Predictive(mean, std, *response.moments(latent, noisy), *ends, z)
+
+
+def _standardized(response: Any, y: Array, latent: Array, variance: Array) -> Array:
+    low, high = response.bounds
+    inside = (y > low) & (y < high)
+    z = np.where(y <= low, -np.inf, np.inf)
+    z[inside] = (response.latent(y[inside]) - latent[inside]) / np.sqrt(variance[inside])
+    return z
+
+
+def _by_draws(
+    model: Any, positions: list[Array], moments: tuple[Array, Array], latent: tuple[Array, Array, Array],
+    y: Array | None, level: float,
+) -> Predictive:  # fmt: skip
+    """The same by draws of new observations, for the likelihoods of `FunctionalTucker`."""
+    (mean, std), (center, variance, noisy) = moments, latent
+    variance = model._for_observation(variance, noisy)
+    low, high, pit = (np.empty(mean.size) for _ in range(3))
+    within = np.random.default_rng(1).random(mean.size)
+    count = _DRAWS if y is None else _MANY_DRAWS
+    for rows, draws in _draws(model, positions, center, variance, count):
+        low[rows], high[rows] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        if y is not None:
+            below, equal = (draws < y[rows]).sum(axis=0), (draws == y[rows]).sum(axis=0)
+            pit[rows] = (below + within[rows] * (equal + 1)) / (count + 1)
     try:
-        moments = model._likelihood.at(model._slices(positions)).observed_moments(
-            latent, model._for_observation(variance, noisy)
-        )
-    except DataError:
-        moments = mean, np.maximum((ends[1] - ends[0]) / (2 * z), std)
-    return Predictive(mean, std, *moments, *ends)
-
-
-def quantile_residuals(model: Any, X: Any, y: Array) -> Array:
-    """The standard normal quantile that each value has in its predictive distribution, shape (N,).
-
-    If the model is right they are standard normal whatever the response and the likelihood: counts are
-    randomized within their step [1]_. Infinite where y lies beyond the floor or the ceiling that the model
-    learned; at most 3.5 where the distribution is known by draws.
-
-    References
-    ----------
-    .. [1] P. K. Dunn and G. K. Smyth, Randomized Quantile Residuals, Journal of Computational and Graphical
-       Statistics 5 (1996), section 2.
-    """
-    if not _is_collapsed(model):
-        mean, std = model.predict(X, return_std=True, include_noise=True)
-        return (y - mean) / std
-    positions = _positions(model, X)
-    latent, variance, noisy = model._prediction.at(positions, with_variance=True)
-    if _is_gaussian(model):
-        low, high = model._response.bounds
-        inside = (y > low) & (y < high)
-        z = np.where(y <= low, -np.inf, np.inf)
-        z[inside] = (model._response.latent(y[inside]) - latent[inside]) / np.sqrt(noisy[inside])
-        return z
-    pit, within = np.empty(y.size), np.random.default_rng(1).random(y.size)
-    for rows, draws in _draws(model, positions, latent, model._for_observation(variance, noisy), _MANY_DRAWS):
-        below, equal = (draws < y[rows]).sum(axis=0), (draws == y[rows]).sum(axis=0)
-        pit[rows] = (below + within[rows] * (equal + 1)) / (draws.shape[0] + 1)
-    return ndtri(pit)
+        observed = model._likelihood.at(model._slices(positions)).observed_moments(center, variance)
+    except DataError:  # noise without moments
+        observed = mean, np.maximum((high - low) / (2 * ndtri(0.5 + level / 2)), std)
+    return Predictive(mean, std, *observed, low, high, None if y is None else ndtri(pit))
 
 
 def _draws(

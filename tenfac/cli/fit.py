@@ -16,14 +16,19 @@ from tenfac.cli.tables import read_table
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError
 
 _PASSED_ON = ("inference", "likelihood", "noise")
+_TWO_SIDED_95 = 1.959963984540054  # 95 % of a standard normal lie nearer to zero
 
 
 class Test(NamedTuple):
-    """Held-out rows, and what the model and the baseline predict there, noise included."""
+    """Held-out rows, and what the model and the baseline predict there, noise included.
+
+    ``z`` are the standard normal quantiles of the values in what the model predicts.
+    """
 
     rows: Observations
     mean: np.ndarray
     std: np.ndarray
+    z: np.ndarray
     baseline: Neighbours
 
 
@@ -106,7 +111,6 @@ def fit_model(train: Observations, **settings: Any) -> Any:
 
 def page_of(source: str, model: Any, train: Observations, test: Test | None, seed: int) -> str:
     """The report as HTML, judged on the held-out rows, or on rows left out of a second posterior."""
-    from tenfac.bayes.predictive import quantile_residuals
     from tenfac.plot.check import Check, left_out
     from tenfac.plot.page import build
 
@@ -119,7 +123,7 @@ def page_of(source: str, model: Any, train: Observations, test: Test | None, see
             rows.y,
             test.mean,
             test.std,
-            quantile_residuals(model, rows.X, rows.y),
+            test.z,
             {
                 f"mean of the same {train.modes[plain.mode].column}": (plain.mean, spread(rows, plain.std)),
                 near.name: (near.mean, spread(rows, near.std)),
@@ -144,8 +148,10 @@ def examine(model: Any, train: Observations, held: Observations, seed: int) -> T
     """Predict the held-out rows."""
     from tenfac.bayes.predictive import predictive
 
-    found = predictive(model, held.X)
-    return Test(held, found.observation_mean, found.observation_std, nearest_neighbours(train, held, seed))
+    found = predictive(model, held.X, held.y)
+    return Test(
+        held, found.observation_mean, found.observation_std, found.z, nearest_neighbours(train, held, seed)
+    )
 
 
 def lines_of(source: str, model: Any, obs: Observations, train: Observations, test: Test | None) -> list[str]:
@@ -157,6 +163,7 @@ def lines_of(source: str, model: Any, obs: Observations, train: Observations, te
         from tenfac.bayes.metrics import gaussian_metrics
 
         ours = gaussian_metrics(test.rows.y, test.mean, test.std)
+        ours["coverage"] = float(np.mean(np.abs(test.z) <= _TWO_SIDED_95))
         theirs = gaussian_metrics(test.rows.y, test.baseline.mean, spread(test.rows, test.baseline.std))
         lines += ["", *report.compare(ours, theirs, test.baseline.k, test.rows.size)]
     return [*lines, "", *report.outcome(model, obs.unit)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tenfac.bayes.baselines import nearest_neighbours, slice_mean
 from tenfac.bayes.metrics import gaussian_metrics
-from tenfac.bayes.predictive import columns_by_mode, predictive, quantile_residuals, without_rows
+from tenfac.bayes.predictive import columns_by_mode, predictive, without_rows
 from tenfac.core.errors import DataError, ShapeError
 
 SHARE = 0.1
@@ -51,6 +51,7 @@ class Check:
     def scores(self) -> dict[str, dict[str, float]]:
         """RMSE, MAE, NLL, CRPS and coverage, ours first."""
         found = {"tenfac": gaussian_metrics(self.y, self.mean, self.std)}
+        found["tenfac"]["coverage"] = self.coverage(0.95)
         found |= {name: gaussian_metrics(self.y, mean, std) for name, (mean, std) in self.rivals.items()}
         return found
 
@@ -68,13 +69,10 @@ def held_out(model: Any, fitted: Any, y: np.ndarray, X_test: Any, y_test: np.nda
             f"report: `test` must be (X, y) with one finite y per row of X; got shape {y_test.shape} "
             f"for {next(iter(asked.values())).size} rows."
         )
-    found = predictive(model, asked)
-    z = quantile_residuals(model, asked, y_test)
+    found = predictive(model, asked, y_test)
     scope = f"{y_test.size:,} rows that were held out: the model was not fitted to them."
-    return Check(
-        asked, y_test, found.observation_mean, found.observation_std, z, _rivals(model, known, y, asked),
-        scope,
-    )  # fmt: skip
+    rivals = _rivals(model, known, y, asked)
+    return Check(asked, y_test, found.observation_mean, found.observation_std, found.z, rivals, scope)
 
 
 def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) -> Check:
@@ -83,10 +81,8 @@ def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) 
         raise DataError(
             f"report: three rows are needed to leave one out and fit the others; got {y.size}. Give more."
         )
-    held = np.zeros(y.size, dtype=bool)
-    held[
-        np.random.default_rng(seed).permutation(y.size)[: min(max(round(SHARE * y.size), 1), y.size - 2)]
-    ] = 1
+    held, count = np.zeros(y.size, dtype=bool), min(max(round(SHARE * y.size), 1), y.size - 2)
+    held[np.random.default_rng(seed).permutation(y.size)[:count]] = True
     for name, kind in zip(model.mode_names_, model.kinds_, strict=True):
         if kind == "discrete":  # a label that no other row has stays
             _, first, code = np.unique(X[name], return_index=True, return_inverse=True)
@@ -102,7 +98,7 @@ def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) 
         f"{int(held.sum()):,} rows, drawn with seed {seed} and left out of a second posterior with the same "
         "hyperparameters. Those were learned from all rows, so this is a little kinder than rows never seen."
     )
-    return Check(check.X, check.y, check.mean, check.std, check.z, check.rivals, scope)
+    return replace(check, scope=scope)
 
 
 def _rivals(

@@ -88,6 +88,11 @@ def report(
     True
     """
     require_matplotlib("plot.report")
+    folder = os.path.dirname(os.fspath(path)) or "."
+    if not os.path.isdir(folder):
+        raise DataError(
+            f"report: cannot write {os.fspath(path)}: there is no folder {folder}. Make it first."
+        )
     columns, y = columns_by_mode(model, X), np.asarray(y, dtype=float)
     if y.shape != next(iter(columns.values())).shape:
         raise ShapeError(
