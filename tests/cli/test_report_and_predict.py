@@ -42,9 +42,13 @@ def predictions(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("holdout", ["0.1", "0"])
 def test_the_report_is_written_with_what_the_terminal_says(
-    command: Callable, write: Callable, tmp_path: Path, holdout: str
+    command: Callable, write: Callable, tmp_path: Path, holdout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
+    if holdout == "0":  # one time is enough for the figures
+        from tenfac.plot import html
+
+        monkeypatch.setattr(html, "drawing", lambda *_: "")
     lines = [line.replace("NK", NASTY) for line in grid_lines(days=True)]
     path = tmp_path / "r.html"
     path.write_text("an older file", encoding="utf-8")
@@ -58,10 +62,10 @@ def test_the_report_is_written_with_what_the_terminal_says(
         text, "2024-01-01 to 2024-01-20", printed["noise sd"].strip(), printed["log evidence"].strip()
     )
     assert "<script" not in text
-    assert_says(text, "&lt;script&gt;alert(1)&lt;/script&gt;")
     if holdout == "0":
         assert_says(text, "6 rows, drawn with seed 0 and left out of a second posterior")
     else:
+        assert_says(text, "&lt;script&gt;alert(1)&lt;/script&gt;")
         assert_says(text, "6 rows that were held out (seed 0)", printed["RMSE"].split()[0])
 
 
