@@ -27,7 +27,7 @@ th, td { text-align: left; vertical-align: top; }
 th { font-weight: 600; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 .figures { display: grid; gap: .6rem 1.4rem; }
-.figures { grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+.figures { grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
 figure { margin: .4rem 0; max-width: 34rem; }
 figure svg { width: 100%; height: auto; display: block; }
 footer { margin-top: 2.5rem; }

@@ -22,6 +22,7 @@ from tenfac.plot.wording import Axis, axes_of, number, percent, rows_text, with_
 
 _LARGEST = 10
 _LABELS = 40
+_TOLERABLE = 0.03  # by which a coverage may be off before the page warns of it
 _QUARTER = 5  # fewest rows per quartile of the predicted standard deviation
 
 
@@ -361,18 +362,20 @@ def _calibration(check: Check, unit: str) -> list[str]:
 
 
 def _verdict(check: Check) -> tuple[str, str]:
-    """Which intervals are wider or narrower than chance explains."""
+    """Which intervals are wider or narrower than chance explains, and the class of the paragraph."""
     from scipy.stats import binom
 
-    found = []
+    found, most = [], 0.0
     for level in LEVELS:
-        inside = round(check.coverage(level) * check.y.size)
-        low, high = binom.ppf([0.005, 0.995], check.y.size, level)
-        if not low <= inside <= high:
-            found.append(f"the {level:.0%} intervals are too {'narrow' if inside < low else 'wide'}")
-    if found:
-        return f"Beyond what chance explains (99 %): {', '.join(found)}.", "warn"
-    return "The coverage of all three intervals is what chance allows (99 %).", ""
+        share = check.coverage(level)
+        low, high = binom.ppf([0.005, 0.995], check.y.size, level) / check.y.size
+        if not low <= share <= high:
+            found.append(f"the {level:.0%} intervals are too {'narrow' if share < low else 'wide'}")
+            most = max(most, abs(share - level))
+    if not found:
+        return "The coverage of all three intervals is what chance allows (99 %).", ""
+    text = f"Beyond what chance explains (99 %): {', '.join(found)}; by {100 * most:.1f} points at most."
+    return text, "warn" if most > _TOLERABLE else ""
 
 
 def _shares(check: Check, rows: np.ndarray | slice) -> list[str]:
