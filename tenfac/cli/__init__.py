@@ -90,6 +90,34 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     fit.add_argument(
         "--log", metavar="A,B", type=_names, default=[], help="modes measured between logarithms (doses)"
     )
+    _add_model(fit)
+    fit.add_argument(
+        "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
+    )
+    fit.add_argument(
+        "--seed", type=_count, default=0, help="of the choice of those rows (default %(default)s)"
+    )
+    fit.add_argument(
+        "--duplicates",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help="what to do with rows of equal indices: refuse, or keep as repeats (default %(default)s)",
+    )
+    fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
+    fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")
+    fit.add_argument(
+        "--report",
+        metavar="REPORT.html",
+        help="write one page: data, hyperparameters, modes with bands, calibration, residuals, baselines",
+    )
+    fit.add_argument("--predict", metavar="NEW_TABLE", help="predict at the indices of another table")
+    fit.add_argument("--out", metavar="PREDICTIONS.csv", help="where the predictions go")
+    fit.add_argument("--quiet", action="store_true", help="no progress bar")
+    fit.set_defaults(run=_fit)
+
+
+def _add_model(fit: argparse.ArgumentParser) -> None:
+    """Settings that reach the estimator as they are."""
     fit.add_argument("--rank", metavar="R | R1,R2,..", type=_rank, help="rank (default: chosen by the model)")
     fit.add_argument(
         "--response",
@@ -117,29 +145,6 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
         default=0,
         help="rank of the learned covariance between labels (default %(default)s: labels are exchangeable)",
     )
-    fit.add_argument(
-        "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
-    )
-    fit.add_argument(
-        "--seed", type=_count, default=0, help="of the choice of those rows (default %(default)s)"
-    )
-    fit.add_argument(
-        "--duplicates",
-        choices=("refuse", "keep"),
-        default="refuse",
-        help="what to do with rows of equal indices: refuse, or keep as repeats (default %(default)s)",
-    )
-    fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
-    fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")
-    fit.add_argument(
-        "--report",
-        metavar="REPORT.html",
-        help="write one page: data, hyperparameters, modes with bands, calibration, residuals, baselines",
-    )
-    fit.add_argument("--predict", metavar="NEW_TABLE", help="predict at the indices of another table")
-    fit.add_argument("--out", metavar="PREDICTIONS.csv", help="where the predictions go")
-    fit.add_argument("--quiet", action="store_true", help="no progress bar")
-    fit.set_defaults(run=_fit)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
