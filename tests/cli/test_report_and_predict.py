@@ -235,7 +235,10 @@ def test_info_of_a_model_shows_modes_settings_and_how_the_fit_ended(command: Cal
     run = command("info", str(model))
     assert_equal(run.code, 0)
     settings = tenfac.load(model).get_params()
-    rows = dict(line.split(maxsplit=1) for line in run.out.splitlines() if len(line.split()) > 1)
+    rows: dict[str, str] = {}
+    for line in run.out.splitlines():
+        if len(line.split()) > 1:
+            rows.setdefault(*line.split(maxsplit=1))  # the setting `noise` stands above the noise sd
     assert_equal({name: rows[name] for name in settings if name != "discrete"}, {
         name: value if isinstance(value, str) else repr(value)
         for name, value in settings.items() if name != "discrete"

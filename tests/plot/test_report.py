@@ -243,6 +243,25 @@ def test_quantile_residuals_and_intervals_agree(response: str) -> None:
         assert_equal(predictive(model, X[:1], np.array([low - 1])).z, np.array([-np.inf]))
 
 
+@pytest.mark.skipif("likelihood" not in FunctionalTucker().get_params(), reason="needs the setting")
+def test_counts_have_whole_intervals_and_randomized_quantiles() -> None:
+    from tenfac.bayes.predictive import predictive
+
+    rng = np.random.default_rng(2)
+    X = rng.uniform(0, 6, (500, 1))
+    y = rng.poisson(np.exp(1 + np.sin(X[:, 0]))).astype(float)
+    model = FunctionalTucker(likelihood="poisson", max_iter=10, tol=1e-3)
+    quietly(model.fit, X[:300], y[:300])
+    found = predictive(model, X[300:], y[300:])
+    assert_equal(found.low % 1, 0 * found.low)
+    assert_below(np.mean(found.high % 1 > 0), 0.1, "upper ends between two counts")
+    inside = np.mean((y[300:] >= found.low) & (y[300:] <= found.high))
+    assert_above(inside, 0.95 - 2.58 * np.sqrt(0.95 * 0.05 / 200), "coverage, 99 % bound of 200 rows")
+    assert_below(abs(found.z.mean()), 2.58 / np.sqrt(200), "mean of 200 normal scores, 99 %")
+    assert_below(abs(found.z.std() - 1), 2.58 / np.sqrt(400), "their standard deviation minus 1, 99 %")
+    assert_equal(predictive(model, X[300:]).mean, found.mean)
+
+
 def test_coverage_counts_values_inside_their_intervals_and_is_said_when_it_is_off() -> None:
     from tenfac.plot.page import _verdict
 
