@@ -97,7 +97,9 @@ def _by_draws(
     within = np.random.default_rng(1).random(mean.size)
     count = _DRAWS if y is None else _MANY_DRAWS
     for rows, draws in _draws(model, positions, center, variance, count):
-        low[rows], high[rows] = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        low[rows], high[rows] = np.quantile(
+            draws, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="inverted_cdf"
+        )
         if y is not None:
             below, equal = (draws < y[rows]).sum(axis=0), (draws == y[rows]).sum(axis=0)
             pit[rows] = (below + within[rows] * (equal + 1)) / (count + 1)
