@@ -50,6 +50,10 @@ def run(args: argparse.Namespace) -> None:
     for note in obs.notes:
         sys.stderr.write(f"note: {note}\n")
     train, held = split(obs, args.holdout, args.seed)
+    if args.report and not held.size:
+        from tenfac.plot.check import rows_to_leave_out
+
+        rows_to_leave_out(train.X, train.discrete, train.size, args.seed)  # refuses what cannot be judged
     model = fit_model(
         train,
         rank=args.rank,

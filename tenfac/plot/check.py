@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,20 +77,10 @@ def held_out(model: Any, fitted: Any, y: np.ndarray, X_test: Any, y_test: np.nda
 
 def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) -> Check:
     """Judge on a tenth of the rows fitted, which a second posterior leaves out."""
-    if y.size < 3:
-        raise DataError(
-            f"report: three rows are needed to leave one out and fit the others; got {y.size}. Give more."
-        )
-    held, count = np.zeros(y.size, dtype=bool), min(max(round(SHARE * y.size), 1), y.size - 2)
-    held[np.random.default_rng(seed).permutation(y.size)[:count]] = True
-    for name, kind in zip(model.mode_names_, model.kinds_, strict=True):
-        if kind == "discrete":  # a label that no other row has stays
-            _, first, code = np.unique(X[name], return_index=True, return_inverse=True)
-            held[first[np.setdiff1d(np.arange(first.size), code[~held])]] = False
-    if not held.any():
-        raise DataError(
-            "report: every row has a label that no other row has, so none can be left out. Give `test` rows."
-        )
+    discrete = [
+        name for name, kind in zip(model.mode_names_, model.kinds_, strict=True) if kind == "discrete"
+    ]
+    held = rows_to_leave_out(X, discrete, y.size, seed)
     other = without_rows(model, X, y, held)
     part = {name: values[~held] for name, values in X.items()}
     check = held_out(other, part, y[~held], {name: values[held] for name, values in X.items()}, y[held])
@@ -99,6 +89,27 @@ def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) 
         "hyperparameters. Those were learned from all rows, so this is a little kinder than rows never seen."
     )
     return replace(check, scope=scope)
+
+
+def rows_to_leave_out(
+    X: Mapping[str, np.ndarray], discrete: Sequence[str], size: int, seed: int
+) -> np.ndarray:
+    """Mask of a tenth of ``size`` rows, drawn; a label that no other row has stays."""
+    if size < 3:
+        raise DataError(
+            f"report: three rows are needed to leave one out and fit the others; got {size}. Give more."
+        )
+    held, count = np.zeros(size, dtype=bool), min(max(round(SHARE * size), 1), size - 2)
+    held[np.random.default_rng(seed).permutation(size)[:count]] = True
+    for name in discrete:
+        _, first, code = np.unique(X[name], return_index=True, return_inverse=True)
+        held[first[np.setdiff1d(np.arange(first.size), code[~held])]] = False
+    if not held.any():
+        raise DataError(
+            "report: of the rows drawn, each has a label that no other row has, and none can be left out to "
+            "judge the fit. Give `test` rows, draw others, or leave the report out."
+        )
+    return held
 
 
 def _rivals(

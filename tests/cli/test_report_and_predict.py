@@ -85,6 +85,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_table_is_read(
     assert_refused(command("fit", "no_such.csv", "--report", str(tmp_path)), "--report", "cannot write there")
 
 
+def test_a_report_that_no_row_can_be_left_out_for_is_refused_before_the_fit(
+    command: Callable, write: Callable, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    table = write("k,t,y", *(f"k{n},{n},{n}" for n in range(9)))
+    run = command("fit", table, "--value", "y", "--report", str(tmp_path / "r.html"))
+    assert_refused(run, "report", "a label that no other row has")
+
+
 def test_a_report_without_matplotlib_is_refused_before_the_fit(
     command: Callable, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
