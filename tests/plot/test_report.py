@@ -18,7 +18,7 @@ from tenfac import DataError, FunctionalTucker, ShapeError, plot
 from tenfac.plot import html
 from tenfac.plot.check import Check, held_out, left_out
 from tenfac.plot.wording import Axis
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 
 VOID = {"meta", "link", "br", "img"}
 SECTIONS = ["data", "model", "modes", "calibration", "residuals", "baselines"]
@@ -160,24 +160,6 @@ def test_without_held_out_rows_a_tenth_is_left_out_of_a_second_posterior(fitted:
     )
 
 
-def test_the_second_posterior_is_that_of_the_other_rows(
-    fitted: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from tenfac.bayes.predictive import without_rows
-
-    model, X, y = fitted
-    held = np.arange(y.size) % 5 == 0
-    held |= np.isin(X["time"], [1.0, 2.0])  # whole indices of the exact mode too
-    other = without_rows(model, X, y, held)
-    changed = without_rows(model, X, np.where(held, 1e3, y), held)
-    assert_equal(changed.predict(X), other.predict(X))
-    same = without_rows(model, X, y, np.zeros(y.size, dtype=bool))
-    for got, want in zip(same.predict(X, return_std=True), model.predict(X, return_std=True), strict=True):
-        assert_close(got, want, factor=1e6)
-    assert_equal(model._task.y.size, y.size)
-    assert_equal(tuple(capfd.readouterr()), ("", ""))  # LAPACK complains of slices without rows
-
-
 def test_rows_held_out_are_judged_as_given(fitted: Any, tmp_path: Path, captions: list[str]) -> None:
     model, X, y = fitted
     new, values = table_of(40)
@@ -206,60 +188,6 @@ def test_a_fit_that_failed_is_said_at_the_top_with_its_history(
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert_says(page.text, "did not converge: max_iter=3 reached", "the basis is <small>")
     assert_equal((captions[0], len(captions)), ("What the fit maximised, step by step.", 7))
-
-
-def test_the_slice_mean_is_that_of_the_best_mode() -> None:
-    from tenfac.bayes.baselines import slice_mean
-
-    known = [np.array([0.0, 0, 1, 1, 2]), np.array(["a", "b", "a", "b", "a"])]
-    y = np.array([1.0, 1.5, 5.0, 5.5, 9.0])
-    found = slice_mean(known, y, [np.array([1.0, 0.0, 7.0]), np.array(["a", "a", "a"])])
-    assert_equal(found.mode, 0)
-    assert_close(found.mean, np.array([5.25, 1.25, y.mean()]))
-    errors = np.array([0.5, 0.5, 0.5, 0.5, 9 - y.mean()])
-    assert_close(found.std, float(np.sqrt(np.mean(errors**2))))
-
-
-@pytest.mark.parametrize("response", ["identity", "log"])
-def test_quantile_residuals_and_intervals_agree(response: str) -> None:
-    from tenfac.bayes.predictive import predictive
-
-    rng = np.random.default_rng(1)
-    X = rng.uniform(0, 6, (60, 1))
-    y = np.exp(np.sin(X[:, 0])) + 0.05 * rng.random(60)
-    model = FunctionalTucker(response=response, max_iter=2, tol=1e-2)
-    quietly(model.fit, X, y)
-    found = predictive(model, X)
-    assert (found.low < found.mean).all()
-    for ends, z in ((found.low, -1.959963984540054), (found.high, 1.959963984540054)):
-        assert_close(predictive(model, X, ends).z, np.full(60, z), factor=1e5)
-    mean, std = model.predict(X, return_std=True)
-    assert_equal(found.mean, mean)
-    assert_equal(found.std, std)
-    low, high = model.bounds_
-    assert (found.low > low).all()
-    assert (found.high < high).all()
-    if np.isfinite(low):
-        assert_equal(predictive(model, X[:1], np.array([low - 1])).z, np.array([-np.inf]))
-
-
-@pytest.mark.skipif("likelihood" not in FunctionalTucker().get_params(), reason="needs the setting")
-def test_counts_have_whole_intervals_and_randomized_quantiles() -> None:
-    from tenfac.bayes.predictive import predictive
-
-    rng = np.random.default_rng(2)
-    X = rng.uniform(0, 6, (500, 1))
-    y = rng.poisson(np.exp(1 + np.sin(X[:, 0]))).astype(float)
-    model = FunctionalTucker(likelihood="poisson", max_iter=10, tol=1e-3)
-    quietly(model.fit, X[:300], y[:300])
-    found = predictive(model, X[300:], y[300:])
-    assert_equal(found.low % 1, 0 * found.low)
-    assert_equal(found.high % 1, 0 * found.high)
-    inside = np.mean((y[300:] >= found.low) & (y[300:] <= found.high))
-    assert_above(inside, 0.95 - 2.58 * np.sqrt(0.95 * 0.05 / 200), "coverage, 99 % bound of 200 rows")
-    assert_below(abs(found.z.mean()), 2.58 / np.sqrt(200), "mean of 200 normal scores, 99 %")
-    assert_below(abs(found.z.std() - 1), 2.58 / np.sqrt(400), "their standard deviation minus 1, 99 %")
-    assert_equal(predictive(model, X[300:]).mean, found.mean)
 
 
 def test_coverage_counts_values_inside_their_intervals_and_is_said_when_it_is_off() -> None:
