@@ -13,7 +13,7 @@ from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeErr
 
 _FIT = """\
 examples:
-  tenfac fit doses.csv --value response --discrete cell --plot doses.png
+  tenfac fit doses.csv --value response --discrete cell --report doses.html
   tenfac fit il2 --save il2.tenfac
   tenfac predict il2.tenfac new.csv --out predictions.csv
 """
@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
     _add_predict(commands)
-    info = commands.add_parser("info", help="versions, optional libraries, threads")
+    info = commands.add_parser("info", help="versions, optional libraries, threads; or what a file holds")
+    info.add_argument("model", metavar="MODEL", nargs="?", help="file that `tenfac fit --save` wrote")
     info.set_defaults(run=_info)
     datasets = commands.add_parser("datasets", help="list the data sets that `tenfac fit` knows by name")
     datasets.set_defaults(run=_datasets)
@@ -89,22 +90,7 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     fit.add_argument(
         "--log", metavar="A,B", type=_names, default=[], help="modes measured between logarithms (doses)"
     )
-    fit.add_argument(
-        "--rank", metavar="R | R1,R2,..", type=_rank, default="auto", help="rank (default: by evidence)"
-    )
-    fit.add_argument(
-        "--response",
-        choices=("identity", "log", "logit"),
-        default="identity",
-        help="log for values that approach a floor, logit for fractions (default %(default)s)",
-    )
-    fit.add_argument(
-        "--label-rank",
-        metavar="R",
-        type=_count,
-        default=0,
-        help="rank of the learned covariance between labels (default %(default)s: labels are exchangeable)",
-    )
+    _add_model(fit)
     fit.add_argument(
         "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
     )
@@ -119,14 +105,65 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     )
     fit.add_argument("--save", metavar="MODEL", help="write the fitted model, for `tenfac.load`")
     fit.add_argument("--plot", metavar="FIGURE.png", help="draw the function of each mode, and calibration")
+    fit.add_argument(
+        "--report",
+        metavar="REPORT.html",
+        help="write one page: data, hyperparameters, modes with bands, calibration, residuals, baselines",
+    )
     fit.add_argument("--predict", metavar="NEW_TABLE", help="predict at the indices of another table")
     fit.add_argument("--out", metavar="PREDICTIONS.csv", help="where the predictions go")
     fit.add_argument("--quiet", action="store_true", help="no progress bar")
     fit.set_defaults(run=_fit)
 
 
+def _add_model(fit: argparse.ArgumentParser) -> None:
+    """Settings that reach the estimator as they are."""
+    fit.add_argument(
+        "--rank", metavar="R | R1,R2,..", type=_rank, default="auto", help="rank (default: by evidence)"
+    )
+    fit.add_argument(
+        "--response",
+        choices=("identity", "log", "logit"),
+        default="identity",
+        help="log for values that approach a floor, logit for fractions (default %(default)s)",
+    )
+    fit.add_argument(
+        "--likelihood",
+        metavar="NAME",
+        help="distribution of a value given the function: gaussian, student_t, poisson, bernoulli, binomial",
+    )
+    fit.add_argument(
+        "--noise",
+        metavar="NAME",
+        help="auto (the default), constant, or slice for one noise per index of the exact mode",
+    )
+    fit.add_argument(
+        "--inference",
+        metavar="NAME",
+        help="collapsed (one mode exact, the default), cep (message passing), svi or nuts (Pyro)",
+    )
+    fit.add_argument(
+        "--label-rank",
+        metavar="R",
+        type=_count,
+        default=0,
+        help="rank of the learned covariance between labels (default %(default)s: labels are exchangeable)",
+    )
+
+
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    predict = commands.add_parser("predict", help="predict with a saved model at the indices of a table")
+    predict = commands.add_parser(
+        "predict",
+        help="predict with a saved model at the indices of a table",
+        description=(
+            "Predict with a saved model at the indices of a table. Its columns may stand in any order,\n"
+            "others beside them are left out. The result has the indices as given, mean and std of the\n"
+            "function, observation_std of a new observation (noise included), and lower_95 and upper_95,\n"
+            "between which a new observation lies with probability 95 %%. Rows are read and written in\n"
+            "blocks, after all of them were checked."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     predict.add_argument("model", metavar="MODEL", help="file that `tenfac fit --save` wrote")
     predict.add_argument("table", metavar="TABLE", help="CSV or Parquet file with a column per mode")
     predict.add_argument("--out", metavar="PREDICTIONS.csv", required=True, help="where the predictions go")
@@ -148,10 +185,10 @@ def _predict(args: argparse.Namespace) -> None:
     run(args)
 
 
-def _info(args: argparse.Namespace) -> None:  # noqa: ARG001
-    from tenfac.cli.info import info
+def _info(args: argparse.Namespace) -> None:
+    from tenfac.cli.info import about, info
 
-    sys.stdout.write("\n".join(info()) + "\n")
+    sys.stdout.write("\n".join(info() if args.model is None else about(args.model)) + "\n")
 
 
 def _datasets(args: argparse.Namespace) -> None:  # noqa: ARG001

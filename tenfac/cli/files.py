@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from tenfac.core.errors import DataError
 
 
-def check_writable(option: str, path: str | None) -> None:
-    """Refuse a file whose folder does not exist or may not be written to."""
+def check_writable(option: str, path: str | None, *inputs: str | None) -> None:
+    """Refuse a file whose folder does not exist or may not be written to, and one that is read as well."""
     if path is None:
         return
+    for source in inputs:
+        if (
+            source is not None
+            and os.path.exists(source)
+            and os.path.realpath(path) == os.path.realpath(source)
+        ):
+            raise DataError(f"{option} {path}: this file is read, and would be lost. Choose another file.")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise DataError(f"{option} {path}: there is no folder {folder}. Make it first.")

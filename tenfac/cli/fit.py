@@ -1,4 +1,4 @@
-"""``tenfac fit``: read, hold out, fit, compare, print; then save, draw and predict if asked to."""
+"""``tenfac fit``: read, hold out, fit, compare, print; then save, draw, report and predict if asked to."""
 
 import argparse
 import sys
@@ -8,34 +8,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tenfac.cli import report
-from tenfac.cli.baseline import Neighbours, nearest_neighbours
+from tenfac.cli.baseline import Neighbours, nearest_neighbours, slice_mean
 from tenfac.cli.files import check_writable, writing
-from tenfac.cli.observations import Observations, observe, read_indices, split
-from tenfac.cli.predict import note_extrapolation, write_predictions
+from tenfac.cli.observations import Observations, observe, split
+from tenfac.cli.predict import Modes, check_new, write_predictions
 from tenfac.cli.tables import read_table
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError
 
+_PASSED_ON = ("inference", "likelihood", "noise")
+_TWO_SIDED_95 = 1.959963984540054  # 95 % of a standard normal lie nearer to zero
+
 
 class Test(NamedTuple):
-    """Held-out rows, and what the model and the baseline predict there, noise included."""
+    """Held-out rows, and what the model and the baseline predict there, noise included.
+
+    ``z`` are the standard normal quantiles of the values in what the model predicts.
+    """
 
     rows: Observations
     mean: np.ndarray
     std: np.ndarray
+    z: np.ndarray
     baseline: Neighbours
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    if (args.predict is None) != (args.out is None):
-        raise DataError("--predict NEW_TABLE and --out PREDICTIONS.csv go together: give both or neither.")
-    check_writable("--save", args.save)
-    check_writable("--plot", args.plot)
-    check_writable("--out", args.out)
-    if args.plot:
-        from tenfac.plot.style import require_matplotlib
-
-        require_matplotlib("tenfac fit --plot")
+    _check_outputs(args)
     table = read_table(args.table)
     obs = observe(
         table,
@@ -46,16 +45,22 @@ def run(args: argparse.Namespace) -> None:
         duplicates=args.duplicates,
     )
     _check_rank(args.rank, obs)
-    new = _read_new(args.predict, obs) if args.predict else None
+    wanted = Modes.of_observations(obs)
+    new_rows = check_new(args.predict, wanted) if args.predict else 0
     for note in obs.notes:
         sys.stderr.write(f"note: {note}\n")
     train, held = split(obs, args.holdout, args.seed)
+    if args.report and not held.size:
+        from tenfac.plot.check import rows_to_leave_out
+
+        rows_to_leave_out(train.X, train.discrete, train.size, args.seed)  # refuses what cannot be judged
     model = fit_model(
         train,
         rank=args.rank,
         response=args.response,
         label_rank=args.label_rank,
         verbose=0 if args.quiet else 1,
+        **{name: getattr(args, name) for name in _PASSED_ON if getattr(args, name) is not None},
     )
     test = examine(model, train, held, args.seed) if held.size else None
     sys.stdout.write("\n".join(lines_of(table.source, model, obs, train, test)) + "\n")
@@ -70,17 +75,35 @@ def run(args: argparse.Namespace) -> None:
 
         with writing(args.plot, "the figure"):
             draw(args.plot, model, obs, test, table.source)
-    if new is not None:
-        X, cells = new
-        note_extrapolation(model, X)
-        with writing(args.out, f"{len(next(iter(X.values()))):,} predictions"):
-            write_predictions(args.out, model, X, cells)
+    if args.report:
+        text = page_of(table.source, model, train, test, args.seed)
+        with writing(args.report, "the report"), open(args.report, "w", encoding="utf-8") as file:
+            file.write(text)
+    if args.predict:
+        with writing(args.out, f"{new_rows:,} predictions"):
+            write_predictions(args.out, model, args.predict, wanted)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written, before anything is read."""
+    if (args.predict is None) != (args.out is None):
+        raise DataError("--predict NEW_TABLE and --out PREDICTIONS.csv go together: give both or neither.")
+    for option in ("save", "plot", "report", "out"):
+        check_writable(f"--{option}", getattr(args, option), args.table, args.predict)
+    if args.plot or args.report:
+        from tenfac.plot.style import require_matplotlib
+
+        require_matplotlib("tenfac fit --plot" if args.plot else "tenfac fit --report")
 
 
 def fit_model(train: Observations, **settings: Any) -> Any:
     """Fit the model; what it warns of becomes a note."""
     from tenfac.bayes.functional_tucker import FunctionalTucker
 
+    known = FunctionalTucker().get_params()
+    for name in settings:
+        if name not in known:
+            raise DataError(f"--{name}: this version of FunctionalTucker has no such setting. Leave it out.")
     model = FunctionalTucker(discrete=train.discrete or None, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -90,10 +113,49 @@ def fit_model(train: Observations, **settings: Any) -> Any:
     return model
 
 
+def page_of(source: str, model: Any, train: Observations, test: Test | None, seed: int) -> str:
+    """The report as HTML, judged on the held-out rows, or on rows left out of a second posterior."""
+    from tenfac.plot.check import Check, left_out
+    from tenfac.plot.page import build
+
+    if test is None:
+        check = left_out(model, train.X, train.y, seed)
+    else:
+        rows, near, plain = test.rows, test.baseline, slice_mean(train, test.rows)
+        check = Check(
+            rows.X,
+            rows.y,
+            test.mean,
+            test.std,
+            test.z,
+            {
+                f"mean of the same {train.modes[plain.mode].column}": (plain.mean, spread(rows, plain.std)),
+                near.name: (near.mean, spread(rows, near.std)),
+            },
+            f"{rows.size:,} rows that were held out (seed {seed}): the model was not fitted to them.",
+        )
+    units = {mode.name: mode.unit for mode in train.modes}
+    return build(
+        model,
+        train.X,
+        train.y,
+        check,
+        value=train.value,
+        unit=train.unit,
+        units=units,
+        title=f"{source}: {train.value}",
+        apart=test is not None,
+    )
+
+
 def examine(model: Any, train: Observations, held: Observations, seed: int) -> Test:
     """Predict the held-out rows."""
-    mean, noisy = model.predict(held.X, return_std=True, include_noise=True)
-    return Test(held, mean, noisy, nearest_neighbours(train, held, seed))
+    from tenfac.bayes.predictive import predictive
+
+    found = predictive(model, held.X, held.y)
+    return Test(
+        held, found.observation_mean, found.observation_std, found.z, nearest_neighbours(train, held, seed)
+    )
 
 
 def lines_of(source: str, model: Any, obs: Observations, train: Observations, test: Test | None) -> list[str]:
@@ -105,10 +167,15 @@ def lines_of(source: str, model: Any, obs: Observations, train: Observations, te
         from tenfac.bayes.metrics import gaussian_metrics
 
         ours = gaussian_metrics(test.rows.y, test.mean, test.std)
-        spread = np.full(test.rows.size, max(test.baseline.std, np.finfo(float).tiny))
-        theirs = gaussian_metrics(test.rows.y, test.baseline.mean, spread)
+        ours["coverage"] = float(np.mean(np.abs(test.z) <= _TWO_SIDED_95))
+        theirs = gaussian_metrics(test.rows.y, test.baseline.mean, spread(test.rows, test.baseline.std))
         lines += ["", *report.compare(ours, theirs, test.baseline.k, test.rows.size)]
     return [*lines, "", *report.outcome(model, obs.unit)]
+
+
+def spread(rows: Observations, std: float) -> np.ndarray:
+    """One standard deviation for all rows, positive."""
+    return np.full(rows.size, max(std, np.finfo(float).tiny))
 
 
 def _check_rank(rank: str | int | tuple[int, ...], obs: Observations) -> None:
@@ -130,9 +197,3 @@ def _check_rank(rank: str | int | tuple[int, ...], obs: Observations) -> None:
                 f"--rank {given}: mode {name!r} has {size} indices, too few for rank {wanted}. Give at most "
                 f"{size}."
             )
-
-
-def _read_new(source: str, obs: Observations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    names = [mode.name for mode in obs.modes]
-    kinds = [mode.kind for mode in obs.modes]
-    return read_indices(read_table(source), names, kinds, [np.unique(obs.X[name]) for name in names])

@@ -3,9 +3,11 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from tenfac import __version__
 from tenfac.cli.report import align
+from tenfac.core.errors import DataError
 
 _BASE = ("numpy", "scipy", "tensorly", "scikit-learn")
 _EXTRAS = {"matplotlib": "plot", "pandas": "table", "pyarrow": "table", "torch": "torch"}
@@ -24,6 +26,37 @@ def info() -> list[str]:
     rows += [("processors", str(_processors())), *_blas()]
     rows += [(name, os.environ[name]) for name in _THREADS if name in os.environ]
     return align(rows)
+
+
+def about(path: str) -> list[str]:
+    """What a file of `tenfac fit --save` holds: modes, settings, what was learned, how the fit ended."""
+    import tenfac
+    from tenfac.cli.report import outcome
+
+    try:
+        model = tenfac.load(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+    if not hasattr(model, "mode_posterior"):
+        return [f"{path}: {model!r}"]
+    settings = [(name, _shown(value)) for name, value in model.get_params().items()]
+    lines = [f"{path}: {type(model).__name__}", "", *_modes_of(model), "", *align(settings), ""]
+    return [*lines, *outcome(model, "")]
+
+
+def _modes_of(model: Any) -> list[str]:
+    from tenfac.plot.wording import axes_of
+
+    rows = [("mode", "kind", "indices", "range", "length-scale")]
+    for axis, values in zip(axes_of(model, None), model.indices_, strict=True):
+        scale = getattr(model, "lengthscales_", {}).get(axis.name)
+        length = "" if scale is None else f"{scale:.3g} {axis.distance}".rstrip()
+        rows.append((axis.column, axis.kind, f"{len(values):,}", axis.span(values), length))
+    return align(rows, right={2})
+
+
+def _shown(setting: Any) -> str:
+    return setting if isinstance(setting, str) else repr(setting)
 
 
 def datasets() -> list[str]:

@@ -203,9 +203,16 @@ def split(obs: Observations, holdout: float, seed: int) -> tuple[Observations, O
 
 
 def read_indices(
-    table: Table, names: Sequence[str], kinds: Sequence[str], labels: Sequence[Any]
+    table: Table,
+    names: Sequence[str],
+    kinds: Sequence[str],
+    labels: Sequence[Any],
+    formats: dict[str, str] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Sequence[Any]]]:
-    """Read the index values of new rows for a model's modes; also the cells, as they stand in the table."""
+    """Read the index values of new rows for a model's modes; also the cells, as they stand in the table.
+
+    ``formats`` remembers, from one block of a table to the next, which columns hold numbers and which dates.
+    """
     X, cells = {}, {}
     for name, kind, known in zip(names, kinds, labels, strict=True):
         logged = _LOG.fullmatch(name) if name not in table.cells else None
@@ -217,6 +224,12 @@ def read_indices(
         if kind != "discrete" and column.kind == "label":
             values = table.column(source, wanted="number").values
         _check_indices(table, ModeColumn(name, source, kind), values, np.ones(len(values), bool))
+        first = formats.setdefault(source, column.kind) if formats is not None else column.kind
+        if column.kind != first:
+            raise DataError(
+                f"{table.where(0)}, column {source!r}: {str(column.text[0])!r} is a {column.kind}, but the "
+                f"rows above hold a {first} each. Write them in one way."
+            )
         if kind == "discrete":
             _check_labels(table, source, as_labels(values), as_labels(labels_known))
         X[name] = log10(table, source, values) if logged else values

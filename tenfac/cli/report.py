@@ -23,10 +23,10 @@ _MEASURES = {
 def describe(model: Any, obs: Observations) -> list[str]:
     """One line per mode: kind, number of indices, range, rank, length-scale."""
     rows = [("mode", "kind", "indices", "range", "rank", "length-scale")]
-    ranks = np.broadcast_to(np.asarray(model.rank_), len(obs.modes))
+    ranks = np.broadcast_to(np.asarray(getattr(model, "rank_", "")), len(obs.modes))
     for mode, rank in zip(obs.modes, ranks, strict=True):
         values = np.unique(obs.X[mode.name])
-        scale = model.lengthscales_.get(mode.name) if mode.kind == "continuous" else None
+        scale = getattr(model, "lengthscales_", {}).get(mode.name) if mode.kind == "continuous" else None
         length = "" if scale is None else f"{scale:.3g} {_scale_unit(mode)}".rstrip()
         rows.append((mode.column, mode.kind, f"{len(values):,}", _range(mode, values), str(rank), length))
     return align(rows, right={2, 4})
@@ -47,13 +47,15 @@ def outcome(model: Any, unit: str) -> list[str]:
     steps = f", {info.n_iter} iterations" if info.n_iter is not None else ""
     seconds = f", {info.seconds:.1f} s" if info.seconds is not None else ""
     verdict = "converged" if info.converged else "NOT converged"
-    return align(
-        [
-            ("noise sd", f"{float(model.noise_):.4g} {unit}".rstrip()),
-            ("log evidence", f"{float(model.log_evidence_):.2f}"),
-            ("fit", f"{verdict} ({info.reason}){steps}{seconds}"),
-        ]
-    )
+    rows = [("fit", f"{verdict} ({info.reason}){steps}{seconds}")]
+    evidence = getattr(model, "log_evidence_", None)
+    if evidence is not None:
+        rows.insert(0, ("log evidence", f"{float(evidence):.2f}"))
+    noise = getattr(model, "noise_", None)
+    if noise is not None and np.isfinite(noise).all():
+        ends = sorted({float(np.min(noise)), float(np.max(noise))})
+        rows.insert(0, ("noise sd", f"{' .. '.join(f'{end:.4g}' for end in ends)} {unit}".rstrip()))
+    return align(rows)
 
 
 def align(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:

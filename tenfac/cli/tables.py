@@ -1,9 +1,11 @@
 """Tables from CSV files, Parquet files and data sets, as named columns; CSV needs no extra."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from tenfac.cli.columns import Column, Wanted, parse
 from tenfac.core.errors import DataError, MissingExtraError
 
 _DELIMITERS = ",;\t"
+BLOCK = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """Named columns of equal length, as they stand in the file; `column` reads one.
 
-    ``lines`` are the lines of a text file that the rows end on. A data set also says the name of its values,
-    the units, which modes are discrete and which are measured between logarithms.
+    ``lines`` are the lines of a text file that the rows end on, ``start`` is how many rows stand above these.
+    A data set also says the name of its values, the units, which modes are discrete and which are measured
+    between logarithms.
     """
 
     source: str
@@ -31,6 +35,7 @@ class Table:
     units: Mapping[str, str] = field(default_factory=dict)
     discrete: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
+    start: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -45,7 +50,7 @@ class Table:
     def where(self, row: int) -> str:
         """Name a row in a message, counted from 1 below the header."""
         line = f" (line {self.lines[row]})" if self.lines else ""
-        return f"{self.source}, row {row + 1}{line}"
+        return f"{self.source}, row {self.start + row + 1}{line}"
 
     def require(self, name: str, what: str) -> None:
         """Refuse a column name that the table does not have, with near names."""
@@ -69,20 +74,55 @@ def near(name: str, known: Sequence[str]) -> str:
 
 def read_table(source: str) -> Table:
     """Read a file, or load a data set of that name; a file of that name wins."""
+    path = _file_of(source)
+    if path is None:
+        return _load_dataset(source)
+    with _readable(path):
+        table = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
+    if not table.size:
+        raise DataError(f"{source}: the table is empty: it has a header and no rows.")
+    return table
+
+
+def read_blocks(source: str, rows: int = BLOCK) -> Iterator[Table]:
+    """Read the same table, so many rows at a time."""
+    path = _file_of(source)
+    if path is None:
+        yield _load_dataset(source)
+        return
+    count = 0
+    with _readable(path):
+        for table in _parquet_blocks(path, rows) if _is_parquet(path) else _csv_blocks(path, rows):
+            count += table.size
+            yield table
+    if not count:
+        raise DataError(f"{source}: the table is empty: it has a header and no rows.")
+
+
+def _file_of(source: str) -> Path | None:
+    """The file that is meant, None for the name of a data set."""
     path = Path(source)
     if path.is_dir():
         raise DataError(f"{source} is a folder; give a CSV or Parquet file.")
     if path.exists():
-        try:
-            table = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
-        except OSError as error:
-            raise DataError(f"cannot read {source}: {error.strerror or error}.") from error
-        if not table.size:
-            raise DataError(f"{source}: the table is empty: it has a header and no rows.")
-        return table
+        return path
     if path.suffix or path.name != source:
         raise DataError(f"file not found: {source}")
-    return _load_dataset(source)
+    return None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not a text file in UTF-8 (byte {error.start}). Save it as CSV, UTF-8."
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
 
 
 def _is_parquet(path: Path) -> bool:
@@ -94,22 +134,34 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _read_csv(path: Path) -> Table:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, rows, lines = _read_rows(file, str(path))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not a text file in UTF-8 (byte {error.start}). Save it as CSV, UTF-8."
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file: {error}.") from error
+    tables = list(_csv_blocks(path, None))
+    return tables[0]
+
+
+def _csv_blocks(path: Path, size: int | None) -> Iterator[Table]:
+    """Tables of at most ``size`` rows, all rows if None; one without rows if there are none."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = _read_rows(file, str(path))
+        header, _ = next(rows)
+        start = 0
+        while True:
+            part = list(islice(rows, size))
+            if part or not start:
+                yield _as_table(path, header, part, start)
+            start += len(part)
+            if size is None or len(part) < size:
+                return
+
+
+def _as_table(path: Path, header: list[str], rows: list[tuple[list[str], int]], start: int) -> Table:
     named = [(name, k) for k, name in enumerate(header) if name]
-    columns = {name: [row[k] for row in rows] for name, k in named}
+    columns = {name: [cells[k] for cells, _ in rows] for name, k in named}
     notes = ("a column without a name was left out",) if len(named) < len(header) else ()
-    return Table(str(path), columns, lines, notes)
+    return Table(str(path), columns, [line for _, line in rows], notes, start=start)
 
 
-def _read_rows(file: Any, source: str) -> tuple[list[str], list[list[str]], list[int]]:
+def _read_rows(file: Any, source: str) -> Iterator[tuple[list[str], int]]:
+    """The header, then every row, each with the line that it ends on."""
     first = file.readline()
     while first and not first.strip():
         first = file.readline()
@@ -117,24 +169,24 @@ def _read_rows(file: Any, source: str) -> tuple[list[str], list[list[str]], list
     file.seek(0)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     header: list[str] = []
-    rows, lines = [], []
+    count = 0
     for cells in reader:
-        if not any(cell.strip() for cell in cells) and len(cells) <= 1:
+        if len(cells) <= 1 and not any(cell.strip() for cell in cells):
             continue
         if not header:
             header = [name.strip() for name in cells]
             _check_header(header, source)
+            yield header, reader.line_num
             continue
+        count += 1
         if len(cells) != len(header):
             raise DataError(
-                f"{source}, row {len(rows) + 1} (line {reader.line_num}): {len(cells)} cells where the "
+                f"{source}, row {count} (line {reader.line_num}): {len(cells)} cells where the "
                 f"header names {len(header)} columns. Quote a cell that contains {delimiter!r}."
             )
-        rows.append(cells)
-        lines.append(reader.line_num)
+        yield cells, reader.line_num
     if not header:
         raise DataError(f"{source}: the table is empty: a header row with column names is needed.")
-    return header, rows, lines
 
 
 def _check_header(header: list[str], source: str) -> None:
@@ -159,20 +211,51 @@ def _is_number(text: str) -> bool:
 
 
 def _read_parquet(path: Path) -> Table:
+    _require_pandas(path)
+    import pandas as pd
+
+    with _parquet_errors(path):
+        frame = pd.read_parquet(path, engine="pyarrow")
+    return _of_frame(path, frame, 0)
+
+
+def _parquet_blocks(path: Path, size: int) -> Iterator[Table]:
+    _require_pandas(path)
+    import pyarrow.parquet as pq
+
+    start = 0
+    with _parquet_errors(path):
+        file = pq.ParquetFile(path)
+    with file:
+        for batch in file.iter_batches(batch_size=size):
+            yield _of_frame(path, batch.to_pandas(), start)
+            start += batch.num_rows
+
+
+def _of_frame(path: Path, frame: Any, start: int) -> Table:
+    columns = {str(name): _as_array(frame.iloc[:, k]) for k, name in enumerate(frame.columns)}
+    return Table(str(path), columns, start=start)
+
+
+def _require_pandas(path: Path) -> None:
+    """Raise if what reads Parquet is not installed, with the command that installs it."""
     try:
-        import pandas as pd
+        import pandas  # noqa: F401
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
             f"{path}: Parquet tables need pandas and pyarrow. Install them with: "
             "pip install 'tenfac[table]'. CSV needs neither."
         ) from error
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
+        yield
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable Parquet file: {reason}") from error
-    return Table(str(path), {str(name): _as_array(frame.iloc[:, k]) for k, name in enumerate(frame.columns)})
 
 
 def _as_array(series: Any) -> Any:

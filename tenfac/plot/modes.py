@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 
 from tenfac.core.errors import DataError
-from tenfac.plot.style import BLUE, GRAY, check_axes, finish, new_axes, require_matplotlib
+from tenfac.plot.style import BLUE, GRAY, check_axes, finish, literal, new_axes, require_matplotlib
 
 _POINTS = 241
 _TICKS = 14
+_MARKS = 600
 _Z = 1.959963984540054  # 97.5 % of a standard normal lie below
 
 
-def mode_function(model: Any, mode: int | str, ax: Any = None) -> Any:
+def mode_function(model: Any, mode: int | str, ax: Any = None, *, max_labels: int | None = None) -> Any:
     """Draw the function of one mode with its 95 % band.
 
     The posterior of the function along ``mode``, averaged over the observed indices of the other modes. A
@@ -27,6 +28,8 @@ def mode_function(model: Any, mode: int | str, ax: Any = None) -> Any:
         Number or name of the mode.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if None.
+    max_labels : int, optional
+        Most labels of a discrete mode to draw: those whose functions lie furthest from the average of all.
 
     Returns
     -------
@@ -59,10 +62,10 @@ def mode_function(model: Any, mode: int | str, ax: Any = None) -> Any:
     number = _number(model, mode)
     ax = new_axes()[0] if ax is None else ax
     if model.kinds_[number] == "discrete":
-        _draw_points(model, number, ax)
+        _draw_points(model, number, ax, max_labels)
     else:
         _draw_curve(model, number, ax)
-    ax.set_xlabel(str(model.mode_names_[number]))
+    ax.set_xlabel(literal(model.mode_names_[number]))
     return finish(ax)
 
 
@@ -139,7 +142,7 @@ def _draw_curve(model: Any, number: int, ax: Any) -> None:
     ax.fill_between(x, mean - _Z * std, mean + _Z * std, color=BLUE, alpha=0.22, linewidth=0, zorder=2)
     bottom = ax.get_xaxis_transform()
     ax.vlines(
-        observed,
+        _apart(observed),
         0,
         0.03,
         transform=bottom,
@@ -150,12 +153,24 @@ def _draw_curve(model: Any, number: int, ax: Any) -> None:
     ax.margins(x=0.02)
 
 
-def _draw_points(model: Any, number: int, ax: Any) -> None:
+def _apart(observed: np.ndarray) -> np.ndarray:
+    """Observed indices that a figure can tell apart."""
+    if observed.size <= _MARKS:
+        return observed
+    low, high = observed.min(), observed.max()
+    _, first = np.unique(np.floor((observed - low) / (high - low) * _MARKS), return_index=True)
+    return observed[first]
+
+
+def _draw_points(model: Any, number: int, ax: Any, most: int | None) -> None:
     _, mean, std = model.mode_posterior(number)
     labels = [_text(label) for label in np.asarray(model.indices_[number]).tolist()]
     order = np.array(_order(labels))
-    at = np.arange(len(labels))
-    many = len(labels) > 40
+    if most is not None and order.size > most:
+        far = np.argsort(-np.abs(mean - mean.mean()), kind="stable")[:most]
+        order = order[np.isin(order, far)]
+    at = np.arange(order.size)
+    many = order.size > 40
     ax.errorbar(
         at,
         mean[order],
@@ -167,12 +182,15 @@ def _draw_points(model: Any, number: int, ax: Any) -> None:
         capsize=0 if many else 2.5,
         zorder=3,
     )
-    step = -(-len(labels) // _TICKS)
+    step = -(-order.size // (most or _TICKS))
     shown = [labels[k] for k in order[::step]]
+    upright = len(shown) > _TICKS
     slanted = sum(len(text) + 2 for text in shown) > 46
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-    ax.set_xticks(at[::step], shown, fontsize=8, **turned)
-    ax.set_xlim(-0.6, len(labels) - 0.4)
+    if upright:
+        turned = {"rotation": 90}
+    ax.set_xticks(at[::step], shown, fontsize=6.5 if upright else 8, **turned)
+    ax.set_xlim(-0.6, order.size - 0.4)
 
 
 def _order(labels: list[str]) -> list[int]:
@@ -185,4 +203,4 @@ def _order(labels: list[str]) -> list[int]:
 
 def _text(label: Any) -> str:
     text = f"{label:g}" if isinstance(label, float) else str(label)
-    return text if len(text) <= 18 else text[:17] + "…"
+    return literal(text if len(text) <= 18 else text[:17] + "…")

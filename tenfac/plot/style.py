@@ -22,6 +22,11 @@ def require_matplotlib(who: str) -> None:
         ) from error
 
 
+def literal(text: Any) -> str:
+    """Text as it stands, where Matplotlib would read formulas between dollar signs."""
+    return str(text).replace("$", r"\$")
+
+
 def new_axes(count: int = 1) -> Any:
     """Make a figure with ``count`` panels, at most three in a row; return the array of its axes."""
     import matplotlib.pyplot as plt

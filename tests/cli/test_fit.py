@@ -93,7 +93,7 @@ def test_the_figure_and_the_predictions_are_written(
     assert_says(run.err, "1 row outside the range of 'time'", "wrote the figure", "wrote 3 predictions")
     assert_equal(figure.read_bytes()[:4], b"\x89PNG")
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
-    assert_equal(list(rows[0]), ["cell", "time", "mean", "std", "observation_std"])
+    assert_equal(list(rows[0]), ["cell", "time", "mean", "std", "observation_std", "lower_95", "upper_95"])
     assert_equal([row["time"] for row in rows], ["2024-01-05", "2024-01-05T12:00", "2024-03-01"])
     assert_below(abs(float(rows[0]["mean"]) - 2 * np.sin(4 / 5)), 0.3, "prediction minus truth")
     assert float(rows[2]["std"]) > 3 * float(rows[0]["std"])
