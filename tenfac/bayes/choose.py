@@ -74,11 +74,12 @@ def choose_terms(
         return task.with_kernel(kernels[0]) if task.exact_kernel else task, None
     window, budget = task.window(_WINDOW), min(max_iter, _WINDOW_ITER)
     choices = [window.with_kernel(kernel) for kernel in kernels]
-    trials = [(one, learn(one, budget, tol, 0, start.with_terms(residual=True))) for one in choices]
+    begin = start.with_terms(residual=True, cells=window.cells is not None)
+    trials = [(one, learn(one, budget, tol, 0, begin)) for one in choices]
     window, learned = max(trials, key=lambda trial: trial[1].objective)
     found = _worth(window, learned, budget, tol)
     task = task.with_kernel(window.exact_kernel)
-    extra = {"residual": found.residual.size > 0, "cells": found.residual.size > 0 and task.cells is not None}
+    extra = {"residual": found.residual.size > 0, "cells": found.cells.size > 0 and task.cells is not None}
     both = found.with_terms(**extra), start.with_terms(**extra)
     return task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper))
 
