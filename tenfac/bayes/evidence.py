@@ -222,8 +222,8 @@ class Problem:
         self.product.gradient(hyper, cov, slope, out)
         shared = self.prior(hyper, self.exact).shared(self.positions.size)
         out.modes[self.exact, 0] = 0.5 * np.sum(score.by_shared[:, 0] * shared[:, 0])
-        out.loadings[self.exact] = score.by_shared[:, 1:].reshape(hyper.loadings[self.exact].shape)
-        out.noise = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
+        out.loadings[self.exact][...] = score.by_shared[:, 1:].reshape(hyper.loadings[self.exact].shape)
+        out.head[1] = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
 
     def _chain_gradient(
         self, hyper: Hyper, covs: list[Array], solved: Solved, score: smoother.Score, out: Gradient
@@ -235,10 +235,11 @@ class Problem:
         self._process_gradient(hyper, score, out)
         if solved.whitening is None or self.residual is None:
             change = sum(2 * np.trace(slope) + slope.shape[0] for slope in score.by_noise)
-            out.noise = 0.5 * (change + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
+            out.head[1] = 0.5 * (change + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
         else:
             noise, residual = self.residual.gradient(hyper, solved.whitening, score.by_noise)
-            out.noise, out.residual = noise - 0.5 * (self.n_obs - self.slices.n_rows), residual
+            out.head[1] = noise - 0.5 * (self.n_obs - self.slices.n_rows)
+            out.residual[...] = residual
 
     def _process_gradient(self, hyper: Hyper, score: smoother.Score, out: Gradient) -> None:
         """Derivatives by lengthscales, sharpness and center of a continuous exact mode."""

@@ -26,14 +26,16 @@ Kernels = tuple[str | None, ...]
 STEP = 1e-5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gradient:
-    """Derivatives of the log evidence, collected term by term; shapes as in ``Hyper``."""
+    """Derivatives of the log evidence, collected term by term in arrays with the shapes of ``Hyper``.
 
-    scale: float
-    noise: float
+    ``head`` has those by ``scale`` and ``noise``.
+    """
+
+    head: Array
     modes: Array
-    loadings: list[Array]
+    loadings: tuple[Array, ...]
     mains: Array
     residual: Array
     cells: Array
@@ -41,14 +43,14 @@ class Gradient:
     @classmethod
     def zero(cls, hyper: Hyper) -> Gradient:
         """Nothing yet."""
-        loadings = [np.zeros_like(part) for part in hyper.loadings]
+        loadings = tuple(np.zeros_like(part) for part in hyper.loadings)
         arrays = (np.zeros_like(part) for part in (hyper.mains, hyper.residual, hyper.cells))
-        return cls(0.0, 0.0, np.zeros_like(hyper.modes), loadings, *arrays)
+        return cls(np.zeros(2), np.zeros_like(hyper.modes), loadings, *arrays)
 
     def pack(self) -> Array:
         """In the order of ``Hyper.pack``."""
-        parts = [self.modes, self.mains, self.residual, self.cells, *self.loadings]
-        return np.concatenate([[self.scale, self.noise], *[part.ravel() for part in parts]])
+        parts = [self.head, self.modes, self.mains, self.residual, self.cells, *self.loadings]
+        return np.concatenate([part.ravel() for part in parts])
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,12 @@ class Product:
 
     def gradient(self, hyper: Hyper, cov: Array, slope: Array, out: Gradient) -> None:
         """Add what follows from the derivative by ``covariance``."""
-        out.scale += float(np.sum(slope * cov))
+        out.head[0] += np.sum(slope * cov)
         priors, weight = self._priors(hyper), slope * np.exp(hyper.scale)
         for m, n in enumerate(self.others):
             by_covariance, nodes = self.basis.by_mode(weight, priors, m), self.basis.nodes[m]
             out.modes[n] += mode_gradient(hyper, n, self.kernels[n], nodes, by_covariance)
-            out.loadings[n] += loading_gradient(hyper, n, nodes, by_covariance)
+            out.loadings[n][...] += loading_gradient(hyper, n, nodes, by_covariance)
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
         """Products averaged over the nodes of every mode but ``mode``, at its positions x: (N, S)."""
@@ -232,10 +234,6 @@ class Main:
         gap = 1.0 - np.einsum("np,np->n", rows, rows)
         return np.exp(hyper.mains[self.mode, 0]) * np.where(gap > 1e-10, gap, 0.0)
 
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
-
 
 @dataclass(frozen=True)
 class Level:
@@ -282,10 +280,6 @@ class Level:
     def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
         """Nothing, shape (N,)."""
         return np.zeros(rows.shape[0])
-
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
 
 
 @dataclass(frozen=True)
@@ -360,10 +354,6 @@ class Cells:
         """Prior variance at points that is not that of the cells' effects, shape (N,)."""
         gap = 1.0 - np.einsum("nu,uv,nv->n", rows, self._unit(hyper), rows)
         return np.exp(hyper.cells[0]) * np.where(gap > 1e-10, gap, 0.0)
-
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.cells[0]))
 
     def _unit(self, hyper: Hyper) -> Array:
         cov = self._kernel(hyper, self._distances(self.nodes))
