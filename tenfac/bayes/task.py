@@ -289,7 +289,8 @@ class Task:
         basis = ModeBasis.build(hyper.main(n, kernel), nodes)
         noticed = np.exp(hyper.mains[n, 0]) * basis.eigenvalues * self.strength.sum() / nodes.size
         count = int(np.sum(noticed > _NEGLIGIBLE * np.exp(hyper.noise)))
-        return Main(n, kernel, basis.truncate(min(max(count, 1), _MOST_MAIN)))
+        among = nodes if self.cells is None else self.cells[self.others.index(n)]
+        return Main(n, kernel, basis.truncate(min(max(count, 1), _MOST_MAIN)), among)
 
     def _residual(self, codes: NDArray[np.intp]) -> Residual:
         """Geometry of the slices."""
