@@ -159,6 +159,11 @@ class ProductBasis:
         return out
 
     @property
+    def priors(self) -> tuple[ModePrior, ...]:
+        """Of every mode."""
+        return tuple(basis.prior for basis in self.bases)
+
+    @property
     def nodes(self) -> tuple[Array, ...]:
         """Nodes of every mode."""
         return tuple(basis.nodes for basis in self.bases)
@@ -194,13 +199,6 @@ class ProductBasis:
         out = np.ones(count)
         for m, (basis, x) in enumerate(zip(self.bases, positions, strict=True)):
             out *= basis.prior.slope_variance(x) if m == derivative else basis.prior.variance(x)
-        return out
-
-    def covariance(self, positions: list[Array], count: int) -> Array:
-        """Prior covariance between ``count`` points, shape (N, N)."""
-        out = np.ones((count, count))
-        for basis, x in zip(self.bases, positions, strict=True):
-            out *= basis.prior.covariance(x, x)
         return out
 
     def missing_variance(self, rows: Array, variance: Array) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.hyper import Hyper, log_prior
-from tenfac.bayes.search import Learned, Task, learn
+from tenfac.bayes.search import Learned, learn
+from tenfac.bayes.task import Task
 from tenfac.core.errors import DataError
 
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
@@ -118,7 +119,7 @@ def _worth(task: Task, learned: Learned, max_iter: int, tol: float) -> Hyper:
 
 def can_have_residual(task: Task) -> bool:
     """Whether slices hold enough rows to learn how they are alike, and few enough to factorise."""
-    if task.exact_kernel is None or len(task.kernels) == 1 or task.searched_on_grid:
+    if task.exact_kernel is None or len(task.kernels) == 1 or task.grid_to_learn() is not None:
         return False
     rows = _rows_per_slice(task)
     enough = rows.mean() >= _ROWS_PER_SLICE and np.sum(rows * (rows - 1)) / 2 >= _PAIRS

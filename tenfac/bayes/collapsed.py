@@ -19,7 +19,6 @@ from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
-    TERMS,
     candidates_of,
     first_lengthscales,
     limits_of,
@@ -114,7 +113,7 @@ class CollapsedMethods:
             for index, kernel in zip(self._modes, problem.kernels, strict=True)
             if kernel is not None
         }
-        self.terms_ = tuple(name for name in TERMS if getattr(hyper, name).size)
+        self.terms_ = hyper.terms
         self.lengthscales_ = {
             index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)

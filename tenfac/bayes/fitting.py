@@ -15,8 +15,9 @@ from tenfac.bayes.margin import Fit, learn_with_response
 from tenfac.bayes.noise_scales import NoiseScales, Scales
 from tenfac.bayes.response import Response
 from tenfac.bayes.scales import FEW, update
-from tenfac.bayes.search import Task, learn
+from tenfac.bayes.search import learn
 from tenfac.bayes.site_loop import Solved, learn_sites, with_sites
+from tenfac.bayes.task import Task
 
 Array = NDArray[np.float64]
 

@@ -176,10 +176,7 @@ class Prediction:
         rows = problem.rows(points, exact.size, derivative)
         offset, residual = np.zeros(exact.size), np.zeros(exact.size)
         if derivative is not None:
-            product = rows[:, : problem.product.width]
-            gap = np.exp(self.hyper.scale) * sum(
-                problem.product.missing(points, product, self.hyper, derivative)
-            )
+            gap = problem.gap(points, rows, self.hyper, derivative)
             white = rows @ self.factor
             if derivative == problem.exact:
                 white = white * self.exact_prior.slope(exact)[:, None]
@@ -205,8 +202,7 @@ class Prediction:
         for start in range(0, open_rows.size, most):
             numbers = open_rows[start : start + most]
             part = [x[numbers] for x in points]
-            rows = problem.product.rows(part, numbers.size)
-            cov = problem.product.missing_covariance(part, rows, self.hyper)
+            cov = problem.gap_covariance(part, self.hyper)
             whole = np.diagonal(cov).copy()
             shrink = np.sqrt(np.clip(gap[numbers] / np.maximum(whole, 1e-300), 0.0, 1.0))
             cov *= shrink[:, None] * shrink
@@ -266,7 +262,11 @@ class Prediction:
         return self.factor[: self.problem.product.width]
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
-        """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""
+        """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,).
+
+        Without the residual within slices: that is what one slice has beside the function that all share,
+        and no function of an index.
+        """
         problem = self.problem
         if mode == problem.exact:
             rows = self._averaged_rows(None, x[:1])
@@ -289,13 +289,9 @@ class Prediction:
         return np.hstack([term.averaged_rows(mode, x) for term in self.problem.terms])
 
     def _averaged_left_out(self, mode: int, x: Array, rows: Array, along: Array) -> Array:
-        """Prior variance that the products leave out of the average described by ``rows``, shape (N,)."""
-        product, constant = self.problem.product, self.exact_prior.constant
-        number = None if mode == self.problem.exact else self.problem.others.index(mode)
-        total, rows = product.basis.averaged_variance(number, x), rows[:, : product.width]
-        still = product.basis.missing_variance(rows, total)
-        moving = product.basis.missing_variance(rows[:, : product.n_dynamic], total)
-        return np.exp(self.hyper.scale) * (constant * still + (along - constant) * moving)
+        """Prior variance that the functions leave out of the average described by ``rows``, shape (N,)."""
+        parts, number = self.problem.parts(rows), None if mode == self.problem.exact else mode
+        return sum(term.averaged_left_out(number, x, part, self.hyper, along) for term, part in parts)
 
     def _exact_average(self) -> float:
         """Prior variance of the average over the exact mode's indices, in units of a coefficient's."""

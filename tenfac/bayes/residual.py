@@ -114,7 +114,12 @@ class Residual:
         """Scales to predict with: those of Gaussians as wide as the Student-t distributions are, (M,)."""
         if self.dof is None:
             return self.scales
-        return self.scales * widened(self.dof + np.array([part.size for part in self.weights]))
+        return self.scales * widened(self.dof + self.counts)
+
+    @property
+    def counts(self) -> Array:
+        """Rows of every slice, repeats counted, (M,)."""
+        return np.array([part.sum() for part in self.repeats])
 
     @property
     def new_scale(self) -> float:
