@@ -82,19 +82,24 @@ class PyroFunction(MarginalsOnly):
     def sample(
         self, positions: list[Array], n: int, rng: np.random.Generator, include_noise: bool = False
     ) -> Array:
-        """Joint draws of f (or of new observations) at N points, shape (n, N); O(N^3) each."""
-        posterior, points = self.posterior, np.column_stack(positions)
-        theta = posterior.theta.reshape(-1, posterior.theta.shape[-1])
-        out = np.empty((n, points.shape[0]))
+        """Joint draws of f (or of new observations) at N points, shape (n, N).
+
+        ``O(N^3)`` per draw of the hyperparameters that occurs among them.
+        """
+        model, points = self.posterior.model, tensor(np.column_stack(positions))
+        theta = self.posterior.theta.reshape(-1, self.posterior.theta.shape[-1])
+        chosen = rng.integers(theta.shape[0], size=n)
+        out = rng.normal(size=(n, points.shape[0]))
         with one_thread():
-            for row, draw in enumerate(rng.integers(theta.shape[0], size=n)):
-                hyper = posterior.model.hyper_of(theta[draw])
-                mean, cov = conditional(posterior.model, hyper, tensor(points), None)
+            for draw in np.unique(chosen):
+                own, hyper = chosen == draw, model.hyper_of(theta[draw])
+                mean, cov = conditional(model, hyper, points, None)
                 values, vectors = np.linalg.eigh(cov.numpy())
                 root = vectors * np.sqrt(np.maximum(values, 0.0))
-                out[row] = mean.numpy() + root @ rng.normal(size=values.size)
+                out[own] = mean.numpy() + out[own] @ root.T
                 if include_noise:
-                    out[row] += np.exp(0.5 * theta[draw, 1]) * rng.normal(size=values.size)
+                    noise = np.sqrt(model.noise_at(hyper, points).numpy())
+                    out[own] += noise * rng.normal(size=out[own].shape)
         return out
 
     @cached_property

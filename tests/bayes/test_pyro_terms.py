@@ -25,7 +25,7 @@ pytest.importorskip("pyro")
 TERMS = ("mains", "residual", "cells")
 # labels and places inside and outside; the first two times were observed, the others were not
 NEW = {
-    "kind": ["b", "a", "a", "b", "b"],
+    "kind": ["b", "a", "c", "b", "c"],
     "place": [0.5, 33.0, -4.0, 12.0, 33.0],
     "height": [7.0, 1.0, 0.0, 12.0, 2.0],
     "time": [4.0, 9.0, 3.3, -5.0, 30.0],
@@ -33,11 +33,11 @@ NEW = {
 
 
 def places() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Seven places of two kinds at 13 times, 60 rows, some twice."""
+    """Seven places of three kinds at 13 times, 60 rows, some twice."""
     rng = np.random.default_rng(2)
     place, time = rng.integers(0, 7, 60), np.concatenate([np.arange(13), rng.integers(0, 13, 47)])
     table = {
-        "kind": np.array(list("abaabba"))[place],
+        "kind": np.array(list("abcabba"))[place],
         "place": np.array([0.0, 2, 3, 11, 20, 31, 40])[place],
         "height": np.array([5.0, 1, 9, 2, 7, 3, 0])[place],
         "time": time.astype(float),
@@ -120,7 +120,7 @@ def test_what_a_draw_tells_of_a_row_knows_the_scale_of_its_slice() -> None:
     want = norm.logpdf(y, post.f[0, 0], model.noise_ * np.sqrt(scale))
     assert_relative(post.to_datatree()["log_likelihood"]["y"].values[0, 0], want, 1e-10)
     loadings = model._prediction.hyper.loadings[0]
-    own = np.eye(2) + model.constants_["kind"]
+    own = np.eye(3) + model.constants_["kind"]
     got = post.hyperparameters["label_covariance_kind"][0, 0]
     assert_relative(got, own + loadings @ loadings.T, 1e-12)
 
@@ -129,7 +129,7 @@ def test_hyperparameters_of_terms_have_their_hyperprior_and_each_moves_the_densi
     program = pyro_model(model_with(TERMS, True), *places())
     count, heights = int(program.free.sum()), []
     # four modes, a label first; the lengthscales of time are not used within slices and cells
-    assert_equal(count, 2 + (1 + 3 * 4) + (1 + 3 * 2) + 4 + 4 + 2)
+    assert_equal(count, 2 + (1 + 3 * 4) + (1 + 3 * 2) + 4 + 4 + 3)
     for white in torch.as_tensor(np.random.default_rng(0).normal(size=(3, count))):
         slope = torch.autograd.functional.jacobian(lambda w: program.theta(w)[program.free], white)
         density = torch.distributions.Normal(0, 1).log_prob(white).sum() - slope.diagonal().log().sum()
@@ -139,8 +139,16 @@ def test_hyperparameters_of_terms_have_their_hyperprior_and_each_moves_the_densi
     hyper = program.hyper_of(program.theta(white))
     value = program.prior.log_density(hyper, program._means, program.noise_of_means(hyper))
     (gradient,) = torch.autograd.grad(value, white)
-    # constants, scale, noise, terms: all but the two loadings, which begin at their saddle
-    assert_above(gradient[:-2].abs().min(), 1e-8, "smallest derivative")
+    # constants, scale, noise, terms: all but the three loadings, at zero: their saddle
+    assert_above(gradient[:-3].abs().min(), 1e-8, "smallest derivative")
+
+
+def test_the_variance_is_the_diagonal_of_the_covariance() -> None:
+    model = model_with(TERMS, True)
+    program, x = pyro_model(model, *places()), torch.as_tensor(np.column_stack(model._read_positions(NEW)))
+    hyper = program.hyper_of(program.reference.pack())
+    own = program.dense.covariance(hyper, x, x).diagonal()
+    assert_relative(program.dense.variance(hyper, x).numpy(), own.numpy(), 1e-12)
 
 
 def test_an_estimator_that_is_not_fitted_has_the_terms_it_names_and_no_others() -> None:
