@@ -69,7 +69,9 @@ class PyroPosterior:
 
         Keys: ``variance`` (of a core entry, with y of variance one) and ``noise``, shape (chain, draw);
         ``constant``, (chain, draw, mode); ``lengthscale`` and ``sharpness``, (chain, draw, continuous_mode);
-        ``label_covariance_NAME`` of a discrete mode, if ``label_rank`` is not 0.
+        ``label_covariance_NAME`` of a discrete mode, if ``label_rank`` is not 0. Of terms beside the product
+        ``main_variance``, (chain, draw, mode), ``residual_variance`` and ``cell_variance``, (chain, draw),
+        with y of variance one.
         """
         model = self.model
         return hyperparameters(self.theta, model.reference, model.modes, model.response)

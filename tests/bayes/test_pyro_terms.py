@@ -143,6 +143,15 @@ def test_hyperparameters_of_terms_have_their_hyperprior_and_each_moves_the_densi
     assert_above(gradient[:-3].abs().min(), 1e-8, "smallest derivative")
 
 
+def test_variances_of_terms_are_among_the_hyperparameters() -> None:
+    model = model_with(TERMS, True)
+    tree, hyper = posterior(model).to_datatree()["constant_data"], model._prediction.hyper
+    assert_relative(tree["main_variance"].values, np.exp(hyper.mains[:, 0]), 1e-12)
+    assert_equal(tree["main_variance"].dims, ("mode",))
+    assert_relative(tree["residual_variance"].item(), np.exp(hyper.residual[0]), 1e-12)
+    assert_relative(tree["cell_variance"].item(), np.exp(hyper.cells[0]), 1e-12)
+
+
 def test_the_variance_is_the_diagonal_of_the_covariance() -> None:
     model = model_with(TERMS, True)
     program, x = pyro_model(model, *places()), torch.as_tensor(np.column_stack(model._read_positions(NEW)))
