@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes import stored
+from tenfac.bayes.likelihoods import Gaussian
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
 from tenfac.core.errors import ConvergenceWarning, DataError
@@ -38,6 +39,9 @@ _SOME_SET = (
     "_likelihood",
     "_slice_mode",
     "_stream",
+    "_noise_shape",
+    "_counted",
+    "_tree",
 )
 
 
@@ -209,7 +213,11 @@ def _scaled(model: Any, y: Array, weights: Array) -> Array:
 
 
 def _describe(model: Any, n_iter: int) -> None:
-    evidence = model._prediction.log_evidence
+    evidence, response = model._prediction.log_evidence, model._response
+    model._likelihood = Gaussian(response, (model.noise_ / response.unit) ** 2)
+    model._slice_mode = model._tree = None
+    model.dof_ = model.slice_dof_ = np.inf
+    model.slice_scales_ = {}
     model.n_iter_ = n_iter
     model.bounds_ = model._response.bounds
     model.log_evidence_ = None if evidence is None else evidence + model._beyond

@@ -164,7 +164,7 @@ class Residual:
         return Whitening(roots, kernels, log_det)
 
     def before(self, hyper: Hyper, x: Sequence[Array], joint: bool) -> Array:
-        """Covariance of the residual at points of a slice without rows, (n, n), or if not ``joint``, variance."""
+        """Covariance (n, n) of the residual in a slice without rows, or if not ``joint`` its diagonal."""
         own = self.covariance(hyper, x, x) if joint else np.full(x[0].size, np.exp(hyper.residual[0]))
         return self.new_scale * own
 

@@ -14,8 +14,24 @@ from tenfac.bayes.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 
 Array = NDArray[np.float64]
-_TAKEN = ("chain", "draw", "observation", "mode", "continuous_mode", "f", "y", "noise", "variance")
-_LAST = {"constant": ("mode",), "lengthscale": ("continuous_mode",), "sharpness": ("continuous_mode",)}
+_TAKEN = (
+    "chain",
+    "draw",
+    "observation",
+    "mode",
+    "continuous_mode",
+    "f",
+    "y",
+    "noise",
+    "variance",
+    "scaled_slice",
+)
+_LAST = {
+    "constant": ("mode",),
+    "lengthscale": ("continuous_mode",),
+    "sharpness": ("continuous_mode",),
+    "slice_scale": ("scaled_slice",),
+}
 
 
 def hyperparameters(
