@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes import stored
-from tenfac.bayes.likelihoods import Gaussian
+from tenfac.bayes.likelihoods import NoiseShape, likelihood_of
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
 from tenfac.core.errors import ConvergenceWarning, DataError
@@ -213,14 +213,13 @@ def _scaled(model: Any, y: Array, weights: Array) -> Array:
 
 
 def _describe(model: Any, n_iter: int) -> None:
-    evidence, response = model._prediction.log_evidence, model._response
-    model._likelihood = Gaussian(response, (model.noise_ / response.unit) ** 2)
-    model._slice_mode = model._tree = None
-    model.dof_ = model.slice_dof_ = np.inf
-    model.slice_scales_ = {}
+    evidence = model._prediction.log_evidence
     model.n_iter_ = n_iter
     model.bounds_ = model._response.bounds
+    model._slice_mode, variance = None, (model.noise_ / model._response.unit) ** 2
+    model._likelihood = likelihood_of(model.likelihood, model._response, variance, NoiseShape())
     model.log_evidence_ = None if evidence is None else evidence + model._beyond
+    model.dof_, model.slice_dof_, model.slice_scales_ = np.inf, np.inf, {}
 
 
 _FITS: dict[str, Callable[..., None]] = {

@@ -306,8 +306,8 @@ class PosteriorMethods:
         if self._response.kind == "logit":
             raise DataError(
                 "FunctionalTucker.predict: return_cov needs y that is the function or its exponential; got "
-                "response='logit' or a likelihood of a probability, whose covariance has no closed form. Take "
-                "that of draws from `sample_posterior`."
+                "response='logit' or a likelihood of a probability, whose covariance has no closed form. "
+                "Take that of draws from `sample_posterior`."
             )
 
     def _predict_cov(self, positions: list[Array], include_noise: bool) -> tuple[Array, Array]:

@@ -163,7 +163,7 @@ class ScoringMethods(PosteriorMethods):
         hyperparameters. Needs the extra ``bayes``.
         """
         check_is_fitted(self, "info_")
-        if self._tree is None:
+        if getattr(self, "_tree", None) is None:
             drawn = (
                 getattr(self._prediction, "posterior", None) if self._fitted_by in ("svi", "nuts") else None
             )
