@@ -163,8 +163,9 @@ class Prediction:
             root = root_of(spread)
             out[:, numbers] += rng.standard_normal((n, root.shape[1])) @ root.T
         if include_noise:
+            noise = np.sqrt(self._noise(positions, gap))
             for row in out:
-                row += np.sqrt(self._noise(positions, gap)) * rng.standard_normal(row.size)
+                row += noise * rng.standard_normal(row.size)
         return out
 
     def affine(self, points: list[Array], derivative: int | None = None) -> Affine:

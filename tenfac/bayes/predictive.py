@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.likelihoods import Gaussian
-from tenfac.bayes.unseen import LEVEL
+from tenfac.bayes.unseen import LEVEL, trials_of
 
 Array = NDArray[np.float64]
 
@@ -53,8 +53,10 @@ def predictive(model: Any, X: Any, y: Array | None = None, level: float = LEVEL)
     """Predict the function and a new observation, with the interval that holds a share ``level``.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
-    a likelihood other than the Gaussian, its ends are quantiles of draws.
+    a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each.
     """
+    if y is not None:
+        trials_of(model._likelihood, y, None, "predictive")
     latent, variance, unseen = model._unseen(model._read_positions(X))
     mean, std = model._response.moments(latent, variance)
     ends = unseen.interval(level)

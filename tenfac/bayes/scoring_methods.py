@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from tenfac.bayes.counts import Counts
-from tenfac.bayes.likelihood_base import Likelihood
 from tenfac.bayes.likelihoods import Gaussian, kind_of
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.search import Task
 from tenfac.bayes.settings import check_values
 from tenfac.bayes.stored import first_modes
 from tenfac.bayes.tree import datatree, hyperparameters
-from tenfac.bayes.unseen import Unseen
+from tenfac.bayes.unseen import Unseen, trials_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError
 
@@ -228,31 +227,5 @@ class ScoringMethods(PosteriorMethods):
                 "Leave these rows out."
             )
         check_values(kind_of(self._likelihood), y, where)
-        trials = _trials(self._likelihood, y, sample_weight, where)
+        trials = trials_of(self._likelihood, y, sample_weight, where)
         return y, self._unseen(positions, trials)[2]
-
-
-def _trials(likelihood: Likelihood, y: Array, sample_weight: Any, where: str) -> Array | None:
-    """Numbers of trials, where the likelihood has any; checked."""
-    if kind_of(likelihood) != "binomial":
-        if sample_weight is not None:
-            raise DataError(
-                f"{where}: `sample_weight` is the number of trials of likelihood='binomial'; got it for "
-                f"{kind_of(likelihood)!r}. Leave it out, and give rows that repeat as often as they occur."
-            )
-        return None
-    trials = np.ones(y.size) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-    if trials.shape != y.shape or not ((trials >= 1) & (trials == np.round(trials))).all():
-        raise DataError(
-            f"{where}: `sample_weight` must be whole numbers of trials from 1 up, one per row; got shape "
-            f"{trials.shape} for {y.size} rows, the least {trials.min(initial=np.inf):g}."
-        )
-    wins = y * trials
-    bad = np.abs(wins - np.round(wins)) > 1e-6 * trials
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise DataError(
-            f"{where}: y times `sample_weight` must be whole numbers of successes; got {y[first]:g} of "
-            f"{trials[first]:g} trials in row {first}. Give the numbers of trials as sample_weight."
-        )
-    return trials

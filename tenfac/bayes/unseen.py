@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from tenfac.bayes.counts import Counts
 from tenfac.bayes.likelihood_base import Likelihood
-from tenfac.bayes.likelihoods import Gaussian
+from tenfac.bayes.likelihoods import Gaussian, kind_of
 from tenfac.bayes.metrics import calibration_of
 from tenfac.core.errors import DataError
 
@@ -129,3 +129,30 @@ class Unseen:
             part = replace(self, mean=self.mean[rows], codes=self.codes[rows], trials=trials)
             f = part.mean + std[rows] * rng.standard_normal((_DRAWS, part.mean.size))
             yield rows, part.own.sample(f, rng)
+
+
+def trials_of(likelihood: Likelihood, y: Array, sample_weight: Any, where: str) -> Array | None:
+    """Numbers of trials, where the likelihood has any; checked."""
+    """Numbers of trials of values to judge, where the likelihood has any; checked."""
+    if kind_of(likelihood) != "binomial":
+        if sample_weight is not None:
+            raise DataError(
+                f"{where}: `sample_weight` is the number of trials of likelihood='binomial'; got it for "
+                f"{kind_of(likelihood)!r}. Leave it out, and give rows that repeat as often as they occur."
+            )
+        return None
+    trials = np.ones(y.size) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    if trials.shape != y.shape or not ((trials >= 1) & (trials == np.round(trials))).all():
+        raise DataError(
+            f"{where}: `sample_weight` must be whole numbers of trials from 1 up, one per row; got shape "
+            f"{trials.shape} for {y.size} rows, the least {trials.min(initial=np.inf):g}."
+        )
+    wins = y * trials
+    bad = np.abs(wins - np.round(wins)) > 1e-6 * trials
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            f"{where}: y times `sample_weight` must be whole numbers of successes; got {y[first]:g} of "
+            f"{trials[first]:g} trials in row {first}. Give the numbers of trials as sample_weight."
+        )
+    return trials

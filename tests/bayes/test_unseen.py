@@ -1,8 +1,9 @@
-"""New observations of every likelihood and noise: densities, transforms, scores, draws and covariances agree."""
+"""New observations of every likelihood and noise: densities, transforms, scores and draws agree."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -121,13 +122,16 @@ def test_moments_and_crps_are_those_of_draws(likelihood: Any) -> None:
 def test_rows_of_one_slice_share_its_scale() -> None:
     latent = np.zeros((4000, 4))
     slices = np.array([7, 7, 9, 9])
-    draws = SLICED.sample_jointly(latent, np.full(4, -1), slices, np.random.default_rng(0))
+    wild = replace(SLICED, dof=1.0)
+    draws = wild.sample_jointly(latent, np.full(4, -1), slices, np.random.default_rng(0))
     size = np.log(np.abs(PLAIN.latent(draws)))
     correlation = np.corrcoef(size.T)
-    assert_below(0.1, correlation[0, 1], "least correlation within a slice")
+    assert_below(0.4, correlation[0, 1], "least correlation within a slice")
     assert_below(abs(correlation[0, 2]), 0.07, "correlation between slices")
     assert_below(
-        1e-4, stats.kstest(PLAIN.latent(draws[:, 0]) / 0.2, stats.t(6.0).cdf).pvalue, "bound of p of the tails"
+        1e-4,
+        stats.kstest(PLAIN.latent(draws[:, 0]) / 0.2, stats.t(1.0).cdf).pvalue,
+        "bound of p of the tails",
     )
 
 
@@ -177,12 +181,14 @@ def test_all_scores_of_a_fit_tell_of_the_same_distribution(name: str, tmp_path: 
     assert_below(np.abs(got["pit"] - 0.5).max(), 0.5, "distance of a transform from the middle")
     mean, std = model.predict(X, return_std=True, include_noise=True)
     assert_close(got["mae"], float(np.abs(y - mean).mean()), factor=1e4)
-    found = predictive(model, X, y)
+    found = predictive(model, X, None if name == "binomial" else y)
     assert_equal(found.observation_std, std)
     assert ((found.low <= found.observation_mean) & (found.observation_mean <= found.high)).all()
     draws = model.sample_posterior(X[:4], 4000, include_noise=True)
     kurtosis = stats.kurtosis(draws, axis=0, fisher=False)
-    assert_below(np.abs((draws.mean(axis=0) - mean[:4]) / std[:4]).max(), 4.5 / np.sqrt(4000), "mean of draws")
+    assert_below(
+        np.abs((draws.mean(axis=0) - mean[:4]) / std[:4]).max(), 4.5 / np.sqrt(4000), "mean of draws"
+    )
     if name not in ("student_t", "slice"):  # whose standard deviation is not that of draws
         doubt = np.sqrt(kurtosis / 4000)
         assert_below(np.abs((draws.var(axis=0) / std[:4] ** 2 - 1) / doubt).max(), 4.5, "variance of draws")
@@ -242,11 +248,65 @@ def test_values_that_counts_cannot_have_are_refused() -> None:
                 ask(X, values, sample_weight=weights)
             assert_says(error, f"FunctionalTucker.{method}", says)
     with pytest.raises(DataError) as error:
+        predictive(model, X, y)
+    assert_says(error, "whole numbers of successes")
+    with pytest.raises(DataError) as error:
         fitted("poisson")[0].log_predictive(X, y + 0.1)
     assert_says(error, "whole numbers from 0 up")
     with pytest.raises(DataError) as error:
         fitted("gaussian")[0].log_predictive(X, y, sample_weight=trials)
     assert_says(error, "number of trials of likelihood='binomial'", "'gaussian'")
+
+
+def test_what_another_inference_answers_is_right_and_the_rest_refused_in_words() -> None:
+    model, X, y, _ = fitted("student_t")
+    model = FunctionalTucker(**model.get_params())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
+        assert model.posterior_ is not None
+        model.set_params(inference="cep", likelihood="gaussian", rank=1, max_iter=3).fit(X, y)
+        plain = FunctionalTucker(**model.get_params()).fit(X, y)
+    assert_equal(sorted(vars(model)), sorted(vars(plain)))
+    mean, std = model.predict(X, return_std=True, include_noise=True)
+    assert_relative(model.log_predictive(X, y), stats.norm.logpdf(y, mean, std), 1e-9)
+    assert_relative(model.pit(X, y), stats.norm.cdf(y, mean, std), 1e-9)
+    assert_relative(predictive(model, X, y).z, (y - mean) / std, 1e-9)
+    assert_close(model.calibration(X, y)["nll"], -float(model.log_predictive(X, y).mean()))
+    assert_equal((model.dof_, model.slice_dof_, model.slice_scales_), (np.inf, np.inf, {}))
+    for ask, what in (
+        (lambda: model.predict(X, return_cov=True), "covariance between points"),
+        (lambda: model.sample_posterior(X), "joint draws"),
+        (lambda: model.predict_derivative(X, 1), "derivatives"),
+        (lambda: model.mode_functions(1), "products of mode functions"),
+        (lambda: model.posterior_, "joint draws"),
+        (lambda: model.partial_fit(X, y), "takes no rows after the fit"),
+    ):
+        with pytest.raises(DataError) as error:
+            ask()
+        assert_says(error, "FunctionalTucker", "inference='cep'", what, "inference='collapsed'")
+
+
+@pytest.mark.filterwarnings("ignore::tenfac.ConvergenceWarning")
+def test_the_tree_of_a_program_is_that_of_its_draws() -> None:
+    pytest.importorskip("pyro")
+    pytest.importorskip("xarray")
+    model = FunctionalTucker(inference="nuts", max_iter=4).fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 2.0])
+    assert_equal(dict(model.posterior_["posterior"].sizes)["observation"], 3)
+    assert_equal("lengthscale" in model.posterior_["posterior"], True)
+    assert_equal(model.sample_posterior([[0.5]], 5, include_noise=True).shape, (5, 1))
+
+
+def test_added_rows_are_in_the_tree() -> None:
+    pytest.importorskip("xarray")
+    model = FunctionalTucker(max_iter=0).fit([[0.0], [2.0]], [1.0, 3.0])
+    model.partial_fit([[1.0], [-1.0]], [5.0, 6.0])
+    tree = model.posterior_
+    assert_close(tree["observed_data"]["y"].values, np.array([1.0, 3.0, 5.0, 6.0]))
+    assert_close(tree["posterior"]["f"].coords["0"].values, np.array([0.0, 2.0, 1.0, -1.0]))
+    want = model.predict([[0.0], [2.0], [1.0], [-1.0]], return_std=True)
+    off = (tree["posterior"]["f"].values[0].mean(axis=0) - want[0]) / want[1]
+    assert_below(np.abs(off).max(), 4.5 / np.sqrt(500), "distance of the mean of draws")
 
 
 def test_a_second_posterior_keeps_the_scales_of_its_slices() -> None:
@@ -267,7 +327,7 @@ def test_a_second_posterior_keeps_the_scales_of_its_slices() -> None:
 def test_variances_beside_a_residual_are_the_diagonal_of_the_matrix() -> None:
     model, X, _, _ = fitted("scaled slices")
     prediction = model._prediction
-    points = model._read_positions(np.concatenate([X[:30] + [0.3, 0.0], X[:30] + [0.3, 0.1]]))
+    points = model._read_positions(np.tile(X[:30], (2, 1)) + [0.3, 0.1] * (np.arange(60)[:, None] // 30))
     mean, variance, _ = prediction.at(points)
     want, cov, _ = prediction.cov(points)
     assert_close(mean, want, factor=1e6)
@@ -275,7 +335,7 @@ def test_variances_beside_a_residual_are_the_diagonal_of_the_matrix() -> None:
 
 
 def test_no_matrix_between_the_rows_of_a_slice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, X, _, _ = fitted("scaled slices")
+    model, _, _, _ = fitted("scaled slices")
     largest = []
     residual = type(model._prediction.problem.residual)
     covariance = residual.covariance
