@@ -201,7 +201,7 @@ def _say_unfinished(model: Any, max_iter: int) -> None:
             f"FunctionalTucker: inference={model.inference!r} did not converge: {model.info_.reason}. Raise "
             f"max_iter above {max_iter}.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -28,7 +28,7 @@ class PyroFunction(MarginalsOnly):
     Parameters
     ----------
     posterior : PyroPosterior
-        Of a program whose function was integrated out.
+        Of a program whose function was integrated out, without terms beside the product.
     inference : {"svi", "nuts"}
     """
 
@@ -53,9 +53,7 @@ class PyroFunction(MarginalsOnly):
             x = tensor(points[start : start + _ROWS])
 
             def between(hyper: TorchHyper, x: Tensor = x) -> tuple[Tensor, Tensor]:
-                own = [kernel.variance(hyper, n, x[:, n]) for n, kernel in enumerate(model.dense.kernels)]
-                variance = hyper.scale.exp() * torch.stack(own).prod(dim=0)
-                return model.dense.covariance(hyper, observed, x), variance
+                return model.dense.covariance(hyper, observed, x), model.dense.variance(hyper, x)
 
             parts.append(self._moments(between))
         mean, variance = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -106,11 +104,11 @@ class PyroFunction(MarginalsOnly):
     def _draws(self) -> Iterator[tuple[TorchHyper, Tensor]]:
         """Hyperparameters, and a factor of the covariance of the observed averages."""
         model = self.posterior.model
-        observed, counts = tensor(model.points), tensor(model.observations.counts)
+        observed = tensor(model.points)
         for theta in self.posterior.theta.reshape(-1, self.posterior.theta.shape[-1]):
             hyper = model.hyper_of(theta)
             cov = model.dense.covariance(hyper, observed, observed)
-            yield hyper, torch.linalg.cholesky(cov + torch.diag(hyper.noise.exp() / counts))
+            yield hyper, torch.linalg.cholesky(cov + torch.diag(model.noise_of_means(hyper)))
 
     def _moments(self, between: Cross) -> tuple[Array, Array]:
         """Mean and variance over all draws of a linear function of f, by its covariance with f observed."""

@@ -52,7 +52,8 @@ def hyperparameters(
         "lengthscale": _lengthscales(by_mode[..., lines, :], [modes[n] for n in lines]),
         "sharpness": np.exp(by_mode[..., lines, 2]),
     }
-    parts = np.split(theta[..., count:], np.cumsum([w.size for w in reference.loadings]), -1)
+    loadings_from = theta.shape[-1] - reference.n_loadings  # main effects, residual and cells come before
+    parts = np.split(theta[..., loadings_from:], np.cumsum([w.size for w in reference.loadings]), -1)
     for n, (index, old) in enumerate(zip(modes, reference.loadings, strict=True)):
         if old.size:
             loadings = parts[n].reshape(*theta.shape[:2], *old.shape)
