@@ -14,7 +14,7 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.journal import Journal
-from tenfac.bayes.likelihoods import likelihood_of
+from tenfac.bayes.likelihoods import COUNTS, likelihood_of
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Task
@@ -55,6 +55,7 @@ class CollapsedMethods:
         self.exact_mode_ = exact
         self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
         fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
+        self._counted = y if self.likelihood in COUNTS else None
         self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
         self._task, self._learned = replace(solved.task, journal=None), solved.learned
         learned = self._learned

@@ -106,24 +106,25 @@ class Problem:
             self.positions[t] == positions, self.residual.predictive_scales[t], self.residual.new_scale
         )
 
-    def residual_at(self, position: float, points: list[Array], hyper: Hyper) -> tuple[Array, Array, Array]:
+    def residual_at(
+        self, position: float, points: list[Array], hyper: Hyper, joint: bool = True
+    ) -> tuple[Array, Array, Array]:
         """The residual at points of one slice: what it subtracts from their rows, its mean, its covariance.
 
         Returns
         -------
         rows : array, shape (N, C)
         offset : array, shape (N,)
-        cov : array, shape (N, N)
+        cov : array, shape (N, N), or if not ``joint`` its diagonal, (N,)
         """
         x = [points[n] for n in self.others]
         if self.residual is None:
             none = np.zeros(x[0].size if x else points[self.exact].size)
-            return none[:, None], none, np.zeros((none.size,) * 2)
+            return none[:, None], none, np.zeros((none.size,) * 2) if joint else none
         t = int(np.searchsorted(self.positions, position))
         if t == self.positions.size or self.positions[t] != position:
-            cov = self.residual.new_scale * self.residual.covariance(hyper, x, x)
-            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), cov
-        pull, cov = self.residual.given(hyper, t, x)
+            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), self.residual.before(hyper, x, joint)
+        pull, cov = self.residual.given(hyper, t, x, joint)
         return pull @ self.slices.designs[t], pull @ self.slices.targets[t], cov
 
     def gap(self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None) -> Array:

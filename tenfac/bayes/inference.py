@@ -39,6 +39,9 @@ _SOME_SET = (
     "_likelihood",
     "_slice_mode",
     "_stream",
+    "_noise_shape",
+    "_counted",
+    "_tree",
 )
 
 
@@ -216,6 +219,7 @@ def _describe(model: Any, n_iter: int) -> None:
     model._slice_mode, variance = None, (model.noise_ / model._response.unit) ** 2
     model._likelihood = likelihood_of(model.likelihood, model._response, variance, NoiseShape())
     model.log_evidence_ = None if evidence is None else evidence + model._beyond
+    model.dof_, model.slice_dof_, model.slice_scales_ = np.inf, np.inf, {}
 
 
 _FITS: dict[str, Callable[..., None]] = {

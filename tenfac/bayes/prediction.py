@@ -163,8 +163,9 @@ class Prediction:
             root = root_of(spread)
             out[:, numbers] += rng.standard_normal((n, root.shape[1])) @ root.T
         if include_noise:
+            noise = np.sqrt(self._noise(positions, gap))
             for row in out:
-                row += np.sqrt(self._noise(positions, gap)) * rng.standard_normal(row.size)
+                row += noise * rng.standard_normal(row.size)
         return out
 
     def affine(self, points: list[Array], derivative: int | None = None) -> Affine:
@@ -185,16 +186,17 @@ class Prediction:
         if problem.residual is not None:
             for own in _same(exact):
                 part = [x[own] for x in points]
-                known, offset[own], cov = problem.residual_at(float(exact[own[0]]), part, self.hyper)
+                found = problem.residual_at(float(exact[own[0]]), part, self.hyper, joint=False)
+                known, offset[own], residual[own] = found
                 rows[own] -= known
-                residual[own] = np.maximum(np.diagonal(cov), 0.0)
         return Affine(rows @ self.factor, offset, gap, residual)
 
     def spread(self, points: list[Array], gap: Array, most: int) -> Iterator[tuple[NDArray[np.intp], Array]]:
         """Row numbers and covariances of independent parts of ``e``, which add.
 
         What the functions leave out has variance ``gap`` (N,): blocks of ``most`` rows in the order of the
-        exact mode; rows of two blocks count as independent. The residual is independent between slices.
+        exact mode; rows of two blocks count as independent. The residual is independent between slices, and
+        between blocks of ``most`` rows of one.
         """
         problem, exact = self.problem, points[self.problem.exact]
         open_rows = np.flatnonzero(gap > 0)
@@ -209,9 +211,10 @@ class Prediction:
             cov[np.diag_indices_from(cov)] = gap[numbers]
             yield numbers, cov
         if problem.residual is not None:
-            for own in _same(exact):
-                part = [x[own] for x in points]
-                yield own, problem.residual_at(float(exact[own[0]]), part, self.hyper)[2]
+            for whole in _same(exact):
+                for own in np.split(whole, range(most, whole.size, most)):
+                    part = [x[own] for x in points]
+                    yield own, problem.residual_at(float(exact[own[0]]), part, self.hyper)[2]
 
     def _blocks(self, exact: Array) -> Iterator[NDArray[np.intp]]:
         """Row numbers that share few exact-mode indices, so that few covariances are held at a time."""

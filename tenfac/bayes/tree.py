@@ -14,12 +14,24 @@ from tenfac.bayes.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 
 Array = NDArray[np.float64]
-_TAKEN = ("chain", "draw", "observation", "mode", "continuous_mode", "f", "y", "noise", "variance")
+_TAKEN = (
+    "chain",
+    "draw",
+    "observation",
+    "mode",
+    "continuous_mode",
+    "f",
+    "y",
+    "noise",
+    "variance",
+    "scaled_slice",
+)
 _LAST = {
     "constant": ("mode",),
     "lengthscale": ("continuous_mode",),
     "sharpness": ("continuous_mode",),
     "main_variance": ("mode",),
+    "slice_scale": ("scaled_slice",),
 }
 
 
