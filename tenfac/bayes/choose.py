@@ -37,7 +37,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
     levels = replace(task, exact=max(discrete, key=lambda n: sizes[n]))
     if 2 * sizes[levels.exact] >= sizes[longest.exact]:
         return levels
-    if longest.needed <= longest.limit or max_iter == 0:
+    if longest.keeps_all or max_iter == 0:
         return longest
     trials = [learn(one, min(_TRIAL, max_iter), tol, 0).prediction(one) for one in (longest, levels)]
     return longest if trials[0].log_evidence >= trials[1].log_evidence else levels

@@ -182,6 +182,13 @@ class Task:
         sizes = [min(grid.size, MAX_NODES) for n, grid in enumerate(self.grids) if n != self.exact]
         return float(np.prod(sizes))
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all these can be kept, with a constant and, along a continuous exact mode, a moving part."""
+        order = 0 if self.exact_kernel is None else KERNELS[self.exact_kernel]
+        room = self.limit if self.exact_kernel is None else self._room(beside_residual=False)
+        return self.needed <= self.limit and self.needed * (1 + order) <= room
+
     def grid(self) -> GridProblem | None:
         """The observations as a grid, if they fill most of one and none is repeated or weighted."""
         shape = tuple(grid.size for grid in self.grids)
@@ -258,7 +265,7 @@ class Task:
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
-        room = 0 if self.exact_kernel is None else self._room(hyper)
+        room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0)
         cells = self.cells
         if cells is not None:
             priors = tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
@@ -323,11 +330,11 @@ class Task:
             tuple(self.kernels[n] is None for n in others),
         )
 
-    def _room(self, hyper: Hyper) -> int:
+    def _room(self, beside_residual: bool) -> int:
         """Largest state that keeps an evaluation to about a second."""
         if self.most is not None:
             return self.most * (1 + KERNELS[str(self.exact_kernel)])
-        work = _STATE_WORK * (1.0 if hyper.residual.size == 0 else _SHARE_IN_SLICES)
+        work = _STATE_WORK * (_SHARE_IN_SLICES if beside_residual else 1.0)
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:

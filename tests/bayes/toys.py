@@ -119,16 +119,10 @@ def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarra
 
 
 def twin(model: FunctionalTucker) -> DenseGP:
-    """Dense Gaussian process at the hyperparameters a model has learned."""
-    named = (
-        model.kernel
-        if isinstance(model.kernel, dict)
-        else dict.fromkeys(range(len(model.kinds_)), model.kernel)
-    )
-    kernels = [
-        named.get(n, "matern32") if kind == "continuous" else None for n, kind in enumerate(model.kinds_)
-    ]
-    return dense_gp(tuple(kernels), model._prediction.hyper)
+    """Dense Gaussian process at the hyperparameters a model has learned, for a model of the product alone."""
+    assert not model.terms_
+    kernels = tuple(model.kernels_.get(name) for name in model.mode_names_)
+    return dense_gp(kernels, model._prediction.hyper)
 
 
 def smooth_table(
