@@ -50,6 +50,8 @@ class ModeBasis:
     @classmethod
     def build(cls, prior: ModePrior, nodes: Array) -> ModeBasis:
         """Diagonalise the node covariance and keep every numerically positive eigenvalue."""
+        if prior.exchangeable:
+            return cls(prior, nodes, *_exchangeable(prior.constant, nodes.size))
         values, vectors = np.linalg.eigh(prior.covariance(nodes, nodes))
         keep = values > RELATIVE_EIGENVALUE_FLOOR * values[-1] * nodes.size
         return cls(prior, nodes, vectors[:, keep][:, ::-1], values[keep][::-1])
@@ -83,6 +85,17 @@ class ModeBasis:
     def coefficient_covariance(self, prior: ModePrior) -> Array:
         """Prior covariance (K, K) of the coefficients when hyperparameters move and functions stay."""
         return self.half.T @ prior.covariance(self.nodes, self.nodes) @ self.half
+
+
+def _exchangeable(constant: float, size: int) -> tuple[Array, Array]:
+    """Eigenvectors and eigenvalues of ``constant + identity``: always the same of the many there are.
+
+    Where not all are kept, others at every step of a search would make its objective jump.
+    """
+    column = np.arange(size)
+    waves = np.cos(np.pi * (column[:, None] + 0.5) * column / size) * np.sqrt(2 / size)
+    waves[:, 0] = size**-0.5
+    return waves, 1.0 + size * constant * (column == 0)
 
 
 @dataclass(frozen=True)

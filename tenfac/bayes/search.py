@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.evidence import Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
-from tenfac.bayes.hyper import Hyper
+from tenfac.bayes.hyper import Hyper, log_prior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.task import Task
 from tenfac.core.report import Report
@@ -130,7 +130,7 @@ def _learn_on_grid(
         grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
         hyper, value, iterations, evals, settled = maximize(
-            grid, hyper, budget, tol, bar.update, task.journal
+            grid, hyper, budget, tol, bar.update, journal=task.journal
         )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
@@ -139,31 +139,46 @@ def _learn_on_grid(
 
 
 def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
-    """Alternate: bases at the current hyperparameters, some iterations on them, new bases."""
+    """Alternate: bases at the current hyperparameters, some iterations on them, new bases.
+
+    A basis tells the evidence of the hyperparameters that it was made at; of others it may tell too much.
+    So where bases are incomplete, hyperparameters are compared on bases of their own, and the search ends
+    when these no longer gain.
+    """
     problem = task.problem(hyper)
     hyper = _start_lengthscale(problem, hyper)
-    history: list[float] = []
+    problem = task.problem(hyper)
+    best, history, ends = hyper, [_objective(problem, hyper)], []
     n_iter = n_evals = 0
     converged = False
     while n_iter < max_iter and not converged:
-        # a basis that could shrink again might alternate with a larger one for ever
-        sizes = (problem.basis.size, problem.product.n_dynamic)
-        problem = task.problem(hyper, sizes) if history else problem
         complete = task.is_complete(problem)
-        per_basis = _ITERATIONS_PER_BASIS * (3 if history else 1)  # the first basis is at a start, far off
+        per_basis = _ITERATIONS_PER_BASIS * (3 if ends else 1)  # the first basis is at a start, far off
         budget = min(max_iter - n_iter, max_iter if complete else per_basis)
         least = tol if complete else max(tol, _COARSE)
         hyper, value, iterations, evals, settled = maximize(
-            problem, hyper, budget, least, bar.update, task.fixed(hyper), task.journal
+            problem, best, budget, least, bar.update, task.fixed(hyper), task.journal
         )
-        history.append(value)
+        ends.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
-        _LOG.info("basis %d: %d functions, objective %.6g", len(history), problem.basis.size, value)
-        gain = value - history[-2] if len(history) > 1 else np.inf
+        _LOG.info("basis %d: %d functions, objective %.6g", len(ends), problem.basis.size, value)
+        problem = task.problem(hyper)
+        again = task.is_complete(problem)
+        history.append(value if complete and again else _objective(problem, hyper))
+        gain = history[-1] - history[-2]
+        if gain > 0:
+            best = hyper
         # between two bases the evidence itself shifts a little: half a nat, or 1e-4 per observation
-        standing = abs(gain) < max(0.5, 1e-4 * problem.n_obs)
-        converged = settled if complete else standing
-    return Learned(hyper, tuple(history), n_iter, n_evals, converged)
+        standing = gain < max(0.5, 1e-4 * problem.n_obs)
+        converged = settled if complete and again else standing
+        if standing and not (complete and again):
+            history = history if gain > 0 else history[:-1]
+    return Learned(best, tuple(history), n_iter, n_evals, converged)
+
+
+def _objective(problem: Problem, hyper: Hyper) -> float:
+    """Log evidence and hyperprior."""
+    return problem.log_evidence(hyper) + log_prior(hyper)[0]
 
 
 def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:

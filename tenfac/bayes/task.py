@@ -28,6 +28,7 @@ _MOST_CELLS = 128  # distinct cells of the other modes up to which these have jo
 _FILLED = 0.7  # share of a grid's cells that must be observed to learn on the grid
 _LARGEST_MODE = 256  # indices per mode up to which a grid is diagonalised
 _LARGEST_GRID = 4e6  # cells
+_ROOM_BESIDE_CELLS = 16  # of the state, for the product beside effects of cells
 _MOST_PRODUCTS = 400
 _MOST_MAIN = 32  # functions of a main effect
 _STATE_WORK = 1e8  # indices of the exact mode times the cube of the state
@@ -130,6 +131,15 @@ class Task:
         few = self.needed <= min(_COMPLETE_BELOW, self.limit)
         return None if grid is None or (few and grid.missing.any()) else grid
 
+    def in_blocks(self, size: int, length: int) -> Task:
+        """About ``size`` indices of the exact mode in evenly spread blocks of ``length``, or all."""
+        grid = self.grids[self.exact]
+        if grid.size <= 1.5 * size:
+            return self
+        starts = np.linspace(0, grid.size - length, size // length).round().astype(int)
+        chosen = np.unique(starts[:, None] + np.arange(length))
+        return self._rows_of(np.isin(self.positions[self.exact], grid[chosen]))
+
     def window(self, size: int) -> Task:
         """The rows of neighbouring indices of the exact mode, ``size`` in the middle, or one more."""
         grid = self.grids[self.exact]
@@ -166,6 +176,13 @@ class Task:
         """Products that the prior has on the nodes, the exact mode left out."""
         sizes = [min(grid.size, MAX_NODES) for n, grid in enumerate(self.grids) if n != self.exact]
         return float(np.prod(sizes))
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all these can be kept, constant and moving."""
+        order = 0 if self.exact_kernel is None else KERNELS[self.exact_kernel]
+        room = self.limit if self.exact_kernel is None else self._room(beside_residual=False)
+        return self.needed <= self.limit and self.needed * (1 + order) <= room
 
     def grid(self) -> GridProblem | None:
         """The observations as a grid, if they fill most of one and none is repeated or weighted."""
@@ -243,7 +260,9 @@ class Task:
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
-        room = 0 if self.exact_kernel is None else self._room(hyper)
+        room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0)
+        if hyper.cells.size:
+            room = min(room, _ROOM_BESIDE_CELLS)
         cells = self.cells
         if cells is not None:
             priors = tuple(hyper.prior(n, self.kernels[n]) for n in self.others)
@@ -309,11 +328,11 @@ class Task:
             tuple(self.kernels[n] is None for n in others),
         )
 
-    def _room(self, hyper: Hyper) -> int:
+    def _room(self, beside_residual: bool) -> int:
         """Largest state that keeps an evaluation to about a second."""
         if self.most is not None:
             return self.most * (1 + KERNELS[str(self.exact_kernel)])
-        work = _STATE_WORK * (1.0 if hyper.residual.size == 0 else _SHARE_IN_SLICES)
+        work = _STATE_WORK * (_SHARE_IN_SLICES if beside_residual else 1.0)
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:

@@ -227,10 +227,10 @@ def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
 def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     rng = np.random.default_rng(0)
     X = rng.random((300, 2))
-    y = np.sin(40 * X[:, 0]) * np.sin(40 * X[:, 1]) + 0.1 * rng.normal(size=300)
+    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=300)
     with pytest.warns(UserWarning, match="products of mode functions kept carry"):
         model = FunctionalTucker(max_iter=30).fit(X, y)
     new = rng.random((300, 2))
     mean, std = model.predict(new, return_std=True)
-    error = mean - np.sin(40 * new[:, 0]) * np.sin(40 * new[:, 1])
+    error = mean - np.sin(24 * new[:, 0]) * np.sin(24 * new[:, 1])
     assert_below(np.sqrt(np.mean((error / std) ** 2)), 2.0, "error over std")
