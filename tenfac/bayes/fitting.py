@@ -65,7 +65,8 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     max_iter, tol, _ = observed.settings
     if observed.likelihood in COUNTS:
         sites = _first_sites(observed.likelihood, observed.y, task.weights)
-        task, first = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol)
+        known = replace(observed.start, noise=0.0)
+        task, first = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol, known)
         solved = learn_sites(task, sites, *observed.settings, first)
         return Fit(sites.likelihood.response, solved, 0.0), NoiseShape()
     parts = _scales(observed.likelihood, task, slice_mode)
@@ -73,7 +74,7 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     def solve(latent: Array, start: Solved | None) -> Solved:
         if start is None:
             own, hyper = choose_terms(
-                replace(task, y=latent), observed.terms, observed.kernels, max_iter, tol
+                replace(task, y=latent), observed.terms, observed.kernels, max_iter, tol, observed.start
             )
         else:
             own, hyper = replace(start.task, y=latent), start.learned.hyper
