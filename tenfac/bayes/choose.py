@@ -100,8 +100,8 @@ def _check_terms(task: Task, terms: tuple[str, ...]) -> None:
         )
     if "cells" in terms and task.cells is None:
         raise DataError(
-            "FunctionalTucker: the term 'cells' needs three modes or more and rank='auto'; the indices of all "
-            "but the longest mode must have more than 64 combinations, of which at most 128 occur; got indices "
+            "FunctionalTucker: the term 'cells' needs three modes or more and rank='auto'; the indices of "
+            "all but the longest must have more than 64 combinations and occur in at most 128; got indices "
             f"{tuple(grid.size for grid in task.grids)}. Leave it out."
         )
     if "residual" in terms and np.sum(_rows_per_slice(task) ** 3) > _RESIDUAL_WORK:

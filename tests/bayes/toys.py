@@ -202,15 +202,7 @@ def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarra
 
 def twin(model: FunctionalTucker) -> DenseGP:
     """Dense Gaussian process at the hyperparameters a model has learned."""
-    named = (
-        model.kernel
-        if isinstance(model.kernel, dict)
-        else dict.fromkeys(range(len(model.kinds_)), model.kernel)
-    )
-    kernels = [
-        named.get(n, "matern32") if kind == "continuous" else None for n, kind in enumerate(model.kinds_)
-    ]
-    return dense_gp(tuple(kernels), model._prediction.hyper)
+    return dense_gp(model._prediction.problem.kernels, model._prediction.hyper, model.exact_mode_)
 
 
 def smooth_table(
