@@ -201,8 +201,10 @@ def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarra
 
 
 def twin(model: FunctionalTucker) -> DenseGP:
-    """Dense Gaussian process at the hyperparameters a model has learned."""
-    return dense_gp(model._prediction.problem.kernels, model._prediction.hyper, model.exact_mode_)
+    """Dense Gaussian process at the hyperparameters a model has learned, for a model of the product alone."""
+    assert not model.terms_
+    kernels = tuple(model.kernels_.get(name) for name in model.mode_names_)
+    return dense_gp(kernels, model._prediction.hyper)
 
 
 def smooth_table(
