@@ -66,7 +66,8 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     max_iter, tol, _ = observed.settings
     if observed.likelihood in COUNTS:
         sites = _first_sites(observed.likelihood, observed.y, task.weights)
-        choice = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol)
+        known = replace(observed.start, noise=0.0)
+        choice = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol, known)
         solved = learn_sites(choice.task, sites, *observed.settings, choice.start)
         return Fit(sites.likelihood.response, solved, 0.0), NoiseShape()
     parts = _scales(observed.likelihood, task, slice_mode)
@@ -74,7 +75,7 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     def solve(latent: Array, start: Solved | None) -> Solved:
         if start is None:
             own = replace(task, y=latent)
-            choice = choose_terms(own, observed.terms, observed.kernels, max_iter, tol)
+            choice = choose_terms(own, observed.terms, observed.kernels, max_iter, tol, observed.start)
         else:
             choice = Choice(replace(start.task, y=latent), start.learned.hyper)
         choice = choice._replace(start=choice.start or _begin(choice.task, observed.start))
