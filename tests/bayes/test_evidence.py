@@ -78,7 +78,7 @@ def test_evidence_counts_repeats_as_rows() -> None:
 
 
 def test_evidence_of_a_truncated_basis_is_that_of_the_truncated_covariance() -> None:
-    case = toy(("matern32", "matern52", None), 0, (9, 5, 4))
+    case = toy(("matern32", "matern52", "matern12"), 0, (9, 5, 4))  # labels: equal variances, no six largest
     hyper = case.hyper(4)
     small = Toy(case.kernels, replace(case.task, most=6))
     dense = case.dense(hyper)
