@@ -114,7 +114,9 @@ def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Le
     """The search, or what is left of it where the choice was one."""
     if choice.begun is None:
         return learn(choice.task, max_iter, tol, verbose, choice.start)
-    return choice.begun if choice.begun.converged else _go_on(choice.task, choice.begun, max_iter, tol, verbose)
+    return (
+        choice.begun if choice.begun.converged else _go_on(choice.task, choice.begun, max_iter, tol, verbose)
+    )
 
 
 def _go_on(task: Task, learned: Learned, max_iter: int, tol: float, verbose: int) -> Learned:

@@ -55,13 +55,13 @@ def test_evidence_is_the_dense_log_marginal_likelihood_at_moved_hyperparameters(
 @every_toy
 def test_gradient_is_the_difference_quotient_of_the_dense_formula(case: Toy) -> None:
     problem = case.problem(case.hyper(seed=2))
-    for hyper in (case.hyper(seed=2), moved(case.hyper(seed=2), 0.1, 3)):
-        value, gradient = problem.value_and_gradient(hyper)
-        want = dense_gradient(case.kernels, hyper, case.points, case.y)
-        assert_close(value, problem.log_evidence(hyper), factor=1e4)
-        assert_equal(gradient.shape, want.shape)
-        for number, (one, other) in enumerate(zip(gradient, want, strict=True)):
-            assert_below(abs(one - other), 1e-6 * (1 + abs(other)), f"entry {number}")
+    hyper = moved(case.hyper(seed=2), 0.1, 3)  # not those of the basis
+    value, gradient = problem.value_and_gradient(hyper)
+    want = dense_gradient(case.kernels, hyper, case.points, case.y)
+    assert_close(value, problem.log_evidence(hyper), factor=1e4)
+    assert_equal(gradient.shape, want.shape)
+    for number, (one, other) in enumerate(zip(gradient, want, strict=True)):
+        assert_below(abs(one - other), 1e-6 * (1 + abs(other)), f"entry {number}")
 
 
 @every_toy
