@@ -184,7 +184,7 @@ class Task:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether all these can be kept, with a constant and, along a continuous exact mode, a moving part."""
+        """Whether all these can be kept, constant and, along a continuous exact mode, moving."""
         order = 0 if self.exact_kernel is None else KERNELS[self.exact_kernel]
         room = self.limit if self.exact_kernel is None else self._room(beside_residual=False)
         return self.needed <= self.limit and self.needed * (1 + order) <= room
