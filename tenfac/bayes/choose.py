@@ -108,7 +108,7 @@ def choose_terms(
     task, hyper = task.with_kernel(window.exact_kernel), found.hyper
     extra = {"residual": hyper.residual.size > 0, "cells": hyper.cells.size > 0 and task.cells is not None}
     both = hyper.with_terms(**extra), start.with_terms(**extra)
-    if whole and both[0].pack().size == hyper.pack().size:
+    if whole and task.label_rank == 0 and both[0].pack().size == hyper.pack().size:
         return Choice(task, hyper, found)
     return Choice(task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper)))
 

@@ -119,10 +119,11 @@ def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
 
 def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Learned:
     """The search, or what is left of it where the choice was one."""
-    begun, more = choice.begun, choice.task.label_rank > 0  # the choice was made without loadings
-    if begun is None:
+    if choice.begun is None:
         return learn(choice.task, max_iter, tol, verbose, choice.start)
-    return begun if begun.converged and not more else _go_on(choice.task, begun, max_iter, tol, verbose)
+    return (
+        choice.begun if choice.begun.converged else _go_on(choice.task, choice.begun, max_iter, tol, verbose)
+    )
 
 
 def _go_on(task: Task, learned: Learned, max_iter: int, tol: float, verbose: int) -> Learned:
