@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_ROWS = 4096  # made at a time
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class Slices:
         """
         precision = np.ones(y.size) if precision is None else precision
         designs, targets, leftover = [], [], 0.0
-        for chosen in rows_by_slice(codes, size):
+        for chosen, rows in _with_rows(rows_of, rows_by_slice(codes, size)):
             if whole:
-                designs.append(rows_of(chosen))
+                designs.append(rows)
                 targets.append(y[chosen])
                 continue
             root = np.sqrt(weights[chosen] * precision[chosen])
-            block, value = rows_of(chosen) * root[:, None], y[chosen] * root
+            block, value = rows * root[:, None], y[chosen] * root
             if block.shape[0] > block.shape[1]:
                 block, value, rest = _compress(block, value)
                 leftover += rest
@@ -107,6 +108,17 @@ class Slices:
         squares = self.leftover + sum(float(z @ z) for z in self.targets)
         logs = self.n_obs * np.log(2 * np.pi * noise_variance) - self.log_precision
         return -0.5 * (logs + squares / noise_variance)
+
+
+def _with_rows(
+    rows_of: Callable[[NDArray[np.intp]], Array], slices: list[NDArray[np.intp]]
+) -> Iterator[tuple[NDArray[np.intp], Array]]:
+    """Every slice with its rows, which are made for many slices at a time."""
+    ends = np.cumsum([part.size for part in slices])
+    for group in np.split(np.arange(len(slices)), np.flatnonzero(np.diff(ends // _ROWS)) + 1):
+        parts = [slices[t] for t in group]
+        rows = rows_of(np.concatenate(parts))
+        yield from zip(parts, np.split(rows, np.cumsum([part.size for part in parts])[:-1]), strict=True)
 
 
 def rows_by_slice(codes: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
