@@ -41,6 +41,7 @@ _LARGEST_GRID = 4e6  # cells
 _MOST_PRODUCTS = 400
 _MOST_MAIN = 32  # functions of a main effect
 _STATE_WORK = 1e8  # indices of the exact mode times the cube of the state
+_STATE_WORK_ONCE = 2e9  # the same where the state is solved once, and the search goes on a grid
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
 _LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
@@ -137,7 +138,7 @@ class Task:
         kernels[self.exact] = kernel
         return replace(self, kernels=tuple(kernels))
 
-    @property
+    @cached_property
     def searched_on_grid(self) -> bool:
         """Whether the hyperparameters are learned from a grid of the observations."""
         grid = self.grid()
@@ -324,10 +325,12 @@ class Task:
         )
 
     def _room(self, hyper: Hyper) -> int:
-        """Largest state that keeps an evaluation to about a second."""
+        """Largest state that keeps an evaluation to about a second, or to a few if there is one only."""
         if self.most is not None:
             return self.most * (1 + KERNELS[str(self.exact_kernel)])
-        work = _STATE_WORK * (1.0 if hyper.residual.size == 0 else _SHARE_IN_SLICES)
+        work = _STATE_WORK * _SHARE_IN_SLICES
+        if hyper.residual.size == 0:
+            work = _STATE_WORK_ONCE if self.searched_on_grid else _STATE_WORK
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:
