@@ -472,7 +472,7 @@ def _learn_on_grid(
         grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
         hyper, value, iterations, evals, settled = maximize(
-            grid, hyper, budget, tol, bar.update, task.journal
+            grid, hyper, budget, tol, bar.update, journal=task.journal
         )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
