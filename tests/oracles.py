@@ -140,23 +140,71 @@ class DenseMode:
 
 
 @dataclass(frozen=True)
+class DenseDecay:
+    """``v exp(-sum_n d_n / l_n)`` over all modes but one; d is a distance, or whether two labels differ."""
+
+    variance: float
+    lengthscales: tuple[float, ...]
+    discrete: tuple[bool, ...]
+    without: int
+
+    def covariance(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        out = np.full((len(a[0]), len(b[0])), self.variance)
+        for n, (x, z) in enumerate(zip(a, b, strict=True)):
+            gap = np.abs(np.subtract.outer(x, z))
+            if n != self.without:
+                out = out * np.exp(-(np.sign(gap) if self.discrete[n] else gap) / self.lengthscales[n])
+        return out
+
+
+@dataclass(frozen=True)
 class DenseGP:
     """Gaussian process with covariance ``s prod_n (c_n + k_n)``, seen with Gaussian noise; N x N matrices.
 
-    Points are lists of one array per mode. A weight is a number of repeats: the rows are repeated.
+    Points are lists of one array per mode. A weight is a number of repeats: the rows are repeated. Beside the
+    product there may be main effects ``(variance, mode)``, an effect of cells, and a residual drawn anew at
+    every index of mode ``residual.without``; it and the noise have standard deviations ``spread`` (pairs of
+    index and factor) there. ``precision`` is that of every observed row.
     """
 
     scale: float
     noise_variance: float
     modes: tuple[DenseMode, ...]
+    mains: tuple[tuple[float, DenseMode], ...] = ()
+    cells: DenseDecay | None = None
+    residual: DenseDecay | None = None
+    spread: tuple[tuple[float, float], ...] = ()
+    precision: Any = 1.0
 
     def covariance(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        return self.shared(a, b) + self.within(a, b)
+
+    def shared(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        """Covariance of what is no residual."""
         parts = [mode.covariance(x, z) for mode, x, z in zip(self.modes, a, b, strict=True)]
-        return self.scale * reduce(np.multiply, parts)
+        out = self.scale * reduce(np.multiply, parts)
+        for n, (variance, mode) in enumerate(self.mains):
+            out = out + variance * mode.covariance(a[n], b[n])
+        return out if self.cells is None else out + self.cells.covariance(a, b)
+
+    def within(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        """Covariance of the residual."""
+        if self.residual is None:
+            return np.zeros((len(a[0]), len(b[0])))
+        same = np.equal.outer(a[self.residual.without], b[self.residual.without])
+        return np.outer(self.spreads(a), self.spreads(b)) * same * self.residual.covariance(a, b)
+
+    def spreads(self, points: Sequence[Any]) -> np.ndarray:
+        """Standard deviation of noise and residual relative to the usual."""
+        if self.residual is None:
+            return np.ones(len(points[0]))
+        known = dict(self.spread)
+        return np.array([known.get(float(t), 1.0) for t in points[self.residual.without]])
 
     def observed(self, points: Sequence[Any]) -> np.ndarray:
         """Covariance of noisy observations."""
-        return self.covariance(points, points) + self.noise_variance * np.eye(len(points[0]))
+        noise = self.noise_variance * self.spreads(points) ** 2 / self.precision
+        return self.covariance(points, points) + np.diag(noise)
 
     def log_evidence(self, points: Sequence[Any], y: Any) -> float:
         cov = self.observed(points)
@@ -168,6 +216,14 @@ class DenseGP:
         cross = self.covariance(at, points)
         gain = np.linalg.solve(self.observed(points), cross.T).T
         return gain @ y, self.covariance(at, at) - gain @ cross.T
+
+    def predict_shared(
+        self, points: Sequence[Any], y: Any, at: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the function without its residual."""
+        cross = self.shared(at, points)
+        gain = np.linalg.solve(self.observed(points), cross.T).T
+        return gain @ y, self.shared(at, at) - gain @ cross.T
 
     def marginal(
         self, points: Sequence[Any], y: Any, mode: int, x: Any, grids: Sequence[Any]

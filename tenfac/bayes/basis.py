@@ -50,6 +50,8 @@ class ModeBasis:
     @classmethod
     def build(cls, prior: ModePrior, nodes: Array) -> ModeBasis:
         """Diagonalise the node covariance and keep every numerically positive eigenvalue."""
+        if prior.exchangeable:
+            return cls(prior, nodes, *_exchangeable(prior.constant, nodes.size))
         values, vectors = np.linalg.eigh(prior.covariance(nodes, nodes))
         keep = values > RELATIVE_EIGENVALUE_FLOOR * values[-1] * nodes.size
         return cls(prior, nodes, vectors[:, keep][:, ::-1], values[keep][::-1])
@@ -83,6 +85,17 @@ class ModeBasis:
     def coefficient_covariance(self, prior: ModePrior) -> Array:
         """Prior covariance (K, K) of the coefficients when hyperparameters move and functions stay."""
         return self.half.T @ prior.covariance(self.nodes, self.nodes) @ self.half
+
+
+def _exchangeable(constant: float, size: int) -> tuple[Array, Array]:
+    """Eigenvectors and eigenvalues of ``constant + identity``: always the same of the many there are.
+
+    Where not all are kept, others at every step of a search would make its objective jump.
+    """
+    column = np.arange(size)
+    waves = np.cos(np.pi * (column[:, None] + 0.5) * column / size) * np.sqrt(2 / size)
+    waves[:, 0] = size**-0.5
+    return waves, 1.0 + size * constant * (column == 0)
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,11 @@ class ProductBasis:
         return out
 
     @property
+    def priors(self) -> tuple[ModePrior, ...]:
+        """Of every mode."""
+        return tuple(basis.prior for basis in self.bases)
+
+    @property
     def nodes(self) -> tuple[Array, ...]:
         """Nodes of every mode."""
         return tuple(basis.nodes for basis in self.bases)
@@ -194,13 +212,6 @@ class ProductBasis:
         out = np.ones(count)
         for m, (basis, x) in enumerate(zip(self.bases, positions, strict=True)):
             out *= basis.prior.slope_variance(x) if m == derivative else basis.prior.variance(x)
-        return out
-
-    def covariance(self, positions: list[Array], count: int) -> Array:
-        """Prior covariance between ``count`` points, shape (N, N)."""
-        out = np.ones((count, count))
-        for basis, x in zip(self.bases, positions, strict=True):
-            out *= basis.prior.covariance(x, x)
         return out
 
     def missing_variance(self, rows: Array, variance: Array) -> Array:

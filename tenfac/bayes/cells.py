@@ -87,10 +87,6 @@ class CellBasis:
             out *= prior.slope_variance(x) if m == derivative else prior.variance(x)
         return out
 
-    def covariance(self, positions: list[Array], count: int) -> Array:
-        """Prior covariance between ``count`` points, shape (N, N)."""
-        return _covariance(self.priors, tuple(positions), tuple(positions))
-
     def missing_variance(self, rows: Array, variance: Array) -> Array:
         """Part of ``variance``, the prior variance at points, that the functions leave out, shape (N,)."""
         gap = variance - np.einsum("np,np->n", rows, rows)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.hyper import Hyper, log_prior
-from tenfac.bayes.search import Learned, Task, learn
+from tenfac.bayes.search import Learned, learn
+from tenfac.bayes.task import Task
 from tenfac.core.errors import DataError
+from tenfac.core.modes.state_space import KERNELS
 
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
 _WINDOW = 128  # neighbouring indices of the exact mode on which kernel and residual are chosen
@@ -19,6 +22,24 @@ _GAIN = 3.0  # nats that a residual must earn
 _ROWS_PER_SLICE = 2.0
 _PAIRS = 100  # rows that share a slice, needed to learn how they are alike
 _RESIDUAL_WORK = 5e8  # sum over slices of rows cubed
+
+
+class Choice(NamedTuple):
+    """What a search begins with.
+
+    Parameters
+    ----------
+    task : Task
+        With the kernel chosen.
+    start : Hyper or None
+        None where there is no choice: the usual start.
+    begun : Learned or None
+        A search of all rows that chose, if it can go on; its hyperparameters are ``start``.
+    """
+
+    task: Task
+    start: Hyper | None
+    begun: Learned | None = None
 
 
 def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
@@ -37,7 +58,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
     levels = replace(task, exact=max(discrete, key=lambda n: sizes[n]))
     if 2 * sizes[levels.exact] >= sizes[longest.exact]:
         return levels
-    if longest.needed <= longest.limit or max_iter == 0:
+    if longest.keeps_all or max_iter == 0:
         return longest
     trials = [learn(one, min(_TRIAL, max_iter), tol, 0).prediction(one) for one in (longest, levels)]
     return longest if trials[0].log_evidence >= trials[1].log_evidence else levels
@@ -45,7 +66,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
 
 def choose_terms(
     task: Task, terms: tuple[str, ...] | None, kernels: tuple[str, ...], max_iter: int, tol: float
-) -> tuple[Task, Hyper | None]:
+) -> Choice:
     """Kernel of the exact mode and terms beside the product, with hyperparameters to start from.
 
     Parameters
@@ -61,26 +82,36 @@ def choose_terms(
 
     Returns
     -------
-    task : Task
-        With the kernel chosen.
-    start : Hyper or None
-        None where there is no choice: the usual start.
+    Choice
     """
     start = Hyper.start(len(task.kernels))
     if terms:
         _check_terms(task, terms)
-        return task.with_kernel(kernels[0]), start.with_terms(**dict.fromkeys(terms, True))
+        return Choice(task.with_kernel(kernels[0]), start.with_terms(**dict.fromkeys(terms, True)))
     if terms is not None or max_iter == 0 or not can_have_residual(task):
-        return task.with_kernel(kernels[0]) if task.exact_kernel else task, None
+        return Choice(task.with_kernel(kernels[0]) if task.exact_kernel else task, None)
     window, budget = task.window(_WINDOW), min(max_iter, _WINDOW_ITER)
-    choices = [window.with_kernel(kernel) for kernel in kernels]
-    trials = [(one, learn(one, budget, tol, 0, start.with_terms(residual=True))) for one in choices]
-    window, learned = max(trials, key=lambda trial: trial[1].objective)
+    whole = window is task
+    choices = [replace(window.with_kernel(kernel), label_rank=0) for kernel in kernels]
+    trials, begin = [], start.with_terms(residual=True, cells=window.cells is not None)
+    for one in choices:
+        trials.append((one, learn(one, budget, tol, 0, begin)))
+        begin = trials[-1][1].hyper  # the other kernel is not far
+    window, learned = _best(trials)
     found = _worth(window, learned, budget, tol)
-    task = task.with_kernel(window.exact_kernel)
-    extra = {"residual": found.residual.size > 0, "cells": found.residual.size > 0 and task.cells is not None}
-    both = found.with_terms(**extra), start.with_terms(**extra)
-    return task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper))
+    task, hyper = task.with_kernel(window.exact_kernel), found.hyper
+    extra = {"residual": hyper.residual.size > 0, "cells": hyper.cells.size > 0 and task.cells is not None}
+    both = hyper.with_terms(**extra), start.with_terms(**extra)
+    if whole and both[0].pack().size == hyper.pack().size:
+        return Choice(task, hyper, found)
+    return Choice(task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper)))
+
+
+def _best(trials: list[tuple[Task, Learned]]) -> tuple[Task, Learned]:
+    """The trial of highest objective; the smaller state unless another tells more."""
+    best = max(learned.objective for _, learned in trials)
+    enough = [trial for trial in trials if trial[1].objective > best - _GAIN]
+    return min(enough, key=lambda trial: KERNELS[str(trial[0].exact_kernel)])
 
 
 def _check_terms(task: Task, terms: tuple[str, ...]) -> None:
@@ -103,21 +134,21 @@ def _check_terms(task: Task, terms: tuple[str, ...]) -> None:
         )
 
 
-def _worth(task: Task, learned: Learned, max_iter: int, tol: float) -> Hyper:
-    """The hyperparameters learned with a residual, or others without, if that tells as much."""
+def _worth(task: Task, learned: Learned, max_iter: int, tol: float) -> Learned:
+    """What was learned with a residual, or without, if that tells as much."""
     hyper = learned.hyper
     noise = np.logaddexp(hyper.noise, hyper.residual[0])
     without = replace(hyper, noise=float(noise), residual=np.zeros(0))
     value = task.problem(without).log_evidence(without) + log_prior(without)[0]
     if learned.objective - value > _CLEAR:
-        return hyper
+        return learned
     other = learn(task, max_iter, tol, 0, without)
-    return hyper if learned.objective - other.objective > _GAIN else other.hyper
+    return learned if learned.objective - other.objective > _GAIN else other
 
 
 def can_have_residual(task: Task) -> bool:
     """Whether slices hold enough rows to learn how they are alike, and few enough to factorise."""
-    if task.exact_kernel is None or len(task.kernels) == 1 or task.searched_on_grid:
+    if task.exact_kernel is None or len(task.kernels) == 1 or task.grid_to_learn() is not None:
         return False
     rows = _rows_per_slice(task)
     enough = rows.mean() >= _ROWS_PER_SLICE and np.sum(rows * (rows - 1)) / 2 >= _PAIRS

@@ -14,12 +14,11 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.journal import Journal
-from tenfac.bayes.likelihoods import likelihood_of
+from tenfac.bayes.likelihoods import COUNTS, likelihood_of
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Task
 from tenfac.bayes.settings import (
-    TERMS,
     candidates_of,
     first_lengthscales,
     limits_of,
@@ -56,6 +55,7 @@ class CollapsedMethods:
         self.exact_mode_ = exact
         self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
         fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
+        self._counted = y if self.likelihood in COUNTS else None
         self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
         self._task, self._learned = replace(solved.task, journal=None), solved.learned
         learned = self._learned
@@ -114,7 +114,7 @@ class CollapsedMethods:
             for index, kernel in zip(self._modes, problem.kernels, strict=True)
             if kernel is not None
         }
-        self.terms_ = tuple(name for name in TERMS if getattr(hyper, name).size)
+        self.terms_ = hyper.terms
         self.lengthscales_ = {
             index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)

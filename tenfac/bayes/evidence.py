@@ -8,7 +8,7 @@ of their own, and a residual within the slices of the exact mode, may stand besi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,31 +106,41 @@ class Problem:
             self.positions[t] == positions, self.residual.predictive_scales[t], self.residual.new_scale
         )
 
-    def residual_at(self, position: float, points: list[Array], hyper: Hyper) -> tuple[Array, Array, Array]:
+    def residual_at(
+        self, position: float, points: list[Array], hyper: Hyper, joint: bool = True
+    ) -> tuple[Array, Array, Array]:
         """The residual at points of one slice: what it subtracts from their rows, its mean, its covariance.
 
         Returns
         -------
         rows : array, shape (N, C)
         offset : array, shape (N,)
-        cov : array, shape (N, N)
+        cov : array, shape (N, N), or if not ``joint`` its diagonal, (N,)
         """
         x = [points[n] for n in self.others]
         if self.residual is None:
             none = np.zeros(x[0].size if x else points[self.exact].size)
-            return none[:, None], none, np.zeros((none.size,) * 2)
+            return none[:, None], none, np.zeros((none.size,) * 2) if joint else none
         t = int(np.searchsorted(self.positions, position))
         if t == self.positions.size or self.positions[t] != position:
-            cov = self.residual.new_scale * self.residual.covariance(hyper, x, x)
-            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), cov
-        pull, cov = self.residual.given(hyper, t, x)
+            return np.zeros((x[0].size, 1)), np.zeros(x[0].size), self.residual.before(hyper, x, joint)
+        pull, cov = self.residual.given(hyper, t, x, joint)
         return pull @ self.slices.designs[t], pull @ self.slices.targets[t], cov
 
-    def gap(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
-        """Variance of f at points that the functions kept leave out, given ``rows`` there, shape (N,)."""
+    def gap(self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None) -> Array:
+        """Variance of f, or a derivative, at points that the functions kept leave out of ``rows``, (N,)."""
+        parts = self.parts(rows)
+        return sum(term.left_out(positions, part, hyper, derivative) for term, part in parts)
+
+    def gap_covariance(self, positions: list[Array], hyper: Hyper) -> Array:
+        """Covariance between points of what the functions kept leave out of f, shape (N, N)."""
+        parts = self.parts(self.rows(positions, positions[self.exact].size))
+        return sum(term.missing_covariance(positions, part, hyper) for term, part in parts)
+
+    def parts(self, rows: Array) -> Iterable[tuple[Term, Array]]:
+        """Every term with its columns."""
         ends = np.cumsum([term.width for term in self.terms])[:-1]
-        parts = zip(self.terms, np.split(rows, ends, axis=1), strict=True)
-        return sum(term.left_out(positions, part, hyper) for term, part in parts)
+        return zip(self.terms, np.split(rows, ends, axis=1), strict=True)
 
     def solve(self, hyper: Hyper, gradient: bool = True) -> tuple[CoefficientPosterior | None, float, Array]:
         """Posterior of the unit coefficients, log evidence, and the factor (C, P) on them.
@@ -173,11 +183,13 @@ class Problem:
         return Solved(found, scored, scored.log_evidence + constant, factor, whitening)
 
     def slice_squares(self, hyper: Hyper) -> tuple[Array, Array]:
-        """Per slice, expected squared norm of its noise and residual, whitened at scale one, and its rows."""
+        """Per slice, expected squared norm of its noise and residual, whitened at scale one, and its rows.
+
+        Repeats count as rows: they agree, so that their scatter adds nothing to the squares.
+        """
         score = self._solve(hyper, [term.covariance(hyper) for term in self.terms], gradient=True).score
-        sizes = np.array([slope.shape[0] for slope in score.by_noise])
-        norms = np.array([2 * np.trace(slope) for slope in score.by_noise]) + sizes
-        return norms * self.residual.scales, sizes
+        norms = np.array([2 * np.trace(slope) + slope.shape[0] for slope in score.by_noise])
+        return norms * self.residual.scales, self.residual.counts
 
     def chain(self, hyper: Hyper) -> smoother.Prior:
         """Processes of the unit coefficients along a continuous exact mode."""
@@ -222,8 +234,8 @@ class Problem:
         self.product.gradient(hyper, cov, slope, out)
         shared = self.prior(hyper, self.exact).shared(self.positions.size)
         out.modes[self.exact, 0] = 0.5 * np.sum(score.by_shared[:, 0] * shared[:, 0])
-        out.loadings[self.exact] = score.by_shared[:, 1:].reshape(hyper.loadings[self.exact].shape)
-        out.noise = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
+        out.loadings[self.exact][...] = score.by_shared[:, 1:].reshape(hyper.loadings[self.exact].shape)
+        out.head[1] = 0.5 * (score.misfit + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
 
     def _chain_gradient(
         self, hyper: Hyper, covs: list[Array], solved: Solved, score: smoother.Score, out: Gradient
@@ -235,10 +247,11 @@ class Problem:
         self._process_gradient(hyper, score, out)
         if solved.whitening is None or self.residual is None:
             change = sum(2 * np.trace(slope) + slope.shape[0] for slope in score.by_noise)
-            out.noise = 0.5 * (change + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
+            out.head[1] = 0.5 * (change + self.slices.leftover * np.exp(-hyper.noise) - self.n_obs)
         else:
             noise, residual = self.residual.gradient(hyper, solved.whitening, score.by_noise)
-            out.noise, out.residual = noise - 0.5 * (self.n_obs - self.slices.n_rows), residual
+            out.head[1] = noise - 0.5 * (self.n_obs - self.slices.n_rows)
+            out.residual[...] = residual
 
     def _process_gradient(self, hyper: Hyper, score: smoother.Score, out: Gradient) -> None:
         """Derivatives by lengthscales, sharpness and center of a continuous exact mode."""

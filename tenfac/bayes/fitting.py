@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.choose import choose_terms
+from tenfac.bayes.choose import Choice, choose_terms
 from tenfac.bayes.count_sites import CountSites
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.likelihoods import COUNTS, NoiseShape, start_counts
@@ -15,10 +15,12 @@ from tenfac.bayes.margin import Fit, learn_with_response
 from tenfac.bayes.noise_scales import NoiseScales, Scales
 from tenfac.bayes.response import Response
 from tenfac.bayes.scales import FEW, update
-from tenfac.bayes.search import Task, learn
+from tenfac.bayes.search import Learned, learn
 from tenfac.bayes.site_loop import Solved, learn_sites, with_sites
+from tenfac.bayes.task import Task
 
 Array = NDArray[np.float64]
+_SLICES, _BLOCK = 448, 32  # slices that a search begins with, in blocks of neighbours
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,22 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     max_iter, tol, _ = observed.settings
     if observed.likelihood in COUNTS:
         sites = _first_sites(observed.likelihood, observed.y, task.weights)
-        task, first = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol)
-        solved = learn_sites(task, sites, *observed.settings, first)
+        choice = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol)
+        solved = learn_sites(choice.task, sites, *observed.settings, choice.start)
         return Fit(sites.likelihood.response, solved, 0.0), NoiseShape()
     parts = _scales(observed.likelihood, task, slice_mode)
 
     def solve(latent: Array, start: Solved | None) -> Solved:
         if start is None:
-            own, hyper = choose_terms(
-                replace(task, y=latent), observed.terms, observed.kernels, max_iter, tol
-            )
+            own = replace(task, y=latent)
+            choice = choose_terms(own, observed.terms, observed.kernels, max_iter, tol)
         else:
-            own, hyper = replace(start.task, y=latent), start.learned.hyper
-        hyper = hyper or _begin(own, observed.start)
+            choice = Choice(replace(start.task, y=latent), start.learned.hyper)
+        choice = choice._replace(start=choice.start or _begin(choice.task, observed.start))
         if not parts:
-            return _learn_gaussian(own, observed, hyper)
+            return _learn_gaussian(choice, observed)
         sites = NoiseScales(latent, parts) if start is None else start.sites.with_targets(latent)
-        return learn_sites(own, sites, *observed.settings, hyper)
+        return learn_sites(choice.task, sites, *observed.settings, choice.start)
 
     search = observed.settings[0] > 0
     fit = learn_with_response(observed.response, observed.y, task.weights, solve, search)
@@ -95,20 +96,40 @@ def _first_sites(likelihood: str, y: Array, weights: Array) -> CountSites:
     return CountSites.start(start_counts(likelihood, y, weights), y, weights)
 
 
-def _learn_gaussian(task: Task, observed: Observed, start: Hyper | None) -> Solved:
+def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
     """With equal noise; then, if the slices tell of different scales, once more with these.
 
-    One step of feasible generalised least squares: scales from a fit without any.
+    One step of feasible generalised least squares: scales from a fit without any. Where slices are many, the
+    first fit is one to blocks of them.
     """
-    learned = learn(task, *observed.settings, start)
-    prediction = learned.prediction(task)
-    if observed.scaled and task.scales is None and prediction.problem.residual is not None:
-        scales, dof = update(*prediction.problem.slice_squares(learned.hyper))
+    task = choice.task
+    several = choice.start is not None and choice.start.residual.size > 0
+    part = task.in_blocks(_SLICES, _BLOCK) if several and choice.begun is None else task
+    learned = _learn_chosen(choice._replace(task=part), *observed.settings)
+    if several and observed.scaled and task.scales is None and learned.hyper.residual.size:
+        scales, dof = update(*task.problem(learned.hyper).slice_squares(learned.hyper))
         if dof < FEW:
-            task = replace(task, scales=scales, slice_dof=dof)
-            learned = learned.then(learn(task, *observed.settings, learned.hyper))
-            prediction = learned.prediction(task)
-    return Solved(task, learned, prediction, None, 0.0)
+            task = part = replace(task, scales=scales, slice_dof=dof)
+            learned = _go_on(task, learned, *observed.settings)
+    if part is not task:
+        learned = _go_on(task, learned, *observed.settings)
+    return Solved(task, learned, learned.prediction(task), None, 0.0)
+
+
+def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Learned:
+    """The search, or what is left of it where the choice was one."""
+    begun, more = choice.begun, choice.task.label_rank > 0  # the choice was made without loadings
+    if begun is None:
+        return learn(choice.task, max_iter, tol, verbose, choice.start)
+    return begun if begun.converged and not more else _go_on(choice.task, begun, max_iter, tol, verbose)
+
+
+def _go_on(task: Task, learned: Learned, max_iter: int, tol: float, verbose: int) -> Learned:
+    """A search from where another ended, with the iterations that it left."""
+    left = max_iter - learned.n_iter
+    if left <= 0:
+        return replace(learned, converged=False)
+    return learned.then(learn(task, left, tol, verbose, learned.hyper))
 
 
 def _scales(likelihood: str, task: Task, slice_mode: int | None) -> tuple[Scales, ...]:

@@ -124,6 +124,11 @@ class Hyper:
         return replace(self, modes=modes, mains=mains)
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms beside the product."""
+        return tuple(name for name in ("mains", "residual", "cells") if getattr(self, name).size)
+
+    @property
     def n_loadings(self) -> int:
         """Number of loadings in all."""
         return sum(part.size for part in self.loadings)

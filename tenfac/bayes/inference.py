@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes import stored
+from tenfac.bayes.likelihoods import NoiseShape, likelihood_of
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
 from tenfac.core.errors import ConvergenceWarning, DataError
@@ -38,6 +39,9 @@ _SOME_SET = (
     "_likelihood",
     "_slice_mode",
     "_stream",
+    "_noise_shape",
+    "_counted",
+    "_tree",
 )
 
 
@@ -197,7 +201,7 @@ def _say_unfinished(model: Any, max_iter: int) -> None:
             f"FunctionalTucker: inference={model.inference!r} did not converge: {model.info_.reason}. Raise "
             f"max_iter above {max_iter}.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -212,7 +216,10 @@ def _describe(model: Any, n_iter: int) -> None:
     evidence = model._prediction.log_evidence
     model.n_iter_ = n_iter
     model.bounds_ = model._response.bounds
+    model._slice_mode, variance = None, (model.noise_ / model._response.unit) ** 2
+    model._likelihood = likelihood_of(model.likelihood, model._response, variance, NoiseShape())
     model.log_evidence_ = None if evidence is None else evidence + model._beyond
+    model.dof_, model.slice_dof_, model.slice_scales_ = np.inf, np.inf, {}
 
 
 _FITS: dict[str, Callable[..., None]] = {

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, ndtr, stdtrit
 
-from tenfac.bayes.quadrature import bisect, log_integral_beside_mode, scale_nodes
-from tenfac.bayes.response import NODES, WEIGHTS, Response
+from tenfac.bayes.counts import Binomial, Counts, Poisson
+from tenfac.bayes.likelihood_base import Likelihood
+from tenfac.bayes.quadrature import bisect, scale_nodes
+from tenfac.bayes.response import Response
 from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]
@@ -22,44 +24,6 @@ COUNTS = ("poisson", "bernoulli", "binomial")
 _ROWS = 8192
 _SCALES, _FEW_SCALES = 481, 65
 _WIDE = 3.0  # standard deviations that hold 99.73 % of a Gaussian
-_SMALLEST_SPREAD, _LARGEST_SPREAD = 0.3, 3.0
-_LARGEST_RATE = 1e18
-_LEAST_VARIANCE = 1e-14  # so that nodes beside the mode are told apart from it
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """What all have in common.
-
-    Everywhere, ``mean`` and ``variance`` (N,) are those of f on its own scale, that of ``response.latent``.
-
-    Parameters
-    ----------
-    response : Response
-        From f to the mean of y (counts), or to y (noise is added to f).
-    """
-
-    response: Response
-
-    def at(self, _: NDArray[np.intp]) -> Likelihood:
-        """The likelihood of N rows, by the numbers of their slices; -1 is a new slice."""
-        return self
-
-    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of what f says of y, shape (N,)."""
-        return self.response.moments(mean, variance)
-
-    def observed_moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of a new observation, shape (N,)."""
-        raise NotImplementedError
-
-    def log_density(self, y: Array, mean: Array, variance: Array) -> Array:
-        """Log density (or probability) of new observations ``y`` (N,), f integrated out; shape (N,)."""
-        raise NotImplementedError
-
-    def sample(self, latent: Array, rng: np.random.Generator) -> Array:
-        """One observation for every value of f, shape (..., N)."""
-        raise NotImplementedError
 
 
 # --- noise is added to f ----------------------------------------------------------------------------------
@@ -71,17 +35,27 @@ class Gaussian(Likelihood):
 
     Parameters
     ----------
-    variance : float
+    variance : float, or array (N,)
         Of the noise, on the scale of f.
     """
 
-    variance: float
+    variance: float | Array
 
     def observed_moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
         return self.response.moments(mean, variance + self.variance)
 
     def log_density(self, y: Array, mean: Array, variance: Array) -> Array:
         return _bent_density(self.response, y, _log_normal, mean, variance + self.variance)
+
+    def standardized(self, y: Array, mean: Array, variance: Array) -> Array:
+        """Normal scores of ``y`` among new observations; infinite beyond floor and ceiling."""
+        return self.response.standardized(y, mean, variance + self.variance)
+
+    def below(self, y: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
+        return ndtr(self.standardized(y, mean, variance)), np.zeros(y.shape)
+
+    def given(self, y: Array, latent: Array, repeats: Array) -> Array:
+        return repeats * self.log_density(y, latent, np.zeros(y.shape))
 
     def sample(self, latent: Array, rng: np.random.Generator) -> Array:
         return self.response.observed(latent + np.sqrt(self.variance) * rng.standard_normal(latent.shape))
@@ -135,6 +109,20 @@ class StudentT(Likelihood):
         square, dof = np.broadcast_to(self.variance, mean.shape), np.broadcast_to(self.dof, mean.shape)
         return _bent_density(self.response, y, _log_student, mean, variance, square, dof)
 
+    def below(self, y: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
+        low, high = self.response.bounds
+        inside, less = (y > low) & (y < high), np.where(y <= low, 0.0, 1.0)
+        parts = (np.broadcast_to(part, y.shape)[inside] for part in (mean, variance, self.variance, self.dof))
+        less[inside] = _student_below(self.response.latent(y[inside]), *parts)
+        return less, np.zeros(y.shape)
+
+    def given(self, y: Array, latent: Array, repeats: Array) -> Array:
+        scale = np.sqrt(self.variance)
+        error = (self.response.latent(y) - latent) / scale
+        density = gammaln(0.5 * (self.dof + 1)) - gammaln(0.5 * self.dof) - 0.5 * np.log(np.pi * self.dof)
+        density = density - 0.5 * (self.dof + 1) * np.log1p(error**2 / self.dof) - np.log(scale)
+        return repeats * (density + self.response.log_slope(y))
+
     def sample(self, latent: Array, rng: np.random.Generator) -> Array:
         dof = np.broadcast_to(self.dof, latent.shape)
         return self.response.observed(latent + np.sqrt(self.variance) * rng.standard_t(dof))
@@ -165,9 +153,8 @@ class SliceNoise(Likelihood):
     shapes: Array
     rates: Array
 
-    def at(self, codes: NDArray[np.intp]) -> StudentT:
-        shapes, rates = (np.append(known, 0.5 * self.dof) for known in (self.shapes, self.rates))
-        shape, rate = shapes[codes], rates[codes]
+    def at(self, codes: NDArray[np.intp], trials: Array | None = None) -> StudentT:  # noqa: ARG002
+        shape, rate = self._of(codes)
         if np.isfinite(self.row_dof):
             shape, mean = _product_of_gammas(shape, rate, 0.5 * self.row_dof)
         else:
@@ -185,9 +172,32 @@ class SliceNoise(Likelihood):
     def log_density(self, y: Array, mean: Array, variance: Array) -> Array:
         return self._new(mean).log_density(y, mean, variance)
 
+    def below(self, y: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
+        return self._new(mean).below(y, mean, variance)
+
+    def given(self, y: Array, latent: Array, repeats: Array) -> Array:
+        return self._new(latent).given(y, latent, repeats)
+
     def sample(self, latent: Array, rng: np.random.Generator) -> Array:
         """As of new slices, every value of f in one of its own."""
         return self._new(latent).sample(latent, rng)
+
+    def sample_jointly(
+        self, latent: Array, codes: NDArray[np.intp], slices: NDArray[np.intp], rng: np.random.Generator
+    ) -> Array:
+        _, first, own = np.unique(slices, return_index=True, return_inverse=True)
+        shape, rate = self._of(codes[first])
+        precision = (rng.standard_gamma(shape, (latent.shape[0], first.size)) / rate)[:, own]
+        noise = rng.standard_normal(latent.shape)
+        if np.isfinite(self.row_dof):
+            noise = rng.standard_t(self.row_dof, latent.shape)
+        with np.errstate(divide="ignore"):  # a precision of few degrees of freedom may underflow
+            return self.response.observed(latent + noise * np.sqrt(self.variance / precision))
+
+    def _of(self, codes: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Shapes and rates of the slices of rows."""
+        shapes, rates = (np.append(known, 0.5 * self.dof) for known in (self.shapes, self.rates))
+        return shapes[codes], rates[codes]
 
     def _new(self, like: Array) -> StudentT:
         return self.at(np.full(like.shape, -1))
@@ -238,137 +248,16 @@ def _log_student(y: Array, mean: Array, variance: Array, square: Array, dof: Arr
     return out
 
 
-# --- counts -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Counts(Likelihood):
-    """Likelihoods whose mean is ``response.observed(f)``; ``eta = offset + spread f`` is the linear scale."""
-
-    @classmethod
-    def start(cls, y: Array, weights: Array) -> Counts:
-        """Offset and spread of the linear scale, from the observations."""
-        raise NotImplementedError
-
-    def alone(self, y: Array, trials: Array) -> Array:
-        """A finite ``eta`` close to what every row says of it, shape (N,)."""
-        raise NotImplementedError
-
-    def constant(self, y: Array, trials: Array) -> Array:
-        """Logarithm of what f does not change in the probability of ``trials`` repeats, shape (N,)."""
-        raise NotImplementedError
-
-    def log_kernel(self, y: Array, eta: Array) -> tuple[Array, Array, Array]:
-        """Log probability (without ``constant``), its slope, and minus its curvature by ``eta``."""
-        raise NotImplementedError
-
-    def expected(self, y: Array, mean: Array, variance: Array) -> tuple[Array, Array, Array]:
-        """Expectations of ``log_kernel`` by a Gaussian f: value, slope and minus curvature by f, (N,)."""
-        value, slope, curvature = (np.empty(y.size) for _ in range(3))
-        for rows in np.array_split(np.arange(y.size), 1 + y.size // _ROWS):
-            f = mean[rows, None] + np.sqrt(variance[rows])[:, None] * NODES
-            parts = self.log_kernel(y[rows, None], self.response.offset + self.response.spread * f)
-            value[rows], slope[rows], curvature[rows] = (part @ WEIGHTS for part in parts)
-        return value, self.response.spread * slope, self.response.spread**2 * curvature
-
-    def observed_moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        average, std = self.response.moments(mean, variance)
-        return average, np.sqrt(self._variance(average, std))
-
-    def _variance(self, average: Array, std: Array) -> Array:
-        """Variance of a new observation from the moments of its mean."""
-        raise NotImplementedError
-
-    def log_density(self, y: Array, mean: Array, variance: Array, trials: Array | float = 1.0) -> Array:
-        """Log probability of new observations ``y`` (N,) of ``trials`` (N,) each, f integrated out."""
-        trials = np.broadcast_to(np.asarray(trials, dtype=float), y.shape)
-        spread, offset = self.response.spread, self.response.offset
-        center, square = offset + spread * mean, np.maximum(spread**2 * variance, _LEAST_VARIANCE)
-
-        def log_kernel(eta: Array) -> tuple[Array, Array, Array]:
-            beside = (slice(None),) + (None,) * (eta.ndim - 1)
-            parts = self.log_kernel(y[beside], eta)
-            return tuple(trials[beside] * part for part in parts)  # type: ignore[return-value]
-
-        return log_integral_beside_mode(log_kernel, center, square) + self.constant(y, trials)
-
-
-@dataclass(frozen=True)
-class Poisson(Counts):
-    """Counts of rate ``exp(eta)``."""
-
-    @classmethod
-    def start(cls, y: Array, weights: Array) -> Poisson:
-        average = max(float(np.average(y, weights=weights)), 0.5 / float(weights.sum()))
-        beyond = float(np.average((y - average) ** 2, weights=weights)) - average
-        spread = np.sqrt(np.log1p(max(beyond, 0.0) / average**2))
-        spread = float(np.clip(spread, _SMALLEST_SPREAD, _LARGEST_SPREAD))
-        return cls(Response("log", 0.0, 0.0, float(np.log(average)), spread))
-
-    def alone(self, y: Array, _: Array) -> Array:
-        return np.log(y + min(0.5, np.exp(self.response.offset)))
-
-    def constant(self, y: Array, trials: Array) -> Array:
-        return -trials * gammaln(y + 1)
-
-    def log_kernel(self, y: Array, eta: Array) -> tuple[Array, Array, Array]:
-        rate = np.exp(np.minimum(eta, 700.0))
-        return y * eta - rate, y - rate, rate
-
-    def expected(self, y: Array, mean: Array, variance: Array) -> tuple[Array, Array, Array]:
-        offset, spread = self.response.offset, self.response.spread
-        rate = np.exp(np.minimum(offset + spread * mean + 0.5 * spread**2 * variance, 700.0))
-        return y * (offset + spread * mean) - rate, spread * (y - rate), spread**2 * rate
-
-    def _variance(self, average: Array, std: Array) -> Array:
-        return average + std**2
-
-    def sample(self, latent: Array, rng: np.random.Generator) -> Array:
-        rate = np.minimum(self.response.observed(latent), _LARGEST_RATE)
-        return rng.poisson(rate).astype(float)
-
-
-@dataclass(frozen=True)
-class Binomial(Counts):
-    """Shares of successes of probability ``1 / (1 + exp(-eta))``; one trial is Bernoulli.
-
-    Moments and draws of new observations are those of one trial.
-
-    Parameters
-    ----------
-    shares : bool
-        Whether a row is one experiment of several trials, and not several rows of one trial each: this
-        decides whether the ways to arrive at the same share are counted.
-    """
-
-    shares: bool = True
-
-    @classmethod
-    def start(cls, y: Array, weights: Array) -> Binomial:
-        least = 0.5 / (float(weights.sum()) + 1)
-        average = float(np.clip(np.average(y, weights=weights), least, 1 - least))
-        return cls(Response("logit", 0.0, 1.0, float(np.log(average) - np.log1p(-average)), 1.0))
-
-    def alone(self, y: Array, trials: Array) -> Array:
-        count = trials if self.shares else np.ones(y.size)
-        return np.log(count * y + 0.5) - np.log(count * (1 - y) + 0.5)
-
-    def constant(self, y: Array, trials: Array) -> Array:
-        if not self.shares:
-            return np.zeros(y.shape)
-        return gammaln(trials + 1) - gammaln(trials * y + 1) - gammaln(trials * (1 - y) + 1)
-
-    def log_kernel(self, y: Array, eta: Array) -> tuple[Array, Array, Array]:
-        probability = 0.5 * (1 + np.tanh(0.5 * eta))
-        small = np.exp(-np.abs(eta))
-        value = y * eta - np.maximum(eta, 0.0) - np.log1p(small)
-        return value, y - probability, small / (1 + small) ** 2
-
-    def _variance(self, average: Array, _: Array) -> Array:
-        return average * (1 - average)
-
-    def sample(self, latent: Array, rng: np.random.Generator) -> Array:
-        return (rng.random(latent.shape) < self.response.observed(latent)).astype(float)
+def _student_below(y: Array, mean: Array, variance: Array, square: Array, dof: Array) -> Array:
+    """Probability below y of the same mixture."""
+    out = np.empty(y.size)
+    for rows in np.array_split(np.arange(y.size), 1 + y.size // _ROWS):
+        error = y[rows] - mean[rows]
+        logs, weights = scale_nodes(0.5 * dof[rows], error**2 / square[rows], _SCALES)
+        total = variance[rows, None] + square[rows, None] * np.exp(-logs)
+        weights = np.exp(weights - logsumexp(weights, axis=1, keepdims=True))
+        out[rows] = np.sum(weights * ndtr(error[:, None] / np.sqrt(total)), axis=1)
+    return out
 
 
 @dataclass(frozen=True)
@@ -410,3 +299,10 @@ def start_counts(kind: str, y: Array, weights: Array) -> Counts:
     if kind == "poisson":
         return Poisson.start(y, weights)
     return replace(Binomial.start(y, weights), shares=kind == "binomial")
+
+
+def kind_of(likelihood: Likelihood) -> str:
+    """Its name among ``KINDS``, where it decides what y can be; "gaussian" for any noise."""
+    if isinstance(likelihood, Binomial):
+        return "binomial" if likelihood.shares else "bernoulli"
+    return "poisson" if isinstance(likelihood, Poisson) else "gaussian"

@@ -42,6 +42,11 @@ class ModePrior:
     center: float
     loadings: Array = field(default_factory=lambda: np.zeros((1, 0)))
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether it is discrete and no two levels are more alike than others."""
+        return self.kernel is None and self.loadings.shape[1] == 0
+
     def variance(self, x: Array) -> Array:
         """Prior variance at every index, shape (N,)."""
         own = np.full(x.shape, self.constant + 1.0)

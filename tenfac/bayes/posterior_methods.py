@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.counts import Counts
 from tenfac.bayes.fitted import FittedFunction
-from tenfac.bayes.likelihoods import Counts, Gaussian, Likelihood
+from tenfac.bayes.likelihood_base import Likelihood
+from tenfac.bayes.likelihoods import Gaussian
 from tenfac.bayes.mode_functions import mode_functions
 from tenfac.bayes.response import Response
 from tenfac.bayes.settings import mode_number
+from tenfac.bayes.unseen import Unseen
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError, RankError
 
@@ -30,6 +34,7 @@ class PosteriorMethods:
     _response: Response
     _likelihood: Likelihood
     _slice_mode: int | None
+    _kernels: tuple[str | None, ...]
     _fitted_by: str
 
     def predict(
@@ -49,7 +54,7 @@ class PosteriorMethods:
             observation too, which noise moves a little.
         return_cov : bool
             Also return the joint covariance of the rows, of the function or of new observations; at most
-            10,000 rows, and no "logit" ``response`` or counts.
+            10,000 rows, and no "logit" ``response`` or likelihood of a probability.
 
         Returns
         -------
@@ -77,23 +82,13 @@ class PosteriorMethods:
         if return_cov:
             self._check_cov(return_std)
         positions = self._read_positions(X)
-        bent = self._response.kind != "identity"  # the mean of y depends on the variance of what is bent
         if return_cov:
-            if positions[0].size > _MOST_ROWS:
-                raise DataError(
-                    f"FunctionalTucker.predict: a covariance has at most {_MOST_ROWS} rows; got "
-                    f"{positions[0].size}. Call `sample_posterior`, which needs none, or give fewer rows."
-                )
-            mean, cov, noise = self._prediction.cov(positions)
-            cov += np.diag(noise) if include_noise else 0.0
-            return self._response.moments(mean, np.diag(cov))[0], self._response.covariance(mean, cov)
-        mean, variance, noisy = self._prediction.at(positions, with_variance=return_std or bent)
-        if include_noise and isinstance(self._likelihood, Gaussian):
-            mean, std = self._response.moments(mean, noisy)
-        elif include_noise and (return_std or bent):
-            likelihood = self._likelihood.at(self._slices(positions))
-            mean, std = likelihood.observed_moments(mean, self._for_observation(variance, noisy))
+            return self._predict_cov(positions, include_noise)
+        needed = return_std or self._response.kind != "identity"  # the mean of a bent y depends on it
+        if include_noise and needed:
+            mean, std = self._unseen(positions)[2].moments()
         else:
+            mean, variance, _ = self._prediction.at(positions, with_variance=needed)
             mean, std = self._response.moments(mean, variance)
         return (mean, std) if return_std else mean
 
@@ -114,7 +109,8 @@ class PosteriorMethods:
         n : int
             Number of draws.
         include_noise : bool
-            Draw new observations: function and noise.
+            Draw new observations: function and noise. With ``noise="slice"`` the rows of a slice share its
+            scale; with ``likelihood="binomial"`` they are of one trial.
         random_state : int, numpy Generator or None
 
         Returns
@@ -130,8 +126,8 @@ class PosteriorMethods:
         Notes
         -----
         One walk over the exact mode draws the coefficient functions, without a covariance of rows. What no
-        kept product of mode functions carries (nothing at observed indices, unless the rank is cut) is drawn
-        jointly for 1,024 rows at a time, in the order of the exact mode.
+        kept product of mode functions carries (nothing at observed indices, unless the rank is cut), and the
+        residual within slices, are drawn jointly for 1,024 rows at a time, in the order of the exact mode.
 
         Examples
         --------
@@ -146,8 +142,13 @@ class PosteriorMethods:
                 f"FunctionalTucker.sample_posterior: `n` must be an integer from 0 up; got {n!r}."
             )
         positions, rng = self._read_positions(X), generator(random_state)
-        draws = self._prediction.sample(positions, int(n), rng, include_noise)
-        return self._response.observed(draws)
+        if isinstance(self._likelihood, Gaussian) or not include_noise:
+            return self._response.observed(self._prediction.sample(positions, int(n), rng, include_noise))
+        draws = self._prediction.sample(positions, int(n), rng)
+        mean, variance, unseen = self._unseen(positions)
+        draws = mean + np.sqrt(unseen.variance / np.maximum(variance, 1e-300)) * (draws - mean)
+        slices = np.unique(positions[self._slice_mode or 0], return_inverse=True)[1]
+        return self._likelihood.sample_jointly(draws, unseen.codes, slices, rng)
 
     def predict_derivative(self, X: Any, mode: str | int, return_std: bool = False) -> Any:
         """Posterior mean, and standard deviation, of the derivative by a continuous index.
@@ -180,7 +181,7 @@ class PosteriorMethods:
         check_is_fitted(self, "info_")
         where = "FunctionalTucker.predict_derivative"
         number = mode_number(mode, self.mode_names_, where)
-        index, kernel = self._modes[number], self._prediction.problem.kernels[number]
+        index, kernel = self._modes[number], self._kernels[number]
         if kernel is None or kernel == "matern12":
             what = "discrete" if kernel is None else "a 'matern12' process, nowhere differentiable"
             raise DataError(
@@ -304,9 +305,36 @@ class PosteriorMethods:
             )
         if self._response.kind == "logit":
             raise DataError(
-                "FunctionalTucker.predict: return_cov needs response='identity' or 'log'; got 'logit', whose "
-                "covariance has no closed form. Take that of draws from `sample_posterior`."
+                "FunctionalTucker.predict: return_cov needs y that is the function or its exponential; got "
+                "response='logit' or a likelihood of a probability, whose covariance has no closed form. "
+                "Take that of draws from `sample_posterior`."
             )
+
+    def _predict_cov(self, positions: list[Array], include_noise: bool) -> tuple[Array, Array]:
+        if positions[0].size > _MOST_ROWS:
+            raise DataError(
+                f"FunctionalTucker.predict: a covariance has at most {_MOST_ROWS} rows; got "
+                f"{positions[0].size}. Call `sample_posterior`, which needs none, or give fewer rows."
+            )
+        mean, cov, noise = self._prediction.cov(positions)
+        variance, response = np.diag(cov).copy(), self._response
+        if not include_noise or isinstance(self._likelihood, Gaussian):
+            cov += np.diag(noise) if include_noise else 0.0
+            return response.moments(mean, np.diag(cov))[0], response.covariance(mean, cov)
+        own = self._likelihood.at(self._slices(positions))
+        average, std = own.observed_moments(mean, self._for_observation(variance, variance + noise))
+        cov = response.covariance(mean, cov)
+        cov[np.diag_indices_from(cov)] = std**2
+        return average, cov
+
+    def _unseen(self, positions: list[Array], trials: Array | None = None) -> tuple[Array, Array, Unseen]:
+        """Mean and variance of f at rows, on its own scale, and new observations of them."""
+        mean, variance, noisy = self._prediction.at(positions)
+        slices = self._slices(positions)
+        if isinstance(self._likelihood, Gaussian):  # with the noise of its slice
+            return mean, variance, Unseen(replace(self._likelihood, variance=0.0), mean, noisy, slices)
+        own = self._for_observation(variance, noisy)
+        return mean, variance, Unseen(self._likelihood, mean, own, slices, trials)
 
     def factor_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:
         """Functions that one mode brings to the products, as ``inference="cep"`` learns them.

@@ -163,8 +163,9 @@ class Prediction:
             root = root_of(spread)
             out[:, numbers] += rng.standard_normal((n, root.shape[1])) @ root.T
         if include_noise:
+            noise = np.sqrt(self._noise(positions, gap))
             for row in out:
-                row += np.sqrt(self._noise(positions, gap)) * rng.standard_normal(row.size)
+                row += noise * rng.standard_normal(row.size)
         return out
 
     def affine(self, points: list[Array], derivative: int | None = None) -> Affine:
@@ -176,10 +177,7 @@ class Prediction:
         rows = problem.rows(points, exact.size, derivative)
         offset, residual = np.zeros(exact.size), np.zeros(exact.size)
         if derivative is not None:
-            product = rows[:, : problem.product.width]
-            gap = np.exp(self.hyper.scale) * sum(
-                problem.product.missing(points, product, self.hyper, derivative)
-            )
+            gap = problem.gap(points, rows, self.hyper, derivative)
             white = rows @ self.factor
             if derivative == problem.exact:
                 white = white * self.exact_prior.slope(exact)[:, None]
@@ -188,16 +186,17 @@ class Prediction:
         if problem.residual is not None:
             for own in _same(exact):
                 part = [x[own] for x in points]
-                known, offset[own], cov = problem.residual_at(float(exact[own[0]]), part, self.hyper)
+                found = problem.residual_at(float(exact[own[0]]), part, self.hyper, joint=False)
+                known, offset[own], residual[own] = found
                 rows[own] -= known
-                residual[own] = np.maximum(np.diagonal(cov), 0.0)
         return Affine(rows @ self.factor, offset, gap, residual)
 
     def spread(self, points: list[Array], gap: Array, most: int) -> Iterator[tuple[NDArray[np.intp], Array]]:
         """Row numbers and covariances of independent parts of ``e``, which add.
 
         What the functions leave out has variance ``gap`` (N,): blocks of ``most`` rows in the order of the
-        exact mode; rows of two blocks count as independent. The residual is independent between slices.
+        exact mode; rows of two blocks count as independent. The residual is independent between slices, and
+        between blocks of ``most`` rows of one.
         """
         problem, exact = self.problem, points[self.problem.exact]
         open_rows = np.flatnonzero(gap > 0)
@@ -205,17 +204,17 @@ class Prediction:
         for start in range(0, open_rows.size, most):
             numbers = open_rows[start : start + most]
             part = [x[numbers] for x in points]
-            rows = problem.product.rows(part, numbers.size)
-            cov = problem.product.missing_covariance(part, rows, self.hyper)
+            cov = problem.gap_covariance(part, self.hyper)
             whole = np.diagonal(cov).copy()
             shrink = np.sqrt(np.clip(gap[numbers] / np.maximum(whole, 1e-300), 0.0, 1.0))
             cov *= shrink[:, None] * shrink
             cov[np.diag_indices_from(cov)] = gap[numbers]
             yield numbers, cov
         if problem.residual is not None:
-            for own in _same(exact):
-                part = [x[own] for x in points]
-                yield own, problem.residual_at(float(exact[own[0]]), part, self.hyper)[2]
+            for whole in _same(exact):
+                for own in np.split(whole, range(most, whole.size, most)):
+                    part = [x[own] for x in points]
+                    yield own, problem.residual_at(float(exact[own[0]]), part, self.hyper)[2]
 
     def _blocks(self, exact: Array) -> Iterator[NDArray[np.intp]]:
         """Row numbers that share few exact-mode indices, so that few covariances are held at a time."""
@@ -241,10 +240,10 @@ class Prediction:
     def _unknown(self, gap: Array) -> Array:
         """What is left of the variance that the functions kept leave out at points.
 
-        All of it, or beside a residual within slices, which has taken it up at the observations, what exceeds
-        almost all of theirs: nothing up to that, everything from twice as much on.
+        All of it, or beside a residual within slices or effects of cells, which have taken it up at the
+        observations, what exceeds almost all of theirs: nothing up to that, everything from twice as much on.
         """
-        if self.problem.residual is None:
+        if self.problem.residual is None and not self.hyper.cells.size:
             return gap
         usual = self.problem.usual_gap * float(np.exp(self.hyper.scale))
         return gap * np.clip((gap - usual) / max(usual, 1e-300), 0.0, 1.0)
@@ -266,7 +265,11 @@ class Prediction:
         return self.factor[: self.problem.product.width]
 
     def marginal(self, mode: int, x: Array) -> tuple[Array, Array]:
-        """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,)."""
+        """Mean and variance of the average of f over all modes but one, at positions ``x`` (N,).
+
+        Without the residual within slices: that is what one slice has beside the function that all share,
+        and no function of an index.
+        """
         problem = self.problem
         if mode == problem.exact:
             rows = self._averaged_rows(None, x[:1])
@@ -289,13 +292,9 @@ class Prediction:
         return np.hstack([term.averaged_rows(mode, x) for term in self.problem.terms])
 
     def _averaged_left_out(self, mode: int, x: Array, rows: Array, along: Array) -> Array:
-        """Prior variance that the products leave out of the average described by ``rows``, shape (N,)."""
-        product, constant = self.problem.product, self.exact_prior.constant
-        number = None if mode == self.problem.exact else self.problem.others.index(mode)
-        total, rows = product.basis.averaged_variance(number, x), rows[:, : product.width]
-        still = product.basis.missing_variance(rows, total)
-        moving = product.basis.missing_variance(rows[:, : product.n_dynamic], total)
-        return np.exp(self.hyper.scale) * (constant * still + (along - constant) * moving)
+        """Prior variance that the functions leave out of the average described by ``rows``, shape (N,)."""
+        parts, number = self.problem.parts(rows), None if mode == self.problem.exact else mode
+        return sum(term.averaged_left_out(number, x, part, self.hyper, along) for term, part in parts)
 
     def _exact_average(self) -> float:
         """Prior variance of the average over the exact mode's indices, in units of a coefficient's."""

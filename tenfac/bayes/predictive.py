@@ -1,22 +1,18 @@
-"""What a fitted model says of new observations: moments, intervals, quantile residuals; and refits."""
+"""What command line and reports ask of a fitted model: predictions, and a posterior of fewer rows."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
-from tenfac.core.errors import DataError
+from tenfac.bayes.likelihoods import Gaussian
+from tenfac.bayes.unseen import LEVEL, trials_of
 
 Array = NDArray[np.float64]
-LEVEL = 0.95
-_DRAWS, _MANY_DRAWS = 400, 2000
-_NUMBERS = 4_000_000  # drawn at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +24,15 @@ class Predictive:
     mean, std : arrays
         Of the function.
     observation_mean, observation_std : arrays
-        Of a new observation: noise included.
+        Of a new observation: noise included. Where noise has no moments, those of the function, and how wide
+        the 95 % interval is.
     low, high : arrays
         Central interval of a new observation.
     z : array or None
         If y was given: the standard normal quantile that each value has in its predictive distribution. If
         the model is right these are standard normal whatever the response and the likelihood; counts are
         randomized within their step [1]_. Infinite where y lies beyond the floor or the ceiling that the
-        model learned, at most 3.5 in size where the distribution is known by draws.
+        model learned.
 
     References
     ----------
@@ -56,71 +53,16 @@ def predictive(model: Any, X: Any, y: Array | None = None, level: float = LEVEL)
     """Predict the function and a new observation, with the interval that holds a share ``level``.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
-    a likelihood other than the Gaussian, its ends are quantiles of draws; where noise has no moments, they
-    also stand for the standard deviation.
+    a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each.
     """
-    half = float(ndtri(0.5 + level / 2))
-    if not _is_collapsed(model):
-        mean, std = model.predict(X, return_std=True)
-        noisy_mean, noisy = model.predict(X, return_std=True, include_noise=True)
-        ends = noisy_mean - half * noisy, noisy_mean + half * noisy
-        return Predictive(
-            mean, std, noisy_mean, noisy, *ends, None if y is None else (y - noisy_mean) / noisy
-        )
-    positions, response = _positions(model, X), model._response
-    latent, variance, noisy = model._prediction.at(positions, with_variance=True)
-    mean, std = response.moments(latent, variance)
-    if not _is_gaussian(model):
-        return _by_draws(model, positions, (mean, std), (latent, variance, noisy), y, level)
-    width = half * np.sqrt(noisy)
-    ends = response.observed(latent - width), response.observed(latent + width)
-    z = None if y is None else _standardized(response, y, latent, noisy)
-    return Predictive(mean, std, *response.moments(latent, noisy), *ends, z)
-
-
-def _standardized(response: Any, y: Array, latent: Array, variance: Array) -> Array:
-    low, high = response.bounds
-    inside = (y > low) & (y < high)
-    z = np.where(y <= low, -np.inf, np.inf)
-    z[inside] = (response.latent(y[inside]) - latent[inside]) / np.sqrt(variance[inside])
-    return z
-
-
-def _by_draws(
-    model: Any, positions: list[Array], moments: tuple[Array, Array], latent: tuple[Array, Array, Array],
-    y: Array | None, level: float,
-) -> Predictive:  # fmt: skip
-    """The same by draws of new observations, for the likelihoods of `FunctionalTucker`."""
-    (mean, std), (center, variance, noisy) = moments, latent
-    variance = model._for_observation(variance, noisy)
-    low, high, pit = (np.empty(mean.size) for _ in range(3))
-    within = np.random.default_rng(1).random(mean.size)
-    count = _DRAWS if y is None else _MANY_DRAWS
-    for rows, draws in _draws(model, positions, center, variance, count):
-        low[rows], high[rows] = np.quantile(
-            draws, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="inverted_cdf"
-        )
-        if y is not None:
-            below, equal = (draws < y[rows]).sum(axis=0), (draws == y[rows]).sum(axis=0)
-            pit[rows] = (below + within[rows] * (equal + 1)) / (count + 1)
-    try:
-        observed = model._likelihood.at(model._slices(positions)).observed_moments(center, variance)
-    except DataError:  # noise without moments
-        observed = mean, np.maximum((high - low) / (2 * ndtri(0.5 + level / 2)), std)
-    return Predictive(mean, std, *observed, low, high, None if y is None else ndtri(pit))
-
-
-def _draws(
-    model: Any, positions: list[Array], latent: Array, variance: Array, count: int
-) -> Iterator[tuple[slice, Array]]:
-    """So many new observations of every row, shape (count, rows), some rows at a time."""
-    rng = np.random.default_rng(0)
-    slices, std = model._slices(positions), np.sqrt(variance)
-    step = max(1, _NUMBERS // count)
-    for first in range(0, latent.size, step):
-        rows = slice(first, first + step)
-        f = latent[rows] + std[rows] * rng.standard_normal((count, latent[rows].size))
-        yield rows, model._likelihood.at(slices[rows]).sample(f, rng)
+    if y is not None:
+        trials_of(model._likelihood, y, None, "predictive")
+    latent, variance, unseen = model._unseen(model._read_positions(X))
+    mean, std = model._response.moments(latent, variance)
+    ends = unseen.interval(level)
+    usual = ends if level == LEVEL else None
+    z = None if y is None else unseen.score(y, np.random.default_rng(1))
+    return Predictive(mean, std, *unseen.moments_or_interval(usual), *ends, z)
 
 
 def without_rows(model: Any, X: Any, y: Array, held: NDArray[np.bool_]) -> Any:
@@ -129,41 +71,32 @@ def without_rows(model: Any, X: Any, y: Array, held: NDArray[np.bool_]) -> Any:
     A model whose posterior cannot be had without learning again is fitted again, from its settings.
     """
     columns = {name: column[~held] for name, column in columns_by_mode(model, X).items()}
-    if not _is_gaussian(model):
+    if model._fitted_by != "collapsed" or not isinstance(model._likelihood, Gaussian):
         from sklearn.base import clone
 
         return clone(model).fit(columns, y[~held])
     other = copy.copy(model)
-    positions = tuple(_positions(model, columns))
-    task = model._task
-    exact = task.exact
-    grids = list(task.grids)
+    positions = tuple(model._read_positions(columns))
+    task, exact = model._task, model.exact_mode_
+    grids = [index.positions(index.values) for index in model._modes]
     if task.kernels[exact] is not None:  # an index of the exact mode that no row has left is no index
         grids[exact] = np.unique(positions[exact])
     latent = model._response.latent(y[~held])
     other._task = replace(
-        task, grids=tuple(grids), positions=positions, y=latent, weights=np.ones(latent.size)
-    )
+        task, grids=tuple(grids), positions=positions, y=latent, weights=np.ones(latent.size),
+        scales=None if task.scales is None else _scales_on(grids[exact], task),
+    )  # fmt: skip
     other._set_posterior(model._learned.prediction(other._task))
     return other
+
+
+def _scales_on(grid: Array, task: Any) -> Array:
+    """Scales of the slices at other indices of the exact mode; those that ``fit`` has not seen have one."""
+    known = task.grids[task.exact]
+    place = np.minimum(np.searchsorted(known, grid), known.size - 1)
+    return np.where(known[place] == grid, task.scales[place], 1.0)
 
 
 def columns_by_mode(model: Any, X: Any) -> dict[str, NDArray[Any]]:
     """Columns of an array, a frame or a mapping by the names of the model's modes, checked."""
     return dict(zip(model.mode_names_, model._read_columns(X), strict=True))
-
-
-def _positions(model: Any, X: Any) -> list[Array]:
-    columns = model._read_columns(X)
-    return [index.positions(column) for index, column in zip(model._modes, columns, strict=True)]
-
-
-def _is_collapsed(model: Any) -> bool:
-    """Whether the posterior of f is the `Prediction` of one mode integrated out exactly."""
-    return getattr(model, "inference", "collapsed") == "collapsed"
-
-
-def _is_gaussian(model: Any) -> bool:
-    """Whether y, bent by the response, is Gaussian given the hyperparameters, with one noise."""
-    plain = {"likelihood": "gaussian", "noise": "constant"}
-    return _is_collapsed(model) and all(getattr(model, name, usual) == usual for name, usual in plain.items())

@@ -28,7 +28,7 @@ class PyroFunction(MarginalsOnly):
     Parameters
     ----------
     posterior : PyroPosterior
-        Of a program whose function was integrated out.
+        Of a program whose function was integrated out, without terms beside the product.
     inference : {"svi", "nuts"}
     """
 
@@ -53,9 +53,7 @@ class PyroFunction(MarginalsOnly):
             x = tensor(points[start : start + _ROWS])
 
             def between(hyper: TorchHyper, x: Tensor = x) -> tuple[Tensor, Tensor]:
-                own = [kernel.variance(hyper, n, x[:, n]) for n, kernel in enumerate(model.dense.kernels)]
-                variance = hyper.scale.exp() * torch.stack(own).prod(dim=0)
-                return model.dense.covariance(hyper, observed, x), variance
+                return model.dense.covariance(hyper, observed, x), model.dense.variance(hyper, x)
 
             parts.append(self._moments(between))
         mean, variance = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -84,19 +82,24 @@ class PyroFunction(MarginalsOnly):
     def sample(
         self, positions: list[Array], n: int, rng: np.random.Generator, include_noise: bool = False
     ) -> Array:
-        """Joint draws of f (or of new observations) at N points, shape (n, N); O(N^3) each."""
-        posterior, points = self.posterior, np.column_stack(positions)
-        theta = posterior.theta.reshape(-1, posterior.theta.shape[-1])
-        out = np.empty((n, points.shape[0]))
+        """Joint draws of f (or of new observations) at N points, shape (n, N).
+
+        ``O(N^3)`` per draw of the hyperparameters that occurs among them.
+        """
+        model, points = self.posterior.model, tensor(np.column_stack(positions))
+        theta = self.posterior.theta.reshape(-1, self.posterior.theta.shape[-1])
+        chosen = rng.integers(theta.shape[0], size=n)
+        out = rng.normal(size=(n, points.shape[0]))
         with one_thread():
-            for row, draw in enumerate(rng.integers(theta.shape[0], size=n)):
-                hyper = posterior.model.hyper_of(theta[draw])
-                mean, cov = conditional(posterior.model, hyper, tensor(points), None)
+            for draw in np.unique(chosen):
+                own, hyper = chosen == draw, model.hyper_of(theta[draw])
+                mean, cov = conditional(model, hyper, points, None)
                 values, vectors = np.linalg.eigh(cov.numpy())
                 root = vectors * np.sqrt(np.maximum(values, 0.0))
-                out[row] = mean.numpy() + root @ rng.normal(size=values.size)
+                out[own] = mean.numpy() + out[own] @ root.T
                 if include_noise:
-                    out[row] += np.exp(0.5 * theta[draw, 1]) * rng.normal(size=values.size)
+                    noise = np.sqrt(model.noise_at(hyper, points).numpy())
+                    out[own] += noise * rng.normal(size=out[own].shape)
         return out
 
     @cached_property
@@ -106,11 +109,11 @@ class PyroFunction(MarginalsOnly):
     def _draws(self) -> Iterator[tuple[TorchHyper, Tensor]]:
         """Hyperparameters, and a factor of the covariance of the observed averages."""
         model = self.posterior.model
-        observed, counts = tensor(model.points), tensor(model.observations.counts)
+        observed = tensor(model.points)
         for theta in self.posterior.theta.reshape(-1, self.posterior.theta.shape[-1]):
             hyper = model.hyper_of(theta)
             cov = model.dense.covariance(hyper, observed, observed)
-            yield hyper, torch.linalg.cholesky(cov + torch.diag(hyper.noise.exp() / counts))
+            yield hyper, torch.linalg.cholesky(cov + torch.diag(model.noise_of_means(hyper)))
 
     def _moments(self, between: Cross) -> tuple[Array, Array]:
         """Mean and variance over all draws of a linear function of f, by its covariance with f observed."""

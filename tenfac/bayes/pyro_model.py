@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
+from tenfac.bayes.choose import choose_exact
 from tenfac.bayes.functional_tucker import FunctionalTucker
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.response import Response
-from tenfac.bayes.settings import check_numbers, check_response, mode_number
+from tenfac.bayes.settings import TERMS, check_numbers, check_response, mode_number, terms_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
+    from tenfac.bayes.evidence import Problem
     from tenfac.bayes.pyro_posterior import PyroPosterior
     from tenfac.bayes.pyro_program import Observations, PyroModel
+    from tenfac.bayes.torch_prior import DensePrior, StatePrior
 
 Array = NDArray[np.float64]
 _MOST_POINTS = 1000
@@ -42,21 +45,23 @@ def pyro_model(
 
     ``f ~ GP(0, s prod_n (c_n + k_n))`` and ``y ~ N(f, noise)``, with the same weak hyperpriors on the
     logarithms of s, the noise, and every mode's constant, lengthscale and bend: a Tucker core of
-    independent Gaussian entries on the modes' Karhunen-Loève functions [1]_. The program keeps all functions;
+    independent Gaussian entries on the modes' Karhunen-Loève functions [1]_. Terms beside the product (main
+    effects, the residual within slices, effects of cells) are part of f. The program keeps all functions;
     hyperparameters are sampled, not maximised.
 
     Parameters
     ----------
     model : FunctionalTucker
-        Fitted: its modes, its response and, if ``fixed``, its hyperparameters are those of the program, and X
-        and y may be other rows (a thinned set). Not fitted: its settings, and the modes of X.
+        Fitted: its modes, its terms and scales of slices, its response and, if ``fixed``, its hyperparameters
+        are those of the program, and X and y may be other rows (a thinned set). Not fitted: its settings, and
+        the modes of X; no terms but those that ``terms`` names, and equal noise.
     X : array of shape (N, D), DataFrame, or dict of columns
     y : array, shape (N,)
     sample_weight : array, shape (N,), optional
         Numbers of repeats.
     prior : {"gp", "sde"}
         "gp" takes the covariance between the distinct points. "sde" writes the longest continuous mode as a
-        state-space model: the same f, by a Markov chain along that mode.
+        state-space model: the same f, by a Markov chain along that mode. It knows the product only, no terms.
     fixed : bool
         Keep the hyperparameters of the fitted ``model``: then the posterior is that of ``model.predict``.
     collapsed : bool, optional
@@ -78,14 +83,15 @@ def pyro_model(
         If torch or Pyro is not installed.
     DataError
         For more than 1000 distinct points, ``fixed`` without a fitted model, "sde" without a continuous
-        mode, and what ``FunctionalTucker.fit`` refuses.
+        mode or with terms, and what ``FunctionalTucker.fit`` refuses.
 
     Notes
     -----
     Cost per evaluation: ``O(U^3)`` for U distinct points with "gp"; with "sde", ``T P^2`` for T indices of
     the long mode and P distinct points of the others if f is sampled, ``T P^3`` if it is integrated out.
 
-    With a ``response`` other than the identity, its floor and ceiling are held.
+    With a ``response`` other than the identity, its floor and ceiling are held. So are scales of slices:
+    the model's own predictions widen slices with such a scale by what is not known of it.
 
     References
     ----------
@@ -281,12 +287,16 @@ def _build(
         )
     source = model if fitted else clone(model)
     observations, response = _observe(source, X, y, sample_weight, fitted)
+    problem = source._prediction.problem if fitted and source._fitted_by == "collapsed" else None
+    exact = _exact_mode(source, observations) if problem is None else problem.exact
+    reference = _start(source, exact) if problem is None else source._prediction.hyper
+    dense = _dense(source, observations.points, kernels, exact, problem)
     program = PyroModel(
         modes=source._modes,
         observations=observations,
         response=response,
-        prior=_prior(source, observations.points, prior, kernels),
-        reference=source._prediction.hyper if fitted and source._fitted_by == "collapsed" else _start(source),
+        prior=dense if prior == "gp" else _state(dense, reference),
+        reference=reference,
         fixed=bool(fixed),
         collapsed=not fixed if collapsed is None else bool(collapsed),
     )
@@ -304,10 +314,10 @@ def _observe(
     """The rows on the scale of the source; one that is not fitted learns its modes from them."""
     from tenfac.bayes.pyro_program import Observations
 
-    if (source.likelihood, source.noise) != ("gaussian", "constant"):
+    if source.likelihood != "gaussian" or source.noise not in ("auto", "constant"):
         raise DataError(
-            "pyro_model: the estimator must have likelihood='gaussian' and noise='constant'; got "
-            f"likelihood={source.likelihood!r}, noise={source.noise!r}. Make one without them."
+            "pyro_model: the estimator must have likelihood='gaussian' and noise='auto' or noise='constant'; "
+            f"got likelihood={source.likelihood!r}, noise={source.noise!r}. Make one without them."
         )
     if fitted:
         columns, y = source._read_columns(X), np.asarray(y, dtype=float)
@@ -347,16 +357,33 @@ def _observe(
     return seen, response
 
 
-def _start(source: FunctionalTucker) -> Hyper:
+def _exact_mode(source: FunctionalTucker, observations: Observations) -> int:
+    """The mode whose slices a model that is not fitted would have."""
+    task = source._make_task(tuple(observations.points.T), observations.means, observations.counts, 0)
+    return choose_exact(task, 0, 0.0).exact
+
+
+def _start(source: FunctionalTucker, exact: int) -> Hyper:
     sizes = tuple(index.size if index.discrete else 0 for index in source._modes)
-    hyper = Hyper.start(len(sizes))
+    hyper, terms = Hyper.start(len(sizes)), terms_of(source.terms) or ()
+    if terms and (source._modes[exact].discrete or len(sizes) == 1):
+        what = "one mode" if len(sizes) == 1 else "a discrete longest mode"
+        raise DataError(
+            f"pyro_model: terms {terms} need two modes or more, the longest continuous; got {what}. Leave "
+            "`terms` out."
+        )
+    hyper = hyper.with_terms(**dict.fromkeys(terms, True))
     return hyper.with_loadings(sizes, int(source.label_rank)) if source.label_rank else hyper
 
 
-def _prior(
-    source: FunctionalTucker, points: Array, prior: str, kernels: Mapping[str | int, Any] | None
-) -> Any:
-    from tenfac.bayes.torch_prior import DensePrior, ModeKernel, StatePrior, tensor
+def _dense(
+    source: FunctionalTucker,
+    points: Array,
+    kernels: Mapping[str | int, Any] | None,
+    exact: int,
+    problem: Problem | None,
+) -> DensePrior:
+    from tenfac.bayes.torch_prior import DensePrior, ModeKernel, SliceScales, tensor
 
     given = {mode_number(mode, source.mode_names_, "pyro_model"): k for mode, k in (kernels or {}).items()}
     for n, kernel in given.items():
@@ -366,10 +393,25 @@ def _prior(
                 f"{type(kernel).__name__} for the {source.kinds_[n]} mode {source.mode_names_[n]!r}."
             )
     modes = [ModeKernel(name, _held(given.get(n))) for n, name in enumerate(source._kernels)]
-    dense = DensePrior(tuple(modes), tensor(points))
-    if prior == "gp":
-        return dense
-    lines = [n for n, index in enumerate(source._modes) if not index.discrete and n not in given]
+    scales = SliceScales()
+    if problem is not None and problem.residual is not None and problem.residual.dof is not None:
+        own = problem.residual
+        scales = SliceScales(tensor(problem.positions), tensor(own.scales), own.new_scale)
+    return DensePrior(tuple(modes), tensor(points), exact, scales)
+
+
+def _state(dense: DensePrior, reference: Hyper) -> StatePrior:
+    """The state-space form, along the longest continuous mode."""
+    from tenfac.bayes.torch_prior import StatePrior
+
+    terms = [name for name in TERMS if getattr(reference, name).size]
+    if terms:
+        raise DataError(
+            f"pyro_model: prior='sde' must have a model without terms beside the product; got {terms}. Take "
+            "prior='gp', or a model with terms=()."
+        )
+    points = dense.points.numpy()
+    lines = [n for n, kernel in enumerate(dense.kernels) if kernel.name is not None and kernel.given is None]
     if not lines:
         raise DataError("pyro_model: prior='sde' needs a continuous Matérn mode. Take prior='gp'.")
     state = StatePrior.along(dense, max(lines, key=lambda n: np.unique(points[:, n]).size))

@@ -69,7 +69,9 @@ class PyroPosterior:
 
         Keys: ``variance`` (of a core entry, with y of variance one) and ``noise``, shape (chain, draw);
         ``constant``, (chain, draw, mode); ``lengthscale`` and ``sharpness``, (chain, draw, continuous_mode);
-        ``label_covariance_NAME`` of a discrete mode, if ``label_rank`` is not 0.
+        ``label_covariance_NAME`` of a discrete mode, if ``label_rank`` is not 0. Of terms beside the product
+        ``main_variance``, (chain, draw, mode), ``residual_variance`` and ``cell_variance``, (chain, draw),
+        with y of variance one.
         """
         model = self.model
         return hyperparameters(self.theta, model.reference, model.modes, model.response)
@@ -102,7 +104,7 @@ class PyroPosterior:
         for hyper, latent in self._draws():
             middle, cov = self._given(hyper, points, None if self.model.collapsed else latent)
             variance = cov.diagonal().clamp(min=0.0).numpy()
-            noise = float(hyper.noise.exp()) if include_noise else 0.0
+            noise = self.model.noise_at(hyper, tensor(points)).numpy() if include_noise else 0.0
             for row in np.atleast_2d(middle.numpy()):
                 moments = self.model.response.moments(row, variance + noise)
                 count += 1
@@ -185,7 +187,8 @@ class PyroPosterior:
     def _log_likelihood(self) -> Array:
         """Log density of every row, in the unit of y, shape (chain, draw, N)."""
         seen = self.model.observations
-        log_noise = self.theta[..., 1:2]
+        scales = self.model.dense.scale_at(self.model.dense.points).numpy()[seen.codes]
+        log_noise = self.theta[..., 1:2] + np.log(scales)
         z2 = (seen.latent - self.latent[..., seen.codes]) ** 2 * np.exp(-log_noise)
         normal = -0.5 * (z2 + log_noise + np.log(2 * np.pi))
         return seen.weights * (normal + self.model.response.log_slope(seen.y))
@@ -200,7 +203,7 @@ def conditional(
         cov = dense.covariance(hyper, at, at)
         if latent is None:
             latent = tensor(model.observations.means)
-            extra = hyper.noise.exp() / tensor(model.observations.counts)
+            extra = model.noise_of_means(hyper)
         else:
             extra = _JITTER * cov.diagonal()
         cross = torch.linalg.solve_triangular(

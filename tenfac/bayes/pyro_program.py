@@ -55,9 +55,9 @@ class Observations:
         return np.bincount(self.codes, self.weights * self.latent) / self.counts
 
     @property
-    def scatter(self) -> float:
-        """Weighted sum of squares around the averages."""
-        return float(np.sum(self.weights * (self.latent - self.means[self.codes]) ** 2))
+    def scatter(self) -> Array:
+        """Weighted sum of squares around the average of every distinct point, shape (U,)."""
+        return np.bincount(self.codes, self.weights * (self.latent - self.means[self.codes]) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,7 @@ class PyroModel:
 
     - ``hyper``: the hyperparameters, each the image of a standard normal number under its weak hyperprior
       (a normal on the logarithm, truncated at the bounds of ``FunctionalTucker``). Absent if ``fixed``.
+      Scales of slices are no part of them: they are held as learned.
     - ``white``: the Tucker core, whitened: f at the distinct observed points is a linear map of it, by the
       hyperparameters. At the reference hyperparameters its axes are the Karhunen-Loève functions of f on the
       observed points. Absent if ``collapsed``: f is then integrated out.
@@ -107,7 +108,7 @@ class PyroModel:
     def __call__(self) -> Tensor:
         """Run the program: sample what is unknown, observe y; returns f at the distinct points, or y."""
         hyper = self._sample_hyper()
-        means, variance = self._means, hyper.noise.exp() / self._counts
+        means, variance = self._means, self.noise_of_means(hyper)
         if self.observations.weights.sum() != means.shape[0]:
             pyro.factor("repeats", self._repeats(hyper))
         if self.collapsed:
@@ -136,10 +137,17 @@ class PyroModel:
 
     @cached_property
     def free(self) -> NDArray[np.bool_]:
-        """Entries of ``reference.pack()`` that mean something: a discrete mode has a constant only."""
-        used = np.ones_like(self.reference.modes, dtype=bool)
-        used[[n for n, index in enumerate(self.modes) if index.discrete], 1:] = False
-        return np.concatenate([[True, True], used.ravel(), np.ones(self.reference.n_loadings, dtype=bool)])
+        """Entries of ``reference.pack()`` that mean something: labels have no lengthscale in the product."""
+        labels, at = [n for n, index in enumerate(self.modes) if index.discrete], self.reference
+        parts = at.modes, at.mains, at.residual, at.cells
+        used, mains, residual, cells = (np.ones(part.shape, dtype=bool) for part in parts)
+        used[labels, 1:] = False
+        if mains.size:
+            mains[labels, 1:] = False
+        for part in (residual, cells):
+            part[1 + self.dense.exact : 2 + self.dense.exact] = False
+        loadings = np.ones(at.n_loadings, dtype=bool)
+        return np.concatenate([[True, True], used.ravel(), mains.ravel(), residual, cells, loadings])
 
     def theta(self, white: Tensor) -> Tensor:
         """``Hyper.pack()`` from values of the site ``hyper``, shapes (..., n) -> (..., size of pack)."""
@@ -155,14 +163,13 @@ class PyroModel:
 
     def hyper_of(self, theta: Tensor | Array) -> TorchHyper:
         """Hyperparameters from a vector ``Hyper.pack()``."""
-        theta = theta if isinstance(theta, Tensor) else tensor(theta)
-        end = 2 + self.reference.modes.size
-        sizes = [part.size for part in self.reference.loadings]
-        loadings = [
-            part.reshape(old.shape)
-            for part, old in zip(theta[end:].split(sizes), self.reference.loadings, strict=True)
-        ]
-        return TorchHyper(theta[0], theta[1], theta[2:end].reshape(-1, 4), tuple(loadings))
+        theta, at = theta if isinstance(theta, Tensor) else tensor(theta), self.reference
+        shapes = [part.shape for part in (at.modes, at.mains, at.residual, at.cells, *at.loadings)]
+        pieces = theta[2:].split([int(np.prod(shape)) for shape in shapes])
+        modes, mains, residual, cells, *loadings = (
+            piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)
+        )
+        return TorchHyper(theta[0], theta[1], modes, mains, residual, cells, tuple(loadings))
 
     def function(self, hyper: TorchHyper, white: Tensor) -> Tensor:
         """f at the distinct points from values of the site ``white``, shapes (..., n) -> (..., U)."""
@@ -174,7 +181,7 @@ class PyroModel:
         ``theta`` is a vector ``Hyper.pack()``, by default that of the reference.
         """
         hyper = self.hyper_of(self.reference.pack() if theta is None else theta)
-        value = self.prior.log_density(hyper, self._means, hyper.noise.exp() / self._counts)
+        value = self.prior.log_density(hyper, self._means, self.noise_of_means(hyper))
         return float(value + self._repeats(hyper))
 
     @cached_property
@@ -186,8 +193,16 @@ class PyroModel:
 
     def expected_variances(self) -> Tensor:
         """Posterior variances of the site ``white`` at the reference, correlations left out, shape (n,)."""
-        noise = self.hyper_of(self.reference.pack()).noise.exp()
-        return 1 / (1 + (self._map**2 * self._counts).sum(dim=1) / noise)
+        noise = self.noise_of_means(self.hyper_of(self.reference.pack()))
+        return 1 / (1 + (self._map**2 / noise).sum(dim=1))
+
+    def noise_at(self, hyper: TorchHyper, x: Tensor) -> Tensor:
+        """Variance of the noise of one observation at points (N, D), shape (N,)."""
+        return hyper.noise.exp() * self.dense.scale_at(x)
+
+    def noise_of_means(self, hyper: TorchHyper) -> Tensor:
+        """Variance of the noise of the observed averages, shape (U,)."""
+        return hyper.noise.exp() * self._scales / self._counts
 
     @cached_property
     def _map(self) -> Tensor:
@@ -199,6 +214,10 @@ class PyroModel:
     @cached_property
     def _counts(self) -> Tensor:
         return tensor(self.observations.counts)
+
+    @cached_property
+    def _scales(self) -> Tensor:
+        return self.dense.scale_at(self.dense.points)
 
     @cached_property
     def _means(self) -> Tensor:
@@ -219,7 +238,7 @@ class PyroModel:
 
     def _repeats(self, hyper: TorchHyper) -> Tensor:
         """Log density of the rows given their averages by distinct point."""
-        seen = self.observations
-        more = float(seen.weights.sum()) - self._counts.shape[0]
-        constant = 0.5 * float(self._counts.log().sum()) + 0.5 * more * np.log(2 * np.pi)
-        return -constant - 0.5 * more * hyper.noise - 0.5 * seen.scatter * torch.exp(-hyper.noise)
+        more = self._counts - 1
+        constant = 0.5 * (self._counts.log() + more * (self._scales.log() + np.log(2 * np.pi))).sum()
+        scatter = (tensor(self.observations.scatter) / self._scales).sum()
+        return -constant - 0.5 * more.sum() * hyper.noise - 0.5 * scatter * torch.exp(-hyper.noise)

@@ -11,6 +11,7 @@ from scipy.special import gammainccinv, gammaincinv, gammaln, logsumexp
 Array = NDArray[np.float64]
 _NODES = 241
 _BISECTIONS = 100
+_REACH = 9.0  # standard deviations
 
 
 def scale_nodes(shape: Array, outlying: Array, count: int, tail: float = 1e-18) -> tuple[Array, Array]:
@@ -50,9 +51,27 @@ def log_integral_beside_mode(
     low, high = center + np.minimum(first, 0.0), center + np.maximum(first, 0.0)
     mode = bisect(lambda x: variance * log_kernel(x)[1] - (x - center), low, high)
     std = 1 / np.sqrt(1 / variance + log_kernel(mode)[2])
-    reach = np.arcsinh(9.0 * np.sqrt(variance) / std)[:, None]
+    reach = np.arcsinh(_REACH * np.sqrt(variance) / std)[:, None]
     t = reach * np.linspace(-1, 1, _NODES)
     x = mode[:, None] + std[:, None] * np.sinh(t)
     width = 2 * reach / (_NODES - 1) * std[:, None] * np.cosh(t)
     gauss = -0.5 * (np.log(2 * np.pi * variance)[:, None] + (x - center[:, None]) ** 2 / variance[:, None])
     return logsumexp(log_kernel(x)[0] + gauss + np.log(width), axis=1)
+
+
+def mean_beside_step(
+    function: Callable[[Array], Array], center: Array, variance: Array, place: Array, width: Array
+) -> Array:
+    """Means of functions under ``N(center, variance)``, which fall from 1 to 0 around a place, shape (N,).
+
+    ``function`` maps (N, K) to (N, K). Nodes are dense at ``place``, to a part of ``width``, and reach as far
+    as the Gaussian.
+    """
+    std = np.sqrt(variance)
+    low, high = center - _REACH * std, center + _REACH * std
+    place, width = np.clip(place, low, high), np.minimum(width, std)
+    start, end = (np.arcsinh((side - place) / width)[:, None] for side in (low, high))
+    t = start + (end - start) * np.linspace(0, 1, _NODES)
+    x = place[:, None] + width[:, None] * np.sinh(t)
+    weights = np.cosh(t) * np.exp(-0.5 * (x - center[:, None]) ** 2 / variance[:, None])
+    return np.sum(weights * function(x), axis=1) / weights.sum(axis=1)

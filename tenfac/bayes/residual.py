@@ -114,7 +114,12 @@ class Residual:
         """Scales to predict with: those of Gaussians as wide as the Student-t distributions are, (M,)."""
         if self.dof is None:
             return self.scales
-        return self.scales * widened(self.dof + np.array([part.size for part in self.weights]))
+        return self.scales * widened(self.dof + self.counts)
+
+    @property
+    def counts(self) -> Array:
+        """Rows of every slice, repeats counted, (M,)."""
+        return np.array([part.sum() for part in self.repeats])
 
     @property
     def new_scale(self) -> float:
@@ -163,20 +168,29 @@ class Residual:
             kernels.append(kernel)
         return Whitening(roots, kernels, log_det)
 
-    def given(self, hyper: Hyper, t: int, x: Sequence[Array]) -> tuple[Array, Array]:
+    def before(self, hyper: Hyper, x: Sequence[Array], joint: bool) -> Array:
+        """Covariance (n, n) of the residual in a slice without rows, or if not ``joint`` its diagonal."""
+        own = self.covariance(hyper, x, x) if joint else np.full(x[0].size, np.exp(hyper.residual[0]))
+        return self.new_scale * own
+
+    def given(self, hyper: Hyper, t: int, x: Sequence[Array], joint: bool) -> tuple[Array, Array]:
         """The residual at points of slice t given what the rest of the model leaves of its rows.
 
         Returns
         -------
         pull : array, shape (n, n_t)
             The residual's mean is ``pull @ (targets - rest)``.
-        cov : array, shape (n, n)
+        cov : array, shape (n, n), or if not ``joint`` its diagonal, (n,)
         """
         cross = self.covariance(hyper, x, self.points[t])
         cov = self.covariance(hyper, self.points[t], self.points[t])
         cov[np.diag_indices_from(cov)] += np.exp(hyper.noise) / self.weights[t]
         pull = np.linalg.solve(cov, cross.T).T
-        return pull, self.predictive_scales[t] * (self.covariance(hyper, x, x) - pull @ cross.T)
+        if joint:
+            left = self.covariance(hyper, x, x) - pull @ cross.T
+        else:
+            left = np.maximum(np.exp(hyper.residual[0]) - np.einsum("np,np->n", pull, cross), 0.0)
+        return pull, self.predictive_scales[t] * left
 
     def scatter(self, hyper: Hyper) -> float:
         """Minus log density of what repeats scatter about their mean: nothing, at the noise's own scale."""

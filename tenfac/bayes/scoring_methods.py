@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from sklearn.utils.validation import check_is_fitted
 
-from tenfac.bayes.metrics import calibration_of
+from tenfac.bayes.counts import Counts
+from tenfac.bayes.likelihoods import Gaussian, kind_of
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.search import Task
+from tenfac.bayes.settings import check_values
+from tenfac.bayes.stored import first_modes
 from tenfac.bayes.tree import datatree, hyperparameters
+from tenfac.bayes.unseen import Unseen, trials_of
+from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]
@@ -22,13 +27,17 @@ _MOST_DRAWS, _FEWEST_DRAWS, _NUMBERS = 500, 50, 20_000_000
 class ScoringMethods(PosteriorMethods):
     """Densities, calibration and the DataTree; needs what ``fit`` sets."""
 
-    indices_: list[NDArray[Any]]
-    noise_: float
+    exact_mode_: int
+    dof_: float
+    slice_dof_: float
+    slice_scales_: dict[str, Array]
+    _counted: Array | None
+    _stream: Any
     _task: Task
     _tree: Any
 
-    def log_predictive(self, X: Any, y: Any) -> Array:
-        """Log density of new observations, each on its own.
+    def log_predictive(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
+        """Log density (of counts, probability) of new observations, each on its own.
 
         Parameters
         ----------
@@ -36,6 +45,8 @@ class ScoringMethods(PosteriorMethods):
             As in ``predict``.
         y : array, shape (N,)
             Observed values.
+        sample_weight : array, shape (N,), optional
+            With ``likelihood="binomial"`` numbers of trials, one each if not given; no other has any.
 
         Returns
         -------
@@ -45,7 +56,7 @@ class ScoringMethods(PosteriorMethods):
         Raises
         ------
         DataError
-            If y has another length or is not finite, or as in ``predict``.
+            If y has another length, is not finite or cannot come of the likelihood, or as in ``predict``.
 
         Examples
         --------
@@ -55,18 +66,27 @@ class ScoringMethods(PosteriorMethods):
         >>> bool(near > far)
         True
         """
-        y, mean, noisy = self._predicted(X, y, "FunctionalTucker.log_predictive")
-        return self._response.log_density(y, mean, noisy)
+        y, unseen = self._read_unseen(X, y, sample_weight, "FunctionalTucker.log_predictive")
+        return unseen.log_density(y)
 
-    def pit(self, X: Any, y: Any) -> Array:
+    def pit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        random_state: int | np.random.Generator | None = 0,
+    ) -> Array:
         """Probability integral transform: predicted probability of a value below each observed one.
 
         Uniform from 0 to 1 over held-out rows if the predictions are calibrated.
 
         Parameters
         ----------
-        X, y
+        X, y, sample_weight
             As in ``log_predictive``.
+        random_state : int, numpy Generator or None
+            Of counts, a share of the probability of the observed one is added, drawn from 0 to 1.
 
         Returns
         -------
@@ -79,24 +99,35 @@ class ScoringMethods(PosteriorMethods):
         >>> model.pit([[0.5], [0.5]], [2.0, 90.0]).round(6).tolist()
         [0.5, 1.0]
         """
-        y, mean, noisy = self._predicted(X, y, "FunctionalTucker.pit")
-        return ndtr(self._response.standardized(y, mean, noisy))
+        y, unseen = self._read_unseen(X, y, sample_weight, "FunctionalTucker.pit")
+        return unseen.pit(y, generator(random_state))
 
-    def calibration(self, X: Any, y: Any, level: float = 0.95) -> dict[str, Any]:
+    def calibration(
+        self,
+        X: Any,
+        y: Any,
+        level: float = 0.95,
+        sample_weight: Any = None,
+        *,
+        random_state: int | np.random.Generator | None = 0,
+    ) -> dict[str, Any]:
         """Score predictions of held-out rows, noise included.
 
         Parameters
         ----------
-        X, y
+        X, y, sample_weight
             As in ``log_predictive``.
         level : float
             Probability of the central interval whose coverage is counted.
+        random_state : int, numpy Generator or None
+            As in ``pit``.
 
         Returns
         -------
         dict
-            ``rmse``, ``mae`` (of the predictive mean, unit of y), ``nll`` (mean negative log density, nats),
-            ``crps`` (mean continuous ranked probability score, unit of y), ``coverage``;
+            ``rmse``, ``mae`` (of the predictive mean, or of that of the function where noise has no moments;
+            unit of y), ``nll`` (mean negative log density, nats), ``crps`` (mean continuous ranked
+            probability score, unit of y; by 400 draws per row unless noise is Gaussian), ``coverage``;
             ``coverage_by_quartile``, shape (4,): among the quarters of rows of smallest to largest predicted
             standard deviation; ``pit``, shape (N,).
 
@@ -116,54 +147,74 @@ class ScoringMethods(PosteriorMethods):
         where = "FunctionalTucker.calibration"
         if not 0 < level < 1:
             raise DataError(f"{where}: `level` must lie between 0 and 1; got {level!r}.")
-        y, mean, noisy = self._predicted(X, y, where)
-        average, std = self._response.moments(mean, noisy)
-        pit = ndtr(self._response.standardized(y, mean, noisy))
-        return {
-            "rmse": float(np.sqrt(np.mean((y - average) ** 2))),
-            "mae": float(np.mean(np.abs(y - average))),
-            "nll": float(-np.mean(self._response.log_density(y, mean, noisy))),
-            "crps": float(np.mean(self._response.crps(y, mean, noisy))),
-            **calibration_of(pit, std, level),
-            "pit": pit,
-        }
+        y, unseen = self._read_unseen(X, y, sample_weight, where)
+        return unseen.scores(y, level, generator(random_state))
 
     @property
     def posterior_(self) -> Any:
         """The posterior as an xarray DataTree that ArviZ reads, drawn when first asked for.
 
         ``posterior``: joint draws ``f`` (chain, draw, observation) of the function at the observed rows, in
-        the unit of y; ``log_likelihood`` and ``observed_data``: ``y``; ``constant_data``: the learned
-        hyperparameters. The observations carry the index of every mode, under the mode's name. One chain of
-        independent draws: 500, fewer beyond 40,000 rows, at least 50. Needs the extra ``bayes``.
+        the unit of y (of counts, of their rate or probability); ``log_likelihood`` of a row given ``f``, and
+        ``observed_data``: ``y``; ``constant_data``: the learned hyperparameters. The observations carry the
+        index of every mode, under the mode's name. One chain of independent draws: 500, fewer beyond 40,000
+        rows, at least 50. After "svi" and "nuts", the draws of the program, with those of its
+        hyperparameters. Needs the extra ``bayes``.
         """
         check_is_fitted(self, "info_")
-        if self._tree is None:
-            self._tree = self._draw_tree()
+        if getattr(self, "_tree", None) is None:
+            drawn = (
+                getattr(self._prediction, "posterior", None) if self._fitted_by in ("svi", "nuts") else None
+            )
+            self._tree = self._draw_tree() if drawn is None else drawn.to_datatree()
         return self._tree
 
     def _draw_tree(self) -> Any:
-        task, response, hyper = self._task, self._response, self._prediction.hyper
-        count = int(np.clip(_NUMBERS // task.y.size, _FEWEST_DRAWS, _MOST_DRAWS))
-        columns = [
-            values[np.searchsorted(grid, x)]
-            for values, grid, x in zip(self.indices_, task.grids, task.positions, strict=True)
-        ]
-        y, theta = response.observed(task.y), hyper.pack()[None, None]
-        values = hyperparameters(theta, hyper, self._modes, response)
-        draws = self._prediction.sample(list(task.positions), count, np.random.default_rng(0))
-        noise = np.exp(hyper.noise)
-        likelihood = (task.y - draws) ** 2
-        likelihood *= -0.5 / noise
-        likelihood += response.log_slope(y) - 0.5 * np.log(2 * np.pi * noise)
-        likelihood *= task.weights
+        if self._fitted_by == "cep":
+            self._prediction.sample()  # which refuses
+        columns, y, weights = self._observed_rows()
+        positions = [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
+        count = int(np.clip(_NUMBERS // y.size, _FEWEST_DRAWS, _MOST_DRAWS))
+        draws = self._prediction.sample(positions, count, np.random.default_rng(0))
+        own = self._likelihood.at(self._slices(positions))
+        if isinstance(own, Gaussian):
+            scales = self._prediction.problem.scale_at(positions[self.exact_mode_])
+            own = replace(own, variance=own.variance * scales)
+        likelihood = np.stack([own.given(y, draw, weights) for draw in draws])
         return datatree(
             "FunctionalTucker.posterior_", self._modes, (columns, y),
-            (response.observed(draws)[None], likelihood[None]), values, fixed=True,
+            (self._response.observed(draws)[None], likelihood[None]), self._held(), fixed=True,
         )  # fmt: skip
 
-    def _predicted(self, X: Any, y: Any, where: str) -> tuple[Array, Array, Array]:
-        """Checked values; mean and variance of new observations on the scale of the response, (N,)."""
+    def _held(self) -> dict[str, Array]:
+        """Hyperparameters for the tree."""
+        hyper = self._prediction.hyper
+        values = hyperparameters(hyper.pack()[None, None], hyper, self._modes, self._response)
+        if isinstance(self._likelihood, Counts):
+            del values["noise"]
+        for name, dof in (("dof", self.dof_), ("slice_dof", self.slice_dof_)):
+            if np.isfinite(dof):
+                values[name] = np.full((1, 1), dof)
+        for scales in self.slice_scales_.values():
+            values["slice_scale"] = scales[None, None]
+        return values
+
+    def _observed_rows(self) -> tuple[list[NDArray[Any]], Array, Array]:
+        """Columns, y and weights of all rows of the fit, and of those added since."""
+        task, stream = self._task, self._stream
+        columns = [
+            index.values[np.searchsorted(grid, x)]
+            for index, grid, x in zip(first_modes(self), task.grids, task.positions, strict=True)
+        ]
+        y = self._response.observed(task.y) if self._counted is None else self._counted
+        if stream is None:
+            return columns, y, task.weights
+        added = stream.all_rows
+        columns = [np.concatenate(pair) for pair in zip(columns, added.columns, strict=True)]
+        return columns, np.concatenate([y, added.y]), np.concatenate([task.weights, added.weights])
+
+    def _read_unseen(self, X: Any, y: Any, sample_weight: Any, where: str) -> tuple[Array, Unseen]:
+        """Checked values, and what is expected of them."""
         check_is_fitted(self, "info_")
         positions, y = self._read_positions(X), np.asarray(y, dtype=float)
         if y.shape != positions[0].shape:
@@ -175,5 +226,6 @@ class ScoringMethods(PosteriorMethods):
                 f"{where}: y contains {int((~np.isfinite(y)).sum())} NaN or infinite values. "
                 "Leave these rows out."
             )
-        mean, _, noisy = self._prediction.at(positions)
-        return y, mean, noisy
+        check_values(kind_of(self._likelihood), y, where)
+        trials = trials_of(self._likelihood, y, sample_weight, where)
+        return y, self._unseen(positions, trials)[2]

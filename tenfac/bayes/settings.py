@@ -109,7 +109,7 @@ def check_likelihood(likelihood: str, response: str) -> None:
         )
 
 
-def check_values(likelihood: str, y: Any) -> None:
+def check_values(likelihood: str, y: Any, where: str = "FunctionalTucker.fit") -> None:
     """Refuse values that cannot come of a likelihood of counts."""
     wanted = {
         "poisson": ("whole numbers from 0 up", (y < 0) | (y != np.round(y))),
@@ -123,7 +123,7 @@ def check_values(likelihood: str, y: Any) -> None:
         first = int(np.argmax(bad))
         value = y[first].item()
         raise DataError(
-            f"FunctionalTucker.fit: with likelihood={likelihood!r}, y must hold {what}; got {value!r} "
+            f"{where}: with likelihood={likelihood!r}, y must hold {what}; got {value!r} "
             f"in row {first}, and {int(bad.sum()) - 1} more like it. Correct y, or choose another likelihood."
         )
 

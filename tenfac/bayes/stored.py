@@ -80,6 +80,8 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         arrays["slice_scales"], arrays["slice_dof"] = task.scales, np.array(task.slice_dof)
     if task.precision is not None:
         arrays["precision"] = task.precision
+    if model._counted is not None:
+        arrays["counted"] = model._counted
     if shape.shapes is not None:
         arrays["slice_shapes"], arrays["slice_rates"] = shape.shapes, shape.rates
     if stream is not None:
@@ -133,6 +135,7 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
         task, precision=arrays.get("precision"), fixed_noise=fixed,
         scales=arrays.get("slice_scales"), slice_dof=dof,
     )  # fmt: skip
+    model._counted = arrays.get("counted")
     noise = header["noise"]
     model._slice_mode = noise["mode"]
     known = arrays.get("slice_shapes"), arrays.get("slice_rates")

@@ -283,6 +283,11 @@ class StreamingMethods(PosteriorMethods):
         """
         if not hasattr(self, "info_"):
             return self.fit(X, y, sample_weight)  # type: ignore[attr-defined]
+        if self._fitted_by != "collapsed":
+            raise DataError(
+                f"FunctionalTucker.partial_fit: inference={self._fitted_by!r} takes no rows after the "
+                "fit. Fit all rows again, or with inference='collapsed'."
+            )
         if self._task.precision is not None:
             raise DataError(
                 "FunctionalTucker.partial_fit: only Gaussian noise, alike in all rows, takes rows after the "

@@ -8,6 +8,7 @@ its coefficients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +27,16 @@ Kernels = tuple[str | None, ...]
 STEP = 1e-5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gradient:
-    """Derivatives of the log evidence, collected term by term; shapes as in ``Hyper``."""
+    """Derivatives of the log evidence, collected term by term in arrays with the shapes of ``Hyper``.
 
-    scale: float
-    noise: float
+    ``head`` has those by ``scale`` and ``noise``.
+    """
+
+    head: Array
     modes: Array
-    loadings: list[Array]
+    loadings: tuple[Array, ...]
     mains: Array
     residual: Array
     cells: Array
@@ -41,14 +44,14 @@ class Gradient:
     @classmethod
     def zero(cls, hyper: Hyper) -> Gradient:
         """Nothing yet."""
-        loadings = [np.zeros_like(part) for part in hyper.loadings]
+        loadings = tuple(np.zeros_like(part) for part in hyper.loadings)
         arrays = (np.zeros_like(part) for part in (hyper.mains, hyper.residual, hyper.cells))
-        return cls(0.0, 0.0, np.zeros_like(hyper.modes), loadings, *arrays)
+        return cls(np.zeros(2), np.zeros_like(hyper.modes), loadings, *arrays)
 
     def pack(self) -> Array:
         """In the order of ``Hyper.pack``."""
-        parts = [self.modes, self.mains, self.residual, self.cells, *self.loadings]
-        return np.concatenate([[self.scale, self.noise], *[part.ravel() for part in parts]])
+        parts = [self.head, self.modes, self.mains, self.residual, self.cells, *self.loadings]
+        return np.concatenate([part.ravel() for part in parts])
 
 
 @dataclass(frozen=True)
@@ -115,20 +118,30 @@ class Product:
 
     def gradient(self, hyper: Hyper, cov: Array, slope: Array, out: Gradient) -> None:
         """Add what follows from the derivative by ``covariance``."""
-        out.scale += float(np.sum(slope * cov))
+        out.head[0] += np.sum(slope * cov)
         priors, weight = self._priors(hyper), slope * np.exp(hyper.scale)
         for m, n in enumerate(self.others):
             by_covariance, nodes = self.basis.by_mode(weight, priors, m), self.basis.nodes[m]
             out.modes[n] += mode_gradient(hyper, n, self.kernels[n], nodes, by_covariance)
-            out.loadings[n] += loading_gradient(hyper, n, nodes, by_covariance)
+            out.loadings[n][...] += loading_gradient(hyper, n, nodes, by_covariance)
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
         """Products averaged over the nodes of every mode but ``mode``, at its positions x: (N, S)."""
         return self.basis.averaged_rows(None if mode is None else self.others.index(mode), x)
 
-    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
-        """Prior variance at points that the products kept do not carry, shape (N,)."""
-        return np.exp(hyper.scale) * sum(self.missing(positions, rows, hyper))
+    def left_out(
+        self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
+    ) -> Array:
+        """Prior variance at points that the products kept do not carry, shape (N,); or of a derivative."""
+        return np.exp(hyper.scale) * sum(self.missing(positions, rows, hyper, derivative))
+
+    def averaged_left_out(self, mode: int | None, x: Array, rows: Array, hyper: Hyper, along: Array) -> Array:
+        """The same of averages over the nodes, given ``averaged_rows`` and the exact mode's part, (N,)."""
+        total = self.basis.averaged_variance(self._number(mode), x)
+        still = self.basis.missing_variance(rows, total)
+        moving = self.basis.missing_variance(rows[:, : self.n_dynamic], total)
+        constant = hyper.prior(self.exact, self.kernels[self.exact]).constant
+        return np.exp(hyper.scale) * (constant * still + (along - constant) * moving)
 
     def missing(
         self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
@@ -144,7 +157,9 @@ class Product:
 
     def missing_covariance(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
         """Prior covariance between points of what the products kept do not carry, shape (N, N)."""
-        total = self.basis.covariance([positions[n] for n in self.others], rows.shape[0])
+        total = np.ones((rows.shape[0],) * 2)
+        for n, prior in zip(self.others, self.basis.priors, strict=True):
+            total *= prior.covariance(positions[n], positions[n])
         exact, x = hyper.prior(self.exact, self.kernels[self.exact]), positions[self.exact]
         moving = rows[:, : self.n_dynamic]
         cov = exact.constant * (total - rows @ rows.T)
@@ -173,11 +188,14 @@ class Main:
     mode : int
     kernel : str or None
     basis : ModeBasis
+    among : array, shape (U,)
+        Positions that an average over the mode counts alike.
     """
 
     mode: int
     kernel: str | None
     basis: ModeBasis
+    among: Array
 
     @property
     def width(self) -> int:
@@ -222,19 +240,36 @@ class Main:
             target[self.mode, entry % 4] += float(np.sum(weight * change))
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
-        """The functions at x for this mode, else their average over its nodes, shape (N, K)."""
+        """The functions at x for this mode, else their average over ``among``, shape (N, K)."""
         if mode == self.mode:
             return self.basis.rows(x)
-        return np.tile(self.basis.rows(self.basis.nodes).mean(axis=0), (x.size, 1))
+        return np.tile(self.basis.rows(self.among).mean(axis=0), (x.size, 1))
 
-    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
-        """Prior variance at points that the functions kept do not carry, shape (N,)."""
-        gap = 1.0 - np.einsum("np,np->n", rows, rows)
-        return np.exp(hyper.mains[self.mode, 0]) * np.where(gap > 1e-10, gap, 0.0)
+    def left_out(
+        self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
+    ) -> Array:
+        """Prior variance at points that the functions kept do not carry, shape (N,); or of a derivative."""
+        if derivative is None:
+            return self._gap(np.ones(rows.shape[0]), rows, hyper)
+        if derivative != self.mode:
+            return np.zeros(rows.shape[0])
+        return self._gap(self.basis.prior.slope_variance(positions[self.mode]), rows, hyper)
 
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
+    def missing_covariance(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """The same between points, shape (N, N)."""
+        x = positions[self.mode]
+        return np.exp(hyper.mains[self.mode, 0]) * (self.basis.prior.covariance(x, x) - rows @ rows.T)
+
+    def averaged_left_out(self, mode: int | None, x: Array, rows: Array, hyper: Hyper, along: Array) -> Array:
+        """The same of what ``averaged_rows`` describes, shape (N,)."""
+        if mode == self.mode:
+            return self._gap(np.ones(x.size), rows, hyper)
+        average = self.basis.prior.covariance(self.among, self.among).mean()
+        return self._gap(np.full(x.size, average), rows, hyper)
+
+    def _gap(self, variance: Array, rows: Array, hyper: Hyper) -> Array:
+        gap = variance - np.einsum("np,np->n", rows, rows)
+        return np.exp(hyper.mains[self.mode, 0]) * np.where(gap > 1e-10 * variance, gap, 0.0)
 
 
 @dataclass(frozen=True)
@@ -279,13 +314,19 @@ class Level:
         """One everywhere, shape (N, 1)."""
         return np.ones((x.size, 1))
 
-    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+    def left_out(
+        self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
+    ) -> Array:
         """Nothing, shape (N,)."""
         return np.zeros(rows.shape[0])
 
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.mains[self.mode, 0]))
+    def missing_covariance(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """Nothing, shape (N, N)."""
+        return np.zeros((rows.shape[0],) * 2)
+
+    def averaged_left_out(self, mode: int | None, x: Array, rows: Array, hyper: Hyper, along: Array) -> Array:
+        """Nothing, shape (N,)."""
+        return np.zeros(x.size)
 
 
 @dataclass(frozen=True)
@@ -325,7 +366,7 @@ class Cells:
             return np.zeros((count, self.width))
         points = np.column_stack([positions[n] for n in self.others])
         distinct, codes = np.unique(points, axis=0, return_inverse=True)
-        cross = self._kernel(self.reference, self._distances(tuple(distinct.T)))
+        cross = self._kernel(self.reference, self._distances(distinct.T, self.nodes))
         return np.linalg.solve(self._unit(self.reference), cross.T).T[codes.reshape(count)]
 
     def groups(self, hyper: Hyper) -> tuple[Group, ...]:
@@ -344,7 +385,7 @@ class Cells:
         """Add what follows from the derivative by the covariance of the group."""
         out.cells[0] += float(np.trace(scores[0]))
         weighted = _unwhiten(np.linalg.cholesky(cov), scores[0]) * cov
-        for n, gap in zip(self.others, self._distances(self.nodes), strict=True):
+        for n, gap in zip(self.others, self._distances(self.nodes, self.nodes), strict=True):
             out.cells[1 + n] += float(np.sum(weighted * gap)) * np.exp(-hyper.cells[1 + n])
 
     def averaged_rows(self, mode: int | None, x: Array) -> Array:
@@ -356,17 +397,32 @@ class Cells:
         points = [positions.get(n, np.zeros(0)) for n in range(max(self.others) + 1)]
         return self.rows(points, x.size * count).reshape(x.size, count, count).mean(axis=1)
 
-    def left_out(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+    def left_out(
+        self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None
+    ) -> Array:
         """Prior variance at points that is not that of the cells' effects, shape (N,)."""
-        gap = 1.0 - np.einsum("nu,uv,nv->n", rows, self._unit(hyper), rows)
+        total = np.full(rows.shape[0], float(derivative is None))
+        return self._gap(total, rows, hyper)
+
+    def missing_covariance(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """The same between points, shape (N, N)."""
+        points = [positions[n] for n in self.others]
+        total = self._kernel(hyper, self._distances(points, points))
+        return np.exp(hyper.cells[0]) * (total - rows @ self._unit(hyper) @ rows.T)
+
+    def averaged_left_out(self, mode: int | None, x: Array, rows: Array, hyper: Hyper, along: Array) -> Array:
+        """The same of what ``averaged_rows`` describes, shape (N,)."""
+        parts = self._distances(self.nodes, self.nodes)
+        shared = [gap if n != mode else 0 * gap for n, gap in zip(self.others, parts, strict=True)]
+        average = self._kernel(hyper, shared).mean()
+        return self._gap(np.full(x.size, average), rows, hyper)
+
+    def _gap(self, variance: Array, rows: Array, hyper: Hyper) -> Array:
+        gap = variance - np.einsum("nu,uv,nv->n", rows, self._unit(hyper), rows)
         return np.exp(hyper.cells[0]) * np.where(gap > 1e-10, gap, 0.0)
 
-    def total(self, positions: list[Array], count: int, hyper: Hyper) -> Array:
-        """Prior variance at points, shape (N,)."""
-        return np.full(count, np.exp(hyper.cells[0]))
-
     def _unit(self, hyper: Hyper) -> Array:
-        cov = self._kernel(hyper, self._distances(self.nodes))
+        cov = self._kernel(hyper, self._distances(self.nodes, self.nodes))
         cov[np.diag_indices_from(cov)] *= 1 + 1e-12
         return cov
 
@@ -375,9 +431,9 @@ class Cells:
             -sum(np.exp(-hyper.cells[1 + n]) * d for n, d in zip(self.others, distances, strict=True))
         )
 
-    def _distances(self, points: tuple[Array, ...]) -> list[Array]:
-        """From points to the cells, per mode, shape (N, U)."""
-        parts = zip(points, self.nodes, self.discrete, strict=True)
+    def _distances(self, points: Sequence[Array], others: Sequence[Array]) -> list[Array]:
+        """From points to others, per mode, shape (N, M)."""
+        parts = zip(points, others, self.discrete, strict=True)
         return [distance(x[None], z[None], flag)[0] for x, z, flag in parts]
 
 

@@ -1,14 +1,15 @@
 """The prior of ``FunctionalTucker`` in torch: covariances with gradients, and its state-space form.
 
-The covariance of f is ``s prod_n (c_n + k_n)``. The dense form multiplies the modes' covariances; the
-state-space form (an SDE) runs along one continuous mode, with one process per distinct point of the others.
+The covariance of f is ``s prod_n (c_n + k_n)``, and of the terms beside it. The dense form multiplies the
+modes' covariances; the state-space form (an SDE) of the product runs along one continuous mode, with one
+process per distinct point of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -25,7 +26,7 @@ _FACTORIALS = (1.0, 1.0, 2.0, 6.0, 24.0)
 
 @dataclass(frozen=True)
 class TorchHyper:
-    """Hyperparameters as tensors, in the order and meaning of ``evidence.Hyper``.
+    """Hyperparameters as tensors, in the meaning of ``Hyper``.
 
     Parameters
     ----------
@@ -33,12 +34,19 @@ class TorchHyper:
         Logarithms of the variance of a core entry and of the noise.
     modes : tensor, shape (D, 4)
         Per mode: logarithms of constant, lengthscale, sharpness; center.
+    mains : tensor, shape (D, 2) or (0, 2)
+        Per mode, logarithms of variance and lengthscale of its main effect.
+    residual, cells : tensors, shape (1 + D,) or (0,)
+        Logarithms of variance and lengthscales.
     loadings : tuple of D tensors, shape (M_n, r_n)
     """
 
     scale: Tensor
     noise: Tensor
     modes: Tensor
+    mains: Tensor
+    residual: Tensor
+    cells: Tensor
     loadings: tuple[Tensor, ...]
 
 
@@ -59,16 +67,23 @@ class ModeKernel:
 
     def covariance(self, hyper: TorchHyper, mode: int, x: Tensor, z: Tensor) -> Tensor:
         """Prior covariance between indices, shapes (N,) and (M,) -> (N, M)."""
-        constant = hyper.modes[mode, 0].exp()
+        cov, loadings = hyper.modes[mode, 0].exp() + self.own(hyper, mode, x, z), hyper.loadings[mode]
+        return cov + loadings[x.long()] @ loadings[z.long()].T if loadings.shape[1] else cov
+
+    def own(
+        self, hyper: TorchHyper, mode: int, x: Tensor, z: Tensor, log_lengthscale: Tensor | None = None
+    ) -> Tensor:
+        """Correlation of what every index has of its own, (N,) and (M,) -> (N, M).
+
+        The lengthscale is that of the product, unless another is given; the axis is bent as there.
+        """
         if self.name is None:
-            alike = constant + (x[:, None] == z[None, :]).to(x.dtype)
-            loadings = hyper.loadings[mode]
-            return alike + loadings[x.long()] @ loadings[z.long()].T if loadings.shape[1] else alike
-        lengthscale = hyper.modes[mode, 1].exp()
+            return (x[:, None] == z[None, :]).to(x.dtype)
+        lengthscale = (hyper.modes[mode, 1] if log_lengthscale is None else log_lengthscale).exp()
         x, z = (bend(hyper, mode, points) / lengthscale for points in (x, z))
         if self.given is not None:
-            return constant + torch.as_tensor(_dense(self.given(x[:, None], z[:, None])))
-        return constant + matern((x[:, None] - z[None, :]).abs(), KERNELS[self.name])
+            return torch.as_tensor(_dense(self.given(x[:, None], z[:, None])))
+        return matern((x[:, None] - z[None, :]).abs(), KERNELS[self.name])
 
     def variance(self, hyper: TorchHyper, mode: int, x: Tensor) -> Tensor:
         """Prior variance at every index, shape (N,); a kernel that stands in has variance one."""
@@ -156,6 +171,30 @@ def _dense(matrix: object) -> Tensor:
 
 
 @dataclass(frozen=True)
+class SliceScales:
+    """What noise and residual are multiplied by in each slice of the exact mode; held as learned.
+
+    Parameters
+    ----------
+    positions, values : tensors, shape (M,)
+        Exact positions, ascending, and their scales; empty if all are one.
+    new : float
+        Of all other slices.
+    """
+
+    positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    values: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    new: float = 1.0
+
+    def at(self, x: Tensor) -> Tensor:
+        """Scales at exact positions, shape (N,)."""
+        if not self.positions.numel():
+            return torch.full_like(x, self.new)
+        t = torch.searchsorted(self.positions, x.contiguous()).clamp(max=self.positions.numel() - 1)
+        return torch.where(self.positions[t] == x, self.values[t], self.new)
+
+
+@dataclass(frozen=True)
 class DensePrior:
     """f at distinct points as one Gaussian vector.
 
@@ -164,10 +203,15 @@ class DensePrior:
     kernels : tuple of ModeKernel
     points : tensor, shape (U, D)
         Distinct observed points, scaled.
+    exact : int
+        The mode whose slices have a residual, if the hyperparameters have one.
+    scales : SliceScales
     """
 
     kernels: tuple[ModeKernel, ...]
     points: Tensor
+    exact: int = 0
+    scales: SliceScales = field(default_factory=SliceScales)
 
     @property
     def size(self) -> int:
@@ -175,9 +219,44 @@ class DensePrior:
         return self.points.shape[0]
 
     def covariance(self, hyper: TorchHyper, x: Tensor, z: Tensor) -> Tensor:
-        """Prior covariance of f between points, shapes (N, D) and (M, D) -> (N, M)."""
+        """Prior covariance of f between points, shapes (N, D) and (M, D) -> (N, M).
+
+        Of the product and of the terms beside it that have hyperparameters.
+        """
         parts = [k.covariance(hyper, n, x[:, n], z[:, n]) for n, k in enumerate(self.kernels)]
-        return hyper.scale.exp() * reduce(torch.mul, parts)
+        cov = hyper.scale.exp() * reduce(torch.mul, parts)
+        for n, (log_variance, length) in enumerate(hyper.mains):
+            cov = cov + log_variance.exp() * self.kernels[n].own(hyper, n, x[:, n], z[:, n], length)
+        if hyper.residual.numel():
+            cov = cov + self._within_slices(x, z) * self._joint(hyper.residual, x, z)
+        return cov + self._joint(hyper.cells, x, z) if hyper.cells.numel() else cov
+
+    def variance(self, hyper: TorchHyper, x: Tensor) -> Tensor:
+        """Prior variance of f at points (N, D), shape (N,)."""
+        own = torch.stack([k.variance(hyper, n, x[:, n]) for n, k in enumerate(self.kernels)])
+        cov = hyper.scale.exp() * own.prod(dim=0) + hyper.mains[:, 0].exp().sum()
+        if hyper.residual.numel():
+            cov = cov + self.scale_at(x) * hyper.residual[0].exp()
+        return cov + hyper.cells[0].exp() if hyper.cells.numel() else cov
+
+    def scale_at(self, x: Tensor) -> Tensor:
+        """What the noise is multiplied by at points (N, D), shape (N,)."""
+        return self.scales.at(x[:, self.exact])
+
+    def _within_slices(self, x: Tensor, z: Tensor) -> Tensor:
+        """The scale of the slice that two points share, or else 0, shape (N, M)."""
+        same = x[:, None, self.exact] == z[None, :, self.exact]
+        return torch.where(same, self.scale_at(x)[:, None], 0.0)
+
+    def _joint(self, logs: Tensor, x: Tensor, z: Tensor) -> Tensor:
+        """``v exp(-sum_n |x_n - z_n| / l_n)`` over the modes that are not exact; labels are 0 or 1 apart."""
+        total = -logs[0]
+        for n, kernel in enumerate(self.kernels):
+            if n != self.exact:
+                gap = x[:, None, n] - z[None, :, n]
+                gap = (gap != 0).to(x.dtype) if kernel.name is None else gap.abs()
+                total = total + gap / logs[1 + n].exp()
+        return torch.exp(-total)
 
     def function(self, hyper: TorchHyper, white: Tensor) -> Tensor:
         """f at the points from standard normal numbers, shapes (..., size) -> (..., U)."""
@@ -193,7 +272,7 @@ class DensePrior:
 
 @dataclass(frozen=True)
 class StatePrior:
-    """The same f as a state-space model along one continuous mode.
+    """The same f as a state-space model along one continuous mode: the product, without terms beside it.
 
     ``f = sum_p L[p] h_p(t)``: L is a root of the other modes' covariance at their distinct points, and
     ``h_p(t) = sqrt(c) b_p + g_p(t)`` are independent, with the Matérn process g in its state-space form.

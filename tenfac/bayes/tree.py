@@ -14,8 +14,25 @@ from tenfac.bayes.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 
 Array = NDArray[np.float64]
-_TAKEN = ("chain", "draw", "observation", "mode", "continuous_mode", "f", "y", "noise", "variance")
-_LAST = {"constant": ("mode",), "lengthscale": ("continuous_mode",), "sharpness": ("continuous_mode",)}
+_TAKEN = (
+    "chain",
+    "draw",
+    "observation",
+    "mode",
+    "continuous_mode",
+    "f",
+    "y",
+    "noise",
+    "variance",
+    "scaled_slice",
+)
+_LAST = {
+    "constant": ("mode",),
+    "lengthscale": ("continuous_mode",),
+    "sharpness": ("continuous_mode",),
+    "main_variance": ("mode",),
+    "slice_scale": ("scaled_slice",),
+}
 
 
 def hyperparameters(
@@ -36,7 +53,15 @@ def hyperparameters(
         "lengthscale": _lengthscales(by_mode[..., lines, :], [modes[n] for n in lines]),
         "sharpness": np.exp(by_mode[..., lines, 2]),
     }
-    parts = np.split(theta[..., count:], np.cumsum([w.size for w in reference.loadings]), -1)
+    residual = count + reference.mains.size
+    if reference.mains.size:
+        values["main_variance"] = np.exp(theta[..., count:residual:2])
+    if reference.residual.size:
+        values["residual_variance"] = np.exp(theta[..., residual])
+    if reference.cells.size:
+        values["cell_variance"] = np.exp(theta[..., residual + reference.residual.size])
+    loadings_from = theta.shape[-1] - reference.n_loadings  # main effects, residual and cells come before
+    parts = np.split(theta[..., loadings_from:], np.cumsum([w.size for w in reference.loadings]), -1)
     for n, (index, old) in enumerate(zip(modes, reference.loadings, strict=True)):
         if old.size:
             loadings = parts[n].reshape(*theta.shape[:2], *old.shape)

@@ -9,8 +9,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from tenfac import FunctionalTucker
-from tenfac.bayes.fitting import Observed
+from tenfac.bayes.count_sites import CountSites
 from tenfac.bayes.hyper import log_prior
+from tenfac.bayes.likelihoods import start_counts
 from tenfac.bayes.site_loop import learn_sites
 from tests.bayes.toys import distinct_table, scaled, twin
 from tests.checks import assert_above, assert_below, assert_relative
@@ -145,7 +146,7 @@ def test_learned_hyperparameters_are_a_maximum_of_the_bound(kind: str) -> None:
     hyper = model._prediction.hyper
     best = model.log_evidence_ + log_prior(hyper)[0]
     assert hyper.noise == 0.0
-    sites = Observed(kind, "identity", y, (0, 1e-9, 0)).first_sites(weights)
+    sites = CountSites.start(start_counts(kind, y, weights), y, weights)
     for entry in (0, 7):  # scale, lengthscale
         for step in (-0.1, 0.1):
             moved = hyper.pack()

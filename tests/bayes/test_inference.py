@@ -47,7 +47,7 @@ def drawn(inference: str) -> FunctionalTucker:
     pytest.importorskip("pyro")
     table = {"cell": list("aabbab"), "time": [1.0, 2.0, 1.0, 4.0, 5.0, 5.0]}
     y = np.array([0.1, 0.5, 1.2, 2.5, 1.0, 3.0])
-    return fitted(table, y, inference=inference, max_iter=10)
+    return fitted(table, y, inference=inference, max_iter=5)
 
 
 def grid_of(model: FunctionalTucker, mode: int, x: Any) -> list[dict[str, Any]]:
@@ -388,7 +388,7 @@ def test_draws_are_described_like_any_fit(inference: str) -> None:
     values = model._prediction.posterior.hyperparameters
     assert_equal(model.noise_, float(np.median(values["noise"])))
     assert_equal(model.lengthscales_, {"time": float(np.median(values["lengthscale"]))})
-    assert_equal((list(model.constants_), model.rank_, model.n_iter_), (["cell", "time"], (2, 4), 10))
+    assert_equal((list(model.constants_), model.rank_, model.n_iter_), (["cell", "time"], (2, 4), 5))
     assert_equal(model.log_evidence_ is None, inference == "nuts")
     assert_equal("f" in model._prediction.posterior.to_datatree()["posterior"], True)
 

@@ -279,7 +279,8 @@ def test_a_model_learned_on_a_grid_streams() -> None:
     points = scaled(cells, cells[first], model)
     grids = (np.unique(points[0]), *first_task.grids[1:])
     task = replace(first_task, positions=tuple(points), y=latent, weights=np.ones(972), grids=grids)
-    want = Prediction.build(task.on(prediction.problem.basis, prediction.hyper), prediction.hyper)
+    problem = task.on(prediction.problem.product, (), prediction.hyper)
+    want = Prediction.build(problem, prediction.hyper)
     for got, one in zip(model._prediction.at(points), want.at(points), strict=True):
         assert_below(np.abs(got - one).max(), TOL, "difference")
     assert_close(model._prediction.left_out, want.left_out, factor=1e4)

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tenfac import FunctionalTucker
+from tenfac.bayes.basis import ModeBasis
 from tenfac.bayes.evidence import Problem
 from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.search import Task
-from tests.oracles import DenseGP, DenseMode
+from tenfac.bayes.task import Task
+from tenfac.bayes.terms import Main
+from tests.oracles import DenseDecay, DenseGP, DenseMode
 
 SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 
 Kernels = tuple[str | None, ...]
 
 
-def dense_gp(kernels: Kernels, hyper: Hyper) -> DenseGP:
+def dense_gp(kernels: Kernels, hyper: Hyper, exact: int = 0, **observed: Any) -> DenseGP:
     """The same prior and noise as N x N matrices."""
     modes = tuple(
         DenseMode(SMOOTHNESS[kernel], *(float(v) for v in np.exp(row[:3])), float(row[3]), loadings)
         for kernel, row, loadings in zip(kernels, hyper.modes, hyper.loadings, strict=True)
     )
-    return DenseGP(float(np.exp(hyper.scale)), float(np.exp(hyper.noise)), modes)
+    mains = tuple(
+        (float(np.exp(v)), replace(mode, constant=0.0, lengthscale=float(np.exp(length)), loadings=None))
+        for (v, length), mode in zip(hyper.mains, modes, strict=False)
+    )
+    discrete = tuple(kernel is None for kernel in kernels)
+    cells, residual = (
+        DenseDecay(float(np.exp(v[0])), tuple(np.exp(v[1:]).tolist()), discrete, exact) if v.size else None
+        for v in (hyper.cells, hyper.residual)
+    )
+    scale, noise = float(np.exp(hyper.scale)), float(np.exp(hyper.noise))
+    return DenseGP(scale, noise, modes, mains, cells, residual, **observed)
 
 
 def loadings_of(sizes: list[int], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -37,6 +50,7 @@ class Toy:
 
     kernels: Kernels
     task: Task
+    terms: tuple[str, ...] = ()
 
     @property
     def points(self) -> list[np.ndarray]:
@@ -56,13 +70,38 @@ class Toy:
         if self.task.label_rank:
             sizes = [g.size if k is None else 0 for k, g in zip(self.kernels, self.task.grids, strict=True)]
             hyper = replace(hyper, loadings=loadings_of(sizes, rng))
-        return replace(hyper, scale=0.3, noise=-1.0, modes=np.column_stack([draws, rng.random(size)]))
+        hyper = replace(hyper, scale=0.3, noise=-1.0, modes=np.column_stack([draws, rng.random(size)]))
+        hyper = hyper.with_terms(**dict.fromkeys(self.terms, True))
+        extra = {name: getattr(hyper, name) for name in self.terms}
+        return replace(
+            hyper, **{name: part + rng.normal(scale=0.3, size=part.shape) + 1 for name, part in extra.items()}
+        )
 
     def problem(self, hyper: Hyper) -> Problem:
-        return self.task.problem(hyper)
+        if not self.terms:
+            return self.task.problem(hyper)
+        # with every function, also those that the data could not notice
+        found = self.task.problem(hyper, (256, 256))
+        mains = tuple(
+            replace(term, basis=ModeBasis.build(term.basis.prior, term.basis.nodes))
+            if isinstance(term, Main)
+            else term
+            for term in found.mains
+        )
+        return self.task.on(found.product, mains, hyper)
 
     def dense(self, hyper: Hyper) -> DenseGP:
-        return dense_gp(self.kernels, hyper)
+        task = self.task
+        told = (
+            {}
+            if task.precision is None
+            else {"precision": np.repeat(task.precision, task.weights.astype(int))}
+        )
+        if task.scales is not None:
+            told["spread"] = tuple(
+                zip(task.grids[task.exact].tolist(), np.sqrt(task.scales).tolist(), strict=True)
+            )
+        return dense_gp(self.kernels, hyper, task.exact, **told)
 
     def at(self, count: int, seed: int = 5) -> list[np.ndarray]:
         """Points to predict: seen labels; observed indices, and others inside, left and right of them."""
@@ -106,6 +145,49 @@ TOYS = {
 }
 
 
+def term_toy(
+    kernels: Kernels,
+    exact: int,
+    sizes: tuple[int, ...],
+    terms: tuple[str, ...],
+    *,
+    distinct: int = 0,
+    scaled: bool = False,
+    precise: bool = False,
+) -> Toy:
+    """The same with terms; of ``distinct`` cells of the other modes; with scales of slices; precisions."""
+    case = toy(kernels, exact, sizes, count=48)
+    task, rng = case.task, np.random.default_rng([*sizes, distinct])
+    if distinct:
+        cells = rng.permutation(np.tile(np.arange(distinct), task.y.size // distinct + 1)[: task.y.size])
+        positions = tuple(x if n == exact else x[:distinct][cells] for n, x in enumerate(task.positions))
+        task = replace(task, positions=positions)
+    if scaled:
+        task = replace(task, scales=rng.gamma(2.0, 0.5, sizes[exact]) + 0.1)
+    if precise:
+        task = replace(task, precision=rng.gamma(2.0, 0.5, task.y.size) + 0.1)
+    return Toy(kernels, task, terms)
+
+
+TERM_TOYS = {
+    "mains, D = 2": term_toy(("matern32", "matern52"), 0, (8, 4), ("mains",)),
+    "mains, D = 3": term_toy(("matern12", None, "matern32"), 0, (8, 3, 4), ("mains",)),
+    "residual, D = 2": term_toy((None, "matern52"), 1, (4, 9), ("residual",)),
+    "residual, precisions": term_toy(
+        ("matern32", "matern12", None), 0, (8, 4, 3), ("residual",), precise=True
+    ),
+    "residual, scales": term_toy(("matern12", "matern32"), 0, (9, 5), ("residual",), scaled=True),
+    "mains, residual, scales, precisions": term_toy(
+        ("matern32", "matern52", None), 0, (8, 4, 3), ("mains", "residual"), scaled=True, precise=True
+    ),
+    "cell basis": term_toy(("matern32", "matern52", None), 0, (8, 12, 9), ("mains",), distinct=12),
+    "cells": term_toy(("matern12", "matern32", None), 0, (8, 12, 9), ("cells",), distinct=12),
+    "cells, residual": term_toy(
+        (None, "matern32", "matern32"), 1, (12, 8, 9), ("cells", "residual"), distinct=12
+    ),
+}
+
+
 # --- fitted models ----------------------------------------------------------------------------------------
 
 
@@ -119,16 +201,10 @@ def scaled(model: FunctionalTucker, columns: list[np.ndarray]) -> list[np.ndarra
 
 
 def twin(model: FunctionalTucker) -> DenseGP:
-    """Dense Gaussian process at the hyperparameters a model has learned."""
-    named = (
-        model.kernel
-        if isinstance(model.kernel, dict)
-        else dict.fromkeys(range(len(model.kinds_)), model.kernel)
-    )
-    kernels = [
-        named.get(n, "matern32") if kind == "continuous" else None for n, kind in enumerate(model.kinds_)
-    ]
-    return dense_gp(tuple(kernels), model._prediction.hyper)
+    """Dense Gaussian process at the hyperparameters a model has learned, for a model of the product alone."""
+    assert not model.terms_
+    kernels = tuple(model.kernels_.get(name) for name in model.mode_names_)
+    return dense_gp(kernels, model._prediction.hyper)
 
 
 def smooth_table(
