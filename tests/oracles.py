@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,17 @@ def matern_dense(x: Any, z: Any, smoothness: float, lengthscale: float) -> np.nd
     return np.where(r > 0, values, 1.0)
 
 
+@cache
+def _gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss-Legendre quadrature on 0 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return (nodes + 1) / 2, weights / 2
+
+
 def bent_axis(x: Any, sharpness: float, center: float) -> np.ndarray:
     """The axis whose density is ``1 / sqrt(1 + (sharpness (x - center))^2)`` in 0 to 1, normalised, and
     goes on at the density of the nearer end, by Gauss-Legendre quadrature from 0 to every point."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    nodes, weights = (nodes + 1) / 2, weights / 2
+    nodes, weights = _gauss(400)
 
     def density(u: np.ndarray) -> np.ndarray:
         return 1 / np.sqrt(1 + (sharpness * (u - center)) ** 2)

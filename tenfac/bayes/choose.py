@@ -65,7 +65,12 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
 
 
 def choose_terms(
-    task: Task, terms: tuple[str, ...] | None, kernels: tuple[str, ...], max_iter: int, tol: float
+    task: Task,
+    terms: tuple[str, ...] | None,
+    kernels: tuple[str, ...],
+    max_iter: int,
+    tol: float,
+    start: Hyper,
 ) -> Choice:
     """Kernel of the exact mode and terms beside the product, with hyperparameters to start from.
 
@@ -79,12 +84,13 @@ def choose_terms(
         Candidates for a continuous exact mode, the usual one first.
     max_iter, tol
         Of every search.
+    start : Hyper
+        Of the product, to begin with.
 
     Returns
     -------
     Choice
     """
-    start = Hyper.start(len(task.kernels))
     if terms:
         _check_terms(task, terms)
         return Choice(task.with_kernel(kernels[0]), start.with_terms(**dict.fromkeys(terms, True)))
@@ -102,7 +108,7 @@ def choose_terms(
     task, hyper = task.with_kernel(window.exact_kernel), found.hyper
     extra = {"residual": hyper.residual.size > 0, "cells": hyper.cells.size > 0 and task.cells is not None}
     both = hyper.with_terms(**extra), start.with_terms(**extra)
-    if whole and both[0].pack().size == hyper.pack().size:
+    if whole and task.label_rank == 0 and both[0].pack().size == hyper.pack().size:
         return Choice(task, hyper, found)
     return Choice(task, max(both, key=lambda hyper: task.problem(hyper).log_evidence(hyper)))
 
@@ -124,8 +130,9 @@ def _check_terms(task: Task, terms: tuple[str, ...]) -> None:
         )
     if "cells" in terms and task.cells is None:
         raise DataError(
-            "FunctionalTucker: the term 'cells' needs three modes or more, and at most 128 distinct cells of "
-            "all but the longest, too many for products; got others. Leave it out."
+            "FunctionalTucker: the term 'cells' needs three modes or more and rank='auto'; the indices of "
+            "all but the longest must have more than 64 combinations and occur in at most 128; got indices "
+            f"{tuple(grid.size for grid in task.grids)}. Leave it out."
         )
     if "residual" in terms and np.sum(_rows_per_slice(task) ** 3) > _RESIDUAL_WORK:
         raise DataError(
@@ -150,11 +157,16 @@ def can_have_residual(task: Task) -> bool:
     """Whether slices hold enough rows to learn how they are alike, and few enough to factorise."""
     if task.exact_kernel is None or len(task.kernels) == 1 or task.grid_to_learn() is not None:
         return False
-    rows = _rows_per_slice(task)
-    enough = rows.mean() >= _ROWS_PER_SLICE and np.sum(rows * (rows - 1)) / 2 >= _PAIRS
+    rows, distinct = _rows_per_slice(task), _rows_per_slice(task, distinct=True)
+    pairs = np.sum(distinct * (distinct - 1)) / 2
+    enough = distinct.mean() >= _ROWS_PER_SLICE and pairs >= _PAIRS
     return bool(enough and np.sum(rows**3) <= _RESIDUAL_WORK)
 
 
-def _rows_per_slice(task: Task) -> NDArray[np.float64]:
-    codes = np.searchsorted(task.grids[task.exact], task.positions[task.exact])
-    return np.bincount(codes).astype(float)
+def _rows_per_slice(task: Task, distinct: bool = False) -> NDArray[np.float64]:
+    """Number of rows of every slice, or of their distinct places."""
+    codes = [np.searchsorted(grid, x) for grid, x in zip(task.grids, task.positions, strict=True)]
+    if not distinct:
+        return np.bincount(codes[task.exact]).astype(float)
+    cells = np.unique(np.column_stack([codes[task.exact], *[codes[n] for n in task.others]]), axis=0)
+    return np.bincount(cells[:, 0]).astype(float)

@@ -66,7 +66,8 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     max_iter, tol, _ = observed.settings
     if observed.likelihood in COUNTS:
         sites = _first_sites(observed.likelihood, observed.y, task.weights)
-        choice = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol)
+        known = replace(observed.start, noise=0.0)
+        choice = choose_terms(task, observed.terms or (), observed.kernels, max_iter, tol, known)
         solved = learn_sites(choice.task, sites, *observed.settings, choice.start)
         return Fit(sites.likelihood.response, solved, 0.0), NoiseShape()
     parts = _scales(observed.likelihood, task, slice_mode)
@@ -74,7 +75,7 @@ def learn_observed(observed: Observed, task: Task, slice_mode: int | None) -> tu
     def solve(latent: Array, start: Solved | None) -> Solved:
         if start is None:
             own = replace(task, y=latent)
-            choice = choose_terms(own, observed.terms, observed.kernels, max_iter, tol)
+            choice = choose_terms(own, observed.terms, observed.kernels, max_iter, tol, observed.start)
         else:
             choice = Choice(replace(start.task, y=latent), start.learned.hyper)
         choice = choice._replace(start=choice.start or _begin(choice.task, observed.start))
@@ -118,10 +119,11 @@ def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
 
 def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Learned:
     """The search, or what is left of it where the choice was one."""
-    begun, more = choice.begun, choice.task.label_rank > 0  # the choice was made without loadings
-    if begun is None:
+    if choice.begun is None:
         return learn(choice.task, max_iter, tol, verbose, choice.start)
-    return begun if begun.converged and not more else _go_on(choice.task, begun, max_iter, tol, verbose)
+    return (
+        choice.begun if choice.begun.converged else _go_on(choice.task, choice.begun, max_iter, tol, verbose)
+    )
 
 
 def _go_on(task: Task, learned: Learned, max_iter: int, tol: float, verbose: int) -> Learned:

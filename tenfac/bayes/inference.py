@@ -163,7 +163,7 @@ def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: f
     model._response = posterior.model.response
     model._beyond = float(weights @ model._response.log_slope(y))
     info = replace(posterior.info, seconds=time.perf_counter() - started)
-    posterior = replace(posterior, info=info, to_columns=partial(_positions_of, model))
+    posterior = replace(posterior, info=info, to_columns=model._read_positions)
     model._prediction = PyroFunction(posterior, model.inference)
     values = {name: np.median(draws, axis=(0, 1)) for name, draws in posterior.hyperparameters.items()}
     model.rank_ = tuple(index.size for index in model._modes)
@@ -176,12 +176,6 @@ def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: f
     model.info_ = info
     _describe(model, info.n_iter)
     _say_unfinished(model, steps)
-
-
-def _positions_of(model: Any, table: Any) -> list[Array]:
-    """Scaled positions of a table to predict."""
-    columns = model._read_columns(table)
-    return [index.positions(column) for index, column in zip(model._modes, columns, strict=True)]
 
 
 # --- what these share -------------------------------------------------------------------------------------

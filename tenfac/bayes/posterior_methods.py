@@ -201,8 +201,9 @@ class PosteriorMethods:
         """Marginal function of one mode: the average of f over the other modes' observed indices.
 
         Unlike the factors of a Tucker tensor it has no free sign, scale or rotation. A mode with more than
-        64 indices is averaged over 64 quantiles of them. A ``response`` other than the identity is averaged
-        on its own scale.
+        64 indices is averaged over 64 quantiles of them, and where the other modes have few cells (stations),
+        the average is over these. A ``response`` other than the identity is averaged on its own scale. The
+        residual within slices is no part of it: it has nothing that slices share.
 
         Parameters
         ----------

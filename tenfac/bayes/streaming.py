@@ -353,6 +353,9 @@ class StreamingMethods(PosteriorMethods):
         self.indices_ = [index.values for index in modes]
         self.rank_ = tuple(modes[exact].size if n == exact else rank for n, rank in enumerate(self.rank_))
         self.log_evidence_ = self._prediction.log_evidence + self._beyond
+        residual = self._prediction.problem.residual
+        if residual is not None and residual.dof is not None:
+            self.slice_scales_ = {self.mode_names_[exact]: residual.scales}
 
     def _may_grow(self, n: int) -> bool:
         """Whether labels of a discrete mode need not have been seen: exchangeable ones that have no basis."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.baselines import nearest_neighbours, slice_mean
+from tenfac.bayes.likelihoods import kind_of
 from tenfac.bayes.metrics import gaussian_metrics
 from tenfac.bayes.predictive import columns_by_mode, predictive, without_rows
 from tenfac.core.errors import DataError, ShapeError
@@ -69,10 +70,19 @@ def held_out(model: Any, fitted: Any, y: np.ndarray, X_test: Any, y_test: np.nda
             f"report: `test` must be (X, y) with one finite y per row of X; got shape {y_test.shape} "
             f"for {next(iter(asked.values())).size} rows."
         )
+    _refuse_shares(model)
     found = predictive(model, asked, y_test)
     scope = f"{y_test.size:,} rows that were held out: the model was not fitted to them."
     rivals = _rivals(model, known, y, asked)
     return Check(asked, y_test, found.observation_mean, found.observation_std, found.z, rivals, scope)
+
+
+def _refuse_shares(model: Any) -> None:
+    if kind_of(model._likelihood) == "binomial":
+        raise DataError(
+            "report: shares of successes are judged by their numbers of trials, which a report does not "
+            "take; got likelihood='binomial'. Call calibration(X, y, sample_weight=trials) of the model."
+        )
 
 
 def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) -> Check:
@@ -81,6 +91,7 @@ def left_out(model: Any, X: Mapping[str, np.ndarray], y: np.ndarray, seed: int) 
         name for name, kind in zip(model.mode_names_, model.kinds_, strict=True) if kind == "discrete"
     ]
     held = rows_to_leave_out(X, discrete, y.size, seed)
+    _refuse_shares(model)
     other = without_rows(model, X, y, held)
     part = {name: values[~held] for name, values in X.items()}
     check = held_out(other, part, y[~held], {name: values[held] for name, values in X.items()}, y[held])

@@ -28,7 +28,7 @@ NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
 # that is not what these checks are about
 @pytest.mark.filterwarnings(NOT_CONVERGED)
 @pytest.mark.filterwarnings("ignore:FunctionalTucker. the .* products of mode functions:UserWarning")
-@parametrize_with_checks([FunctionalTucker(max_iter=3)])
+@parametrize_with_checks([FunctionalTucker(max_iter=3, max_functions=16)])
 def test_the_checks_of_scikit_learn_pass(estimator, check) -> None:
     before = estimator.get_params()
     check(estimator)
@@ -234,14 +234,14 @@ def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
     assert_below(abs(model.noise_ - 0.1), 0.02, "noise minus 0.1")
 
 
-@pytest.mark.filterwarnings(NOT_CONVERGED)  # 2026-11: thirty iterations are enough to see it
+@pytest.mark.filterwarnings(NOT_CONVERGED)  # 2026-11: fifteen iterations are enough to see it
 def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     rng = np.random.default_rng(0)
-    X = rng.random((300, 2))
-    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=300)
+    X = rng.random((200, 2))
+    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=200)
     with pytest.warns(UserWarning, match="products of mode functions kept carry"):
-        model = FunctionalTucker(max_iter=30).fit(X, y)
-    new = rng.random((300, 2))
+        model = FunctionalTucker(max_iter=15).fit(X, y)
+    new = rng.random((200, 2))
     mean, std = model.predict(new, return_std=True)
     error = mean - np.sin(24 * new[:, 0]) * np.sin(24 * new[:, 1])
     assert_below(np.sqrt(np.mean((error / std) ** 2)), 2.0, "error over std")

@@ -209,6 +209,10 @@ def test_the_tree_has_the_likelihood_of_every_row_given_f(name: str, tmp_path: A
     averaged = np.log(np.mean(np.exp(given), axis=0))
     error = np.abs(averaged - model.log_predictive(X, y, **weights))
     assert_below(np.median(error), 0.1, "distance of the averages from the predictive density")
+    if name == "scaled slices":
+        _, variance, noisy = model._prediction.at(model._read_positions(X))
+        std = model._response.spread * np.sqrt(noisy - variance)
+        assert_relative(given, stats.norm.logpdf(y, tree["posterior"]["f"].values[0], std), 1e-8)
     assert_equal("noise" in tree["constant_data"], name not in ("poisson", "bernoulli", "binomial"))
     assert_equal("slice_scale" in tree["constant_data"], name in ("slice", "scaled slices"))
 
