@@ -32,6 +32,7 @@ _ROOM_BESIDE_CELLS = 16  # of the state, for the product beside effects of cells
 _MOST_PRODUCTS = 400
 _MOST_MAIN = 32  # functions of a main effect
 _STATE_WORK = 1e8  # indices of the exact mode times the cube of the state
+_STATE_WORK_ONCE = 2e9  # the same where hyperparameters are learned on a grid, and the state is solved once
 _LEVELS_TO_LEARN_FROM = 16  # levels of a discrete exact mode are exchangeable: some speak for all
 
 
@@ -130,6 +131,10 @@ class Task:
         grid = self.grid()
         few = self.needed <= min(_COMPLETE_BELOW, self.limit)
         return None if grid is None or (few and grid.missing.any()) else grid
+
+    @cached_property
+    def _on_grid(self) -> bool:
+        return self.grid_to_learn() is not None
 
     def in_blocks(self, size: int, length: int) -> Task:
         """About ``size`` indices of the exact mode in evenly spread blocks of ``length``, or all."""
@@ -260,7 +265,8 @@ class Task:
 
     def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
-        room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0)
+        once = not hyper.terms and self._on_grid
+        room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0, once)
         if hyper.cells.size:
             room = min(room, _ROOM_BESIDE_CELLS)
         cells = self.cells
@@ -328,11 +334,11 @@ class Task:
             tuple(self.kernels[n] is None for n in others),
         )
 
-    def _room(self, beside_residual: bool) -> int:
-        """Largest state that keeps an evaluation to about a second."""
+    def _room(self, beside_residual: bool, once: bool = False) -> int:
+        """Largest state that keeps an evaluation to about a second, or to some if it is the only one."""
         if self.most is not None:
             return self.most * (1 + KERNELS[str(self.exact_kernel)])
-        work = _STATE_WORK * (_SHARE_IN_SLICES if beside_residual else 1.0)
+        work = _STATE_WORK_ONCE if once else _STATE_WORK * (_SHARE_IN_SLICES if beside_residual else 1.0)
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 
     def is_complete(self, problem: Problem) -> bool:
