@@ -93,7 +93,7 @@ class CollapsedMethods:
 
     def _notes(self) -> tuple[str, ...]:
         missing = self._prediction.missing_share
-        if missing <= 0.05 or self._prediction.problem.residual is not None:
+        if missing <= 0.05 or {"residual", "cells"} & set(self._prediction.hyper.terms):
             return ()
         return (
             f"the {self._prediction.problem.basis.size} products of mode functions kept carry "

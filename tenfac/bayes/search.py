@@ -170,7 +170,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
             best = hyper
         # between two bases the evidence itself shifts a little: half a nat, or 1e-4 per observation
         standing = gain < max(0.5, 1e-4 * problem.n_obs)
-        converged = settled if complete and again else standing
+        converged = settled if complete and again else bool(standing)
         if standing and not (complete and again):
             history = history if gain > 0 else history[:-1]
     return Learned(best, tuple(history), n_iter, n_evals, converged)
@@ -178,7 +178,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
 
 def _objective(problem: Problem, hyper: Hyper) -> float:
     """Log evidence and hyperprior."""
-    return problem.log_evidence(hyper) + log_prior(hyper)[0]
+    return float(problem.log_evidence(hyper) + log_prior(hyper)[0])
 
 
 def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
