@@ -240,10 +240,10 @@ class Prediction:
     def _unknown(self, gap: Array) -> Array:
         """What is left of the variance that the functions kept leave out at points.
 
-        All of it, or beside a residual within slices or effects of cells, which have taken it up at the
-        observations, what exceeds almost all of theirs: nothing up to that, everything from twice as much on.
+        All of it, or beside a residual within slices, which has taken it up at the observations, what exceeds
+        almost all of theirs: nothing up to that, everything from twice as much on.
         """
-        if self.problem.residual is None and not self.hyper.cells.size:
+        if self.problem.residual is None:
             return gap
         usual = self.problem.usual_gap * float(np.exp(self.hyper.scale))
         return gap * np.clip((gap - usual) / max(usual, 1e-300), 0.0, 1.0)
