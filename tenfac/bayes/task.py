@@ -267,7 +267,7 @@ class Task:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
         once = not hyper.terms and self._on_grid
         room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0, once)
-        if hyper.cells.size and self.most is None:
+        if hyper.cells.size and hyper.residual.size and self.most is None:
             room = min(room, _ROOM_BESIDE_CELLS)
         cells = self.cells
         if cells is not None:
