@@ -157,6 +157,7 @@ def test_learned_hyperparameters_are_a_maximum_of_the_bound(kind: str) -> None:
             assert_below(value, best + 1e-4, f"bound where entry {entry} moves by {step}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_a_table_of_equal_outcomes_has_a_sane_posterior(level: float) -> None:
     X, _ = distinct_table((3, 8), 20)

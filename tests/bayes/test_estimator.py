@@ -26,6 +26,7 @@ NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
 
 # 2026-11: three iterations on random data do not converge, or need more functions than are kept, and say so;
 # that is not what these checks are about
+@pytest.mark.slow
 @pytest.mark.filterwarnings(NOT_CONVERGED)
 @pytest.mark.filterwarnings("ignore:FunctionalTucker. the .* products of mode functions:UserWarning")
 @parametrize_with_checks([FunctionalTucker(max_iter=3, max_functions=16)])

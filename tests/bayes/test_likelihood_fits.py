@@ -68,6 +68,7 @@ def test_the_std_of_an_observation_is_that_of_function_and_student_noise() -> No
     assert_relative(noisy, want, 1e-6)
 
 
+@pytest.mark.slow
 def test_outliers_of_fractions_are_borne_by_a_bent_response() -> None:
     X, f, rng = surface(2, 90)
     y = expit(2 * f + 0.1 * rng.normal(size=f.size))

@@ -133,6 +133,7 @@ def test_noise_of_a_bent_response_is_in_the_unit_of_y() -> None:
     assert_below(small, 0.06, "noise")
 
 
+@pytest.mark.slow
 def test_a_floor_near_the_smallest_value_is_found() -> None:
     rng = np.random.default_rng(2)
     X = rng.uniform(0, 1, (120, 1))
@@ -152,6 +153,7 @@ def test_counts_do_not_draw_the_floor_to_their_smallest_value() -> None:
     assert_below(np.sqrt(np.mean((model.predict(X) - rate) ** 2)), 0.5 * rate.std(), "RMSE of the rate")
 
 
+@pytest.mark.slow
 def test_a_floor_is_found_over_decades() -> None:
     rng = np.random.default_rng(4)
     X = rng.uniform(0, 1, (200, 1))

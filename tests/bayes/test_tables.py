@@ -189,6 +189,7 @@ def test_two_observations_in_three_modes() -> None:
     assert_above(mean[1] - mean[0], 0.0, "order of the two values")
 
 
+@pytest.mark.slow
 def test_more_values_than_nodes_fit_a_smooth_function() -> None:
     rng = np.random.default_rng(0)
     Z = rng.random((400, 2))

@@ -51,6 +51,7 @@ def test_noiseless_products_are_recovered(form: str, rank: int) -> None:
     assert_below(np.sqrt(variance).max(), 0.1, "standard deviation inside the data")
 
 
+@pytest.mark.slow
 def test_excess_products_are_pruned() -> None:
     rng = np.random.default_rng(1)
     x = [rng.integers(0, 16, 800) / 15 for _ in range(2)]
