@@ -115,7 +115,7 @@ def test_the_page_is_whole_and_needs_no_other_file(written: str) -> None:
     assert_equal([link for link in page.links if not link.startswith("#")], [])
     assert_equal(len(set(page.ids)), len(page.ids))
     assert {link[1:] for link in page.links} <= set(page.ids)
-    assert_equal(page.tags.count("svg"), 6)  # two for modes, for calibration and for residuals
+    assert_equal(page.tags.count("svg"), 7)  # two for modes, calibration and residuals, one for the search
 
 
 def test_every_section_stands_in_its_order(written: str) -> None:
