@@ -21,6 +21,7 @@ from tenfac.bayes.task import Task
 
 Array = NDArray[np.float64]
 _SLICES, _BLOCK = 448, 32  # slices that a search begins with, in blocks of neighbours
+_BLOCK_ITER = 12
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
     task = choice.task
     several = choice.start is not None and choice.start.residual.size > 0
     part = task.in_blocks(_SLICES, _BLOCK) if several and choice.begun is None else task
-    learned = _learn_chosen(choice._replace(task=part), *observed.settings)
+    max_iter, tol, verbose = observed.settings
+    first = max_iter if part is task else min(max_iter, _BLOCK_ITER)
+    learned = _learn_chosen(choice._replace(task=part), first, tol, verbose)
     if several and observed.scaled and task.scales is None and learned.hyper.residual.size:
         scales, dof = update(*task.problem(learned.hyper).slice_squares(learned.hyper))
         if dof < FEW:
