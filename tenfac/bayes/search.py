@@ -182,8 +182,13 @@ def _objective(problem: Problem, hyper: Hyper) -> float:
 
 
 def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
-    """Best of a few starting lengthscales for the exact mode, down to the spacing of its indices."""
-    if problem.kernels[problem.exact] is None or problem.positions.size < 3:
+    """Best of a few starting lengthscales for the exact mode, down to the spacing of its indices.
+
+    One that was learned or given stays.
+    """
+    usual = Hyper.start(len(problem.kernels)).modes[problem.exact, 1]
+    known = hyper.modes[problem.exact, 1] != usual
+    if known or problem.kernels[problem.exact] is None or problem.positions.size < 3:
         return hyper
     spacing = float(np.median(np.diff(problem.positions)))
     now = hyper.modes[problem.exact, 1]
