@@ -22,6 +22,10 @@ X, Y = smooth_table((4, 12, 3), (0,), 160)
 TABLE = {"cell": np.array(["a", "b", "c", "d"])[X[:, 0].astype(int) - 10], "time": X[:, 1], "dose": X[:, 2]}
 NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
 FORMS = ["full", "diagonal"]
+NO_STREAM = dict.fromkeys(
+    ("check_fit_score_takes_y", "check_n_features_in_after_fitting"),
+    "partial_fit is of inference='collapsed'",
+)
 ANYWHERE = {
     "cell": ["a", "b", "c", "d", "a"],
     "time": [-1e7, -31.0, 10.0, 60.0, 1e7],
@@ -47,7 +51,7 @@ def drawn(inference: str) -> FunctionalTucker:
     pytest.importorskip("pyro")
     table = {"cell": list("aabbab"), "time": [1.0, 2.0, 1.0, 4.0, 5.0, 5.0]}
     y = np.array([0.1, 0.5, 1.2, 2.5, 1.0, 3.0])
-    return fitted(table, y, inference=inference, max_iter=5)
+    return fitted(table, y, inference=inference, max_iter=10 if inference == "svi" else 5)
 
 
 def grid_of(model: FunctionalTucker, mode: int, x: Any) -> list[dict[str, Any]]:
@@ -434,7 +438,10 @@ print(tenfac.FunctionalTucker(inference="cep", max_iter=300).fit(X, y).predict(X
 # 2026-11: three sweeps do not converge and say so; that is not what these checks are about
 @pytest.mark.slow
 @pytest.mark.filterwarnings(NOT_CONVERGED)
-@parametrize_with_checks([FunctionalTucker(inference="cep", core="diagonal", max_iter=3)])
+@parametrize_with_checks(
+    [FunctionalTucker(inference="cep", core="diagonal", max_iter=3)],
+    expected_failed_checks=lambda _: NO_STREAM,
+)
 def test_the_checks_of_scikit_learn_pass_for_cep(estimator, check) -> None:
     before = estimator.get_params()
     check(estimator)
