@@ -441,13 +441,13 @@ Term = Product | Main | Level | Cells
 
 
 def root_of(cov: Array) -> Array:
-    """Cholesky factor of a covariance that rounding may have left indefinite: with the least jitter it takes."""
-    for jitter in (0.0, 1e-10, 1e-8):
+    """Cholesky factor of a covariance that rounding may have left indefinite, with the least jitter."""
+    for jitter in (0.0, 1e-14, 1e-12):
         try:
-            return np.linalg.cholesky(cov + jitter * np.diag(np.diagonal(cov)))
+            return np.linalg.cholesky(cov + jitter * np.trace(cov) * np.eye(cov.shape[0]))
         except np.linalg.LinAlgError:
             continue
-    return np.linalg.cholesky(cov + 1e-6 * np.diag(np.diagonal(cov)))
+    return np.linalg.cholesky(cov + 1e-10 * np.trace(cov) * np.eye(cov.shape[0]))
 
 
 def _unwhiten(lower: Array, slope: Array) -> Array:
