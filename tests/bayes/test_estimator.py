@@ -247,10 +247,11 @@ def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     assert_below(np.sqrt(np.mean((error / std) ** 2)), 2.0, "error over std")
 
 
+@pytest.mark.filterwarnings("ignore:FunctionalTucker. the .* products:UserWarning")
 def test_a_ridge_across_two_modes_does_not_leave_the_search_at_its_start() -> None:
     rng = np.random.default_rng(10)
-    X, Z = rng.random((250, 2)), rng.random((200, 2))
-    y = np.sin(15 * (X[:, 0] - X[:, 1])) + 0.1 * rng.normal(size=250)
-    model = quietly(FunctionalTucker(max_iter=24).fit, X, y)
-    error = model.predict(Z) - np.sin(15 * (Z[:, 0] - Z[:, 1]))
-    assert_below(np.sqrt(np.mean(error**2)), 0.4, "error, where the start has 0.7")
+    X = rng.random((500, 2))
+    y = np.sin(15 * (X[:, 0] - X[:, 1])) + 0.1 * rng.normal(size=500)
+    seen = rng.random(500) < 0.7
+    model = quietly(FunctionalTucker(max_iter=12).fit, X[seen], y[seen])
+    assert_above(np.ptp(model.info_.history), 300.0, "gain of the log evidence")
