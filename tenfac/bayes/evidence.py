@@ -24,7 +24,7 @@ from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior
 from tenfac.bayes.residual import Residual, Whitening
 from tenfac.bayes.slices import Slices
-from tenfac.bayes.terms import STEP, Cells, Gradient, Level, Main, Product, Term
+from tenfac.bayes.terms import STEP, Cells, Gradient, Level, Main, Product, Term, root_of
 
 Array = NDArray[np.float64]
 
@@ -172,7 +172,7 @@ class Problem:
     def _solve(self, hyper: Hyper, covs: list[Array], gradient: bool) -> Solved:
         mode = self.prior(hyper, self.exact)
         if mode.kernel is None:
-            factor = np.linalg.cholesky(covs[0])
+            factor = root_of(covs[0])
             designs, targets, constant, _ = self._whitened(hyper, factor)
             posterior, score = levels.solve(designs, targets, mode.shared(len(designs)), gradient)
             return Solved(posterior, score, score.log_evidence + constant, factor, None)

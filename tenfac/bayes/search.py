@@ -20,6 +20,7 @@ from tenfac.core.report import Report
 _LOG = logging.getLogger("tenfac")
 _ITERATIONS_PER_BASIS = 12
 _COARSE = 2e-5  # gain per observation that ends a round of iterations on a basis that will be replaced
+_SHARES = (0.5, 0.25, 0.1)  # of a step that a new basis does not confirm
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
 
@@ -166,6 +167,9 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         again = task.is_complete(problem)
         history.append(value if complete and again else _objective(problem, hyper))
         gain = history[-1] - history[-2]
+        if gain < 0 and not (complete and again):  # the old basis told far too much: go part of the way
+            hyper, problem, history[-1] = _part_of_the_way(task, best, hyper, (problem, history[-1]))
+            n_evals, gain = n_evals + len(_SHARES), history[-1] - history[-2]
         if gain > 0:
             best = hyper
         # between two bases the evidence itself shifts a little: half a nat, or 1e-4 per observation
@@ -174,6 +178,20 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         if standing and not (complete and again):
             history = history if gain > 0 else history[:-1]
     return Learned(best, tuple(history), n_iter, n_evals, converged)
+
+
+def _part_of_the_way(
+    task: Task, start: Hyper, end: Hyper, there: tuple[Problem, float]
+) -> tuple[Hyper, Problem, float]:
+    """Best place between two, on bases of their own; ``there`` is what holds at the end."""
+    best = (end, *there)
+    for share in _SHARES:
+        hyper = start.unpack(start.pack() + share * (end.pack() - start.pack()))
+        problem = task.problem(hyper)
+        value = _objective(problem, hyper)
+        if value > best[2]:
+            best = hyper, problem, value
+    return best
 
 
 def _objective(problem: Problem, hyper: Hyper) -> float:

@@ -111,7 +111,7 @@ def learn_sites(
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         history.append(float(point.value))
         _LOG.info("round %d: bound %.6g after %d iterations", len(history), point.value, n_iter)
-        converged = abs(point.value - before) <= _ROUND * close
+        converged = bool(abs(point.value - before) <= _ROUND * close)
     point, settled = _settle(point, _STEPS_AT_END, close, learn=False)
     learned = Learned(point.hyper, (*history, float(point.value)), n_iter, n_evals, converged and settled)
     return Solved(point.task, learned, point.prediction, point.sites, point.beyond)

@@ -96,7 +96,7 @@ class Product:
 
     def factor(self, hyper: Hyper, cov: Array) -> Array:
         """Coefficients of the rows from unit coefficients, (S, S + n_dynamic), given ``covariance``."""
-        lower, constant = np.linalg.cholesky(cov), np.exp(0.5 * hyper.modes[self.exact, 0])
+        lower, constant = root_of(cov), np.exp(0.5 * hyper.modes[self.exact, 0])
         moving = np.zeros((cov.shape[0], self.n_dynamic))
         moving[: self.n_dynamic] = lower[: self.n_dynamic, : self.n_dynamic]
         return np.hstack([constant * lower, moving])
@@ -110,7 +110,7 @@ class Product:
     def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
         """Add what follows from the derivatives by the covariances of the two groups."""
         still, moving = scores
-        lower, size = np.linalg.cholesky(cov), self.n_dynamic
+        lower, size = root_of(cov), self.n_dynamic
         slope = _unwhiten(lower, still)
         slope[:size, :size] += _unwhiten(lower[:size, :size], moving)
         out.modes[self.exact, 0] += np.trace(still)
@@ -438,6 +438,16 @@ class Cells:
 
 
 Term = Product | Main | Level | Cells
+
+
+def root_of(cov: Array) -> Array:
+    """Cholesky factor of a covariance that rounding may have left indefinite, with the least jitter."""
+    for jitter in (0.0, 1e-14, 1e-12):
+        try:
+            return np.linalg.cholesky(cov + jitter * np.trace(cov) * np.eye(cov.shape[0]))
+        except np.linalg.LinAlgError:
+            continue
+    return np.linalg.cholesky(cov + 1e-10 * np.trace(cov) * np.eye(cov.shape[0]))
 
 
 def _unwhiten(lower: Array, slope: Array) -> Array:

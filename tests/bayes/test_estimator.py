@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tenfac import ConvergenceWarning, FunctionalTucker
 from tests.bayes.toys import smooth_table
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from tests.oracles import matern_dense
 
 NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
@@ -239,10 +239,20 @@ def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
 def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     rng = np.random.default_rng(0)
     X = rng.random((200, 2))
-    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=200)
+    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=250)
     with pytest.warns(UserWarning, match="products of mode functions kept carry"):
         model = FunctionalTucker(max_iter=15).fit(X, y)
     new = rng.random((200, 2))
     mean, std = model.predict(new, return_std=True)
     error = mean - np.sin(24 * new[:, 0]) * np.sin(24 * new[:, 1])
     assert_below(np.sqrt(np.mean((error / std) ** 2)), 2.0, "error over std")
+
+
+@pytest.mark.filterwarnings("ignore:FunctionalTucker. the .* products:UserWarning")
+def test_a_ridge_across_two_modes_does_not_leave_the_search_at_its_start() -> None:
+    rng = np.random.default_rng(10)
+    X = rng.random((500, 2))
+    y = np.sin(15 * (X[:, 0] - X[:, 1])) + 0.1 * rng.normal(size=500)
+    seen = rng.random(500) < 0.7
+    model = quietly(FunctionalTucker(max_iter=12).fit, X[seen], y[seen])
+    assert_above(np.ptp(model.info_.history), 300.0, "gain of the log evidence")

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from tenfac import DataError, FunctionalTucker, load, save
 from tests.bayes.toys import smooth_table
-from tests.checks import assert_equal, assert_says
+from tests.checks import assert_equal, assert_says, quietly
 
 X, Y = smooth_table((4, 12, 3), (0,), 80)
 TABLE = {
@@ -148,3 +148,9 @@ def test_a_file_that_lacks_an_array_or_an_entry_is_refused(path: Path) -> None:
     with pytest.raises(DataError) as error:
         load(path)
     assert_says(error, "FunctionalTucker", "modes")
+
+
+def test_a_search_that_was_cut_short_can_be_saved(path: Path) -> None:
+    model = quietly(FunctionalTucker(likelihood="student_t", max_iter=41, tol=1e-14).fit, TABLE, Y)
+    save(model, path)
+    assert_equal(load(path).info_.converged, False)

@@ -10,6 +10,7 @@ import pytest
 from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.scales import widened
+from tenfac.bayes.terms import root_of
 from tests.bayes.toys import TERM_TOYS, Toy
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative
 from tests.oracles import DenseGP, bent_axis
@@ -249,3 +250,9 @@ def test_a_repeat_is_a_row_given_twice_also_for_scales_of_slices() -> None:
         Prediction.build(one, hyper).at(at), Prediction.build(other, hyper).at(at), strict=True
     ):
         assert_close(got, want, factor=1e6)
+
+
+def test_a_covariance_that_rounding_left_indefinite_has_a_root() -> None:
+    cov = np.diag([1.0, 1e-3, -1e-15])
+    root = root_of(cov)
+    assert_below(np.abs(root @ root.T - cov).max(), 1e-12, "error")
