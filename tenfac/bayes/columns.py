@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
@@ -136,8 +137,11 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
 
 
 def as_column(values: Any) -> NDArray[Any]:
-    """An array; numbers held as objects become floats, dates become days since 1970-01-01."""
+    """An array; numbers held as objects become floats, dates days since 1970-01-01 (UTC)."""
     column = np.asarray(values)
+    if column.dtype.kind == "O" and column.size and all(isinstance(v, datetime) for v in column.ravel()):
+        zoned = [v if v.tzinfo else v.replace(tzinfo=UTC) for v in column.ravel()]
+        return np.array([v.timestamp() for v in zoned]).reshape(column.shape) / 86400
     if column.dtype.kind == "M":
         return (column - np.datetime64(0, "D")) / np.timedelta64(1, "D")
     if column.dtype.kind == "O" and all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def check_numbers(
     max_iter: int | None, max_functions: int | None, label_rank: int, tol: float | None, least: int = 0
 ) -> None:
     """Refuse counts that are no whole numbers or too small, and a tolerance that is not positive."""
-    if tol is not None and not tol > 0:
+    if tol is not None and not (isinstance(tol, Real) and tol > 0):
         raise DataError(f"FunctionalTucker: `tol` must be a positive number; got {tol!r}.")
     functions = 1 if max_functions is None else max_functions
     counts = (

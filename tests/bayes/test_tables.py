@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,9 @@ def test_more_values_than_nodes_fit_a_smooth_function() -> None:
     assert_below(np.sqrt(np.mean((mean - f[300:]) ** 2)), 0.04, "error on new points, noise 0.05")
     share = np.mean(np.abs(mean - f[300:]) < 2 * std)
     assert_above(share, 0.8, "share of new points within two std")
+
+
+def test_dates_with_a_zone_are_days_in_utc() -> None:
+    zoned = [datetime(2026, 1, day, 1, tzinfo=timezone(timedelta(hours=1))) for day in (1, 2, 4)]
+    model = FunctionalTucker(max_iter=0).fit({"day": np.array(zoned, dtype=object)}, [1.0, 2.0, 3.0])
+    assert_equal(model.indices_[0], np.array([20454.0, 20455.0, 20457.0]))
