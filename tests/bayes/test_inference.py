@@ -394,8 +394,6 @@ def test_draws_are_described_like_any_fit(inference: str) -> None:
     assert_equal(model.lengthscales_, {"time": float(np.median(values["lengthscale"]))})
     described = list(model.constants_), model.rank_, model.n_iter_
     assert_equal(described, (["cell", "time"], (2, 4), model.max_iter))
-        (list(model.constants_), model.rank_, model.n_iter_), (["cell", "time"], (2, 4), model.max_iter)
-    )
     assert_equal(model.log_evidence_ is None, inference == "nuts")
     assert_equal("f" in model._prediction.posterior.to_datatree()["posterior"], True)
 
