@@ -239,7 +239,7 @@ def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
 def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     rng = np.random.default_rng(0)
     X = rng.random((200, 2))
-    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=250)
+    y = np.sin(24 * X[:, 0]) * np.sin(24 * X[:, 1]) + 0.1 * rng.normal(size=200)
     with pytest.warns(UserWarning, match="products of mode functions kept carry"):
         model = FunctionalTucker(max_iter=15).fit(X, y)
     new = rng.random((200, 2))
