@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -71,15 +70,19 @@ def of_weights(table: Table, new: np.ndarray, max_iter: int) -> float:
     return changed(predicted(table, new, max_iter, weight.astype(float)), predicted(other, new, max_iter))
 
 
-def of_streaming(table: Table, new: np.ndarray, max_iter: int) -> float | None:
-    """Slices of the longest mode given later, at the hyperparameters of the first; None where not offered."""
-    if not hasattr(FunctionalTucker, "partial_fit"):
-        return None
+def of_streaming(table: Table, new: np.ndarray, max_iter: int) -> float:
+    """Slices of the longest mode given later one by one, and all at once, after the same first fit."""
     X, y = table
     early = X[:, 1] < np.quantile(X[:, 1], 0.7)
-    model = FunctionalTucker(discrete=[2], max_iter=max_iter).fit(X[early], y[early])
-    learned: Any = model.partial_fit(X[~early], y[~early])
-    return changed(predicted(table, new, max_iter), learned.predict(new, return_std=True))
+    one, all_rows = (
+        FunctionalTucker(discrete=[2], max_iter=max_iter).fit(X[early], y[early]) for _ in range(2)
+    )
+    for place in np.unique(X[~early, 1]):
+        rows = ~early & (X[:, 1] == place)
+        one.partial_fit(X[rows], y[rows])
+    all_rows.partial_fit(X[~early], y[~early])
+    first, second = (model.predict(new, return_std=True) for model in (all_rows, one))
+    return changed(first, second)
 
 
 CHECKS = {
