@@ -157,10 +157,11 @@ def can_have_residual(task: Task) -> bool:
     """Whether slices hold enough rows to learn how they are alike, and few enough to factorise."""
     if task.exact_kernel is None or len(task.kernels) == 1 or task.grid_to_learn() is not None:
         return False
-    rows, distinct = _rows_per_slice(task), _rows_per_slice(task, distinct=True)
+    if np.sum(_rows_per_slice(task) ** 3) > _RESIDUAL_WORK:
+        return False
+    distinct = _rows_per_slice(task, distinct=True)
     pairs = np.sum(distinct * (distinct - 1)) / 2
-    enough = distinct.mean() >= _ROWS_PER_SLICE and pairs >= _PAIRS
-    return bool(enough and np.sum(rows**3) <= _RESIDUAL_WORK)
+    return bool(distinct.mean() >= _ROWS_PER_SLICE and pairs >= _PAIRS)
 
 
 def _rows_per_slice(task: Task, distinct: bool = False) -> NDArray[np.float64]:

@@ -132,6 +132,8 @@ def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Le
 def _go_on(task: Task, learned: Learned, max_iter: int, tol: float, verbose: int) -> Learned:
     """A search from where another ended, with the iterations that it left."""
     left = max_iter - learned.n_iter
+    if max_iter == 0:
+        return learned
     if left <= 0:
         return replace(learned, converged=False)
     return learned.then(learn(task, left, tol, verbose, learned.hyper))

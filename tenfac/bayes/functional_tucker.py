@@ -92,7 +92,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         steps (3000). "nuts": draws of each of two chains, after as many steps of adaptation (500).
     tol : float, optional
         Stop when an iteration gains less than this, relative to the log evidence per observation (1e-7), or
-        with "cep" when several sweeps do (1e-3).
+        with "cep" when several sweeps do (1e-3). Where not all functions are kept, iterations stop at 2e-5,
+        and the search when new functions gain less than 1e-4, or half a nat in all.
     label_rank : int, default 0
         Rank of the covariance that is learned between the labels of a discrete mode (the coregionalization
         rank [3]_): what makes labels act alike, or opposite. 0 leaves labels exchangeable. It takes many
@@ -173,7 +174,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     log_evidence_ : float or None
         Log marginal likelihood of y at the learned hyperparameters; a lower bound of it with "cep", and where
         ``likelihood`` is not "gaussian" or ``noise`` is "slice"; of that with hyperparameters integrated out
-        with "svi"; None with "nuts".
+        with "svi"; None with "nuts". Where ``noise="auto"`` found scales of slices, it is that given these
+        scales: not comparable with a fit without them.
     posterior_ : xarray DataTree
         Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int

@@ -153,6 +153,8 @@ class PosteriorMethods:
     def predict_derivative(self, X: Any, mode: str | int, return_std: bool = False) -> Any:
         """Posterior mean, and standard deviation, of the derivative by a continuous index.
 
+        Of the part of f that has one: the terms "residual" and "cells" have none and are left out.
+
         Parameters
         ----------
         X : array of shape (N, D), DataFrame, or dict of columns

@@ -301,8 +301,10 @@ class Task:
             return None
         if self.needed <= min(_COMPLETE_BELOW, self.limit):
             return None
-        distinct = np.unique(np.column_stack([self.positions[n] for n in self.others]), axis=0)
         most = min(_MOST_CELLS, self.limit if self.most is not None else _MOST_CELLS)
+        if max(self.grids[n].size for n in self.others) > most:
+            return None  # there are no fewer cells than indices: no need to sort the rows
+        distinct = np.unique(np.column_stack([self.positions[n] for n in self.others]), axis=0)
         return tuple(distinct.T) if len(distinct) <= most else None
 
     def _main(self, n: int, hyper: Hyper) -> Main | Level:

@@ -222,11 +222,11 @@ class Main:
 
     def factor(self, hyper: Hyper, cov: Array) -> Array:
         """Coefficients of the rows from unit coefficients, (K, K)."""
-        return np.linalg.cholesky(cov)
+        return root_of(cov)
 
     def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
         """Add what follows from the derivative by the covariance of the group."""
-        slope = _unwhiten(np.linalg.cholesky(cov), scores[0])
+        slope = _unwhiten(root_of(cov), scores[0])
         out.mains[self.mode, 0] += float(np.trace(scores[0]))
         if self.kernel is None:
             return
@@ -379,12 +379,12 @@ class Cells:
 
     def factor(self, hyper: Hyper, cov: Array) -> Array:
         """Effects from unit coefficients, (U, U)."""
-        return np.linalg.cholesky(cov)
+        return root_of(cov)
 
     def chain_gradient(self, hyper: Hyper, cov: Array, scores: list[Array], out: Gradient) -> None:
         """Add what follows from the derivative by the covariance of the group."""
         out.cells[0] += float(np.trace(scores[0]))
-        weighted = _unwhiten(np.linalg.cholesky(cov), scores[0]) * cov
+        weighted = _unwhiten(root_of(cov), scores[0]) * cov
         for n, gap in zip(self.others, self._distances(self.nodes, self.nodes), strict=True):
             out.cells[1 + n] += float(np.sum(weighted * gap)) * np.exp(-hyper.cells[1 + n])
 
