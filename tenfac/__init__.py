@@ -44,6 +44,7 @@ _HOME = {
     "save": "core.io",
     "svi": "bayes.pyro_model",
     "tucker": "decompose.hosvd",
+    "tucker_adapter": "adapters.build",
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
     "tucker_complete": "decompose.completion",

@@ -54,6 +54,7 @@ PUBLIC = [
     "save",
     "svi",
     "tucker",
+    "tucker_adapter",
     "tucker_append",
     "tucker_cross",
     "tucker_complete",

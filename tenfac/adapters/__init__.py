@@ -1,0 +1,1 @@
+"""Structured updates of the frozen weights of torch layers: a core and one factor per mode of the weight."""

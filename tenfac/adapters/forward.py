@@ -1,0 +1,142 @@
+"""The factored path: what an update adds to a layer's output, the dense update never formed.
+
+Every geometry is one idea: multiply the input mode first (a pointwise map to few channels), then the core
+(convolution, transposed convolution, matrix, rows of a table), then the output mode. A pointwise map without
+bias commutes with padding of every kind, so the few channels are padded as the layer pads its input. Groups
+share the core and are folded into the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .layout import Layout
+from .update import Pieces
+
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+
+
+def base_forward(layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What the layer computes with ``weight`` in the place of its own."""
+    x, *rest = args
+    if isinstance(layer, nn.Linear):
+        return functional.linear(x, weight, layer.bias)
+    if isinstance(layer, nn.Embedding):
+        return functional.embedding(
+            x,
+            weight,
+            layer.padding_idx,
+            layer.max_norm,
+            layer.norm_type,
+            layer.scale_grad_by_freq,
+            layer.sparse,
+        )
+    if hasattr(layer, "output_padding") and layer.transposed:
+        padding = _output_padding(layer, x, *rest, **kwargs)
+        return _TRANSPOSED[weight.ndim - 2](
+            x, weight, layer.bias, layer.stride, layer.padding, padding, layer.groups, layer.dilation
+        )
+    return layer._conv_forward(x, weight, layer.bias)
+
+
+def contribution(
+    layer: nn.Module, layout: Layout, pieces: Pieces, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """What one term adds to the layer's output, without bias."""
+    x, *rest = args
+    if layout.kind == "linear":
+        return _linear(x, pieces)
+    if layout.kind == "embedding":
+        return _embedding(layer, x, pieces)
+    batched = x if x.ndim == len(layout.shape) else x[None]
+    if layout.kind == "conv":
+        y = _conv(layer, batched, pieces)
+    else:
+        y = _conv_transpose(layer, batched, pieces, _output_padding(layer, x, *rest, **kwargs))
+    return y if x.ndim == len(layout.shape) else y[0]
+
+
+def _linear(x: Tensor, pieces: Pieces) -> Tensor:
+    core, out, into = pieces
+    if into is not None:
+        x = functional.linear(x, into.mT)
+    return functional.linear(x, core if out is None else out @ core)
+
+
+def _embedding(layer: nn.Module, x: Tensor, pieces: Pieces) -> Tensor:
+    core, out, into = pieces  # the core is (input, output) here
+    if into is None:
+        rows, table = functional.embedding(x, core, layer.padding_idx), None
+    else:
+        rows, table = functional.embedding(x, into, layer.padding_idx), core
+    if out is not None:
+        table = out.mT if table is None else table @ out.mT
+    return rows if table is None else rows @ table
+
+
+def _conv(layer: nn.Module, x: Tensor, pieces: Pieces) -> Tensor:
+    core, out, into = pieces
+    spatial = core.ndim - 2
+    conv, groups, batch = _CONV[spatial], layer.groups, x.shape[0]
+    if into is not None:
+        x = conv(_fold(x, groups), _pointwise(into.mT, spatial))
+        x = _unfold(x, groups, batch)
+    padding = layer.padding
+    if layer.padding_mode != "zeros":
+        x, padding = functional.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+    if out is None:
+        return conv(x, core, None, layer.stride, padding, layer.dilation, groups)
+    x = conv(_fold(x, groups), core, None, layer.stride, padding, layer.dilation)
+    return conv(_unfold(x, groups, batch), _pointwise(out, spatial), groups=groups)
+
+
+def _conv_transpose(layer: nn.Module, x: Tensor, pieces: Pieces, output_padding: Any) -> Tensor:
+    core, out, into = pieces
+    spatial = core.ndim - 2
+    conv, groups, batch = _CONV[spatial], layer.groups, x.shape[0]
+    if into is not None:
+        blocks = into.reshape(groups, -1, into.shape[1]).mT
+        x = conv(x, _pointwise(blocks.reshape(-1, blocks.shape[2]), spatial), groups=groups)
+        x, inner = _fold(x, groups), 1
+    else:
+        inner = groups
+    x = _TRANSPOSED[spatial](
+        x, core, None, layer.stride, layer.padding, output_padding, inner, layer.dilation
+    )
+    if out is not None:
+        x = conv(_fold(x, inner), _pointwise(out, spatial))
+        return _unfold(x, groups, batch)
+    return x if inner == groups else _unfold(x, groups, batch)
+
+
+def _pointwise(matrix: Tensor, spatial: int) -> Tensor:
+    return matrix.reshape(*matrix.shape, *(1,) * spatial)
+
+
+def _fold(x: Tensor, groups: int) -> Tensor:
+    """Channels of a group to the batch."""
+    return x if groups == 1 else x.reshape(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
+
+
+def _unfold(x: Tensor, groups: int, batch: int) -> Tensor:
+    """Groups of the batch back to channels."""
+    return x if groups == 1 else x.reshape(batch, groups * x.shape[1], *x.shape[2:])
+
+
+def _output_padding(layer: nn.Module, x: Tensor, output_size: Any = None) -> Any:
+    if output_size is None:
+        return layer.output_padding
+    spatial = len(layer.kernel_size)
+    return layer._output_padding(
+        x, output_size, layer.stride, layer.padding, layer.kernel_size, spatial, layer.dilation
+    )
+
+
+def adds_in_place(y: Tensor, addition: Tensor) -> Tensor:
+    """``y + addition`` into ``y``, which nothing else holds."""
+    return y.add_(addition) if y.dtype == addition.dtype else torch.add(y, addition).to(y.dtype)

@@ -1,0 +1,127 @@
+"""The update of one weight: a sum of terms, each a core and one factor per mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import array_api_compat.torch as xp
+import torch
+from torch import Tensor, nn
+
+from ..core.contract import contract
+from ..core.tucker import Tucker
+from .layout import Layout
+from .pieces import DiagonalFactor, along
+
+
+class Pieces(NamedTuple):
+    """A term to apply: its core with scale, diagonal and kernel factors absorbed; None is the identity."""
+
+    core: Tensor
+    out: Tensor | None
+    into: Tensor | None
+
+
+class Term(nn.Module):
+    """``scale * G x_0 U_0 x_1 U_1 ...``, one core and one factor per mode; a mode without factor is whole.
+
+    Parameters
+    ----------
+    core : module
+        A core of ``tenfac.adapters.pieces``; its ``value()`` has shape ``(R_0, ..., R_{D-1})``.
+    factors : mapping from mode to module
+        Factors of ``tenfac.adapters.pieces``, ``(I_n, R_n)``. Modes left out are identities.
+    scale : float
+        Fixed multiplier.
+    """
+
+    def __init__(self, core: nn.Module, factors: Mapping[int, nn.Module], scale: float = 1.0) -> None:
+        super().__init__()
+        self.core = core
+        self.factors = nn.ModuleDict({str(mode): factor for mode, factor in sorted(factors.items())})
+        self.scale = float(scale)
+
+    def pieces(self, layout: Layout, weight: float = 1.0, dtype: torch.dtype | None = None) -> Pieces:
+        """The term as the factored path applies it, multiplied by ``weight``."""
+        core = self.core.value() * (self.scale * weight)
+        core = core if dtype is None else core.to(dtype)
+        dense: dict[int, Tensor] = {}
+        for key, factor in self.factors.items():
+            if isinstance(factor, DiagonalFactor):
+                core = along(factor.scales.to(core.dtype), core, int(key))
+            else:
+                dense[int(key)] = factor.value().to(core.dtype)
+        rest = [dense.get(n) if n in layout.rest else None for n in range(core.ndim)]
+        if any(matrix is not None for matrix in rest):
+            core = contract(core, rest, xp=xp)
+        return Pieces(core, dense.get(layout.out), dense.get(layout.into))
+
+    def delta(self, layout: Layout) -> Tensor:
+        """The term as a dense array of the weight's shape."""
+        core, out, into = self.pieces(layout)
+        matrices: list[Tensor | None] = [None] * core.ndim
+        matrices[layout.out], matrices[layout.into] = out, into
+        return contract(core, matrices, xp=xp)
+
+
+class Update(nn.Module):
+    """The update of one weight: the sum of its terms.
+
+    Parameters
+    ----------
+    terms : iterable of Term
+    layout : Layout
+        Of the weight.
+    recipe : dict
+        What it was built from (structure, rank, init, scale), as files and reports show it.
+    """
+
+    def __init__(self, terms: list[Term], layout: Layout, recipe: Mapping[str, object]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.layout = layout
+        self.recipe = dict(recipe)
+
+    def delta(self) -> Tensor:
+        """The update as a dense array of the weight's shape."""
+        return sum(term.delta(self.layout) for term in self.terms)  # type: ignore[return-value]
+
+    def pieces(self, weight: float = 1.0, dtype: torch.dtype | None = None) -> Iterator[Pieces]:
+        """Every term as the factored path applies it."""
+        return (term.pieces(self.layout, weight, dtype) for term in self.terms)
+
+    def tucker(self) -> Tucker:
+        """The update as a detached ``Tucker`` of the weight's shape.
+
+        Several terms are one Tucker whose ranks are the sums of theirs.
+        """
+        parts = [_as_tucker(term) for term in self.terms]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    @property
+    def n_trainable(self) -> int:
+        """Learned numbers."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Sizes of the first term's core."""
+        return tuple(self.terms[0].core.value().shape)
+
+    def __repr__(self) -> str:
+        return f"Update(shape={self.layout.shape}, rank={self.rank}, {self.n_trainable} trainable numbers)"
+
+
+def _as_tucker(term: Term) -> Tucker:
+    with torch.no_grad():
+        core = term.core.value() * term.scale
+        eye = {n: torch.eye(size, dtype=core.dtype, device=core.device) for n, size in enumerate(core.shape)}
+        factors = [
+            term.factors[str(n)].value().detach() if str(n) in term.factors else eye[n]
+            for n in range(core.ndim)
+        ]
+    return Tucker(core.detach().clone(), [factor.clone() for factor in factors])
