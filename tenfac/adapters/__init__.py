@@ -6,6 +6,6 @@ from ..core.errors import MissingExtraError
 
 if find_spec("torch") is None:
     raise MissingExtraError(
-        "tenfac's adapters need PyTorch. Install it with: pip install 'tenfac[adapters]' (for the CPU build, see "
-        "README, Install)."
+        "tenfac's adapters need PyTorch. Install it with: pip install 'tenfac[adapters]' (for the CPU build, "
+        "see README, Install)."
     )
