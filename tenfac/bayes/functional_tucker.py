@@ -26,12 +26,8 @@ from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.journal import Journal
 from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.settings import (
-    LIMITS,
     cep_ranks,
-    check_inference,
-    check_likelihood,
-    check_numbers,
-    check_response,
+    check_settings,
     check_values,
     discrete_of,
     kernels_of,
@@ -316,10 +312,7 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         ('continuous',)
         """
         started = time.perf_counter()
-        check_inference(self)
-        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol, LIMITS[self.inference][0])
-        check_response(self.response)
-        check_likelihood(self.likelihood, self.response)
+        check_settings(self)
         columns, names, y = self._read(X, y)
         slice_mode_of(self.noise, self.likelihood, names)
         check_values(self.likelihood, y)
