@@ -225,7 +225,9 @@ def candidates_of(kernel: Any, modes: list[ModeIndex]) -> tuple[tuple[str | None
 def check_settings(model: Any) -> None:
     """Refuse settings that mean nothing whatever the data."""
     check_inference(model)
-    check_numbers(model.max_iter, model.max_functions, model.label_rank, model.tol, LIMITS[model.inference][0])
+    check_numbers(
+        model.max_iter, model.max_functions, model.label_rank, model.tol, LIMITS[model.inference][0]
+    )
     check_verbose(model.verbose)
     check_response(model.response)
     check_likelihood(model.likelihood, model.response)

@@ -30,16 +30,18 @@ class ConvergenceWarning(UserWarning):
 def nearest_name(got: Any, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with the nearest of the names known, the first of equals; empty if none is near.
 
-    Upper case and punctuation do not count.
+    Upper case and punctuation do not count, and the first letter must be right.
 
     Examples
     --------
     >>> nearest_name("Student-T", ["gaussian", "student_t"])
     " Did you mean 'student_t'?"
     """
-    near = {name: SequenceMatcher(None, _bare(str(got)), _bare(name)).ratio() for name in known}
-    best = max(near, key=near.__getitem__)
-    return f" Did you mean {best!r}?" if near[best] >= 0.6 else ""
+    bare = _bare(str(got))
+    alike = [name for name in known if _bare(name)[:1] == bare[:1]]
+    near = {name: SequenceMatcher(None, bare, _bare(name)).ratio() for name in alike}
+    best = max(near, key=near.__getitem__, default="")
+    return f" Did you mean {best!r}?" if near.get(best, 0.0) >= 0.6 else ""
 
 
 def _bare(name: str) -> str:

@@ -225,13 +225,25 @@ def test_columns_are_aligned() -> None:
 # --- weights ----------------------------------------------------------------------------------------------
 
 
-def test_trials_are_read_from_the_column_of_weights(command: Callable, write: Callable, tmp_path: Path) -> None:
+def test_trials_are_read_from_the_column_of_weights(
+    command: Callable, write: Callable, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     x, trials = np.linspace(0, 1, 40), rng.integers(1, 30, 40)
     wins = rng.binomial(trials, 1 / (1 + np.exp(-4 * np.sin(6 * x))))
     lines = [f"{a:.4f},{n},{k / n:.17g}" for a, n, k in zip(x, trials, wins, strict=True)]
     path = str(tmp_path / "m.tenfac")
-    options = ("--value", "share", "--weights", "trials", "--likelihood", "binomial", "--save", path, "--quiet")
+    options = (
+        "--value",
+        "share",
+        "--weights",
+        "trials",
+        "--likelihood",
+        "binomial",
+        "--save",
+        path,
+        "--quiet",
+    )
     run = command("fit", write("x,trials,share", *lines), *options)
     assert_equal(run.code, 0)
     assert_below(float(row_of(run.out, "RMSE")[0]), 0.2, "error of held-out shares")
@@ -246,7 +258,10 @@ WEIGHTS = {
     "no such column": (["--weights", "triasl"], ["no column 'triasl'", "Did you mean 'trials'?"]),
     "a mode": (["--weights", "x", "--modes", "x"], ["--weights names 'x'", "a mode"]),
     "zero": (["--weights", "zero"], ["row 2", "'zero'", "positive number; got 0"]),
-    "no whole successes": (["--weights", "trials", "--likelihood", "binomial"], ["share of successes", "0.3 of 4"]),
+    "no whole successes": (
+        ["--weights", "trials", "--likelihood", "binomial"],
+        ["share of successes", "0.3 of 4"],
+    ),
     "a report of all rows": (
         ["--weights", "trials", "--holdout", "0", "--report", "r.html"],
         ["--report with --weights", "--holdout above 0"],
