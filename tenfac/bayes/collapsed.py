@@ -84,7 +84,7 @@ class CollapsedMethods:
             )
 
     def _again(self, observed: Observed, task: Task, first: Fit) -> Fit:
-        """The better of a fit and one that starts where functions vary fast: a ridge across modes needs it."""
+        """The better of a fit and one that starts where functions vary fast, as a ridge across modes does."""
         modes = observed.start.modes.copy()
         lengths = first_lengthscales(self.kernel, self._modes)
         free = [n for n, index in enumerate(self._modes) if lengths[n] is None and not index.discrete]

@@ -29,17 +29,17 @@ def what_is_left_over(prediction: Prediction, task: Task) -> tuple[str, ...]:
     far, notes = far_rows(prediction, task), []
     if far is not None:
         notes.append(
-            f"{100 * far:.2g} % of the rows lie more than {_FAR:g} standard deviations (of the middle half of "
-            "the rows) from the function that the others say, where Gaussian noise has 0.006 %. If these are "
-            "outliers, likelihood='student_t' keeps them from the mean and the noise; if some slices are "
+            f"{100 * far:.2g} % of the rows lie more than {_FAR:g} standard deviations (of the middle half "
+            "of the rows) from the function that the others say, where Gaussian noise has 0.006 %. If these "
+            "are outliers, likelihood='student_t' keeps them from the mean and the noise; if some slices are "
             "noisier than others, noise='slice' does."
         )
     if structure(prediction, task) > _ALIKE:
         unexplained = 100 * min(float(np.exp(prediction.hyper.noise)), 1.0)
         notes.append(
             f"{unexplained:.0f} % of the variance of y counts as noise, yet neighbouring rows deviate alike: "
-            "the function varies faster than the search could tell. Give more rows, or a kernel with a shorter "
-            "lengthscale to start from."
+            "the function varies faster than the search could tell. Give more rows, or a kernel with a "
+            "shorter lengthscale to start from."
         )
     return tuple(notes)
 

@@ -49,8 +49,8 @@ def check_verbose(verbose: Any) -> None:
     """Refuse what does not say how much to tell."""
     if not isinstance(verbose, int | np.integer) or verbose not in (0, 1, 2):
         raise DataError(
-            f"FunctionalTucker: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
-            f"{verbose!r}."
+            "FunctionalTucker: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); "
+            f"got {verbose!r}."
         )
 
 
