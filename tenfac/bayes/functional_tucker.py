@@ -202,7 +202,10 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     or counted): there a bent density may rise without telling more.
 
     When the products kept do not carry the whole prior variance, what is left out is learned as noise and
-    stays in the standard deviation of the function; ``info_.warnings`` states the share.
+    stays in the standard deviation of the function; ``info_.warnings`` states the share. It also tells, with
+    "collapsed" and Gaussian noise, when rows lie farther from the function than such noise puts them, and
+    when neighbouring rows deviate alike though the fit takes most of y for noise. Before it says the latter,
+    a second search starts from short lengthscales, and the higher evidence wins.
 
     References
     ----------

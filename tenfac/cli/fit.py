@@ -193,8 +193,8 @@ def _check_trials(obs: Observations) -> None:
         first = int(np.argmax(bad | (trials != np.round(trials))))
         raise DataError(
             f"--likelihood binomial: {obs.value!r} must be the share of successes among --weights trials, "
-            f"both whole numbers; got {obs.y[first]:g} of {trials[first]:g}. Name the column with the numbers of "
-            "trials, and give shares with all their digits."
+            f"both whole numbers; got {obs.y[first]:g} of {trials[first]:g}. Name the column with the "
+            "numbers of trials, and give shares with all their digits."
         )
 
 

@@ -246,9 +246,10 @@ def test_a_checkpoint_repeats_a_fit_with_terms(tmp_path: Path) -> None:
 ORDER = np.random.default_rng(0).permutation(240)
 CHANGES = {
     "order of rows": (lambda X: X[ORDER], lambda y: y[ORDER]),
-    "direction of the exact axis": (lambda X: X * [-1.0, 1.0], lambda y: y),
-    "direction of the other axis": (lambda X: X * [1.0, -1.0], lambda y: y),
-    "units": (lambda X: X * [3600.0, 1e-3] + [50.0, -7.0], lambda y: 1e4 * y - 3.0),
+    "directions of the axes, and units": (
+        lambda X: X * [-3600.0, -1e-3] + [50.0, -7.0],
+        lambda y: 1e4 * y - 3.0,
+    ),
 }
 
 

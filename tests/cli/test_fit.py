@@ -55,10 +55,11 @@ def test_fit_is_repeatable_and_the_seed_chooses_the_rows(command: Callable, grid
     assert scores("0") != scores("1")
 
 
-def test_response_and_label_rank_reach_the_model(command: Callable, grid: str, tmp_path: Path) -> None:
+def test_response_and_label_rank_reach_the_model(command: Callable, write: Callable, tmp_path: Path) -> None:
+    lines = [f"{k},{t},{np.exp(np.sin(t + ord(k)))}" for k in "abc" for t in range(4)]
     path = tmp_path / "m.tenfac"
     options = ("--response", "log", "--label-rank", "1", "--quiet", "--save", str(path))
-    assert_equal(command("fit", grid, "--value", "response", *options).code, 0)
+    assert_equal(command("fit", write("cell,time,y", *lines), "--value", "y", *options).code, 0)
     model = tenfac.load(path)
     assert_equal((model.response, model.label_rank), ("log", 1))
     assert np.isfinite(model.bounds_[0])
