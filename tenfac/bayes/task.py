@@ -229,9 +229,9 @@ class Task:
             precision=precision,
         )  # fmt: skip
 
-    def problem(self, hyper: Hyper) -> Problem:
-        """Terms at these hyperparameters, and the observations."""
-        product = self._product(hyper)
+    def problem(self, hyper: Hyper, at_least: tuple[int, int] = (1, 0)) -> Problem:
+        """Terms at these hyperparameters, of no fewer products than ``at_least``, and the observations."""
+        product = self._product(hyper, at_least)
         mains: tuple[Main | Level | Cells, ...] = ()
         if hyper.mains.size:
             mains = tuple(self._main(n, hyper) for n in range(len(self.kernels)))
@@ -263,7 +263,7 @@ class Task:
             float(total * np.exp(-hyper.scale)),
         )  # fmt: skip
 
-    def _product(self, hyper: Hyper) -> Product:
+    def _product(self, hyper: Hyper, at_least: tuple[int, int]) -> Product:
         """Leading functions: those with a constant, and how many of them also move along the exact mode."""
         once = not hyper.terms and self._on_grid
         room = 0 if self.exact_kernel is None else self._room(hyper.residual.size > 0, once)
@@ -279,11 +279,11 @@ class Task:
             floors = self._floors(np.prod([float(basis.nodes.size) for basis in bases]), hyper)
             if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
                 floors = 0.0, 0.0
-            basis = ProductBasis.leading(bases, self.limit, min(floors))
+            basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))
         if self.exact_kernel is None:
             return Product(self.kernels, self.exact, basis, basis.size)
-        still = max(1, int(np.sum(basis.eigenvalues > floors[0])))
-        moving = int(np.sum(basis.eigenvalues > floors[1]))
+        still = max(at_least[0], 1, int(np.sum(basis.eigenvalues > floors[0])))
+        moving = max(at_least[1], int(np.sum(basis.eigenvalues > floors[1])))
         order = KERNELS[self.exact_kernel]
         moving = min(moving, max((room - still) // order, room // (2 * order)), basis.size)
         still = min(max(still, moving), max(room - order * moving, moving, 1), basis.size)
