@@ -365,18 +365,22 @@ def test_a_file_of_torch_arrays_without_torch_names_the_extra(tmp_path: Path) ->
     assert_says(in_fresh_python(code, blocked=("torch",)), "pip install 'tenfac[torch]'")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plot")])
-def test_a_plot_without_matplotlib_names_the_extra(name: str) -> None:
+def test_every_plot_without_matplotlib_names_the_extra() -> None:
+    plots = [name.partition(".")[2] for name in NAMES if name.startswith("plot.")]
     code = (
         "import inspect, tenfac\n"
-        "try:\n"
-        f"    plot = tenfac.{name}\n"
-        "    needed = [p for p in inspect.signature(plot).parameters.values() if p.default is p.empty]\n"
-        "    plot(*(object() for p in needed if p.kind is not p.KEYWORD_ONLY))\n"
-        "except tenfac.MissingExtraError as error:\n"
-        "    print(error)"
+        f"for name in {plots}:\n"
+        "    try:\n"
+        "        plot = getattr(tenfac.plot, name)\n"
+        "        needed = [p for p in inspect.signature(plot).parameters.values() if p.default is p.empty]\n"
+        "        plot(*(object() for p in needed if p.kind is not p.KEYWORD_ONLY))\n"
+        "    except tenfac.MissingExtraError as error:\n"
+        "        print(name, error)"
     )
-    assert_says(in_fresh_python(code, blocked=("matplotlib",)), "pip install 'tenfac[plot]'")
+    lines = in_fresh_python(code, blocked=("matplotlib",)).splitlines()
+    assert_equal([line.split()[0] for line in lines], plots)
+    for line in lines:
+        assert_says(line, "pip install 'tenfac[plot]'")
 
 
 def test_a_blocked_library_is_not_found() -> None:

@@ -26,12 +26,8 @@ from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.journal import Journal
 from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.settings import (
-    LIMITS,
     cep_ranks,
-    check_inference,
-    check_likelihood,
-    check_numbers,
-    check_response,
+    check_settings,
     check_values,
     discrete_of,
     kernels_of,
@@ -206,7 +202,10 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     or counted): there a bent density may rise without telling more.
 
     When the products kept do not carry the whole prior variance, what is left out is learned as noise and
-    stays in the standard deviation of the function; ``info_.warnings`` states the share.
+    stays in the standard deviation of the function; ``info_.warnings`` states the share. It also tells, with
+    "collapsed" and Gaussian noise, when rows lie farther from the function than such noise puts them, and
+    when neighbouring rows deviate alike though the fit takes most of y for noise. Before it says the latter,
+    a second search starts from short lengthscales, and the higher evidence wins.
 
     References
     ----------
@@ -316,10 +315,7 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         ('continuous',)
         """
         started = time.perf_counter()
-        check_inference(self)
-        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol, LIMITS[self.inference][0])
-        check_response(self.response)
-        check_likelihood(self.likelihood, self.response)
+        check_settings(self)
         columns, names, y = self._read(X, y)
         slice_mode_of(self.noise, self.likelihood, names)
         check_values(self.likelihood, y)
