@@ -1,17 +1,63 @@
-"""Which forward path costs least: in factors, or one operation with the fused weight."""
+"""Which forward path costs least: in factors, or one operation with the fused weight.
+
+Judged from shapes alone. What a path costs beyond the frozen layer is linear in the numbers of input and of
+output positions; the coefficients are worked out once per update, so that a call is a few multiplications.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .layout import Layout
-from .update import Update
 
-# Cost of touching one number of a feature map, and of a weight, in multiplications: measured, see benchmarks.
-_MAP, _WEIGHT = 250, 300
+if TYPE_CHECKING:
+    from .update import Term, Update
+
+
+class Rates(NamedTuple):
+    """Picoseconds of the parts of a step.
+
+    Parameters
+    ----------
+    product, conv : float
+        One multiplication in a matrix product, and in a convolution.
+    tap : float
+        One output number of a convolution times one kernel position: the work that does not shrink with depth.
+    map, weight : float
+        Touching one number of a feature map, and of a weight.
+    call : float
+        One operation, whatever its size.
+    """
+
+    product: float
+    conv: float
+    tap: float
+    map: float
+    weight: float
+    call: float
+
+
+# Fitted on the calibration cells of ``benchmarks/adapters`` (one thread, float32).
+CPU = Rates(product=25.0, conv=40.0, tap=200.0, map=1000.0, weight=1000.0, call=10e6)
+# Not measured: estimated from 20 TFLOP/s in products, 1.6 TB/s of memory and 8 us to launch an operation.
+CUDA = Rates(product=0.1, conv=0.2, tap=2.5, map=2.5, weight=2.5, call=8e6)
+
+
+class Cost(NamedTuple):
+    """``per_input * input positions + per_output * output positions + fixed``, in picoseconds."""
+
+    per_input: float
+    per_output: float
+    fixed: float
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """The cost for numbers of positions."""
+        return self.per_input * inputs + self.per_output * outputs + self.fixed
 
 
 def choose_path(layer: nn.Module, x: Tensor, updates: Sequence[Update], path: str) -> str:
@@ -20,47 +66,121 @@ def choose_path(layer: nn.Module, x: Tensor, updates: Sequence[Update], path: st
         return path
     if getattr(layer, "sparse", False):
         return "factored"
-    positions = n_positions(layer, x)
-    factored = sum(factored_cost(update, positions) for update in updates)
-    fused = sum(fused_cost(update, positions) for update in updates)
-    return "factored" if factored <= fused else "fused"
-
-
-def n_positions(layer: nn.Module, x: Tensor) -> int:
-    """Batch times output positions of a layer for an input."""
-    if isinstance(layer, nn.Embedding):
-        return x.numel()
-    if isinstance(layer, nn.Linear):
-        return x.numel() // max(x.shape[-1], 1)
-    spatial = len(layer.kernel_size)
-    batch = x.shape[0] if x.ndim == spatial + 2 else 1
-    size = x.shape[-spatial:]
-    for n, stride in zip(size, layer.stride, strict=True):
-        batch *= n * stride if layer.transposed else max(n // stride, 1)
-    return batch
-
-
-def factored_cost(update: Update, positions: int) -> float:
-    """Multiplications of a step with the factored path, beyond the base layer's."""
-    layout = update.layout
-    kernel = math.prod([layout.shape[n] for n in layout.rest])
-    out, into = layout.shape[layout.out], layout.shape[layout.into]
+    inputs, outputs = n_positions(layer, x)
+    kind = (x.device.type == "cuda", torch.is_grad_enabled())
     total = 0.0
-    for term in update.terms:
-        rank = term.core.value().shape
-        total += 3 * positions * _macs(layout, out, into, rank[layout.out], rank[layout.into], kernel)
-        total += _MAP * positions * (out + into)
-    return total
+    for update in updates:
+        total += update.excess[kind].at(inputs, outputs)
+    return "factored" if total <= 0 else "fused"
 
 
-def _macs(layout: Layout, out: int, into: int, r_out: int, r_into: int, kernel: int) -> float:
-    outer = into * layout.groups * r_into + layout.groups * r_into * r_out * kernel + r_out * out
-    return float(outer)
+def n_positions(layer: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Batch times positions at a layer's input and at its output."""
+    if isinstance(layer, nn.Embedding):
+        return x.numel(), x.numel()
+    if isinstance(layer, nn.Linear):
+        rows = x.numel() // max(x.shape[-1], 1)
+        return rows, rows
+    spatial = len(layer.kernel_size)
+    inputs = outputs = x.shape[0] if x.ndim == spatial + 2 else 1
+    padding = layer._reversed_padding_repeated_twice
+    for axis in range(spatial):
+        n, stride = x.shape[axis - spatial], layer.stride[axis]
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        if layer.transposed:
+            size = (n - 1) * stride - 2 * layer.padding[axis] + reach + layer.output_padding[axis] + 1
+        else:
+            size = (n + padding[-2 * axis - 2] + padding[-2 * axis - 1] - reach - 1) // stride + 1
+        inputs *= n
+        outputs *= size
+    return inputs, outputs
 
 
-def fused_cost(update: Update, positions: int) -> float:
-    """Multiplications of a step with the fused weight, beyond the base layer's."""
+def excess_of(update: Update) -> dict[tuple[bool, bool], Cost]:
+    """What the factored path costs more than the fused one, by (on CUDA, with gradients)."""
+    found = {}
+    for cuda in (False, True):
+        for train in (False, True):
+            factored, fused = path_costs(update, CUDA if cuda else CPU, train)
+            found[cuda, train] = Cost(*(f - u for f, u in zip(factored, fused, strict=True)))
+    return found
+
+
+def path_costs(update: Update, rates: Rates, train: bool) -> tuple[Cost, Cost]:
+    """What the factored and the fused path cost beyond the frozen layer: linear in the rates."""
     layout = update.layout
-    rank = update.rank
-    contraction = math.prod(rank) * layout.shape[layout.into] + layout.numel * rank[layout.out]
-    return positions * layout.numel + 3 * contraction + _WEIGHT * layout.numel
+    terms = [_shape_of(term, layout) for term in update.terms]
+    factored = [_factored(layout, *term, rates, train) for term in terms]
+    fused = [_weight_gradient(layout, rates, train), *(_delta(layout, *term, rates, train) for term in terms)]
+    return Cost(*map(sum, zip(*factored, strict=True))), Cost(*map(sum, zip(*fused, strict=True)))
+
+
+def _shape_of(term: Term, layout: Layout) -> tuple[tuple[int, ...], bool, bool]:
+    with torch.no_grad():
+        rank = tuple(term.core.value().shape)
+    return rank, str(layout.out) in term.factors, str(layout.into) in term.factors
+
+
+def _factored(
+    layout: Layout, rank: tuple[int, ...], out: bool, into: bool, rates: Rates, train: bool
+) -> tuple[float, float, float]:
+    """Input map at input positions, core, output map at output positions, sum."""
+    groups, passes = layout.groups, 3 if train else 1
+    n_in, n_out = _channels(layout)
+    few_in, few_out = (rank[layout.into] * groups if into else n_in), (rank[layout.out] * groups if out else n_out)
+    at_input = at_output = 0.0
+    calls = 1 + into + out
+    if layout.kind == "embedding":
+        at_output += passes * rates.map * (few_in + n_out)
+        at_output += passes * rates.product * few_in * n_out * out
+        return at_input, at_output, passes * (rates.call * calls + rates.weight * layout.shape[0])
+    if into:
+        at_input += passes * (rates.product * n_in * few_in / groups + rates.map * (n_in + few_in))
+    if out:
+        at_output += passes * (rates.product * n_out * few_out / groups + rates.map * (few_out + n_out))
+    at_output += passes * rates.map * n_out
+    if layout.kind == "linear":
+        return at_input, at_output, passes * rates.call * calls
+    kernel = math.prod(layout.shape[2:])
+    core = rates.conv * few_in * few_out / groups * kernel + rates.tap * few_out * kernel
+    at_input += passes * rates.map * few_in
+    at_output += passes * rates.map * few_out
+    if layout.kind == "conv":
+        at_output += passes * core
+    else:
+        at_input += passes * core
+    return at_input, at_output, passes * rates.call * (calls + 1)
+
+
+def _weight_gradient(layout: Layout, rates: Rates, train: bool) -> tuple[float, float, float]:
+    """What a layer does more when its weight needs a gradient."""
+    if not train:
+        return 0.0, 0.0, 0.0
+    fixed = rates.call + rates.weight * layout.numel
+    if layout.kind == "embedding":
+        return 0.0, rates.map * layout.shape[1], fixed
+    if layout.kind == "linear":
+        return 0.0, rates.product * layout.numel, fixed
+    work = rates.conv * layout.numel + rates.tap * _channels(layout)[1] * math.prod(layout.shape[2:])
+    return (0.0, work, fixed) if layout.kind == "conv" else (work, 0.0, fixed)
+
+
+def _delta(
+    layout: Layout, rank: tuple[int, ...], out: bool, into: bool, rates: Rates, train: bool
+) -> tuple[float, float, float]:
+    """Forming the weight: all modes but the first, then the first, into the sum."""
+    passes = 3 if train else 1
+    work, size = 0, list(rank)
+    for mode in sorted({layout.out if out else None, layout.into if into else None} - {None}, reverse=True):
+        work += math.prod(size) * layout.shape[mode]
+        size[mode] = layout.shape[mode]
+    calls = 1 + out + into
+    return 0.0, 0.0, passes * (rates.product * work + rates.weight * layout.numel + rates.call * calls)
+
+
+def _channels(layout: Layout) -> tuple[int, int]:
+    """Input and output channels of the layer, all groups."""
+    into, out = layout.shape[layout.into], layout.shape[layout.out]
+    if layout.kind == "conv":
+        return into * layout.groups, out
+    return into, out * layout.groups if layout.kind == "conv_transpose" else out

