@@ -22,18 +22,20 @@ def parts(cell: Cell) -> np.ndarray:
     (update,) = (update for update, _ in layer.tenfac.updates("weight"))
     positions = n_positions(layer, cell.x())
     units = [Rates(*row) for row in np.eye(len(Rates._fields))]
-    return np.array([[cost.at(*positions) for cost in path_costs(update, unit, cell.train)] for unit in units]).T
+    return np.array(
+        [[cost.at(*positions) for cost in path_costs(update, unit, cell.train)] for unit in units]
+    ).T
 
 
 def fit(cells: list[Cell], times: list[dict[str, float]]) -> Rates:
     """Nonnegative least squares of what each path takes beyond the base, and of the paths' difference."""
     rows, wanted = [], []
     for cell, found in zip(cells, times, strict=True):
-        scale = min(found[name] for name in PATHS)
-        features = parts(cell) / (scale * 1e9)
-        beyond = np.array([found[name] - found["frozen base"] for name in PATHS]) / scale
-        rows += [*features, 2 * (features[0] - features[1])]
-        wanted += [*beyond, 2 * (beyond[0] - beyond[1])]
+        features = parts(cell) / 1e9
+        taken = np.array([found[name] for name in PATHS])
+        beyond = taken - found["frozen base"]
+        rows += [*(features / taken[:, None]), 2 * (features[0] - features[1]) / taken.max()]
+        wanted += [*(beyond / taken), 2 * (beyond[0] - beyond[1]) / taken.max()]
     matrix = np.array(rows)
     size = np.linalg.norm(matrix, axis=0)
     return Rates(*map(float, nnls(matrix / size, np.array(wanted))[0] / size))

@@ -37,7 +37,9 @@ class Cell:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
         grid = "x".join(map(str, self.input))
         sizes = " ".join(map(str, self.sizes))
-        return f"{self.kind} {sizes}{options}, input {grid}, rank {self.rank}" + ("" if self.train else ", forward")
+        return f"{self.kind} {sizes}{options}, input {grid}, rank {self.rank}" + (
+            "" if self.train else ", forward"
+        )
 
     def layer(self) -> nn.Module:
         """The base layer."""
@@ -54,7 +56,9 @@ def linear(into: int, out: int, rows: int, rank: int, train: bool = True) -> Cel
     return Cell("linear", (into, out), (rows, into), rank, {}, train)
 
 
-def conv(into: int, out: int, kernel: int, grid: tuple[int, ...], rank: int, train: bool = True, **more: Any) -> Cell:
+def conv(
+    into: int, out: int, kernel: int, grid: tuple[int, ...], rank: int, train: bool = True, **more: Any
+) -> Cell:
     """A convolution of as many dimensions as ``grid``, a batch of 4, padded to the size of its input."""
     options = {"padding": kernel // 2, **more}
     return Cell(f"conv{len(grid)}d", (into, out, kernel), (4, into, *grid), rank, options, train)
@@ -146,4 +150,22 @@ JUDGMENT = [
     linear(768, 768, 2, 8, train=False),
     conv(128, 128, 3, (28, 28), 8, train=False),
     conv(64, 64, 3, (14, 14), 32, train=False),
+    linear(384, 1536, 196, 16),
+    linear(1536, 384, 196, 48),
+    linear(300, 200, 32, 12),
+    linear(640, 640, 2048, 100),
+    conv(80, 80, 3, (20, 20), 12),
+    conv(160, 80, 3, (10, 10), 40),
+    conv(200, 200, 3, (9, 9), 6),
+    conv(48, 96, 3, (24, 24), 10, dilation=2),
+    conv(512, 128, 1, (7, 7), 8),
+    conv(160, 160, 5, (14, 14), 4, groups=160),
+    conv(120, 120, 3, (12, 12), 5, groups=3),
+    conv(96, 96, 7, (150,), 8),
+    conv(48, 48, 3, (6, 10, 10), 24),
+    transposed(96, 48, 4, (8, 8), 12, stride=2, padding=1),
+    transposed(24, 12, 3, (4, 6, 6), 3, stride=2),
+    embedding(10000, 64, 128, 4),
+    conv(256, 256, 3, (14, 14), 8, train=False),
+    linear(320, 320, 64, 8, train=False),
 ]

@@ -32,7 +32,9 @@ def training_step(module: nn.Module, x: Tensor, train: bool = True) -> Callable[
     return step
 
 
-def seconds(steps: Mapping[str, Callable[[], None]], device: str = "cpu", rounds: int = ROUNDS) -> dict[str, float]:
+def seconds(
+    steps: Mapping[str, Callable[[], None]], device: str = "cpu", rounds: int = ROUNDS
+) -> dict[str, float]:
     """Median seconds of each step: process CPU time, or the device's own clock."""
     repeats = {}
     for name, step in steps.items():

@@ -52,7 +52,9 @@ class ResNet18(nn.Module):
 def adapted_names(net: nn.Module) -> list[str]:
     """The 3x3 convolutions."""
     return [
-        name for name, module in net.named_modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
     ]
 
 

@@ -24,28 +24,30 @@ class Rates(NamedTuple):
 
     Parameters
     ----------
-    product, conv : float
-        One multiplication in a matrix product, and in a convolution.
+    product : float
+        One multiplication of a matrix product or a convolution.
     tap : float
-        One output number of a convolution times one kernel position: the work that does not shrink with depth.
-    map, weight : float
-        Touching one number of a feature map, and of a weight.
+        One number of a convolution's output times one kernel position: work that does not shrink with depth.
+    map, row : float
+        Touching one number of a feature map of a convolution; of the rows of a Linear or an Embedding.
+    weight : float
+        Touching one number of a weight.
     call : float
         One operation, whatever its size.
     """
 
     product: float
-    conv: float
     tap: float
     map: float
+    row: float
     weight: float
     call: float
 
 
 # Fitted on the calibration cells of ``benchmarks/adapters`` (one thread, float32).
-CPU = Rates(product=25.0, conv=40.0, tap=200.0, map=1000.0, weight=1000.0, call=10e6)
+CPU = Rates(product=26.0, tap=46.0, map=570.0, row=157.0, weight=330.0, call=27e6)
 # Not measured: estimated from 20 TFLOP/s in products, 1.6 TB/s of memory and 8 us to launch an operation.
-CUDA = Rates(product=0.1, conv=0.2, tap=2.5, map=2.5, weight=2.5, call=8e6)
+CUDA = Rates(product=0.1, tap=2.5, map=2.5, row=2.5, weight=2.5, call=8e6)
 
 
 class Cost(NamedTuple):
@@ -127,22 +129,26 @@ def _factored(
     """Input map at input positions, core, output map at output positions, sum."""
     groups, passes = layout.groups, 3 if train else 1
     n_in, n_out = _channels(layout)
-    few_in, few_out = (rank[layout.into] * groups if into else n_in), (rank[layout.out] * groups if out else n_out)
+    few_in, few_out = (
+        (rank[layout.into] * groups if into else n_in),
+        (rank[layout.out] * groups if out else n_out),
+    )
     at_input = at_output = 0.0
     calls = 1 + into + out
+    touch = rates.row if layout.kind == "linear" else rates.map
     if layout.kind == "embedding":
-        at_output += passes * rates.map * (few_in + n_out)
+        at_output += passes * rates.row * (few_in + n_out)
         at_output += passes * rates.product * few_in * n_out * out
         return at_input, at_output, passes * (rates.call * calls + rates.weight * layout.shape[0])
     if into:
-        at_input += passes * (rates.product * n_in * few_in / groups + rates.map * (n_in + few_in))
+        at_input += passes * (rates.product * n_in * few_in / groups + touch * (n_in + few_in))
     if out:
-        at_output += passes * (rates.product * n_out * few_out / groups + rates.map * (few_out + n_out))
-    at_output += passes * rates.map * n_out
+        at_output += passes * (rates.product * n_out * few_out / groups + touch * (few_out + n_out))
+    at_output += passes * touch * n_out
     if layout.kind == "linear":
         return at_input, at_output, passes * rates.call * calls
     kernel = math.prod(layout.shape[2:])
-    core = rates.conv * few_in * few_out / groups * kernel + rates.tap * few_out * kernel
+    core = rates.product * few_in * few_out / groups * kernel + rates.tap * few_out * kernel
     at_input += passes * rates.map * few_in
     at_output += passes * rates.map * few_out
     if layout.kind == "conv":
@@ -158,10 +164,10 @@ def _weight_gradient(layout: Layout, rates: Rates, train: bool) -> tuple[float, 
         return 0.0, 0.0, 0.0
     fixed = rates.call + rates.weight * layout.numel
     if layout.kind == "embedding":
-        return 0.0, rates.map * layout.shape[1], fixed
+        return 0.0, rates.row * layout.shape[1], fixed
     if layout.kind == "linear":
         return 0.0, rates.product * layout.numel, fixed
-    work = rates.conv * layout.numel + rates.tap * _channels(layout)[1] * math.prod(layout.shape[2:])
+    work = rates.product * layout.numel + rates.tap * _channels(layout)[1] * math.prod(layout.shape[2:])
     return (0.0, work, fixed) if layout.kind == "conv" else (work, 0.0, fixed)
 
 

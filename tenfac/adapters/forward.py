@@ -69,7 +69,7 @@ def factored_forward(
         else:
             padding = _output_padding(layer, x, *rest, **kwargs)
             addition = _conv_transpose(layer, batched, pieces, padding)
-        whole = _adds_in_place(whole, addition)
+        whole = adds_in_place(whole, addition)
     return whole if x.ndim == len(layout.shape) else whole[0]
 
 
@@ -81,11 +81,11 @@ def _by_rows(layer: nn.Module, kind: str, weight: Tensor, terms: Sequence[Pieces
     for pieces in terms:
         rows, matrix = _linear(flat, pieces) if kind == "linear" else _embedding(layer, flat, pieces)
         if matrix is None:
-            y = _adds_in_place(y, rows)
-        elif y.dtype == rows.dtype == matrix.dtype:
+            y = adds_in_place(y, rows)
+        elif y.dtype == rows.dtype == matrix.dtype and not _in_transform():
             y = y.addmm_(rows, matrix)
         else:
-            y = _adds_in_place(y, rows @ matrix)
+            y = adds_in_place(y, rows @ matrix)
     return y if len(lead) == 1 else y.reshape(*lead, y.shape[-1])
 
 
@@ -168,6 +168,13 @@ def _output_padding(layer: nn.Module, x: Tensor, output_size: Any = None) -> Any
     )
 
 
-def _adds_in_place(y: Tensor, addition: Tensor) -> Tensor:
+def adds_in_place(y: Tensor, addition: Tensor) -> Tensor:
     """``y + addition`` into ``y``, which nothing else holds."""
-    return y.add_(addition) if y.dtype == addition.dtype else torch.add(y, addition).to(y.dtype)
+    if y.dtype != addition.dtype or _in_transform():
+        return torch.add(y, addition).to(y.dtype)
+    return y.add_(addition)
+
+
+def _in_transform() -> bool:
+    """Whether torch.func or the compiler runs this; under ``vmap`` the addition may be the larger one."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
