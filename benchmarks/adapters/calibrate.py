@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from tenfac.adapters.cost import Rates, n_positions, path_costs
+from tenfac.adapters.cost import Rates, gradient_cost, n_positions, path_costs
 
 from . import paths, peers
 from .cells import CALIBRATION, Cell
@@ -17,14 +17,16 @@ PATHS = ("factored", "fused")
 
 
 def parts(cell: Cell) -> np.ndarray:
-    """Picoseconds of both paths beyond the base at rates of 1, ``(2, rates)``: the costs are linear in them."""
+    """Picoseconds of both paths beyond the base at rates of 1, ``(2, rates)``: costs are linear in them."""
     layer = peers.tenfac("auto")(cell.layer(), cell.rank)
     (update,) = (update for update, _ in layer.tenfac.updates("weight"))
     positions = n_positions(layer, cell.x())
-    units = [Rates(*row) for row in np.eye(len(Rates._fields))]
-    return np.array(
-        [[cost.at(*positions) for cost in path_costs(update, unit, cell.train)] for unit in units]
-    ).T
+    columns = []
+    for row in np.eye(len(Rates._fields)):
+        unit = Rates(*row)
+        factored, fused = (cost.at(*positions) for cost in path_costs(update, unit, cell.train))
+        columns.append([factored, fused + gradient_cost(update.layout, unit, cell.train).at(*positions)])
+    return np.array(columns).T
 
 
 def fit(cells: list[Cell], times: list[dict[str, float]]) -> Rates:

@@ -1,4 +1,4 @@
-"""Layers, inputs and ranks at which paths are timed: one set to fit the costs on, another to judge the choice."""
+"""Layers, inputs and ranks at which paths are timed: one set to fit the costs on, another to judge by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One layer, its input and the rank of its update; ``train=False`` is a forward pass without gradients."""
+    """One layer, its input and the rank of its update; ``train=False`` is a forward pass alone."""
 
     kind: str
     sizes: tuple[int, ...]

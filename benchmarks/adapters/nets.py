@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-import torch
 from lycoris import LycorisNetwork, create_lycoris
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn

@@ -18,12 +18,12 @@ from tenfac.adapters.build import tucker_adapter
 logging.getLogger("LyCORIS").setLevel(logging.ERROR)
 
 
-def frozen(layer: nn.Module) -> nn.Module:
+def frozen(layer: nn.Module, _rank: int = 0) -> nn.Module:
     """The base layer, nothing learned."""
     return copy.deepcopy(layer).requires_grad_(False)
 
 
-def full(layer: nn.Module) -> nn.Module:
+def full(layer: nn.Module, _rank: int = 0) -> nn.Module:
     """Full fine-tuning."""
     return copy.deepcopy(layer).requires_grad_(True)
 
@@ -94,8 +94,8 @@ class Materialized(nn.Module):
 
 
 METHODS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
-    "frozen base": lambda layer, rank: frozen(layer),
-    "full fine-tuning": lambda layer, rank: full(layer),
+    "frozen base": frozen,
+    "full fine-tuning": full,
     "tenfac": tenfac("auto"),
     "tenfac, factored": tenfac("factored"),
     "tenfac, fused": tenfac("fused"),

@@ -63,17 +63,21 @@ class Cost(NamedTuple):
 
 
 def choose_path(layer: nn.Module, x: Tensor, updates: Sequence[Update], path: str) -> str:
-    """``"factored"`` or ``"fused"``: ``path`` itself unless it is ``"auto"``."""
+    """``"factored"`` or ``"fused"``: ``path`` itself unless it is ``"auto"``; fused if nothing acts."""
+    if not updates:
+        return "fused"
     if path != "auto":
         return path
     if getattr(layer, "sparse", False):
         return "factored"
     inputs, outputs = n_positions(layer, x)
     kind = (x.device.type == "cuda", torch.is_grad_enabled())
-    total = 0.0
+    excess = (
+        -updates[0].gradient_cost[kind].at(inputs, outputs)
+    )  # once, however many updates share the weight
     for update in updates:
-        total += update.excess[kind].at(inputs, outputs)
-    return "factored" if total <= 0 else "fused"
+        excess += update.excess[kind].at(inputs, outputs)
+    return "factored" if excess <= 0 else "fused"
 
 
 def n_positions(layer: nn.Module, x: Tensor) -> tuple[int, int]:
@@ -98,22 +102,29 @@ def n_positions(layer: nn.Module, x: Tensor) -> tuple[int, int]:
     return inputs, outputs
 
 
-def excess_of(update: Update) -> dict[tuple[bool, bool], Cost]:
-    """What the factored path costs more than the fused one, by (on CUDA, with gradients)."""
+Kind = tuple[bool, bool]  # on CUDA, with gradients
+KINDS: list[Kind] = [(cuda, train) for cuda in (False, True) for train in (False, True)]
+
+
+def excess_of(update: Update) -> dict[Kind, Cost]:
+    """What applying an update in factors costs more than adding it to the weight."""
     found = {}
-    for cuda in (False, True):
-        for train in (False, True):
-            factored, fused = path_costs(update, CUDA if cuda else CPU, train)
-            found[cuda, train] = Cost(*(f - u for f, u in zip(factored, fused, strict=True)))
+    for cuda, train in KINDS:
+        factored, fused = path_costs(update, CUDA if cuda else CPU, train)
+        found[cuda, train] = Cost(*(f - u for f, u in zip(factored, fused, strict=True)))
     return found
 
 
+def gradient_cost_of(layout: Layout) -> dict[Kind, Cost]:
+    """What a layer costs more when its weight needs a gradient, as the fused weight does."""
+    return {(cuda, train): gradient_cost(layout, CUDA if cuda else CPU, train) for cuda, train in KINDS}
+
+
 def path_costs(update: Update, rates: Rates, train: bool) -> tuple[Cost, Cost]:
-    """What the factored and the fused path cost beyond the frozen layer: linear in the rates."""
-    layout = update.layout
-    terms = [_shape_of(term, layout) for term in update.terms]
-    factored = [_factored(layout, *term, rates, train) for term in terms]
-    fused = [_weight_gradient(layout, rates, train), *(_delta(layout, *term, rates, train) for term in terms)]
+    """Applying an update in factors, and adding it to the weight: linear in the rates."""
+    terms = [_shape_of(term, update.layout) for term in update.terms]
+    factored = [_factored(update.layout, *term, rates, train) for term in terms]
+    fused = [_delta(update.layout, *term, rates, train) for term in terms]
     return Cost(*map(sum, zip(*factored, strict=True))), Cost(*map(sum, zip(*fused, strict=True)))
 
 
@@ -158,17 +169,17 @@ def _factored(
     return at_input, at_output, passes * rates.call * (calls + 1)
 
 
-def _weight_gradient(layout: Layout, rates: Rates, train: bool) -> tuple[float, float, float]:
-    """What a layer does more when its weight needs a gradient."""
+def gradient_cost(layout: Layout, rates: Rates, train: bool) -> Cost:
+    """What the gradient of a layer's weight costs; nothing in a forward pass alone."""
     if not train:
-        return 0.0, 0.0, 0.0
+        return Cost(0.0, 0.0, 0.0)
     fixed = rates.call + rates.weight * layout.numel
     if layout.kind == "embedding":
-        return 0.0, rates.row * layout.shape[1], fixed
+        return Cost(0.0, rates.row * layout.shape[1], fixed)
     if layout.kind == "linear":
-        return 0.0, rates.product * layout.numel, fixed
+        return Cost(0.0, rates.product * layout.numel, fixed)
     work = rates.product * layout.numel + rates.tap * _channels(layout)[1] * math.prod(layout.shape[2:])
-    return (0.0, work, fixed) if layout.kind == "conv" else (work, 0.0, fixed)
+    return Cost(0.0, work, fixed) if layout.kind == "conv" else Cost(work, 0.0, fixed)
 
 
 def _delta(

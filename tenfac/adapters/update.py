@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.contract import contract
 from ..core.tucker import Tucker
-from .cost import excess_of
+from .cost import excess_of, gradient_cost_of
 from .layout import Layout
 from .pieces import DiagonalFactor, along
 
@@ -75,7 +75,7 @@ class Term(nn.Module):
         return torch.addmm(weight.flatten(1), matrix, half.flatten(1)).reshape(layout.shape)
 
     def _halves(self, layout: Layout, factor: float) -> tuple[Tensor, Tensor | None]:
-        """The term but for the matrix of mode 0, and that matrix: left out if it is no factor or better first."""
+        """The term but for the matrix of mode 0, and that matrix: None if it is none or better first."""
         core, out, into = self.pieces(layout, factor)
         matrices: list[Tensor | None] = [None] * core.ndim
         matrices[layout.out], matrices[layout.into] = out, into
@@ -110,7 +110,7 @@ class Update(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.layout = layout
         self.recipe = dict(recipe)
-        self.excess = excess_of(self)
+        self.excess, self.gradient_cost = excess_of(self), gradient_cost_of(layout)
 
     def delta(self) -> Tensor:
         """The update as a dense array of the weight's shape."""

@@ -61,9 +61,12 @@ def test_many_updates_of_one_layer_are_fused_where_one_is_applied_in_factors() -
     assert_equal(choice(nn.Conv2d(64, 64, 3, padding=1), rank, *shape, names=4), "fused")
 
 
-def test_a_path_that_is_asked_for_is_not_judged() -> None:
-    assert_equal(choose_path(nn.Linear(2, 2), torch.zeros(1, 2), [], "fused"), "fused")
-    assert_equal(choose_path(nn.Linear(2, 2), torch.zeros(1, 2), [], "factored"), "factored")
+def test_a_path_that_is_asked_for_is_not_judged_and_nothing_is_fused_where_nothing_acts() -> None:
+    layer, x = tucker_adapter(nn.Linear(12, 12), 2), torch.zeros(1, 12)
+    updates = list(layer.tenfac.named["default"].values())
+    assert_equal(choose_path(layer, x, updates, "fused"), "fused")
+    assert_equal(choose_path(layer, x, updates, "factored"), "factored")
+    assert_equal(choose_path(layer, x, [], "factored"), "fused")
 
 
 @pytest.mark.parametrize(
