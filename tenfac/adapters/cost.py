@@ -68,15 +68,15 @@ def choose_path(layer: nn.Module, x: Tensor, updates: Sequence[Update], path: st
         return "fused"
     if path != "auto":
         return path
-    if getattr(layer, "sparse", False):
+    if updates[0].layout.kind == "embedding" and layer.sparse:
         return "factored"
     inputs, outputs = n_positions(layer, x)
     kind = (x.device.type == "cuda", torch.is_grad_enabled())
-    excess = (
-        -updates[0].gradient_cost[kind].at(inputs, outputs)
-    )  # once, however many updates share the weight
+    per_input, per_output, fixed = updates[0].gradient_cost[kind]  # once, however many updates there are
+    excess = -(per_input * inputs + per_output * outputs + fixed)
     for update in updates:
-        excess += update.excess[kind].at(inputs, outputs)
+        per_input, per_output, fixed = update.excess[kind]
+        excess += per_input * inputs + per_output * outputs + fixed
     return "factored" if excess <= 0 else "fused"
 
 
