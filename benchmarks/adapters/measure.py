@@ -35,7 +35,10 @@ def training_step(module: nn.Module, x: Tensor, train: bool = True) -> Callable[
 def seconds(
     steps: Mapping[str, Callable[[], None]], device: str = "cpu", rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Median seconds of each step: process CPU time, or the device's own clock."""
+    """Median seconds of each step: process CPU time, or the device's own clock.
+
+    Each turn begins with a step that is not timed, so that none pays for the memory the one before it let go.
+    """
     repeats = {}
     for name, step in steps.items():
         step()
@@ -44,6 +47,7 @@ def seconds(
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
+            step()
             times[name].append(_timed(step, repeats[name], device) / repeats[name])
     return {name: statistics.median(values) for name, values in times.items()}
 

@@ -97,10 +97,10 @@ METHODS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
     "frozen base": frozen,
     "full fine-tuning": full,
     "tenfac": tenfac("auto"),
-    "tenfac, factored": tenfac("factored"),
-    "tenfac, fused": tenfac("fused"),
     "PEFT LoRA": peft_lora,
     "LyCORIS Tucker, bypass": lycoris(True),
+    "tenfac, factored": tenfac("factored"),
+    "tenfac, fused": tenfac("fused"),
     "LyCORIS Tucker": lycoris(False),
     "update formed + second operation (as FLoRA's reference)": Materialized,
 }
