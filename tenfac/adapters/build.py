@@ -144,7 +144,8 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
         raise ValueError(f"{where}: `path` must be one of {', '.join(PATHS)}; got {path!r}.")
     if isinstance(layer, Adapted) and layer.tenfac.merged:
         raise ValueError(f"{where}: the layer is merged; call unmerge() before adding an update.")
-    if isinstance(layer, Adapted) and plan.slot.name in layer.tenfac.named.get(name, {}):
+    named = layer.tenfac.named if isinstance(layer, Adapted) else {}
+    if name in named and plan.slot.name in named[name]:
         raise ValueError(
             f"{where}: the layer already has an update named {name!r}; give another `name`, or detach it "
             "first."

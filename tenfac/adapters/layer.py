@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import choose_path
-from .forward import adds_in_place, base_forward, contribution
+from .forward import factored_forward
 from .update import Update
 
 _STOCK = (
@@ -77,13 +77,12 @@ class Adapters(nn.Module):
 
     def effective(self, parameter: str, weight: Tensor) -> Tensor:
         """``W + sum of updates``: added in the updates' precision, rounded once."""
+        total = weight
         for slot in self.slots:
-            if slot.parameter != parameter:
-                continue
-            for update, factor in self.updates(slot.name):
-                delta = update.delta() * factor if factor != 1.0 else update.delta()
-                weight = _added(weight, delta, slot)
-        return weight
+            if slot.parameter == parameter:
+                for update, factor in self.updates(slot.name):
+                    total = _added(total, update, factor, slot)
+        return total.to(weight.dtype)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Nothing while merged: the file is then the base model's, weights merged."""
@@ -101,12 +100,11 @@ class Adapters(nn.Module):
         return f"Adapters({'; '.join(parts)}; {state})"
 
 
-def _added(weight: Tensor, delta: Tensor, slot: Slot) -> Tensor:
+def _added(weight: Tensor, update: Update, factor: float, slot: Slot) -> Tensor:
     if slot.rows is None:
-        return (weight + delta).to(weight.dtype)
+        return update.added(weight, factor)
     start, stop = slot.rows
-    middle = (weight[start:stop] + delta).to(weight.dtype)
-    return torch.cat([weight[:start], middle, weight[stop:]])
+    return torch.cat([weight[:start], update.added(weight[start:stop], factor), weight[stop:]])
 
 
 class Adapted:
@@ -146,11 +144,8 @@ class AdaptedStock(Adapted):
             args = (kwargs.pop("input"),)
         if choose_path(self, args[0], [update for update, _ in active], adapters.path) == "fused":
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        y = base_forward(self, weight, args, kwargs)
-        for update, factor in active:
-            for pieces in update.pieces(factor, weight.dtype):
-                y = adds_in_place(y, contribution(self, update.layout, pieces, args, kwargs))
-        return y
+        terms = [pieces for update, factor in active for pieces in update.pieces(factor, weight.dtype)]
+        return factored_forward(self, active[0][0].layout, weight, terms, args, kwargs)
 
 
 def _refuse_training_merged(adapters: Adapters, layer: nn.Module) -> None:
