@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.arrays import generator
 from ..core.errors import DataError
 from .init import INITS, draw_core, draw_factors
-from .layer import Adapted, Slot, attach
+from .layer import Adapted, Slot, attach, is_stock
 from .layout import Layout, layout_of
 from .pieces import DenseFactor, FullCore
 from .ranks import Ranks, core_shape, count, resolve
@@ -142,6 +142,7 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
     layer = plan.layer
     if path not in PATHS:
         raise ValueError(f"{where}: `path` must be one of {', '.join(PATHS)}; got {path!r}.")
+    _check_path(plan, path, where)
     if isinstance(layer, Adapted) and layer.tenfac.merged:
         raise ValueError(f"{where}: the layer is merged; call unmerge() before adding an update.")
     if isinstance(layer, Adapted) and plan.slot.name in layer.tenfac.named.get(name, {}):
@@ -154,6 +155,22 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
     if getattr(layer, "max_norm", None) is not None:
         raise ValueError(
             f"{where}: an Embedding with max_norm rewrites its frozen weight; use max_norm=None."
+        )
+
+
+def _check_path(plan: Plan, path: str, where: str) -> None:
+    """Refuse a path that the place does not have."""
+    layer, stock = plan.layer, plan.slot.name == "weight" and is_stock(plan.layer)
+    if path == "factored" and not stock:
+        why = "its forward is not torch's own" if plan.slot.name == "weight" else "it is not a layer's weight"
+        raise ValueError(
+            f"{where}: path='factored' needs a torch layer whose forward pass is known; {plan.slot.parameter!r} "
+            f"of {type(layer).__name__} can only be fused: {why}. Use path='auto'."
+        )
+    if getattr(layer, "sparse", False) and (path == "fused" or not stock):
+        raise ValueError(
+            f"{where}: a {type(layer).__name__} with sparse=True has no fused weight to give a sparse gradient; "
+            "use sparse=False, or path='auto' on an Embedding without scale_grad_by_freq."
         )
 
 
@@ -175,8 +192,8 @@ def build_update(plan: Plan, data: Tensor | None, dtype: torch.dtype | None, rng
     dtype = torch.promote_types(weight.dtype, torch.float32) if dtype is None else dtype
     source = data if plan.init == "gradient" else weight
     factors = draw_factors(plan.init, layout, plan.ranks, source, rng, dtype)
-    _clear_padding(plan, factors)
     core = draw_core(plan.init, layout, plan.ranks, factors, weight, rng).to(dtype)
+    _clear_padding(plan, factors, core)
     terms = [_term(core, factors, plan.scale)]
     if plan.init == "principal":
         _warn_principal()
@@ -190,11 +207,11 @@ def _term(core: Tensor, factors: dict[int, Tensor], scale: float) -> Term:
     return Term(FullCore(core), {n: DenseFactor(factor) for n, factor in factors.items()}, scale)
 
 
-def _clear_padding(plan: Plan, factors: dict[int, Tensor]) -> None:
-    """The padding row of an Embedding stays as it is: its row of the factor is zero and gets no gradient."""
+def _clear_padding(plan: Plan, factors: dict[int, Tensor], core: Tensor) -> None:
+    """The padding row of an Embedding stays as it is: its row is zero in what is looked up, without gradient."""
     index = getattr(plan.layer, "padding_idx", None)
-    if plan.layout.kind == "embedding" and index is not None and plan.layout.into in factors:
-        factors[plan.layout.into][index] = 0
+    if plan.layout.kind == "embedding" and index is not None:
+        factors.get(plan.layout.into, core)[index] = 0
 
 
 def _warn_principal() -> None:
