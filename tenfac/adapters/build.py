@@ -116,6 +116,17 @@ def slots_of(layer: nn.Module, parameter: str | None, where: str) -> list[tuple[
         ]
     parameter = "weight" if parameter is None else parameter
     weight = layer._parameters.get(parameter)
+    if parameter in getattr(layer, "parametrizations", ()):
+        raise ValueError(
+            f"{where}: {parameter!r} of {type(layer).__name__} is parametrized (weight or spectral norm), not a "
+            f"parameter of its own; call torch.nn.utils.parametrize.remove_parametrizations(layer, {parameter!r}) "
+            "first."
+        )
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        raise DataError(
+            f"{where}: {parameter!r} of {type(layer).__name__} has no shape yet; pass one input through the "
+            "layer first."
+        )
     if weight is None:
         own = [key for key, value in layer._parameters.items() if value is not None and value.ndim > 1]
         raise ValueError(
@@ -145,7 +156,8 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
     _check_path(plan, path, where)
     if isinstance(layer, Adapted) and layer.tenfac.merged:
         raise ValueError(f"{where}: the layer is merged; call unmerge() before adding an update.")
-    if isinstance(layer, Adapted) and plan.slot.name in layer.tenfac.named.get(name, {}):
+    named = layer.tenfac.named if isinstance(layer, Adapted) else {}
+    if name in named and plan.slot.name in named[name]:
         raise ValueError(
             f"{where}: the layer already has an update named {name!r}; give another `name`, or detach it "
             "first."

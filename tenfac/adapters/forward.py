@@ -154,4 +154,11 @@ def _output_padding(layer: nn.Module, x: Tensor, output_size: Any = None) -> Any
 
 def adds_in_place(y: Tensor, addition: Tensor) -> Tensor:
     """``y + addition`` into ``y``, which nothing else holds."""
-    return y.add_(addition) if y.dtype == addition.dtype else torch.add(y, addition).to(y.dtype)
+    if y.dtype != addition.dtype or _in_transform():
+        return torch.add(y, addition).to(y.dtype)
+    return y.add_(addition)
+
+
+def _in_transform() -> bool:
+    """Whether torch.func or the compiler runs this: ``vmap`` over updates makes the addition the larger one."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None

@@ -32,6 +32,7 @@ _STOCK = (
     nn.Embedding,
 )
 _METHODS = ("forward", "_conv_forward")
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.jit.is_tracing)  # from torch 2.7 on
 
 
 class Slot:
@@ -167,8 +168,9 @@ class AdaptedStock(Adapted):
             return super().forward(input, *args, **kwargs)  # type: ignore[misc]
         weight = self._parameters["weight"]  # type: ignore[attr-defined]
         active = list(adapters.updates("weight"))
+        path = "factored" if adapters.path == "auto" and _recorded() else adapters.path
         if not is_sound(self, input, args, kwargs) or (
-            choose_path(self, input, [update for update, _ in active], adapters.path) == "fused"
+            choose_path(self, input, [update for update, _ in active], path) == "fused"
         ):
             return super().forward(input, *args, **kwargs)  # type: ignore[misc]
         args = (input, *args)
@@ -177,6 +179,26 @@ class AdaptedStock(Adapted):
             for pieces in update.pieces(factor, weight.dtype):
                 y = adds_in_place(y, contribution(self, update.layout, pieces, args, kwargs))
         return y
+
+
+def _recorded() -> bool:
+    """Whether this call is recorded for inputs of other sizes, so that none may decide the path."""
+    return torch.jit.is_tracing() or _is_exporting()
+
+
+class AdaptedRecurrent(Adapted):
+    """Mixin of recurrent layers, which keep a list of their weights beside the parameters."""
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        return [getattr(self, name, None) for name in self._flat_weights_names]  # type: ignore[attr-defined]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Tensor | None]) -> None:
+        pass  # always read anew
+
+    def flatten_parameters(self) -> None:
+        """Nothing: the effective weights are made anew at each reading."""
 
 
 def _refuse_training_merged(layer: nn.Module) -> None:
@@ -210,7 +232,8 @@ def _adapted_class(base: type[nn.Module], parameters: tuple[str, ...], stock: bo
     members["__module__"] = base.__module__
     if not stock:
         members["forward"] = _guarded(base)
-    return type(f"Adapted{base.__name__}", (AdaptedStock if stock else Adapted, base), members)
+    mixin = AdaptedStock if stock else AdaptedRecurrent if issubclass(base, nn.RNNBase) else Adapted
+    return type(f"Adapted{base.__name__}", (mixin, base), members)
 
 
 def _guarded(base: type[nn.Module]) -> Any:

@@ -36,7 +36,7 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.einsum("bi,...oi->b...o", x, self.stack)
-        return y.flatten(1).sum(1, keepdim=True) * torch.einsum("bi,goi->bgo", x, self.gate)
+        return y.flatten(1).sum(1)[:, None, None] * torch.einsum("bi,goi->bgo", x, self.gate)
 
 
 def conv_cases() -> dict[str, Case]:
@@ -190,3 +190,8 @@ def oracle(layer: nn.Module, plain: nn.Module) -> nn.Module:
 def trained(layer: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name."""
     return {name: p for name, p in layer.named_parameters() if p.requires_grad}
+
+
+def effect(got: Tensor, without: Tensor) -> float:
+    """Share of an output that the updates make."""
+    return ((got - without).norm() / got.norm()).detach().item()
