@@ -118,9 +118,9 @@ def slots_of(layer: nn.Module, parameter: str | None, where: str) -> list[tuple[
     weight = layer._parameters.get(parameter)
     if parameter in getattr(layer, "parametrizations", ()):
         raise ValueError(
-            f"{where}: {parameter!r} of {type(layer).__name__} is parametrized (weight or spectral norm), not a "
-            f"parameter of its own; call torch.nn.utils.parametrize.remove_parametrizations(layer, {parameter!r}) "
-            "first."
+            f"{where}: {parameter!r} of {type(layer).__name__} is parametrized (weight norm, say), not "
+            "a parameter of its own; call torch.nn.utils.parametrize.remove_parametrizations(layer, "
+            f"{parameter!r}) first."
         )
     if isinstance(weight, nn.parameter.UninitializedParameter):
         raise DataError(
@@ -176,13 +176,13 @@ def _check_path(plan: Plan, path: str, where: str) -> None:
     if path == "factored" and not stock:
         why = "its forward is not torch's own" if plan.slot.name == "weight" else "it is not a layer's weight"
         raise ValueError(
-            f"{where}: path='factored' needs a torch layer whose forward pass is known; {plan.slot.parameter!r} "
-            f"of {type(layer).__name__} can only be fused: {why}. Use path='auto'."
+            f"{where}: path='factored' needs a torch layer whose forward pass is known; "
+            f"{plan.slot.parameter!r} of {type(layer).__name__} can only be fused: {why}. Use path='auto'."
         )
     if getattr(layer, "sparse", False) and (path == "fused" or not stock):
         raise ValueError(
-            f"{where}: a {type(layer).__name__} with sparse=True has no fused weight to give a sparse gradient; "
-            "use sparse=False, or path='auto' on an Embedding without scale_grad_by_freq."
+            f"{where}: a {type(layer).__name__} with sparse=True has no fused weight to give a sparse "
+            "gradient; use sparse=False, or path='auto' on an Embedding without scale_grad_by_freq."
         )
 
 
@@ -220,7 +220,7 @@ def _term(core: Tensor, factors: dict[int, Tensor], scale: float) -> Term:
 
 
 def _clear_padding(plan: Plan, factors: dict[int, Tensor], core: Tensor) -> None:
-    """The padding row of an Embedding stays as it is: its row is zero in what is looked up, without gradient."""
+    """The padding row of an Embedding stays as it is: the row looked up is zero and gets no gradient."""
     index = getattr(plan.layer, "padding_idx", None)
     if plan.layout.kind == "embedding" and index is not None:
         factors.get(plan.layout.into, core)[index] = 0

@@ -45,7 +45,7 @@ def base_forward(layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs
 
 
 def is_sound(layer: nn.Module, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call has the form the layer takes; what has not is left to torch, which refuses in its words."""
+    """Whether a call has the form the layer takes; what has not is left to torch, to refuse in its words."""
     if not isinstance(x, Tensor):
         return False
     if isinstance(layer, nn.Embedding):
@@ -160,5 +160,5 @@ def adds_in_place(y: Tensor, addition: Tensor) -> Tensor:
 
 
 def _in_transform() -> bool:
-    """Whether torch.func or the compiler runs this: ``vmap`` over updates makes the addition the larger one."""
+    """Whether torch.func or the compiler runs this; under ``vmap`` the addition may be the larger one."""
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None

@@ -125,7 +125,7 @@ class Adapted:
         if name in type(self)._made_of[1]:
             raise RuntimeError(
                 f"{type(self).__name__}: {name!r} has updates and cannot be removed or parametrized; apply "
-                "weight or spectral norm before adapting and adapt another layer, or detach the updates first."
+                "weight or spectral norm to a layer without updates, or detach them first."
             )
         super().__delattr__(name)
 
