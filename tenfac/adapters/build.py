@@ -116,11 +116,11 @@ def slots_of(layer: nn.Module, parameter: str | None, where: str) -> list[tuple[
         ]
     parameter = "weight" if parameter is None else parameter
     weight = layer._parameters.get(parameter)
-    if parameter in getattr(layer, "parametrizations", ()):
+    if parameter in getattr(layer, "parametrizations", ()) or _is_computed(layer, parameter):
         raise ValueError(
-            f"{where}: {parameter!r} of {type(layer).__name__} is parametrized (weight norm, say), not "
-            "a parameter of its own; call torch.nn.utils.parametrize.remove_parametrizations(layer, "
-            f"{parameter!r}) first."
+            f"{where}: {parameter!r} of {type(layer).__name__} is computed from other parameters (weight or "
+            "spectral norm, pruning), not one itself; undo that first, with torch.nn.utils.parametrize."
+            "remove_parametrizations, remove_weight_norm, remove_spectral_norm or prune.remove."
         )
     if isinstance(weight, nn.parameter.UninitializedParameter):
         raise DataError(
@@ -139,6 +139,11 @@ def slots_of(layer: nn.Module, parameter: str | None, where: str) -> list[tuple[
             f"{tuple(weight.shape)}, {weight.dtype}."
         )
     return [(layer, Slot(parameter, parameter))]
+
+
+def _is_computed(layer: nn.Module, parameter: str) -> bool:
+    """Whether a hook of weight norm, spectral norm or pruning makes the parameter, the older way."""
+    return any(f"{parameter}_{end}" in layer._parameters for end in ("orig", "g"))
 
 
 def _attention_slots(layer: nn.MultiheadAttention) -> list[Slot]:

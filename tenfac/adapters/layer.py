@@ -166,6 +166,7 @@ class AdaptedStock(Adapted):
         if not adapters.acts():
             _refuse_training_merged(self)
             return super().forward(input, *args, **kwargs)  # type: ignore[misc]
+        _refuse_split(self)
         weight = self._parameters["weight"]  # type: ignore[attr-defined]
         active = list(adapters.updates("weight"))
         path = "factored" if adapters.path == "auto" and _recorded() else adapters.path
@@ -209,6 +210,20 @@ def _refuse_training_merged(layer: nn.Module) -> None:
         )
 
 
+def _is_split(weight: Tensor | None) -> bool:
+    """Whether a weight is a part of one that several processes hold (DTensor)."""
+    return hasattr(weight, "placements")
+
+
+def _refuse_split(layer: nn.Module) -> None:
+    for name in type(layer)._made_of[1] if layer.tenfac.acts() else ():
+        if _is_split(layer._parameters.get(name)):
+            raise RuntimeError(
+                f"{type(layer).__name__}: the forward pass needs whole weights; {name!r} is split over "
+                "processes (tensor parallel). Use fully_shard or DistributedDataParallel, or merge first."
+            )
+
+
 def is_stock(layer: nn.Module) -> bool:
     """Whether the layer computes exactly what torch's class of its kind does, so that factors can stand in.
 
@@ -226,7 +241,10 @@ def is_stock(layer: nn.Module) -> bool:
 
 @cache
 def _adapted_class(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> type[nn.Module]:
-    members: dict[str, Any] = {name: property(partial(_effective, name=name)) for name in parameters}
+    members: dict[str, Any] = {
+        name: property(partial(_effective, name=name), partial(_refuse_setting, name=name))
+        for name in parameters
+    }
     members["_made_of"] = (base, parameters, stock)
     members["__doc__"] = f"``{base.__name__}`` with updates."
     members["__module__"] = base.__module__
@@ -242,13 +260,29 @@ def _guarded(base: type[nn.Module]) -> Any:
     @wraps(base.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         _refuse_training_merged(self)
+        _refuse_split(self)
         return base.forward(self, *args, **kwargs)
 
     return forward
 
 
 def _effective(layer: nn.Module, name: str) -> Tensor:
-    return layer.tenfac.effective(name, layer._parameters[name])
+    if name not in layer._parameters:
+        raise RuntimeError(
+            f"{type(layer).__name__}: {name!r} was taken out of the layer while it has updates; detach them "
+            "first."
+        )
+    weight = layer._parameters[name]
+    if _is_split(weight):  # fully_shard asks for the parameter that it splits; the forward pass sees it whole
+        return weight
+    return layer.tenfac.effective(name, weight)
+
+
+def _refuse_setting(layer: nn.Module, value: Any, name: str) -> None:
+    raise RuntimeError(
+        f"{type(layer).__name__}: {name!r} has updates and cannot be set to a {type(value).__name__} that is "
+        "no parameter (as torch.nn.utils.weight_norm does); detach the updates first."
+    )
 
 
 def _remake(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> nn.Module:

@@ -91,7 +91,8 @@ def test_a_fused_batch_norm_never_counts_an_update_twice() -> None:
 
 
 def test_a_parametrized_a_lazy_and_a_renormalized_weight_are_refused_before_anything_is_touched() -> None:
-    for norm in (nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
+    new = nn.utils.parametrizations
+    for norm in (new.spectral_norm, new.weight_norm, nn.utils.spectral_norm):
         layer = norm(nn.Linear(7, 9))
         with pytest.raises(ValueError, match="remove_parametrizations"):
             tucker_adapter(layer, 2)

@@ -363,12 +363,20 @@ def test_a_model_is_exported_with_a_free_batch_and_traced(how: str) -> None:
 # --- several processes ------------------------------------------------------------------------------------
 
 
-def _train(rank: int, port: int, path: str, out: str) -> None:
+def _train(rank: int, port: int, path: str, out: str, sharded: bool) -> None:
+    from torch.distributed.fsdp import fully_shard
+
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    model = nn.parallel.DistributedDataParallel(net(path))
+    model = net(path)
+    if sharded:
+        for layer in [*model[::2], model]:
+            fully_shard(layer)
+    else:
+        model = nn.parallel.DistributedDataParallel(model)
     found = gradients(model, batch()[2 * rank : 2 * rank + 2])
+    found = {name.removeprefix("module."): g.full_tensor() if sharded else g for name, g in found.items()}
     if rank == 0:
         torch.save(found, out)
     torch.distributed.destroy_process_group()
@@ -376,14 +384,15 @@ def _train(rank: int, port: int, path: str, out: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
-def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "fully_shard"])
+def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, path: str, sharded: bool) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     out = str(tmp_path / "gradients.pt")
-    torch.multiprocessing.spawn(_train, args=(port, path, out), nprocs=2)
+    torch.multiprocessing.spawn(_train, args=(port, path, out, sharded), nprocs=2)
     got: dict[str, Any] = torch.load(out)
     want = gradients(net(path), batch())
-    assert_equal(sorted(got), sorted(f"module.{name}" for name in want))
+    assert_equal(sorted(got), sorted(want))
     for name, value in want.items():
-        assert_relative(got[f"module.{name}"], value, 1e-5, name)
+        assert_relative(got[name], value, 1e-5, name)
