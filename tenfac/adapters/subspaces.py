@@ -53,15 +53,13 @@ def left_vectors(
     size, others = flat.shape
     rank = size if rank is None else rank
     rng = torch.Generator().manual_seed(0) if rng is None else rng
+    sketched = not minor and min(size, others) > _DENSE and 8 * rank < min(size, others)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32) if sketched else torch.float64)
     largest = flat.abs().amax()
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32)) / (largest if largest > 0 else 1)
-    if minor:
-        vectors = _trailing(flat, rank, rng)
-    elif min(size, others) > _DENSE and 8 * rank < min(size, others):
-        vectors = _krylov(flat, rank, rng)
-    else:
-        vectors = _leading(flat.to(torch.float64), rank, rng)
-    return _signed(vectors)
+    flat = flat / torch.where(largest > 0, largest, 1.0)
+    if sketched:
+        return _signed(_krylov(flat, rank, rng))
+    return _signed(_trailing(flat, rank, rng) if minor else _leading(flat, rank, rng))
 
 
 def _leading(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
@@ -77,7 +75,6 @@ def _leading(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
 
 def _trailing(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
     size, others = flat.shape
-    flat = flat.to(torch.float64)
     if others + rank <= size:  # the unfolding has no such directions: any orthogonal to it
         columns = torch.cat([flat, _normal(flat, size, rank, rng)], 1)
         return torch.linalg.qr(columns).Q[:, others:]
