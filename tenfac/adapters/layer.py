@@ -187,21 +187,6 @@ def _recorded() -> bool:
     return torch.jit.is_tracing() or _is_exporting()
 
 
-class AdaptedRecurrent(Adapted):
-    """Mixin of recurrent layers, which keep a list of their weights beside the parameters."""
-
-    @property
-    def _flat_weights(self) -> list[Tensor | None]:
-        return [getattr(self, name, None) for name in self._flat_weights_names]  # type: ignore[attr-defined]
-
-    @_flat_weights.setter
-    def _flat_weights(self, weights: list[Tensor | None]) -> None:
-        pass  # always read anew
-
-    def flatten_parameters(self) -> None:
-        """Nothing: the effective weights are made anew at each reading."""
-
-
 def _refuse_training_merged(layer: nn.Module) -> None:
     if layer.tenfac.merged and layer.training and torch.is_grad_enabled():
         raise RuntimeError(
@@ -250,8 +235,7 @@ def _adapted_class(base: type[nn.Module], parameters: tuple[str, ...], stock: bo
     members["__module__"] = base.__module__
     if not stock:
         members["forward"] = _guarded(base)
-    mixin = AdaptedStock if stock else AdaptedRecurrent if issubclass(base, nn.RNNBase) else Adapted
-    return type(f"Adapted{base.__name__}", (mixin, base), members)
+    return type(f"Adapted{base.__name__}", (AdaptedStock if stock else Adapted, base), members)
 
 
 def _guarded(base: type[nn.Module]) -> Any:

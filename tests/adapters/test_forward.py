@@ -95,8 +95,8 @@ def test_gradients_in_the_input_are_those_of_the_dense_layer() -> None:
 SMALL = {
     "Linear": (lambda: nn.Linear(4, 5), (2, 4), 1),
     "Conv1d": (
-        lambda: nn.Conv1d(2, 4, 3, groups=2, padding=1, padding_mode="circular"),
-        (1, 2, 4),
+        lambda: nn.Conv1d(4, 4, 3, groups=2, padding=1, padding_mode="circular"),
+        (1, 4, 4),
         (1, 1, 2),
     ),
     "Conv2d": (lambda: nn.Conv2d(3, 3, 2, padding="same"), (1, 3, 2, 2), 1),
