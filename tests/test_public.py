@@ -115,6 +115,13 @@ DEFAULTS = {
         "verbose": 0,
     },
     "tucker": {"batch": 0},
+    "tucker_adapter": {
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
+    },
     "tucker_complete": {
         "n_init": 10,
         "max_iter": 300,
@@ -133,6 +140,7 @@ DEFAULTS = {
     "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
 }
 ROOMS = ("datasets", "plot")  # public modules
+ADAPTERS = sorted(name for name, home in tenfac._HOME.items() if home.startswith("adapters."))
 OPTIONAL = (
     "dask",
     "gpytorch",
@@ -399,6 +407,14 @@ def test_adapters_without_torch_name_the_extra() -> None:
     said = in_fresh_python(code, blocked=("torch",))
     assert_says(said, *(f"{name} tenfac's adapters need PyTorch" for name in ADAPTERS))
     assert_says(said, "pip install 'tenfac[adapters]'")
+
+
+def test_adapters_without_torch_name_the_extra() -> None:
+    code = "\n".join(missed(f"tenfac.{name}") for name in ADAPTERS)
+    said = in_fresh_python(code, blocked=("torch",)).splitlines()
+    assert_equal(len(said), len(ADAPTERS))
+    for line in said:
+        assert_says(line, "pip install 'tenfac[adapters]'")
 
 
 def test_everything_but_plots_and_adapters_can_be_imported_without_any_extra() -> None:

@@ -46,6 +46,21 @@ def base_forward(layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs
     return layer._conv_forward(x, weight, layer.bias)
 
 
+def is_sound(layer: nn.Module, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call has the form the layer takes; what has not is left to torch, to refuse in its words."""
+    if not isinstance(x, Tensor):
+        return False
+    if isinstance(layer, nn.Embedding):
+        return not args and not kwargs
+    if isinstance(layer, nn.Linear):
+        return x.ndim > 0 and not args and not kwargs
+    if x.ndim - len(layer.kernel_size) not in (1, 2):
+        return False
+    if layer.transposed:
+        return len(args) + len(kwargs) <= 1 and kwargs.keys() <= {"output_size"}
+    return not args and not kwargs
+
+
 def factored_forward(
     layer: nn.Module,
     layout: Layout,
