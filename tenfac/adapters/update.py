@@ -34,6 +34,15 @@ class Term(nn.Module):
         Factors of ``tenfac.adapters.pieces``, ``(I_n, R_n)``. Modes left out are identities.
     scale : float
         Fixed multiplier.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tenfac.adapters.layout import layout_of
+    >>> from tenfac.adapters.pieces import DenseFactor, FullCore
+    >>> term = Term(FullCore(torch.ones(2, 4)), {0: DenseFactor(torch.ones(3, 2))}, scale=0.5)
+    >>> term.delta(layout_of(torch.nn.Linear(4, 3), "weight"))[0].tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, core: nn.Module, factors: Mapping[int, nn.Module], scale: float = 1.0) -> None:
@@ -68,6 +77,8 @@ class Term(nn.Module):
 class Update(nn.Module):
     """The update of one weight: the sum of its terms.
 
+    ``delta()`` is differentiable in every learned number; ``tucker()`` is a detached copy to look at.
+
     Parameters
     ----------
     terms : iterable of Term
@@ -75,6 +86,17 @@ class Update(nn.Module):
         Of the weight.
     recipe : dict
         What it was built from (structure, rank, init, scale), as files and reports show it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tenfac import tucker_adapter
+    >>> conv = tucker_adapter(torch.nn.Conv2d(16, 32, 3), rank=4)
+    >>> update = conv.tenfac.named["default"]["weight"]
+    >>> update
+    Update(shape=(32, 16, 3, 3), rank=(4, 4, 3, 3), 336 trainable numbers)
+    >>> update.delta().shape, update.tucker().rank
+    (torch.Size([32, 16, 3, 3]), (4, 4, 3, 3))
     """
 
     def __init__(self, terms: list[Term], layout: Layout, recipe: Mapping[str, object]) -> None:
@@ -92,7 +114,7 @@ class Update(nn.Module):
         return (term.pieces(self.layout, weight, dtype) for term in self.terms)
 
     def tucker(self) -> Tucker:
-        """The update as a detached ``Tucker`` of the weight's shape.
+        """The update as a detached ``Tucker`` of the weight's shape; modes without factor get the identity.
 
         Several terms are one Tucker whose ranks are the sums of theirs.
         """
@@ -109,8 +131,8 @@ class Update(nn.Module):
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """Sizes of the first term's core."""
-        return tuple(self.terms[0].core.value().shape)
+        """Sizes of the first term's core; of a Kronecker core, those of its left block."""
+        return self.terms[0].core.rank
 
     def __repr__(self) -> str:
         return f"Update(shape={self.layout.shape}, rank={self.rank}, {self.n_trainable} trainable numbers)"
