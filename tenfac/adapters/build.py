@@ -274,7 +274,7 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
         raise ValueError(f"{where}: `path` must be one of {', '.join(PATHS)}; got {path!r}.")
     if isinstance(layer, Adapted) and layer.tenfac.merged:
         raise ValueError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
-    if isinstance(layer, Adapted) and plan.slot.name in layer.tenfac.named.get(name, {}):
+    if isinstance(layer, Adapted) and plan.slot.name in dict(layer.tenfac.named).get(name, {}):
         raise ValueError(
             f"{where}: an adapter's name must be new to the layer; it already has an update named {name!r}. "
             "Give another `name`, or detach that one first."

@@ -74,8 +74,8 @@ def merge(model: nn.Module, names: Any = None) -> None:
         for adapters, active in before:
             adapters.active = active
         raise DataError(
-            f"merge: merged weights must be finite; those of {bad[0]!r} are not (of {len(bad)} layers). Look for "
-            "NaN in the adapter, or convert the model to a wider dtype first: float16 ends at 65504."
+            f"merge: merged weights must be finite; those of {bad[0]!r} are not. Look for NaN in the "
+            "adapter, or convert the model to a wider dtype first: float16 ends at 65504."
         )
 
 

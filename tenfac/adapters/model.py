@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..core.errors import DataError, RankError
-from .build import Plan, check_place, install, plan_layer, torch_generator
+from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
+from .checks import check_name
 from .layer import Adapted, adapted_layers
 from .merging import FREEZE, drop, freeze
 from .ranks import resolve
 from .report import AdapterReport, adapter_parameters, report_of
-from .structure import Structure
+from .structure import Structure, structure_of
 from .targets import Place, Target, covered, matches, nearest, places_of, refuse_tied, select
 
 _WHERE = "adapt"
@@ -66,10 +67,10 @@ def adapt(
     model : torch.nn.Module
     targets : str, type, or list of such
         Which layers: ``"all-conv"``, ``"all-linear"`` (attention among them), ``"all"`` (embeddings too); a
-        name of ``model.named_modules()`` or its end (``"q_proj"``, ``"layer1.0.conv1"``); a regular
-        expression for the whole name; a type of module. A raw parameter is named as
-        ``"module.parameter"`` (``"experts.w1"``). ``nn.MultiheadAttention`` is adapted in q, k, v and its
-        output projection.
+        name of ``model.named_modules()`` or its end (``"q_proj"``, ``"layer1.0.conv1"``; numbers alone, as
+        in a Sequential, are whole names); if no name ends so, a regular expression for the whole name; a type
+        of module. A raw parameter is named as ``"module.parameter"`` (``"experts.w1"``).
+        ``nn.MultiheadAttention`` is adapted in q, k, v and its output projection.
     rank : int or sequence of int, optional
         As for ``tucker_adapter``; an int beyond the size of a mode is lowered to it. By default up to 8, with
         at most half as many numbers as the weight.
@@ -106,8 +107,8 @@ def adapt(
     ------
     ValueError
         If a pattern matches nothing; a layer has no weight that can be adapted (parametrized, scripted, an
-        LSTM), not yet its sizes (lazy), has an adapter of this name, or shares its weight with another layer; the model is merged;
-        ``data`` is missing. The model is then untouched, as after every error.
+        LSTM), or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another
+        layer; the model is merged; ``data`` is missing. The model is then untouched, as after every error.
     RankError
         If a rank does not fit its layer, or rank 1 everywhere is beyond the budget.
     DataError
@@ -137,10 +138,9 @@ def adapt(
     trained itself: 2.weight
     trained itself: 2.bias
     acting: default; 1,414 trainable numbers, 7.1% of 20,042
-    >>> print(adapt(net, ".*", budget=2000, name="second"))
-    Traceback (most recent call last):
     """
     places = _check_call(model, name)
+    check_dtype(dtype, _WHERE)
     also = covered(places, also_train, "also_train", _WHERE)
     out = covered(places, exclude, "exclude", _WHERE)
     wanted, skipped = _without_trained(select(places, targets, out, _WHERE), also)
@@ -149,14 +149,16 @@ def adapt(
     plans, small = _plan_all(wanted, wish)
     refuse_tied(places, [(plan.layer, plan.slot.parameter) for _, plan in plans], _WHERE)
     for target, plan in plans:
-        check_place(plan, name, path, data, where=f"{_WHERE}: {target.label}")
+        start = "orthonormal" if plan.init == "gradient" else plan.init  # gradients are checked below
+        check_place(replace(plan, init=start), name, path, None, where=f"{_WHERE}: {target.label}")
     gradients = _gradients(plans, data)
+    rng = torch_generator(random_state)
     before = _flags(model)
     try:
         freeze(model, trained, adapter_parameters(model))
-        rng = torch_generator(random_state)
         for (_, plan), gradient in zip(plans, gradients, strict=True):
-            install(plan, name, path, gradient, dtype, rng)
+            source = None if gradient is None else {plan.key: gradient}
+            install(plan, name, path, source, dtype, rng)
     except BaseException:
         _undo([plan for _, plan in plans], name, before)
         raise
@@ -169,16 +171,12 @@ def adapt(
 def _check_call(model: nn.Module, name: str) -> list[Place]:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{_WHERE}: `model` must be a torch.nn.Module; got {type(model).__name__}.")
-    if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
-        raise ValueError(
-            f"{_WHERE}: `name` must be a word without dots that names the adapter; got {name!r}. Give "
-            "another, such as 'default'."
-        )
+    check_name(name, _WHERE)
     lazy = [label for label, value in model.named_parameters() if is_lazy(value)]
     if lazy:
         raise ValueError(
-            f"{_WHERE}: every layer must know its sizes; {lazy[0]!r} is lazy and does not yet. Run the model once "
-            "on a batch first."
+            f"{_WHERE}: every layer must know its sizes; {lazy[0]!r} is lazy and does not yet. Run the model "
+            "once on a batch first."
         )
     merged = [label for label, layer in adapted_layers(model) if layer.tenfac.merged]
     if merged:
@@ -241,6 +239,7 @@ def _plan_all(wanted: list[Target], wish: Wish) -> tuple[Planned, list[tuple[str
     """A plan for every weight, and what is too small to be adapted."""
     _check_size(wish)
     _check_pattern(wanted, wish)
+    _check_growth(wish)
     plans: Planned = []
     small: list[tuple[str, str]] = []
     spreads: list[bool] = []
@@ -316,6 +315,15 @@ def _check_pattern(wanted: list[Target], wish: Wish) -> None:
                 f"{_WHERE}: a key of `rank_pattern` must match a target; got {key!r}. Targets are, as far "
                 f"as near: {near}."
             )
+
+
+def _check_growth(wish: Wish) -> None:
+    structure = structure_of(wish.structure, _WHERE)
+    if wish.budget is not None and (structure.core == "kronecker" or structure.full_rank):
+        raise RankError(
+            f"{_WHERE}: a budget must come with a structure whose numbers grow with the rank; got "
+            f"{wish.structure!r}. Give `rank`, and see the numbers in the report."
+        )
 
 
 def _spread(plans: Planned, spreads: list[bool], budget: int) -> Planned:

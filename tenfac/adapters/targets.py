@@ -110,7 +110,7 @@ def matching(places: list[Place], pattern: Pattern) -> tuple[list[Place], bool]:
 
     A type means the layers of that type, ``"all-..."`` those of a kind. Another string is a name or the end
     of one, at a dot; if there is no such, a regular expression for the whole name of layers; if there is no
-    such layer, of parameters.
+    such layer, of parameters. Numbers alone (``"2"`` in a Sequential) are whole names.
     """
     kinds = KINDS.get(pattern, ()) if isinstance(pattern, str) else (pattern,)
     if kinds:
@@ -129,7 +129,10 @@ def matching(places: list[Place], pattern: Pattern) -> tuple[list[Place], bool]:
 
 def ends(name: str, pattern: Any) -> bool:
     """Whether a name is, or ends with, a dotted suffix."""
-    return isinstance(pattern, str) and bool(pattern) and (name == pattern or name.endswith("." + pattern))
+    if not isinstance(pattern, str) or not pattern:
+        return False
+    place_in_sequence = pattern.replace(".", "").isdigit()  # "2" is not meant to be "features.2" too
+    return name == pattern or (not place_in_sequence and name.endswith("." + pattern))
 
 
 def matches(target: Target, pattern: Pattern) -> bool:
@@ -342,8 +345,8 @@ def _tied(one: Place, other: Place, where: str) -> ValueError:
     layers = [name.rpartition(".")[0] or name for name in (first, second)]
     return ValueError(
         f"{where}: a weight that is adapted must be used by one layer; {first!r} and {second!r} are one "
-        f"tensor (tied weights). Leave them out with exclude={layers!r}, or untie them first: give one layer a "
-        "copy, layer.weight = nn.Parameter(layer.weight.detach().clone())."
+        f"tensor (tied weights). Leave them out with exclude={layers!r}, or untie them first: give one "
+        "layer a copy, layer.weight = nn.Parameter(layer.weight.detach().clone())."
     )
 
 
