@@ -219,10 +219,14 @@ def _has_weight(place: Place) -> bool:
     if isinstance(place.layer, nn.MultiheadAttention) and place.parameter is None:
         return True
     key = str(place.key[1])
-    value = place.layer._parameters.get(key)
+    value = _own(place.layer, key)
     if value is None:
         return bool(_stand_in(place.layer, key))
     return value.ndim > 1
+
+
+def _own(layer: nn.Module, key: str) -> Tensor | None:
+    return dict(layer._parameters.items()).get(key)  # not `_parameters.get`: scripted modules have none
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
@@ -243,7 +247,7 @@ def _refuse_unfit(place: Place, where: str) -> None:
 def _unfit(place: Place, key: str) -> tuple[str, str] | None:
     """What is wrong with a layer, and what to do; None if nothing is."""
     layer = place.layer
-    kind, value = type(layer).__name__, layer._parameters.get(key)
+    kind, value = type(layer).__name__, _own(layer, key)
     stand_in = _stand_in(layer, key)
     if stand_in:
         return f"a {kind} whose weight is computed by {stand_in[0]}", f"Remove that first: {stand_in[1]}"
