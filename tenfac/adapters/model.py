@@ -156,9 +156,12 @@ def adapt(
     before = _flags(model)
     try:
         freeze(model, trained, adapter_parameters(model))
+        training = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for (_, plan), gradient in zip(plans, gradients, strict=True):
             source = None if gradient is None else {plan.key: gradient}
             install(plan, name, path, source, dtype, rng)
+        for parameter in training:  # biases of adapted layers among them
+            parameter.requires_grad_(True)
     except BaseException:
         _undo([plan for _, plan in plans], name, before)
         raise
