@@ -145,8 +145,9 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
 
     Notes
     -----
-    A weight that another layer reads (attention, the fast path of ``nn.TransformerEncoderLayer``) is always
-    used fused.
+    A weight that another layer reads (in attention) is used fused. So it is in torch's fast path of
+    ``nn.TransformerEncoderLayer``, taken in evaluation mode without gradients; the report then shows the path
+    of the ordinary pass.
 
     Examples
     --------

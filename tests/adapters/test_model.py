@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable
 
 import pytest
@@ -62,9 +61,11 @@ def test_a_step_of_training_moves_adapters_and_nothing_else(case: tuple[nn.Modul
     adapt(net, **how, rank=2)
     stir(net)
     before = bits(net)
-    step = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
     net(x).square().mean().backward()
-    step.step()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
     moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert_equal(moved, set(trainable(net)))
     assert_equal([name for name in moved if ".tenfac." not in name], [])
@@ -77,7 +78,9 @@ def test_also_train_trains_layers_and_parameters_besides() -> None:
     report = adapt(net, "all-conv", rank=2, also_train=["fc", nn.BatchNorm2d, "down.bias"])
     own = [name for name in trainable(net) if ".tenfac." not in name]
     norms = [f"layer{n}.0.bn{m}.{p}" for n in (1, 2) for m in (1, 2) for p in ("weight", "bias")]
-    assert_equal(sorted(own), sorted(["fc.weight", "fc.bias", *norms, "layer1.0.down.bias", "layer2.0.down.bias"]))
+    assert_equal(
+        sorted(own), sorted(["fc.weight", "fc.bias", *norms, "layer1.0.down.bias", "layer2.0.down.bias"])
+    )
     assert_equal(sorted(report.also_train), sorted(own))
     assert_equal(report.trainable, sum(p.numel() for p in net.parameters() if p.requires_grad))
 
@@ -85,7 +88,9 @@ def test_also_train_trains_layers_and_parameters_besides() -> None:
 def test_a_layer_that_trains_itself_is_passed_over_by_kind_and_refused_by_name() -> None:
     report = adapt(resnet(), "all", rank=2, also_train=["fc", "layer1"])
     assert_equal({row.layer.partition(".")[0] for row in report.layers}, {"conv1", "layer2"})
-    assert_equal({name for name, _ in report.skipped}, {"fc", *(f"layer1.0.{n}" for n in ("conv1", "conv2", "down"))})
+    assert_equal(
+        {name for name, _ in report.skipped}, {"fc", *(f"layer1.0.{n}" for n in ("conv1", "conv2", "down"))}
+    )
     with pytest.raises(ValueError, match="both in `targets`"):
         adapt(resnet(), "fc", rank=2, also_train="fc")
     with pytest.raises(ValueError, match="must leave a target"):
@@ -116,14 +121,15 @@ def test_a_second_adapter_adds_to_the_first_and_leaves_what_trains() -> None:
     assert "layer1.0.bn1.bias" in trainable(net)
 
 
-def test_copies_and_pickles_of_an_adapted_model_are_the_same() -> None:
+def test_a_copy_of_an_adapted_model_is_the_same_and_can_be_detached() -> None:
     net, x = resnet(), images()
     adapt(net, "all-conv", rank=2)
     stir(net)
-    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        assert_equal(other(x), net(x))
-        detach(other)
-        assert_equal(set(other.state_dict()), set(resnet().state_dict()))
+    other = copy.deepcopy(net)
+    assert_equal(other(x), net(x))
+    detach(other)
+    assert_equal(set(other.state_dict()), set(resnet().state_dict()))
+    assert_equal(trainable(other), trainable(resnet()))
 
 
 # --- the fast path of torch -------------------------------------------------------------------------------
@@ -290,9 +296,9 @@ def test_factors_start_in_the_span_of_the_gradient_of_the_users_loss(
 @pytest.mark.parametrize(
     ("loss", "part"),
     [
-        (lambda net: None, "NoneType"),
+        (lambda _: None, "NoneType"),
         (lambda net: net(images()), "shape (2, 10)"),
-        (lambda net: torch.zeros(()), "depend on the model"),
+        (lambda _: torch.zeros(()), "depend on the model"),
         (lambda net: net.fc.weight.sum(), "'conv1' has none"),
         (lambda net: 0 * net(images()).sum(), "gradient of zero"),
         (lambda net: float("nan") * net(images()).sum(), "finite"),
@@ -379,7 +385,7 @@ def test_an_adapter_of_that_name_is_refused() -> None:
 def test_a_merged_model_is_refused_and_so_is_training_an_adapted_weight() -> None:
     net = resnet()
     adapt(net, "fc", rank=2)
-    with pytest.raises(ValueError, match="'fc.weight' has one"):
+    with pytest.raises(ValueError, match=r"'fc\.weight' has one"):
         adapt(net, "all-conv", rank=2, also_train="fc", name="b")
     merge(net)
     with pytest.raises(ValueError, match="must not be merged"):
