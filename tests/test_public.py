@@ -126,6 +126,13 @@ DEFAULTS = {
         "verbose": 0,
     },
     "tucker": {"batch": 0},
+    "tucker_adapter": {
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
+    },
     "tucker_complete": {
         "n_init": 10,
         "max_iter": 300,
@@ -137,6 +144,7 @@ DEFAULTS = {
     "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
 }
 ROOMS = ("datasets", "plot")  # public modules
+ADAPTERS = sorted(name for name, home in tenfac._HOME.items() if home.startswith("adapters."))
 OPTIONAL = (
     "dask",
     "gpytorch",
@@ -388,7 +396,15 @@ def test_a_blocked_library_is_not_found() -> None:
     assert_equal(in_fresh_python(code, blocked=("pandas",)), "None True")
 
 
-def test_everything_but_plots_can_be_imported_without_any_extra() -> None:
-    wanted = [name for name in NAMES if not name.startswith("plot")]
+def test_adapters_without_torch_name_the_extra() -> None:
+    code = "\n".join(missed(f"tenfac.{name}") for name in ADAPTERS)
+    said = in_fresh_python(code, blocked=("torch",)).splitlines()
+    assert_equal(len(said), len(ADAPTERS))
+    for line in said:
+        assert_says(line, "pip install 'tenfac[adapters]'")
+
+
+def test_everything_but_plots_and_adapters_can_be_imported_without_any_extra() -> None:
+    wanted = [name for name in NAMES if not name.startswith("plot") and name not in ADAPTERS]
     code = "import tenfac\n" + "\n".join(f"tenfac.{name}" for name in wanted) + "\nprint('all')"
     assert_equal(in_fresh_python(code, blocked=OPTIONAL), "all")

@@ -86,7 +86,7 @@ def adapt(
     rank_pattern : mapping, optional
         Other ranks for some layers: ``{"fc": 4, r"layer4\\..*": (8, 8, 3, 3)}``, keys as in ``targets``. The
         first key that matches a layer counts.
-    structure, init, scale, path, dtype
+    structure, init, scale, path, dtype : optional
         As for ``tucker_adapter``.
     data : callable, optional
         For ``init="gradient"``: called once without arguments, returns the loss of the model on your data,
