@@ -116,8 +116,9 @@ def tucker_adapter(
     Returns
     -------
     torch.nn.Module
-        ``layer`` itself, of a subclass of its class, its own parameters frozen, ``layer.weight`` the effective
-        weight. The keys of its state dict stay; those of the update begin with ``tenfac.named.NAME``.
+        ``layer`` itself, of a subclass of its class, its own parameters frozen, ``layer.weight`` the
+        effective weight. The keys of its state dict stay; those of the update begin with
+        ``tenfac.named.NAME``.
 
     Raises
     ------
@@ -189,6 +190,7 @@ def tucker_adapter(
     )
     for plan in plans:
         check_place(plan, name, path, data)
+        check_data(plan, data)
     for plan in plans:
         install(plan, name, path, data, dtype, rng)
     return layer
@@ -227,8 +229,8 @@ def _checked_init(structure: Structure, init: str | None, where: str) -> str:
     allowed = OF_CORE[structure.core]
     if init not in allowed:
         raise ValueError(
-            f"{where}: `init` must be one of {', '.join(allowed)} for a structure with a {structure.core} core; "
-            f"got {init!r}."
+            f"{where}: `init` must be one of {', '.join(allowed)} for a structure with a {structure.core} "
+            f"core; got {init!r}."
         )
     return init
 
@@ -286,29 +288,33 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
         )
     if plan.structure.core == "kronecker" and _padding(plan) is not None:
         raise ValueError(
-            f"{where}: an Embedding with a padding_idx must have a structure that can leave that row alone; got "
-            'a Kronecker core. Use structure="tucker", or padding_idx=None.'
+            f"{where}: an Embedding with a padding_idx must have a structure that can leave that row "
+            'alone; got a Kronecker core. Use structure="tucker", or padding_idx=None.'
         )
-    if plan.init == "gradient":
-        check_gradient(gradient_of(plan, data, where), plan.key, plan.layout.shape, where)
+    if plan.init == "gradient" and data is None:
+        raise ValueError(f"{where}: init='gradient' needs `data`, the gradient of the loss in the weight.")
     if plan.init in FROM_WEIGHT:
         check_source(plan.weight, plan.key, plan.init, where)
 
 
-def gradient_of(plan: Plan, data: Any, where: str = "tucker_adapter") -> Any:
-    """The gradient that is meant for a plan's weight."""
-    if data is None:
-        raise ValueError(f"{where}: init='gradient' needs `data`, the gradient of the loss in the weight.")
+def check_data(plan: Plan, data: Any, where: str = "tucker_adapter") -> None:
+    """Refuse data that holds no gradient of a plan's weight."""
+    if plan.init != "gradient":
+        return
     if isinstance(data, Mapping):
         if plan.key not in data:
             raise ValueError(f"{where}: `data` must have a gradient for {plan.key!r}; got {sorted(data)}.")
-        return data[plan.key]
-    if plan.key in ("q", "k", "v", "out_proj"):
+    elif plan.key in ("q", "k", "v", "out_proj"):
         raise ValueError(
             f"{where}: `data` must map each weight of attention (q, k, v, out_proj) to its gradient; got "
             f"{type(data).__name__}."
         )
-    return data
+    check_gradient(gradient_of(plan, data), plan.key, plan.layout.shape, where)
+
+
+def gradient_of(plan: Plan, data: Any) -> Any:
+    """The gradient that is meant for a plan's weight."""
+    return data[plan.key] if isinstance(data, Mapping) else data
 
 
 def install(

@@ -25,13 +25,14 @@ def check_target(layer: nn.Module, parameter: str, where: str) -> None:
         raise ValueError(_missing(layer, parameter, where))
     if nn.parameter.is_lazy(weight):
         raise ValueError(
-            f"{where}: {what} must have a shape; got a lazy layer that has seen no input. Run one batch through "
-            "the model first."
+            f"{where}: {what} must have a shape; got a lazy layer that has seen no input. Run one batch "
+            "through the model first."
         )
     if isinstance(layer, nn.RNNBase):
         raise ValueError(
             f"{where}: {type(layer).__name__} must not be adapted: it keeps its weights outside of its "
-            "parameters, where an update would have no effect. Adapt an RNNCell's parameters, or its other layers."
+            "parameters, where an update would have no effect. Adapt an RNNCell's parameters, or other "
+            "layers."
         )
     if not isinstance(layer, Adapted) and hasattr(layer, "tenfac"):
         raise ValueError(f"{where}: a layer must have no attribute 'tenfac', the updates' place; rename it.")
@@ -62,9 +63,15 @@ def _missing(layer: nn.Module, parameter: str, where: str) -> str:
             f"torch.nn.utils.parametrize.remove_parametrizations(layer, {parameter!r}) first."
         )
     if f"{parameter}_g" in layer._parameters:
-        return f"{start}, whose {parameter!r} is normalised. Call torch.nn.utils.remove_weight_norm(layer) first."
+        return (
+            f"{start}, whose {parameter!r} is normalised. Call torch.nn.utils.remove_weight_norm(layer) "
+            "first."
+        )
     if f"{parameter}_orig" in layer._parameters:
-        return f"{start}, whose {parameter!r} is computed from '{parameter}_orig'. Make it a plain parameter first."
+        return (
+            f"{start}, whose {parameter!r} is computed from '{parameter}_orig'. Make it a plain parameter "
+            "first."
+        )
     if parameter == "weight" and (parameter in layer._buffers or callable(getattr(layer, parameter, None))):
         return f"{start}, whose {parameter!r} is no parameter (quantised?). Dequantise the layer first."
     own = [key for key, value in layer._parameters.items() if value is not None and value.ndim > 1]
@@ -107,8 +114,8 @@ def check_gradient(data: Any, key: str, shape: tuple[int, ...], where: str) -> N
     if not isinstance(data, Tensor) or tuple(data.shape) != shape or data.dtype not in _REAL:
         got = f"shape {tuple(data.shape)}, {data.dtype}" if isinstance(data, Tensor) else type(data).__name__
         raise DataError(
-            f"{where}: `data` for {key!r} must be a floating-point tensor of the weight's shape, {shape}; got "
-            f"{got}. Give `layer.{key}.grad` after a backward pass."
+            f"{where}: `data` for {key!r} must be a floating-point tensor of the weight's shape, {shape}; "
+            f"got {got}. Give `layer.{key}.grad` after a backward pass."
         )
     if not data.is_meta and not bool(torch.isfinite(data).all()):
         raise DataError(

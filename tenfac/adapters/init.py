@@ -106,10 +106,8 @@ def _scaled(start: Start) -> list[Term]:
     terms = []
     for _ in range(n_terms(start.layout, start.structure, start.ranks)):
         matrices = draw_factors(start)
-        if terms:  # every term has the first one's frozen core
-            tensor = terms[0].core.tensor.detach().clone()
-        else:
-            tensor = _frozen_core(start, shape, matrices)
+        # every term has the first one's frozen core
+        tensor = terms[0].core.tensor.detach().clone() if terms else _frozen_core(start, shape, matrices)
         scales = start.empty(shape[out])
         core = ScaledCore(scales if scales.is_meta else scales.zero_(), tensor, out)
         terms.append(_assembled(start, core, matrices, start.scale))
@@ -210,7 +208,7 @@ def _assembled(start: Start, core: nn.Module, matrices: dict[int, Tensor], scale
     factors: dict[int, nn.Module] = {}
     for n, kind in enumerate(start.structure.kinds(start.layout, start.ranks)):
         if kind == "dense":
-            factors[n] = DenseFactor(matrices[n], start.structure.train_factors)
+            factors[n] = DenseFactor(matrices[n]).requires_grad_(start.structure.train_factors)
         elif kind == "selection":
             factors[n] = Selection(matrices[n], start.layout.shape[n], start.dtype)
         elif kind == "diagonal":

