@@ -315,6 +315,11 @@ def _known(layers: list[tuple[str, nn.Module]], names: Iterable[str], where: str
 def _weights(layers: list[tuple[str, nn.Module]], names: Any, where: str) -> dict[str, float]:
     """Name to weight from whatever the user gave; weights of 0 left out."""
     given = {names: 1.0} if isinstance(names, str) else names
+    if not isinstance(given, Iterable):
+        raise ValueError(
+            f"{where}: `names` must be a name, a list of names, or a mapping from name to weight; got "
+            f"{names!r}."
+        )
     given = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
     _known(layers, given, where)
     for name, weight in given.items():

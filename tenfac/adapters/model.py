@@ -106,8 +106,8 @@ def adapt(
     Raises
     ------
     ValueError
-        If a pattern matches nothing; a layer has no weight that can be adapted (parametrized, scripted, an
-        LSTM), or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another
+        If a pattern matches nothing; a layer has no weight that can be adapted (parametrized,
+        scripted), or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another
         layer; the model is merged; ``data`` is missing. The model is then untouched, as after every error.
     RankError
         If a rank does not fit its layer, or rank 1 everywhere is beyond the budget.
@@ -310,6 +310,10 @@ def _check_size(wish: Wish) -> None:
 
 
 def _check_pattern(wanted: list[Target], wish: Wish) -> None:
+    if not isinstance(wish.rank_pattern, Mapping):
+        raise ValueError(
+            f"{_WHERE}: `rank_pattern` must be a mapping from layers to ranks; got {wish.rank_pattern!r}."
+        )
     for key in wish.rank_pattern:
         if not any(matches(target, key) for target in wanted):
             labels = [target.label for target in wanted]
@@ -406,11 +410,21 @@ def _derivatives(data: Callable[[], Tensor], weights: list[Tensor]) -> list[Tens
                     f"{_WHERE}: the loss of `data()` must depend on the model; it has no gradient. Call the "
                     "model in it, not under torch.no_grad()."
                 )
-            found = torch.autograd.grad(loss.sum(), weights, allow_unused=True)
+            found = _differentiated(loss, weights)
     finally:
         for weight, flag in zip(weights, before, strict=True):
             weight.requires_grad_(flag)
     return [None if g is None else g.to_dense() if g.is_sparse else g for g in found]
+
+
+def _differentiated(loss: Tensor, weights: list[Tensor]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(loss.sum(), weights, allow_unused=True)
+    except RuntimeError as error:
+        raise DataError(
+            f"{_WHERE}: the loss of `data()` must be one that can be differentiated; torch says: {error}. "
+            "Return it without calling backward()."
+        ) from error
 
 
 def _check_gradient(gradient: Tensor | None, label: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +148,7 @@ def covered(places: list[Place], given: Any, option: str, where: str) -> set[tup
     Layers meant whole are there as (id, None) too.
     """
     found: set[tuple[int, str | None]] = set()
-    if given is None or (not isinstance(given, (str, type)) and not list(given)):
+    if given is None or (isinstance(given, Sized) and not isinstance(given, (str, type)) and not len(given)):
         return found
     for pattern in patterns_of(given, option, where):
         chosen, _ = matching(places, pattern)
@@ -253,8 +253,6 @@ def _unfit(place: Place, key: str) -> tuple[str, str] | None:
         return f"a {kind} whose weight is computed by {stand_in[0]}", f"Remove that first: {stand_in[1]}"
     if isinstance(layer, torch.jit.ScriptModule):
         return f"a scripted {kind}", "Adapt the model before torch.jit.script"
-    if isinstance(layer, nn.RNNBase):
-        return f"a {kind}, which keeps its weights in a list of its own", "Use cells (LSTMCell, GRUCell)"
     if isinstance(layer, nn.MultiheadAttention) and key == "in_proj_weight":
         return None
     if value is None:

@@ -264,6 +264,12 @@ def test_an_unknown_adapter_is_refused_with_names_near_it() -> None:
         assert_says(error, "'nigt'", "Did you mean 'night'")
 
 
+def test_what_names_no_adapters_is_refused() -> None:
+    with pytest.raises(ValueError, match="`names` must be a name") as error:
+        activate(two_adapters(), 3)
+    assert_says(error, "got 3")
+
+
 def test_switching_a_merged_model_is_refused() -> None:
     net = two_adapters()
     merge(net)

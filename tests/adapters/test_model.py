@@ -252,6 +252,7 @@ def test_layers_too_small_are_passed_over_by_kind_and_refused_by_name() -> None:
         ({"rank": 2, "budget": 100}, "got rank and budget"),
         ({"rank": (2, 2)}, "one entry per storage mode"),
         ({"rank": 2, "rank_pattern": {"fc": 99, "cnv": 1}}, "'cnv'"),
+        ({"rank": 2, "rank_pattern": ["fc"]}, "a mapping from layers to ranks"),
     ],
 )
 def test_sizes_that_no_layer_can_have_are_refused(how: dict, part: str) -> None:
@@ -293,12 +294,19 @@ def test_factors_start_in_the_span_of_the_gradient_of_the_users_loss(
             assert_close(float(kept.square().sum() / best), 1.0, factor=1e9)
 
 
+def spent(loss: Tensor) -> Tensor:
+    """A loss whose backward pass has been made."""
+    loss.backward()
+    return loss
+
+
 @pytest.mark.parametrize(
     ("loss", "part"),
     [
         (lambda _: None, "NoneType"),
         (lambda net: net(images()), "shape (2, 10)"),
         (lambda _: torch.zeros(()), "depend on the model"),
+        (lambda net: spent(net(images()).sum()), "without calling backward()"),
         (lambda net: net.fc.weight.sum(), "'conv1' has none"),
         (lambda net: 0 * net(images()).sum(), "gradient of zero"),
         (lambda net: float("nan") * net(images()).sum(), "finite"),

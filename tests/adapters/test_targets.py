@@ -145,7 +145,6 @@ def integers() -> nn.Module:
         (ResNet, "bn1", ["'layer1.0.bn1' is a weight of shape (16,)", "exclude=['layer1.0.bn1']"]),
         (MoE, "experts", ["'experts' is a Experts without", "'experts.w1', 'experts.w2'"]),
         (MoE, "scale", ["'experts.scale'", "2 or more modes"]),
-        (lambda: nn.Sequential(nn.LSTM(8, 8)), "weight_hh_l0", ["LSTM", "list of its own", "LSTMCell"]),
         (
             weight_normed,
             "all-linear",
@@ -156,6 +155,7 @@ def integers() -> nn.Module:
         (integers, "all-linear", ["torch.int8", "Dequantize"]),
         (ResNet, [], ["`targets`", "[]"]),
         (ResNet, 3, ["`targets`", "got 3"]),
+        (ResNet, [nn.Linear(2, 2)], ["`targets`", "Linear(in_features=2"]),
     ],
 )
 def test_what_cannot_be_a_target_is_refused_with_what_to_do(
@@ -216,6 +216,12 @@ def test_exclude_and_also_train_must_match_something() -> None:
         with pytest.raises(ValueError, match=f"`{option}` must match") as error:
             adapt(resnet(), "all-conv", rank=2, **{option: "fcc"})
         assert_says(error, "'fcc'", "'fc'")
+
+
+@pytest.mark.parametrize("given", [None, (), []])
+def test_nothing_to_exclude_or_train_may_be_said_in_any_way(given: object) -> None:
+    report = adapt(ResNet(), "fc", rank=2, exclude=given, also_train=given)
+    assert_equal(report.also_train, ())
 
 
 def test_excluding_everything_is_refused() -> None:
