@@ -78,6 +78,7 @@ def test_attention_is_its_four_projections_and_never_its_output_twice() -> None:
     assert_equal(labels(net(), "self_attn", exclude="out_proj"), block[:3])
     assert_equal(labels(net(), "all-linear", exclude="self_attn"), ["linear1", "linear2"])
     assert_equal(labels(net(), "out_proj"), block[3:])
+    assert_equal(labels(net(), ["self_attn", "in_proj_weight"]), block)
     assert_equal(labels(net(), "in_proj_weight"), ["self_attn.in_proj_weight"])
 
 
