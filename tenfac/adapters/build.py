@@ -19,6 +19,8 @@ from .ranks import Ranks, core_shape, count, resolve
 from .structure import Structure, structure_for, structure_of
 from .update import Update
 
+ATTENTION = ("q", "k", "v", "out_proj")  # the weights of nn.MultiheadAttention
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -216,8 +218,9 @@ def plan_layer(
         layout = layout_of(owner, slot.parameter, tuple(weight.shape))
         chosen = structure_for(structure, layout, where)
         start = _checked_init(chosen, init, where)
-        ranks = resolve(layout, chosen, weight, rank=rank, where=where, **how)
         key = slot.name if owner is layer else "out_proj"
+        label = f"{where}: weight {key!r}" if key in ATTENTION else where
+        ranks = resolve(layout, chosen, weight, rank=rank, where=label, **how)
         plans.append(Plan(owner, slot, layout, chosen, ranks, start, float(scale), key, preset))
     return plans
 
@@ -276,7 +279,8 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
         raise ValueError(f"{where}: `path` must be one of {', '.join(PATHS)}; got {path!r}.")
     if isinstance(layer, Adapted) and layer.tenfac.merged:
         raise ValueError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
-    if isinstance(layer, Adapted) and plan.slot.name in dict(layer.tenfac.named).get(name, {}):
+    taken = layer.tenfac.named if isinstance(layer, Adapted) else {}
+    if name in taken and plan.slot.name in taken[name]:
         raise ValueError(
             f"{where}: an adapter's name must be new to the layer; it already has an update named {name!r}. "
             "Give another `name`, or detach that one first."
@@ -304,7 +308,7 @@ def check_data(plan: Plan, data: Any, where: str = "tucker_adapter") -> None:
     if isinstance(data, Mapping):
         if plan.key not in data:
             raise ValueError(f"{where}: `data` must have a gradient for {plan.key!r}; got {sorted(data)}.")
-    elif plan.key in ("q", "k", "v", "out_proj"):
+    elif plan.key in ATTENTION:
         raise ValueError(
             f"{where}: `data` must map each weight of attention (q, k, v, out_proj) to its gradient; got "
             f"{type(data).__name__}."

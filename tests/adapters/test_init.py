@@ -52,7 +52,7 @@ def test_a_start_changes_nothing(init: str, case: str) -> None:
     assert_below((after - before).abs().max(), 1e-6, "change of the output")
 
 
-@every_init
+@pytest.mark.parametrize("init", ["orthonormal", "weight", "principal"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_factors_have_the_weights_dtype_or_float32(init: str, dtype: torch.dtype) -> None:
     layer = nn.Conv2d(6, 8, 3).to(dtype)
@@ -253,12 +253,13 @@ def test_the_padding_row_of_an_embedding_never_changes(structure: str, path: str
     layer = nn.Embedding(15, 10, padding_idx=3)
     base = layer.weight.detach().clone()
     layer = adapted(layer, 2, structure=structure, path=path)
-    optimizer = torch.optim.SGD(learned(layer).values(), 0.1)
     x = torch.arange(15)
     for _ in range(3):
-        optimizer.zero_grad()
+        layer.zero_grad()
         (layer(x) - 1).square().sum().backward()
-        optimizer.step()
+        with torch.no_grad():
+            for p in learned(layer).values():
+                p -= 0.1 * p.grad
     assert_equal(layer.weight.detach()[3], base[3])
     assert_above((layer.weight.detach() - base).abs().max(), 1e-4, "change elsewhere")
 

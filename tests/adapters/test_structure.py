@@ -66,13 +66,12 @@ def formula(preset: str, layout: Layout) -> int:
 
 
 @every_preset
-@every_case
-def test_a_preset_learns_as_many_numbers_as_its_method_and_as_was_planned(preset: str, case: str) -> None:
-    layer, _ = draw(case)
-    want = formula(preset, layout_of(layer, "weight"))
-    assert_equal(planned(layer, structure=preset), want)
-    update = update_of(adapted(layer, RANK, structure=preset))
-    assert_equal(update.n_trainable, want)
+def test_a_preset_learns_as_many_numbers_as_its_method_and_as_was_planned(preset: str) -> None:
+    layers = {case: draw(case)[0] for case in CASES}
+    want = {case: formula(preset, layout_of(layer, "weight")) for case, layer in layers.items()}
+    assert_equal({case: planned(layer, structure=preset) for case, layer in layers.items()}, want)
+    updates = {case: update_of(adapted(layer, RANK, structure=preset)) for case, layer in layers.items()}
+    assert_equal({case: update.n_trainable for case, update in updates.items()}, want)
 
 
 def test_the_count_of_an_update_of_a_large_convolution_is_a_quarter_of_lora() -> None:
