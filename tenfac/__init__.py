@@ -22,12 +22,17 @@ _HOME = {
     "ShiftedKronecker": "kron.shifted",
     "SumOfKronecker": "kron.sums",
     "Tucker": "core.tucker",
+    "activate": "adapters.merging",
+    "adapt": "adapters.model",
+    "adapter_report": "adapters.report",
     "align": "decompose.align",
     "compensate": "adapters.compensate",
     "compress": "adapters.compress",
     "corcondia": "decompose.cp_rank",
     "cp": "decompose.cp_als",
     "cp_scree": "decompose.cp_rank",
+    "detach": "adapters.merging",
+    "disable": "adapters.merging",
     "factor_match_score": "decompose.align",
     "TuckerTransformer": "decompose.transformer",
     "cp_complete": "decompose.completion",
@@ -37,6 +42,7 @@ _HOME = {
     "khatri_rao": "core.ops",
     "kronecker": "core.ops",
     "load": "core.io",
+    "merge": "adapters.merging",
     "mode_product": "core.ops",
     "multi_mode_product": "core.ops",
     "nearest_kronecker": "kron.nearest",
@@ -51,6 +57,7 @@ _HOME = {
     "tucker_cross": "decompose.cross",
     "tucker_complete": "decompose.completion",
     "unfold": "core.ops",
+    "unmerge": "adapters.merging",
 }
 _MODULES = ("datasets", "plot")
 

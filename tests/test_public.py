@@ -30,6 +30,9 @@ PUBLIC = [
     "ShiftedKronecker",
     "SumOfKronecker",
     "Tucker",
+    "activate",
+    "adapt",
+    "adapter_report",
     "align",
     "compensate",
     "compress",
@@ -39,6 +42,8 @@ PUBLIC = [
     "TuckerTransformer",
     "cp_complete",
     "datasets",
+    "detach",
+    "disable",
     "factor_match_score",
     "fold",
     "from_tensorly",
@@ -46,6 +51,7 @@ PUBLIC = [
     "khatri_rao",
     "kronecker",
     "load",
+    "merge",
     "mode_product",
     "multi_mode_product",
     "nearest_kronecker",
@@ -61,6 +67,7 @@ PUBLIC = [
     "tucker_cross",
     "tucker_complete",
     "unfold",
+    "unmerge",
 ]
 DEFAULTS = {
     "FunctionalTucker": {
@@ -80,6 +87,14 @@ DEFAULTS = {
     "TuckerTransformer": {"center": True},
     "compensate": {"bias_correction": True, "name": "compensation"},
     "compress": {"metric": "auto", "bias_correction": True},
+    "adapt": {
+        "also_train": (),
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
+    },
     "cp": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0, "verbose": 0},
     "cp_complete": {
         "n_init": 10,

@@ -307,9 +307,9 @@ def detach(layer: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def merge_layer(layer: nn.Module) -> None:
-    """Add what acts to the weights, the originals kept."""
+    """Add what acts, nothing perhaps, to the weights, the originals kept."""
     adapters: Adapters = layer.tenfac
-    if not adapters.acts():
+    if adapters.merged or not adapters.enabled:
         return
     new = {name: _merged(adapters, name, layer._parameters[name]) for name in _parameters_of(adapters)}
     for name, value in new.items():
