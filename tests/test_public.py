@@ -145,13 +145,6 @@ DEFAULTS = {
         "random_state": 0,
         "verbose": 0,
     },
-    "tucker_adapter": {
-        "structure": "tucker",
-        "scale": 1.0,
-        "path": "auto",
-        "name": "default",
-        "random_state": 0,
-    },
     "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
 }
 ROOMS = ("datasets", "plot")  # public modules
@@ -409,19 +402,6 @@ def test_every_plot_without_matplotlib_names_the_extra() -> None:
 def test_a_blocked_library_is_not_found() -> None:
     code = "import importlib.util as u; print(u.find_spec('pandas'), u.find_spec('numpy') is not None)"
     assert_equal(in_fresh_python(code, blocked=("pandas",)), "None True")
-
-
-ADAPTERS = [name for name in NAMES if tenfac._HOME.get(name, "").startswith("adapters")]
-
-
-def test_adapters_without_torch_name_the_extra() -> None:
-    code = "import tenfac\n" + "\n".join(
-        f"try:\n    tenfac.{name}\nexcept tenfac.MissingExtraError as error:\n    print('{name}', error)"
-        for name in ADAPTERS
-    )
-    said = in_fresh_python(code, blocked=("torch",))
-    assert_says(said, *(f"{name} tenfac's adapters need PyTorch" for name in ADAPTERS))
-    assert_says(said, "pip install 'tenfac[adapters]'")
 
 
 def test_adapters_without_torch_name_the_extra() -> None:
