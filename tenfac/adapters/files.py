@@ -264,8 +264,8 @@ def _misfit(
     known = strict_base and not weight.is_meta and entry["base_sha256"] is not None
     if known and fingerprint(weight) != entry["base_sha256"]:
         return (
-            "has other weights than the adapter was made for (SHA-256 differs; strict_base=False loads it all "
-            "the same)"
+            "has other weights than the adapter was made for (SHA-256 differs; strict_base=False loads it on "
+            "them all the same)"
         )
     return None
 
@@ -304,7 +304,8 @@ def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> 
             raise ValueError(f"{where}: {at} is merged; call unmerge(model) first.")
         if isinstance(plan.layer, Adapted) and name in plan.layer.tenfac.named:
             raise ValueError(
-                f"{where}: {at} already has an adapter named {name!r}; give another `name`, or detach it first."
+                f"{where}: {at} already has an adapter named {name!r}; give another `name`, or detach it "
+                "first."
             )
         if getattr(plan.layer, "max_norm", None) is not None:
             raise ValueError(

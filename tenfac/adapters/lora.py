@@ -75,7 +75,7 @@ def misfit(layer: nn.Module, layout: Layout, who: str) -> str | None:
         return f"has a forward pass of its own, which {who} would apply the update beside"
     if pads_other_than_zeros(layer):
         return (
-            f"has padding_mode={layer.padding_mode!r}, where {who} pads the update's input by zeros and would "
-            "give other outputs"
+            f"has padding_mode={layer.padding_mode!r}, where {who} pads the update's input by zeros, and so "
+            "gives other outputs"
         )
     return None

@@ -124,8 +124,8 @@ def _targets(model: nn.Module, name: str, where: str) -> dict[str, dict[str, tup
         layout, owner = found.update.layout, attention.get(id(found.layer))
         if found.module == "" or owner == "":
             raise ValueError(
-                f"{where}: PEFT wraps modules inside of a model; this one is itself the adapted layer. Put it "
-                "into one, such as nn.Sequential(layer), before adapting it."
+                f"{where}: PEFT wraps modules inside of a model; this one is itself the adapted layer. Put "
+                "it into one, such as nn.Sequential(layer), before adapting it."
             )
         if _is_attention(found.layer) and found.slot.parameter == "in_proj_weight":
             heads.setdefault(found.module, {})[found.slot.name] = found
@@ -271,9 +271,15 @@ def import_peft(
         )
     _, tensors = read_tensors(path, where)
     modules = modules_of(model)
+    ignored = {f"{at}.out_proj".removeprefix(".") for at, module in modules.items() if _is_attention(module)}
     plans: list[Placement] = []
     for at, (a, b) in _matrices(tensors, path, where).items():
         target, outer = at.replace("base_layer.", ""), at.removesuffix(f".{_INNER}")
+        if at in ignored:
+            raise DataError(
+                f"{where}: {at} is read by its attention, not called, so PEFT's update of it does nothing. "
+                "Train the attention itself."
+            )
         if target not in modules:
             raise DataError(
                 f"{where}: the model must have every module of {path!r}; there is no {target!r}"
@@ -307,11 +313,9 @@ def _read_config(path: str, where: str) -> dict[str, Any]:
     if config.get("fan_in_fan_out"):
         raise DataError(f"{where}: {path!r} is for transposed weights (fan_in_fan_out). {advice}")
     idle = _IDLE | {"init_lora_weights"}
-    other = {
-        key: value
-        for key, value in config.items()
-        if key not in idle and value and (key, value) != ("bias", "none")
-    }
+    other = {key: value for key, value in config.items() if value and key not in idle}
+    if other.get("bias") == "none":
+        del other["bias"]
     if other:
         said = ", ".join(f"{key}={value!r}" for key, value in other.items())
         raise DataError(f"{where}: {path!r} must hold a plain LoRA; it has {said}. {advice}")
@@ -325,8 +329,8 @@ def _matrices(tensors: Mapping[str, Tensor], path: str, where: str) -> dict[str,
         match = _KEY.fullmatch(key.removeprefix(_PREFIX))
         if match is None or not match["module"]:
             raise DataError(
-                f"{where}: {path!r} must hold lora_A and lora_B only; it has {key!r}, which a plain LoRA does "
-                "not. Merge it with PEFT (merge_and_unload), and use the merged model."
+                f"{where}: {path!r} must hold lora_A and lora_B only; it has {key!r}, which a plain LoRA "
+                "has not. Merge it with PEFT (merge_and_unload), and use the merged model."
             )
         sides.setdefault(match["module"], {})[match["side"]] = tensor
     if not sides or any(len(pair) < 2 for pair in sides.values()):
@@ -336,7 +340,7 @@ def _matrices(tensors: Mapping[str, Tensor], path: str, where: str) -> dict[str,
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, where: str) -> float:
-    """The multiplier of one module, by the last setting that fits its name."""
+    """The multiplier of one module, by the first setting that fits its name."""
     expected = _by_pattern(config.get("rank_pattern"), module, config.get("r", 8))
     if rank != expected:
         raise DataError(
@@ -355,7 +359,7 @@ def _by_pattern(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> 
 
 def _plans(at: str, layer: nn.Module, a: Tensor, b: Tensor, scale: float, where: str) -> list[Placement]:
     """The updates of one module: one, or those of query, key and value."""
-    rank, packed = a.shape[0], _is_attention(layer) and layer.in_proj_weight is not None
+    rank, packed = a.shape[0], _is_attention(layer) and layer._parameters["in_proj_weight"] is not None
     owners = [(owner, slot) for owner, slot in slots_of(layer, None, where) if owner is layer]
     plans = []
     for owner, slot in owners:
