@@ -201,6 +201,7 @@ def load_adapter(
     path = os.fspath(path)
     header, arrays = _read(path)
     name = header["name"] if name is None else name
+    refuse_place(model, name, where)
     modules = modules_of(model)
     problems: list[str] = []
     plans = []
@@ -294,19 +295,26 @@ def updates_of(model: nn.Module, name: str, where: str) -> list[Placement]:
     return found
 
 
-def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> None:
-    """Put updates on their layers, after every one was found to be possible."""
-    plans = list(plans)
-    _refuse_name(name, where)
-    for plan in plans:
-        at = plan.module or "the layer"
-        if isinstance(plan.layer, Adapted) and plan.layer.tenfac.merged:
+def refuse_place(model: nn.Module, name: Any, where: str) -> None:
+    """Refuse to put an adapter on a model that is merged or has one of this name."""
+    if not isinstance(name, str) or not name or "." in name:
+        raise ValueError(f"{where}: `name` must be a string without dots, not empty; got {name!r}.")
+    for module, layer in adapted_layers(unwrap(model)):
+        at = module or "the layer"
+        if layer.tenfac.merged:
             raise ValueError(f"{where}: {at} is merged; call unmerge(model) first.")
-        if isinstance(plan.layer, Adapted) and name in plan.layer.tenfac.named:
+        if name in layer.tenfac.named:
             raise ValueError(
                 f"{where}: {at} already has an adapter named {name!r}; give another `name`, or detach it "
                 "first."
             )
+
+
+def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> None:
+    """Put updates on their layers, after every one was found to be possible."""
+    plans = list(plans)
+    for plan in plans:
+        at = plan.module or "the layer"
         if getattr(plan.layer, "max_norm", None) is not None:
             raise ValueError(
                 f"{where}: {at} is an Embedding with max_norm, which rewrites its frozen weight; use "
@@ -321,11 +329,6 @@ def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> 
         plan.update.train(plan.layer.training)
         if activate:
             adapters.active.setdefault(name, 1.0)
-
-
-def _refuse_name(name: Any, where: str) -> None:
-    if not isinstance(name, str) or not name or "." in name:
-        raise ValueError(f"{where}: `name` must be a string without dots, not empty; got {name!r}.")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError
 from .build import slots_of
-from .files import Placement, modules_of, near, place, read_tensors, updates_of, write_tensors
+from .files import Placement, modules_of, near, place, read_tensors, refuse_place, updates_of, write_tensors
 from .layout import Layout, layout_of
 from .lora import in_order, lora_matrices, lora_update, misfit
 from .update import Update
@@ -245,6 +245,7 @@ def import_lycoris(
     """
     where = "import_lycoris"
     _check_prefix(prefix, where)
+    refuse_place(model, name, where)
     path = os.fspath(path)
     modules = modules_of(model)
     keys = _keys(modules, prefix)
@@ -321,8 +322,8 @@ def _plan(
     got = {side: tuple(t.shape) for side, t in (("down", down), ("up", up), ("mid", mid)) if t is not None}
     if got != want:
         raise DataError(
-            f"{where}: {module or 'the layer'} must have arrays of shapes {want}; the file has {got}. Load it "
-            "on the model it was made for."
+            f"{where}: {module or 'the layer'} must have arrays of shapes {want}; the file has {got}. Load "
+            "it on the model it was made for."
         )
     alpha = float(parts.get("alpha", 0.0)) or float(rank)
     dtype = torch.promote_types(

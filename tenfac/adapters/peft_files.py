@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError
 from .build import slots_of
-from .files import Placement, modules_of, near, place, read_tensors, updates_of, write_bytes, write_tensors
+from .files import (
+    Placement,
+    modules_of,
+    near,
+    place,
+    read_tensors,
+    refuse_place,
+    updates_of,
+    write_bytes,
+    write_tensors,
+)
 from .layout import Layout, layout_of
 from .lora import lora_matrices, lora_update, misfit, padded
 
@@ -23,6 +33,9 @@ _PREFIX = "base_model.model."
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"(?:(?P<module>.+)\.)?lora_(?P<table>embedding_)?(?P<side>[AB])(?:\.weight)?")
 _INNER = "base_layer.out_proj"  # where PEFT keeps the output projection of an attention it wraps
+_TWICE = (
+    "is the output projection of an attention, to which PEFT adds the update twice (huggingface/peft#3774)"
+)
 # Settings that say how to train or where the model is, not what the adapter computes.
 _IDLE = {
     *("peft_type", "auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode"),
@@ -43,7 +56,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     ----------
     model : Module
         With an adapter of this name, not merged, on layers of PEFT's own kinds: Linear, Conv1d, Conv2d,
-        Conv3d, Embedding, and MultiheadAttention with one size of query, key and value.
+        Conv3d, Embedding, and query, key and value of a MultiheadAttention where they have one size.
     folder : str or path-like
         Made if there is none; ``adapter_config.json`` and ``adapter_model.safetensors`` in it are replaced.
     name : str
@@ -53,7 +66,8 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     ------
     DataError
         If a layer is one that PEFT cannot hold or computes wrongly: grouped or transposed convolutions, a
-        dilated kernel, padding other than zeros, raw parameters, layers with a forward pass of their own.
+        dilated kernel, padding other than zeros, the output projection of an attention, raw parameters,
+        layers with a forward pass of their own.
     ValueError
         If the model is merged, has no adapter of this name, or is itself the adapted layer.
     MissingExtraError
@@ -92,6 +106,10 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
         for inner, (a, b, kind) in parts.items():
             at = ".".join(part for part in (target, inner) if part)
             tensors.update(_named(f"{_PREFIX}{at}", *padded(a, b, ranks[target]), kind))
+    if not targets:
+        raise DataError(
+            f"{where}: the adapter {name!r} must change something that PEFT can hold; it does not."
+        )
     usual = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {f"^{re.escape(target)}": r for target, r in ranks.items() if r != usual}
     config = {
@@ -135,13 +153,16 @@ def _targets(model: nn.Module, name: str, where: str) -> dict[str, dict[str, tup
             raise DataError(
                 f"{where}: {found.module} {problem}. Merge the adapter into the weights, and save the model."
             )
-        pair = (*lora_matrices(found.update), layout.kind)
-        at, inner = (found.module, "") if owner is None else (owner, _INNER)
-        targets.setdefault(at, {})[inner] = pair
+        a, b = lora_matrices(found.update)
+        if owner is None:
+            targets.setdefault(found.module, {})[""] = (a, b, layout.kind)
+        elif torch.any(b @ a != 0):
+            raise DataError(
+                f"{where}: {found.module} {_TWICE}. Merge the adapter into the weights, and save the model."
+            )
     for at, slots in heads.items():
-        targets.setdefault(at, {})[""] = _packed(slots)
-    for at, parts in targets.items():
-        _complete(parts, modules_of(model)[at])
+        out = modules_of(model)[at].out_proj._parameters["weight"]
+        targets[at] = {"": _packed(slots), _INNER: _no_change(out)}
     return targets
 
 
@@ -159,17 +180,9 @@ def _packed(slots: Mapping[str, Placement]) -> tuple[Tensor, Tensor, str]:
     return torch.cat(downs), torch.cat(ups, dim=1), "linear"
 
 
-def _complete(parts: dict[str, tuple[Tensor, Tensor, str]], layer: nn.Module) -> None:
-    """PEFT adapts all projections of an attention; those without update get zeros."""
-    if not _is_attention(layer):
-        return
-    shapes = {
-        "": layer._parameters["in_proj_weight"].shape,
-        _INNER: layer.out_proj._parameters["weight"].shape,
-    }
-    like = next(iter(parts.values()))[0]
-    for inner, (rows, columns) in shapes.items():
-        parts.setdefault(inner, (like.new_zeros(1, columns), like.new_zeros(rows, 1), "linear"))
+def _no_change(weight: Tensor) -> tuple[Tensor, Tensor, str]:
+    """An update of rank 1 that is zero: PEFT wants one for every projection of an attention."""
+    return weight.new_zeros(1, weight.shape[1]), weight.new_zeros(weight.shape[0], 1), "linear"
 
 
 def _named(at: str, a: Tensor, b: Tensor, kind: str) -> dict[str, Tensor]:
@@ -261,6 +274,7 @@ def import_peft(
     Adapters(default: weight (4, 16), 192 trainable numbers; on)
     """
     where = "import_peft"
+    refuse_place(model, name, where)
     folder = os.fspath(folder)
     config = _read_config(os.path.join(folder, _CONFIG), where)
     path = os.path.join(folder, _WEIGHTS)
@@ -274,19 +288,21 @@ def import_peft(
     ignored = {f"{at}.out_proj".removeprefix(".") for at, module in modules.items() if _is_attention(module)}
     plans: list[Placement] = []
     for at, (a, b) in _matrices(tensors, path, where).items():
-        target, outer = at.replace("base_layer.", ""), at.removesuffix(f".{_INNER}")
+        if at.endswith(f".{_INNER}"):
+            if torch.any(b @ a != 0):
+                raise DataError(f"{where}: {at} {_TWICE}: its outputs cannot be kept. Train it with tenfac.")
+            continue
         if at in ignored:
             raise DataError(
-                f"{where}: {at} is read by its attention, not called, so PEFT's update of it does nothing. "
-                "Train the attention itself."
+                f"{where}: {at} is read by its attention, not called, so that PEFT's update of it does "
+                "nothing. Train the attention itself."
             )
-        if target not in modules:
+        if at not in modules:
             raise DataError(
-                f"{where}: the model must have every module of {path!r}; there is no {target!r}"
-                f"{near(target, modules)}. Load it on the model it was made for."
+                f"{where}: the model must have every module of {path!r}; there is no {at!r}"
+                f"{near(at, modules)}. Load it on the model it was made for."
             )
-        scale = _scale(config, outer, a.shape[0], where)
-        plans += _plans(target, modules[target], a, b, scale, where)
+        plans += _plans(at, modules[at], a, b, _scale(config, at, a.shape[0], where), where)
     place(plans, name, activate, where)
     return model
 

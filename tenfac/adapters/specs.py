@@ -1,8 +1,7 @@
 """Updates as plain data: what a file says of every core and factor, and the update made again from it.
 
-A piece is described by the arguments of its constructor: those that are arrays go to the file's arrays, the
-others to its header. So a new class of ``pieces.py`` needs nothing here, as long as it keeps each argument
-under the argument's name.
+A piece is described by the arguments of its constructor that it keeps under their names: those that are
+arrays go to the file's arrays, the others to its header. So a new class of ``pieces.py`` needs nothing here.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ def describe_piece(piece: nn.Module, key: str) -> tuple[dict[str, Any], dict[str
     own = {**piece._parameters, **piece._buffers}
     names = [name for name in _arguments(type(piece)) if name in own]
     keys = {name: key if len(names) == 1 else f"{key}.{name}" for name in names}
-    fields = {name: getattr(piece, name) for name in _arguments(type(piece)) if name not in own}
+    kept = [name for name in _arguments(type(piece)) if name not in own and hasattr(piece, name)]
     spec = {
         "kind": kind,
         "arrays": keys,
         "learned": [name for name in names if own[name].requires_grad],
-        "fields": {name: _field(value) for name, value in fields.items()},
+        "fields": {name: _field(getattr(piece, name)) for name in kept},
     }
     return spec, {keys[name]: own[name].detach() for name in names}
 
