@@ -257,7 +257,7 @@ def _misfit(
     entry: Mapping[str, Any], layer: nn.Module, layout: Layout, weight: Tensor, strict_base: bool
 ) -> str | None:
     if layout.kind != entry["kind"]:
-        return f"is a {layer_type(layer)}, where the file has a {entry['layer']}"
+        return f"is of type {layer_type(layer)}, where the file has {entry['layer']}"
     if list(layout.shape) != list(entry["shape"]):
         return f"has a weight of shape {layout.shape}, where the file has {tuple(entry['shape'])}"
     if layout.groups != entry["groups"]:
@@ -356,10 +356,10 @@ def near(module: str, modules: Mapping[str, nn.Module]) -> str:
 
 def layer_type(layer: nn.Module) -> str:
     """The class of torch that a layer is, or its own where it is none."""
-    for kind in type(layer).__mro__:
-        if kind.__module__.startswith("torch.nn.modules.") and kind is not nn.Module:
-            return kind.__name__
-    return (type(layer)._made_of[0] if isinstance(layer, Adapted) else type(layer)).__name__
+    own = type(layer)._made_of[0] if isinstance(layer, Adapted) else type(layer)
+    torch_own = (kind for kind in own.__mro__ if kind.__module__.startswith("torch.nn.modules."))
+    kind = next(torch_own, nn.Module)
+    return (own if kind is nn.Module else kind).__name__
 
 
 def fingerprint(weight: Tensor) -> str:

@@ -68,7 +68,7 @@ def pads_other_than_zeros(layer: nn.Module) -> bool:
 def misfit(layer: nn.Module, layout: Layout, who: str) -> str | None:
     """Why a library whose layers apply ``B A`` beside the weight cannot hold an update of this one."""
     if isinstance(layer, TRANSPOSED):
-        return f"is a {layer_type(layer)}, which {who} does not know"
+        return f"is of type {layer_type(layer)}, which {who} does not know"
     if layout.kind == "parameter":
         return f"has its update on a parameter that is no layer's own weight, which {who} does not know"
     if not (isinstance(layer, AdaptedStock) or is_stock(layer)):
