@@ -118,14 +118,6 @@ class Adapted:
         base, parameters = type(self)._made_of
         return _remake, (base, parameters), self.__dict__
 
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Put the frozen weight itself in its place; asking whether there is one would compute ``W + dW``."""
-        own = self._parameters  # type: ignore[attr-defined]
-        if name in own and (param is None or isinstance(param, nn.Parameter)):
-            own[name] = param
-        else:
-            super().register_parameter(name, param)  # type: ignore[misc]
-
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, *rest: Any
     ) -> None:

@@ -21,27 +21,23 @@ from tenfac.adapters.update import Term, Update  # noqa: E402
 from tests.checks import assert_close, assert_equal, assert_relative  # noqa: E402
 
 CONV = nn.Conv2d(4, 6, (2, 3))
+
+
+def dense(size: int, rank: int) -> DenseFactor:
+    return DenseFactor(torch.randn(size, rank))
+
+
 TERMS = {
     "whole": lambda: [Term(FullCore(torch.randn(6, 4, 2, 3)), {}, 0.5)],
-    "tucker": lambda: [
-        Term(
-            FullCore(torch.randn(3, 2, 2, 3)),
-            {0: DenseFactor(torch.randn(6, 3)), 1: DenseFactor(torch.randn(4, 2))},
-        )
-    ],
-    "kernel": lambda: [Term(FullCore(torch.randn(6, 4, 2, 2)), {3: DenseFactor(torch.randn(3, 2))}, -2.0)],
-    "scaled": lambda: [
-        Term(ScaledCore(torch.randn(2), torch.randn(2, 4, 2, 3), 0), {0: DenseFactor(torch.randn(6, 2))})
-    ],
+    "tucker": lambda: [Term(FullCore(torch.randn(3, 2, 2, 3)), {0: dense(6, 3), 1: dense(4, 2)})],
+    "kernel": lambda: [Term(FullCore(torch.randn(6, 4, 2, 2)), {3: dense(3, 2)}, -2.0)],
+    "scaled": lambda: [Term(ScaledCore(torch.randn(2), torch.randn(2, 4, 2, 3), 0), {0: dense(6, 2)})],
     "kronecker": lambda: [Term(KroneckerCore(torch.randn(2, 2, 1, 3), torch.randn(3, 2, 2, 1)), {}, 3.0)],
     "selection": lambda: [
         Term(FullCore(torch.randn(2, 4, 2, 3)), {0: Selection(torch.tensor([4, 1]), 6, torch.float32)})
     ],
     "diagonal": lambda: [
-        Term(
-            FullCore(torch.randn(2, 4, 2, 3)),
-            {0: DenseFactor(torch.randn(6, 2)), 1: DiagonalFactor(torch.randn(4))},
-        )
+        Term(FullCore(torch.randn(2, 4, 2, 3)), {0: dense(6, 2), 1: DiagonalFactor(torch.randn(4))})
     ],
 }
 TERMS["all of them"] = lambda: [term for name, make in list(TERMS.items())[:-1] for term in make()]
@@ -60,7 +56,7 @@ def test_the_product_of_the_two_is_the_update(case: str) -> None:
 def test_modes_are_brought_in_order_where_the_input_comes_first() -> None:
     torch.manual_seed(0)
     layout = layout_of(nn.Embedding(9, 5), "weight")
-    factors = {0: DenseFactor(torch.randn(9, 3)), 1: DenseFactor(torch.randn(5, 2))}
+    factors = {0: dense(9, 3), 1: dense(5, 2)}
     update = Update([Term(FullCore(torch.randn(3, 2)), factors)], layout, {})
     a, b = lora_matrices(update)
     assert_equal((tuple(a.shape), tuple(b.shape)), ((2, 9), (5, 2)))
