@@ -17,12 +17,15 @@ from .update import Pieces, Term, Update
 def lora_matrices(update: Update) -> tuple[Tensor, Tensor]:
     """``A``, shape (R, I, *kernel), and ``B``, shape (O, R), of an update: its terms one below the other.
 
-    The products are taken in float64, the result has the dtype of the update.
+    The products are taken in float64, the result has the dtype of the update. Where the terms have more ranks
+    together than the weight, they are added.
     """
     pairs = [_pair(*in_order(term.pieces(update.layout), update.layout)) for term in update.terms]
     dtype = next(update.parameters()).dtype
-    a = torch.cat([pair[0] for pair in pairs]).to(dtype)
-    return a, torch.cat([pair[1] for pair in pairs], dim=1).to(dtype)
+    a, b = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs], dim=1)
+    if len(a) > min(b.shape[0], a[0].numel()):
+        a, b = _pair(torch.tensordot(b, a, dims=1), None, None)
+    return a.to(dtype), b.to(dtype)
 
 
 def in_order(pieces: Pieces, layout: Layout) -> Pieces:

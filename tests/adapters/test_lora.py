@@ -18,7 +18,7 @@ from tenfac.adapters.pieces import (  # noqa: E402
     Selection,
 )
 from tenfac.adapters.update import Term, Update  # noqa: E402
-from tests.checks import assert_close, assert_equal, assert_relative  # noqa: E402
+from tests.checks import assert_below, assert_close, assert_equal, assert_relative  # noqa: E402
 
 CONV = nn.Conv2d(4, 6, (2, 3))
 
@@ -49,6 +49,7 @@ def test_the_product_of_the_two_is_the_update(case: str) -> None:
     update = Update(TERMS[case](), layout_of(CONV, "weight"), {})
     a, b = lora_matrices(update)
     assert_equal((a.shape[0], a.shape[1:]), (b.shape[1], CONV.weight.shape[1:]))
+    assert_below(a.shape[0], 6, "rank: that of the weight at most")
     with torch.no_grad():
         assert_relative(torch.einsum("or,rikl->oikl", b, a), update.delta(), 1e-6)
 
