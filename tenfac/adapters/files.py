@@ -173,7 +173,7 @@ def load_adapter(
     -----
     Everything is checked before anything is touched. Arrays go to the device of their weight, and keep their
     dtype unless the base has another than it had; a base on the meta device cannot be compared, and its
-    updates stay on the CPU.
+    updates stay on the CPU. Layers that get an update are frozen; the others stay as they are.
 
     References
     ----------
