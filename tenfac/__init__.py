@@ -23,6 +23,8 @@ _HOME = {
     "SumOfKronecker": "kron.sums",
     "Tucker": "core.tucker",
     "align": "decompose.align",
+    "compensate": "adapters.compensate",
+    "compress": "adapters.compress",
     "corcondia": "decompose.cp_rank",
     "cp": "decompose.cp_als",
     "cp_scree": "decompose.cp_rank",

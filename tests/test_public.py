@@ -31,6 +31,8 @@ PUBLIC = [
     "SumOfKronecker",
     "Tucker",
     "align",
+    "compensate",
+    "compress",
     "corcondia",
     "cp",
     "cp_scree",
@@ -82,6 +84,8 @@ DEFAULTS = {
     },
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
+    "compensate": {"bias_correction": True, "name": "compensation"},
+    "compress": {"metric": "auto", "bias_correction": True},
     "cp": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0, "verbose": 0},
     "cp_complete": {
         "n_init": 10,
@@ -130,6 +134,13 @@ DEFAULTS = {
         "holdout": 0.1,
         "random_state": 0,
         "verbose": 0,
+    },
+    "tucker_adapter": {
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
     },
     "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
 }
@@ -385,7 +396,20 @@ def test_a_blocked_library_is_not_found() -> None:
     assert_equal(in_fresh_python(code, blocked=("pandas",)), "None True")
 
 
-def test_everything_but_plots_can_be_imported_without_any_extra() -> None:
-    wanted = [name for name in NAMES if not name.startswith("plot")]
+ADAPTERS = [name for name in NAMES if tenfac._HOME.get(name, "").startswith("adapters")]
+
+
+def test_adapters_without_torch_name_the_extra() -> None:
+    code = "import tenfac\n" + "\n".join(
+        f"try:\n    tenfac.{name}\nexcept tenfac.MissingExtraError as error:\n    print('{name}', error)"
+        for name in ADAPTERS
+    )
+    said = in_fresh_python(code, blocked=("torch",))
+    assert_says(said, *(f"{name} tenfac's adapters need PyTorch" for name in ADAPTERS))
+    assert_says(said, "pip install 'tenfac[adapters]'")
+
+
+def test_everything_but_plots_and_adapters_can_be_imported_without_any_extra() -> None:
+    wanted = [name for name in NAMES if not name.startswith("plot") and name not in ADAPTERS]
     code = "import tenfac\n" + "\n".join(f"tenfac.{name}" for name in wanted) + "\nprint('all')"
     assert_equal(in_fresh_python(code, blocked=OPTIONAL), "all")

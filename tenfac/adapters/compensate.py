@@ -1,0 +1,118 @@
+"""``compensate``: what rounding a weight has lost, given back by a low-rank update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import ShapeError
+from .compress import check_layer
+from .layer import Adapted, Slot, attach
+from .layout import layout_of
+from .pieces import DenseFactor, FullCore
+from .ranks import resolve
+from .solver import low_rank
+from .statistics import batches, move_bias, output_moments
+from .structure import structure_of
+from .update import Term, Update
+
+
+def compensate(
+    layer: nn.Module,
+    quantized: nn.Module,
+    rank: int,
+    inputs: Tensor | Iterable[Tensor] | None = None,
+    *,
+    bias_correction: bool = True,
+    name: str = "compensation",
+) -> nn.Module:
+    """Adapt a layer of rounded weight by the best low-rank update back to the original.
+
+    ``W_q + U V`` with ``U V`` the best rank-R answer to ``W - W_q`` in the metric of the inputs (EoRA [1]_).
+
+    Parameters
+    ----------
+    layer : Linear, Embedding, Conv1d-3d or ConvTranspose1d-3d
+        The original; left as it is.
+    quantized : layer of the same type and shape
+        Its floating-point weight is the rounded one. Adapted in place, as by ``tenfac.tucker_adapter``.
+    rank : int
+        Of the update.
+    inputs : tensor or iterable of tensors, optional
+        Inputs of the layer, in batches. Without them the update is the SVD of what was lost.
+    bias_correction : bool
+        Also move the bias of ``quantized`` so that the mean output on ``inputs`` is the original's.
+    name : str
+        Of the update.
+
+    Returns
+    -------
+    module
+        ``quantized``.
+
+    Raises
+    ------
+    ShapeError, TypeError
+        If the two layers differ in type or shape, or the type is not of those above.
+    RankError, DataError
+        As ``compress``.
+
+    References
+    ----------
+    .. [1] S.-Y. Liu et al., EoRA: fine-tuning-free compensation for compressed LLM with eigenspace low-rank
+       approximation, 2024. arXiv:2410.21271
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer, rounded = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+    >>> rounded.load_state_dict({k: (v * 8).round() / 8 for k, v in layer.state_dict().items()})
+    <All keys matched successfully>
+    >>> compensate(layer, rounded, rank=8).tenfac
+    Adapters(compensation: weight (8, 32), 512 trainable numbers; on)
+    """
+    where = "compensate"
+    _check_pair(layer, quantized, name, where)
+    xs = [] if inputs is None else batches(inputs, where)
+    layout = layout_of(quantized, "weight")
+    if layout.groups > 1 and xs:
+        raise ValueError(
+            f"{where}: the groups of a convolution see different inputs, and one update for all of them is "
+            f"not solved in their metrics; got groups={layout.groups}. Leave `inputs` out (plain SVD)."
+        )
+    structure = structure_of("lora", where)
+    ranks = resolve(layout, structure, quantized.weight, rank=rank, where=where)
+    centered = bias_correction and bool(xs) and not isinstance(layer, nn.Embedding)
+    with torch.no_grad():
+        lost = layer.weight.detach() - quantized.weight.detach().to(layer.weight.dtype)
+        moment = output_moments(layer, lost, xs, centered)[0] if xs else None
+        out, core = low_rank(
+            lost.movedim(layout.out, 0), ranks[layout.out] or layout.shape[layout.out], moment=moment
+        )
+    kind = torch.promote_types(quantized.weight.dtype, torch.float32)
+    term = Term(
+        FullCore(core.movedim(0, layout.out).to(kind).contiguous()),
+        {layout.out: DenseFactor(out.to(kind).contiguous())},
+    )
+    recipe = {"structure": "lora", "init": "compensation", "scale": 1.0}
+    adapters = attach(quantized, (Slot("weight", "weight"),), "auto")
+    adapters.named[name] = nn.ModuleDict({"weight": Update([term], layout, recipe)})
+    adapters.active[name] = 1.0
+    if centered:
+        move_bias(quantized, lambda x: layer(x) - quantized(x), xs)
+    return quantized
+
+
+def _check_pair(layer: nn.Module, quantized: nn.Module, name: str, where: str) -> None:
+    check_layer(layer, where)
+    check_layer(quantized, where)
+    same = isinstance(quantized, type(layer)) or isinstance(layer, type(quantized))
+    if not same or layer.weight.shape != quantized.weight.shape:
+        raise ShapeError(
+            f"{where}: both layers must have one type and shape; got {type(layer).__name__} "
+            f"{tuple(layer.weight.shape)} and {type(quantized).__name__} {tuple(quantized.weight.shape)}."
+        )
+    if isinstance(quantized, Adapted) and name in quantized.tenfac.named:
+        raise ValueError(f"{where}: the layer already has an update named {name!r}; give another `name`.")
