@@ -114,11 +114,9 @@ def _locon(update: Update) -> dict[str, Tensor]:
     a, b = lora_matrices(update)
     spatial = (1,) * (a.ndim - 2)
     plain = {"lora_down.weight": a, "lora_up.weight": b.reshape(*b.shape, *spatial)}
-    kernel = a.shape[2:]
-    if kernel.numel() > 1:  # LyCORIS has no lora_mid for a kernel of one point
-        whole = _tucker_form(update)
-        if sum(map(Tensor.numel, whole.values())) < sum(map(Tensor.numel, plain.values())):
-            plain = whole
+    whole = _tucker_form(update)  # never smaller for a kernel of one point, where LyCORIS has no lora_mid
+    if sum(map(Tensor.numel, whole.values())) < sum(map(Tensor.numel, plain.values())):
+        plain = whole
     alpha = torch.tensor(float(plain["lora_down.weight"].shape[0]))
     return {**plain, "alpha": alpha}
 
