@@ -165,7 +165,7 @@ class DenseDecay:
 
 @dataclass(frozen=True)
 class DenseLearned:
-    """A decay, of which a share at the nodes (one array per mode; any at ``without``) is another covariance."""
+    """A decay, of which a share at the nodes (one array per mode) is another covariance."""
 
     decay: DenseDecay
     nodes: tuple[Any, ...]

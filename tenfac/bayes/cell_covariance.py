@@ -37,7 +37,7 @@ class CellCovariance:
     References
     ----------
     .. [1] P. J. Brown, N. D. Le, J. V. Zidek, Multivariate spatial interpolation and exposure to air
-       pollutants, Canadian Journal of Statistics 22 (1994), section 3. doi:10.2307/3315406
+       pollutants, Canadian Journal of Statistics 22 (1994), section 3.
     """
 
     nodes: tuple[Array, ...]
@@ -63,9 +63,9 @@ class CellCovariance:
 
     def places(self, points: Sequence[Array]) -> NDArray[np.intp]:
         """Numbers of the cells that points (N,) per mode are, -1 elsewhere."""
-        known = {cell: number for number, cell in enumerate(zip(*(x.tolist() for x in self.nodes), strict=True))}
-        cells = zip(*(x.tolist() for x in points), strict=True)
-        return np.array([known.get(cell, -1) for cell in cells], dtype=np.intp)
+        cells, own = (zip(*(x.tolist() for x in part), strict=True) for part in (self.nodes, points))
+        known = {cell: number for number, cell in enumerate(cells)}
+        return np.array([known.get(cell, -1) for cell in own], dtype=np.intp)
 
     def weights(self, kernel: Callable[..., Array], points: Sequence[Array]) -> Array:
         """``A`` at points, shape (N, U): one cell's own at a cell."""

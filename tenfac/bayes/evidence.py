@@ -190,15 +190,13 @@ class Problem:
         return self._squares(self._scored(hyper)), self.residual.counts
 
     def slice_products(self, hyper: Hyper) -> tuple[Array, Array, Array]:
-        """The same, and expected products of the residuals of cells at scale one: averages over slices, (U, U)."""
+        """The same, and expected products of cells' residuals at scale one: an average over slices, (U, U)."""
         own, solved = self.residual, self._scored(hyper)
         nodes = own.learned.nodes
         prior = own.covariance(hyper, nodes, nodes)
         moved = np.zeros_like(prior)
         for bucket, roots in zip(own.buckets, solved.whitening.roots, strict=True):
-            for t, place, scale, root in zip(
-                bucket.slices, bucket.places, bucket.scales, roots, strict=True
-            ):
+            for t, place, scale, root in zip(bucket.slices, bucket.places, bucket.scales, roots, strict=True):
                 reach = prior[:, place] @ root.T
                 moved += 2 * scale * (reach @ solved.score.by_noise[t] @ reach.T)
         return self._squares(solved), own.counts, prior + moved / len(own.points)

@@ -89,9 +89,7 @@ def _again(problem: Problem, task: Task) -> Problem:
     """The same with what the slices of the task tell."""
     own = problem.residual
     scales = own.scales if task.scales is None else task.scales
-    return replace(
-        problem, residual=replace(own, scales=scales, dof=task.slice_dof, learned=task.likeness)
-    )
+    return replace(problem, residual=replace(own, scales=scales, dof=task.slice_dof, learned=task.likeness))
 
 
 def _held(task: Task) -> NDArray[np.bool_]:

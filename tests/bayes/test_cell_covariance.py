@@ -1,4 +1,4 @@
-"""How cells go together, learned from the slices: one step of expectation maximisation, and what it is for."""
+"""How cells go together, learned from the slices: what a step of it expects, and what it is for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.slice_learning import choose_likeness, learn_likeness
 from tests.bayes.toys import TERM_TOYS, Toy
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says, quietly
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_says,
+    quietly,
+)
 
 CASE = TERM_TOYS["cells, residual, learned"]
 _DAYS, _STATIONS = 72, 14
@@ -131,7 +139,8 @@ def test_a_file_keeps_it(tmp_path: Path) -> None:
     save(model, tmp_path / "model.tenfac")
     back = load(tmp_path / "model.tenfac")
     rows = X[held][:40] + np.resize([0.0, 0.01], 40)[:, None]
-    for got, want in zip(back.predict(rows, return_cov=True), model.predict(rows, return_cov=True), strict=True):
+    predicted = (one.predict(rows, return_cov=True) for one in (back, model))
+    for got, want in zip(*predicted, strict=True):
         assert_equal(got, want)
 
 
@@ -144,11 +153,12 @@ def test_rows_of_new_slices_and_new_cells_may_follow() -> None:
     model.partial_fit(X[~first & ~held], y[~first & ~held])
     error = np.sqrt(np.mean((model.predict(X[~first & held]) - y[~first & held]) ** 2))
     assert_below(error, 0.4, "error")
-    model.partial_fit(X[-3:] + [0.5, 0.01, 0.01], y[-3:])
+    model.partial_fit(np.add(X[-3:], [0.5, 0.01, 0.01]), y[-3:])
     assert np.isfinite(model.predict(X[-3:])).all()
 
 
 def test_pyro_refuses_what_it_does_not_know() -> None:
+    X, y, _ = groups(True)
     with pytest.raises(DataError) as error:
-        pyro_model(fitted(True), *groups(True)[:2])
+        pyro_model(fitted(True), X[::2], y[::2])
     assert_says(error, "learned from its slices", "noise='constant'")

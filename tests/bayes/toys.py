@@ -201,8 +201,13 @@ TERM_TOYS = {
         (None, "matern32", "matern32"), 1, (12, 8, 9), ("cells", "residual"), distinct=12
     ),
     "cells, residual, learned": term_toy(
-        ("matern12", "matern32", None), 0, (8, 12, 9), ("cells", "residual"),
-        distinct=12, scaled=True, share=0.6,
+        ("matern12", "matern32", None),
+        0,
+        (8, 12, 9),
+        ("cells", "residual"),
+        distinct=12,
+        scaled=True,
+        share=0.6,
     ),
 }
 
