@@ -190,7 +190,7 @@ class Problem:
         return self._squares(self._scored(hyper)), self.residual.counts
 
     def slice_products(self, hyper: Hyper) -> tuple[Array, Array, Array]:
-        """The same, and expected products of cells' residuals at scale one: an average over slices, (U, U)."""
+        """The same, and expected products of cells' residuals at scale one: average over slices, (U, U)."""
         own, solved = self.residual, self._scored(hyper)
         nodes = own.learned.nodes
         prior = own.covariance(hyper, nodes, nodes)
