@@ -16,12 +16,7 @@ from tenfac.bayes.noise_scales import NoiseScales, Scales
 from tenfac.bayes.response import Response
 from tenfac.bayes.search import Learned, learn, with_start_lengthscale
 from tenfac.bayes.site_loop import Solved, learn_sites, with_sites
-from tenfac.bayes.slice_learning import (
-    choose_likeness,
-    learn_likeness,
-    with_cells_dof,
-    with_scales,
-)
+from tenfac.bayes.slice_learning import choose_likeness, learn_likeness, with_scales
 from tenfac.bayes.task import Task
 
 Array = NDArray[np.float64]
@@ -129,11 +124,7 @@ def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
         learned = _go_on(task, learned, *observed.settings)
     if prior is not None:
         task = learn_likeness(task, learned.hyper, prior)
-    prediction = learned.prediction(task)
-    if several and observed.scaled and learned.hyper.cells.size:
-        task = with_cells_dof(task, prediction)
-        prediction = learned.prediction(task)
-    return Solved(task, learned, prediction, None, 0.0)
+    return Solved(task, learned, learned.prediction(task), None, 0.0)
 
 
 def _begin_likeness(task: Task, learned: Learned, prior: float) -> tuple[Task, Learned]:

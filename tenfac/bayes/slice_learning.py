@@ -18,14 +18,14 @@ from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.scales import FEW, update
 from tenfac.bayes.task import Task
-from tenfac.bayes.terms import Cells
 
 Array = NDArray[np.float64]
 _LEAST_SLICES = 32
 _HELD = 5  # one row in so many is left out to choose
 _PRIORS = (4.0, 1.0, 0.25, 0.0625)  # slices that the kernel is worth, per cell
-_TRIAL_ROUNDS, _ROUNDS = 4, 32
+_TRIAL_ROUNDS, _ROUNDS = 4, 16
 _CLEAR = 0.01  # nats per row left out that a covariance of cells must earn
+_STANDING = 2e-4  # gain per row that ends the rounds
 
 
 def with_scales(task: Task, hyper: Hyper) -> Task:
@@ -67,7 +67,7 @@ def learn_likeness(
     prior : float
         Slices that the kernel is worth.
     rounds : int
-        How many.
+        Most of them; they end when the evidence stands.
     cells : tuple of arrays, or None
         Positions of the cells; those of the task.
     """
@@ -83,18 +83,6 @@ def learn_likeness(
             task = replace(task, likeness=task.likeness.told(products, slices, prior))
             problem = _again(problem, task)
     return task
-
-
-def with_cells_dof(task: Task, prediction: Prediction) -> Task:
-    """The task with heavy tails of unseen cells, if those seen are often not what the others foretell."""
-    problem, hyper = prediction.problem, prediction.hyper
-    own = next(term for term in problem.mains if isinstance(term, Cells))
-    factor = prediction.factor[-own.width :]
-    place = problem.prior(hyper, problem.exact).bend(problem.positions[:1])
-    means, covs = prediction.posterior.at(place)
-    squares = own.unforeseen(hyper, factor @ means[0], factor @ covs[0] @ factor.T)
-    dof = update(squares, np.ones(squares.size))[1]
-    return replace(task, cells_dof=dof if dof < FEW else None)
 
 
 def _again(problem: Problem, task: Task) -> Problem:

@@ -82,8 +82,6 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     if task.likeness is not None:
         own = task.likeness
         arrays["likeness"], arrays["likeness_share"] = own.values, np.array([own.share, own.strength])
-    if task.cells_dof is not None:
-        arrays["cells_dof"] = np.array(task.cells_dof)
     if task.precision is not None:
         arrays["precision"] = task.precision
     if model._counted is not None:
@@ -141,8 +139,6 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
         task, precision=arrays.get("precision"), fixed_noise=fixed,
         scales=arrays.get("slice_scales"), slice_dof=dof,
     )  # fmt: skip
-    if "cells_dof" in arrays:
-        model._task = replace(model._task, cells_dof=float(arrays["cells_dof"]))
     if "likeness" in arrays:
         own = CellCovariance(task.cells, arrays["likeness"], *arrays["likeness_share"].tolist())
         model._task = replace(model._task, likeness=own)

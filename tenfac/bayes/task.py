@@ -16,7 +16,6 @@ from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.journal import Journal
 from tenfac.bayes.residual import Residual
-from tenfac.bayes.scales import widened
 from tenfac.bayes.slices import Slices, rows_by_slice
 from tenfac.bayes.terms import Cells, Level, Main, Product
 from tenfac.core.modes.state_space import KERNELS
@@ -70,8 +69,6 @@ class Task:
         Degrees of freedom of the prior of the scales.
     likeness : CellCovariance or None
         How residuals of cells go together, as the slices tell.
-    cells_dof : float or None
-        Degrees of freedom of what an unseen cell has for itself; None is normal.
     fixed_noise : bool
         Whether the noise variance is one, and not learned: ``precision`` says it all.
     journal : Journal or None
@@ -91,7 +88,6 @@ class Task:
     scales: Array | None = None
     slice_dof: float | None = None
     likeness: CellCovariance | None = None
-    cells_dof: float | None = None
     precision: Array | None = None
     fixed_noise: bool = False
     journal: Journal | None = None
@@ -248,8 +244,7 @@ class Task:
             mains = tuple(self._main(n, hyper) for n in range(len(self.kernels)))
         if hyper.cells.size:
             discrete = tuple(self.kernels[n] is None for n in self.others)
-            wider = 1.0 if self.cells_dof is None else float(widened(self.cells_dof))
-            mains += (Cells(tuple(self.others), discrete, self.cells, hyper, wider),)
+            mains += (Cells(tuple(self.others), discrete, self.cells, hyper),)
         return self.on(product, mains, hyper)
 
     def on(self, product: Product, mains: tuple[Main | Level | Cells, ...], hyper: Hyper) -> Problem:

@@ -345,15 +345,12 @@ class Cells:
         Positions of the cells.
     reference : Hyper
         Hyperparameters at which values elsewhere are written in terms of those of the cells.
-    wider : float
-        What the variance that is left at places that are no cell is multiplied by.
     """
 
     others: tuple[int, ...]
     discrete: tuple[bool, ...]
     nodes: tuple[Array, ...]
     reference: Hyper
-    wider: float = 1.0
 
     @property
     def width(self) -> int:
@@ -411,16 +408,7 @@ class Cells:
         """The same between points, shape (N, N)."""
         points = [positions[n] for n in self.others]
         total = self._kernel(hyper, self._distances(points, points))
-        return self.wider * np.exp(hyper.cells[0]) * (total - rows @ self._unit(hyper) @ rows.T)
-
-    def unforeseen(self, hyper: Hyper, mean: Array, cov: Array) -> Array:
-        """How far every cell's effect is from what the others foretell, squared and by its variance: (U,).
-
-        Expected, for a posterior of mean (U,) and covariance (U, U).
-        """
-        inverse = np.linalg.inv(self.covariance(hyper))
-        squares = (inverse @ mean) ** 2 + np.einsum("uv,vw,uw->u", inverse, cov, inverse)
-        return squares / np.diag(inverse)
+        return np.exp(hyper.cells[0]) * (total - rows @ self._unit(hyper) @ rows.T)
 
     def averaged_left_out(self, mode: int | None, x: Array, rows: Array, hyper: Hyper, along: Array) -> Array:
         """The same of what ``averaged_rows`` describes, shape (N,)."""
@@ -431,7 +419,7 @@ class Cells:
 
     def _gap(self, variance: Array, rows: Array, hyper: Hyper) -> Array:
         gap = variance - np.einsum("nu,uv,nv->n", rows, self._unit(hyper), rows)
-        return self.wider * np.exp(hyper.cells[0]) * np.where(gap > 1e-10, gap, 0.0)
+        return np.exp(hyper.cells[0]) * np.where(gap > 1e-10, gap, 0.0)
 
     def _unit(self, hyper: Hyper) -> Array:
         cov = self._kernel(hyper, self._distances(self.nodes, self.nodes))

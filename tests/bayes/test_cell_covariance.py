@@ -12,7 +12,6 @@ import pytest
 from tenfac import DataError, FunctionalTucker, load, pyro_model, save
 from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.scales import widened
 from tenfac.bayes.slice_learning import choose_likeness, learn_likeness
 from tests.bayes.toys import TERM_TOYS, Toy
 from tests.checks import (
@@ -163,46 +162,3 @@ def test_pyro_refuses_what_it_does_not_know() -> None:
     with pytest.raises(DataError) as error:
         pyro_model(fitted(True), X[::2], y[::2])
     assert_says(error, "learned from its slices", "noise='constant'")
-
-
-# --- cells that were not seen -----------------------------------------------------------------------------
-
-
-def test_how_unforeseen_a_cell_is_follows_from_all_others() -> None:
-    hyper, rng = CASE.hyper(1), np.random.default_rng(0)
-    term = CASE.problem(hyper).mains[-1]
-    cov, effects = term.covariance(hyper), rng.normal(size=term.width)
-    spread = rng.normal(size=(term.width, 3))
-    got = term.unforeseen(hyper, effects, spread @ spread.T)
-    for u in range(term.width):
-        rest = np.arange(term.width) != u
-        weights = np.linalg.solve(cov[np.ix_(rest, rest)], cov[rest, u])
-        left = cov[u, u] - weights @ cov[rest, u]
-        errors = [column[u] - weights @ column[rest] for column in (effects, *spread.T)]
-        assert_relative(got[u], np.sum(np.square(errors)) / left, 1e-8)
-
-
-def test_tails_of_unseen_cells_widen_what_the_others_leave_open() -> None:
-    hyper, at = CASE.hyper(1), CASE.at(30)
-    usual, wide = (Prediction.build(with_task(cells_dof=dof).problem(hyper), hyper) for dof in (None, 5.0))
-    rows = usual.problem.mains[-1].rows(at, 30)
-    gap = usual.problem.mains[-1].left_out(at, rows, hyper)
-    assert_above(gap.max(), 0.1, "variance that the cells leave open")
-    got = wide.problem.mains[-1].left_out(at, rows, hyper)
-    assert_relative(got, gap * widened(5.0), 1e-12)
-    cov = wide.problem.mains[-1].missing_covariance(at, rows, hyper)
-    assert_close(np.diag(cov).copy(), got, factor=1e6)
-    seen = [np.zeros(4), *(x[:4] for x in CASE.task.cells)]
-    for one, other in zip(usual.at(seen), wide.at(seen), strict=True):
-        assert_equal(one, other)
-
-
-def test_places_that_stand_out_give_unseen_ones_heavy_tails() -> None:
-    X, y, _ = groups(False)
-    cell = np.unique(X[:, 1:], axis=0, return_inverse=True)[1].ravel()
-    settings = {"terms": ("residual", "cells"), "kernel": "matern12", "max_iter": 8, "tol": 1e-3}
-    found = []
-    for odd in (0.0, 12.0):
-        model = quietly(FunctionalTucker(**settings).fit, X, y + np.sin(cell) + odd * (cell == 5))
-        found.append(model._task.cells_dof)
-    assert_equal((found[0], found[1] is not None and found[1] < 10), (None, True))
