@@ -22,10 +22,9 @@ from tenfac.bayes.task import Task
 Array = NDArray[np.float64]
 _LEAST_SLICES = 32
 _HELD = 5  # one row in so many is left out to choose
-_PRIORS = (4.0, 1.0, 0.25, 0.0625)  # slices that the kernel is worth, per cell
-_TRIAL_ROUNDS, _ROUNDS = 4, 16
+_PRIORS = (1.0, 0.25, 0.0625)  # slices that the kernel is worth, per cell
+_TRIAL_ROUNDS, _ROUNDS = 4, 32
 _CLEAR = 0.01  # nats per row left out that a covariance of cells must earn
-_STANDING = 2e-4  # gain per row that ends the rounds
 
 
 def with_scales(task: Task, hyper: Hyper) -> Task:
@@ -37,7 +36,7 @@ def with_scales(task: Task, hyper: Hyper) -> Task:
 def choose_likeness(task: Task, hyper: Hyper) -> float | None:
     """Slices that the kernel is worth beside what they tell of the cells, or None: they tell nothing more.
 
-    From the largest number on, as long as rows left out become more likely.
+    From the largest number on, as long as rows left out become more likely, and then than without.
     """
     if task.cells is None or task.grids[task.exact].size < _LEAST_SLICES:
         return None
@@ -45,14 +44,15 @@ def choose_likeness(task: Task, hyper: Hyper) -> float | None:
     if held.sum() < _LEAST_SLICES:
         return None
     part = replace(task.rows_of(~held), likeness=None)
-    best, found = _density(task, part, hyper, held) + _CLEAR, None
+    without = _density(task, part, hyper, held)
+    best, found = -np.inf, None
     for prior in (share * task.cells[0].size for share in _PRIORS):
         part = learn_likeness(part, hyper, prior, _TRIAL_ROUNDS, task.cells)
         value = _density(task, part, hyper, held)
         if value <= best:
             break
         best, found = value, prior
-    return found
+    return found if best > without + _CLEAR else None
 
 
 def learn_likeness(
@@ -67,7 +67,7 @@ def learn_likeness(
     prior : float
         Slices that the kernel is worth.
     rounds : int
-        Most of them; they end when the evidence stands.
+        How many.
     cells : tuple of arrays, or None
         Positions of the cells; those of the task.
     """
