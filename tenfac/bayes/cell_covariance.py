@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +64,13 @@ class CellCovariance:
 
     def places(self, points: Sequence[Array]) -> NDArray[np.intp]:
         """Numbers of the cells that points (N,) per mode are, -1 elsewhere."""
-        cells, own = (zip(*(x.tolist() for x in part), strict=True) for part in (self.nodes, points))
-        known = {cell: number for number, cell in enumerate(cells)}
-        return np.array([known.get(cell, -1) for cell in own], dtype=np.intp)
+        cells = zip(*(x.tolist() for x in points), strict=True)
+        return np.array([self._numbers.get(cell, -1) for cell in cells], dtype=np.intp)
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[float, ...], int]:
+        cells = zip(*(x.tolist() for x in self.nodes), strict=True)
+        return {cell: number for number, cell in enumerate(cells)}
 
     def weights(self, kernel: Callable[..., Array], points: Sequence[Array]) -> Array:
         """``A`` at points, shape (N, U): one cell's own at a cell."""
