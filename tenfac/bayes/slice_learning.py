@@ -22,8 +22,8 @@ from tenfac.bayes.task import Task
 Array = NDArray[np.float64]
 _LEAST_SLICES = 32
 _HELD = 5  # one row in so many is left out to choose
-_PRIORS = (1.0, 0.25, 0.0625)  # slices that the kernel is worth, per cell
-_TRIAL_ROUNDS, _ROUNDS = 4, 32
+_PRIORS = (1.0, 0.25)  # slices that the kernel is worth, per cell: with fewer the cells follow single slices
+_TRIAL_ROUNDS, _ROUNDS = 4, 24
 _CLEAR = 0.01  # nats per row left out that a covariance of cells must earn
 
 
