@@ -116,7 +116,9 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         sites that maximise a lower bound of the evidence [5]_ [6]_.
     noise : {"auto", "constant", "slice"} or ("slice", mode), default "auto"
         "auto" lets the slices of a model with a residual have scales of their own, of noise and residual
-        together, if they differ [7]_, and is constant else. With "slice" every index of the exact mode, or of
+        together, if they differ [7]_, and is constant else; where few cells of the other modes recur in many
+        slices, these also tell how the residuals of cells go together, around the kernel [9]_, if rows left
+        out become more likely by it. With "slice" every index of the exact mode, or of
         the named mode, has a noise variance of its own, so that a few bad slices do not spoil the others. How
         much they differ is learned, and a new slice gets noise with the heavy tails of all (Student's
         distribution). Leave out a ``sample_weight`` that counts copies of one measurement: copies agree
@@ -170,8 +172,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     log_evidence_ : float or None
         Log marginal likelihood of y at the learned hyperparameters; a lower bound of it with "cep", and where
         ``likelihood`` is not "gaussian" or ``noise`` is "slice"; of that with hyperparameters integrated out
-        with "svi"; None with "nuts". Where ``noise="auto"`` found scales of slices, it is that given these
-        scales: not comparable with a fit without them.
+        with "svi"; None with "nuts". Where ``noise="auto"`` found scales of slices, or a covariance of
+        cells, it is that given these: not comparable with a fit without them.
     posterior_ : xarray DataTree
         Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
@@ -222,6 +224,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     .. [7] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust Statistical Modeling Using the t
        Distribution, JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
     .. [8] Fang et al. [1]_, section 4.
+    .. [9] P. J. Brown, N. D. Le, J. V. Zidek, Multivariate spatial interpolation and exposure to air
+       pollutants, Canadian Journal of Statistics 22 (1994), section 3.
 
     Examples
     --------
