@@ -160,8 +160,8 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     (4, 4, 3, 3)
     >>> print(adapter_report(net, inputs=torch.zeros(2, 16, 8, 8)))
     layer  type    adapter  weight                            ranks         numbers  share  path
-    0      Conv2d  default  out 32, in 16, height 3, width 3  (4, 4, 3, 3)  336      7.3%   factored
-    2      Conv2d  default  out 32, in 32, height 3, width 3  (4, 4, 3, 3)  400      4.3%   factored
+    0      Conv2d  default  out 32, in 16, height 3, width 3  (4, 4, 3, 3)  336      7.3%   fused
+    2      Conv2d  default  out 32, in 32, height 3, width 3  (4, 4, 3, 3)  400      4.3%   fused
     acting: default; 736 trainable numbers, 5.3% of 13,888
     """
     layers = list(adapted_layers(model))

@@ -43,10 +43,10 @@ def test_the_table_has_a_line_for_each_weight_and_what_was_left() -> None:
 
 
 def test_the_path_is_that_of_the_example() -> None:
-    net = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Conv2d(32 * 2, 64, 7, groups=64))
+    net = nn.Sequential(nn.Conv2d(256, 256, 3), nn.Conv2d(256, 256, 7, groups=256))
     adapt(net, "all-conv", rank=1)
     assert_equal([row.path for row in adapter_report(net).layers], ["auto", "auto"])
-    rows = adapter_report(net, inputs=torch.zeros(2, 64, 16, 16)).layers
+    rows = adapter_report(net, inputs=torch.zeros(2, 256, 16, 16)).layers
     assert_equal([row.path for row in rows], ["factored", "fused"])
     assert_equal(net[0]._forward_pre_hooks, {})
 
