@@ -231,7 +231,7 @@ def _path(layer: nn.Module) -> str:
 
 
 def _paths_taken(model: nn.Module, inputs: Any) -> dict[int, str]:
-    """The path of each layer in one run; a layer that is not called has its weight read, fused."""
+    """The path of each layer in training; a layer that is not called has its weight read, fused."""
     stock = [layer for _, layer in adapted_layers(model) if isinstance(layer, AdaptedStock)]
     taken = {id(layer): "fused" for layer in stock}
     with _watched(stock, taken), torch.no_grad():
@@ -244,7 +244,8 @@ def _watched(layers: list[nn.Module], taken: dict[int, str]) -> Iterator[None]:
     def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = args[0] if args else kwargs["input"]
         updates = [update for update, _ in layer.tenfac.updates("weight")]
-        taken[id(layer)] = choose_path(layer, x, updates, layer.tenfac.path) if updates else layer.tenfac.path
+        with torch.enable_grad():  # the path of a training step, though this run keeps no graph
+            taken[id(layer)] = choose_path(layer, x, updates, layer.tenfac.path)
 
     handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
