@@ -8,9 +8,9 @@ rows     as ``rotated``, with a Conv1d net: the rows of an image are its channel
 
 A seed is a split, a pretraining, an initialization and an order of the batches, the same for every method, so
 differences are paired. The learning rate of each method is the one of the best mean validation accuracy; a
-grid whose best value is at its edge is extended, and made finer around the best. Everything else (steps, batch, Adam, cosine) is equal. The
-head is trained by all methods. Prints tables and writes ``results/adapters_accuracy.json``; runs found there
-are not repeated.
+grid whose best value is at its edge is extended, and made finer around the best. Everything else (steps,
+batch, Adam, cosine) is equal, and the head is trained by all methods. Prints tables and writes
+``results/adapters_accuracy.json``; runs found there are not repeated.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ RESULTS = Path(__file__).parent / "results" / "adapters_accuracy.json"
 CONVS = ("3", "6", "9")  # the adapted layers, by their place in the net; the head is "14"
 LADDER = [float(f"{m}e{e}") for e in range(-5, 2) for m in (1, 2, 5)]
 FINE = [float(f"{m}e{e}") for e in range(-5, 2) for m in (1, 1.5, 2, 3, 5, 7)]
-GRID = [2e-3, 5e-3, 1e-2, 2e-2, 5e-2]  # of every method, at first
-STEPS, BATCH = 150, 20
+GRID = [5e-3, 1e-2, 2e-2, 3e-2, 5e-2]  # of every method, at first
+BATCH = 20
+SCREENED, BEHIND = 4, 5.0  # seeds that a rate is tried on first, points of accuracy to be left out
 
 Split = dict[str, tuple[Tensor, Tensor]]
 
@@ -97,10 +98,10 @@ def classes(seed: int) -> Split:
     return split
 
 
-# What a task is: data, modes of the net, classes, whether the head starts anew, LoRA's and Tucker's rank.
+# Data, modes of the net, number of classes, whether the head starts anew, LoRA's and Tucker's rank, steps.
 TASKS: dict[str, dict[str, Any]] = {
-    "rotated": {"data": rotated, "d": 2, "n": 10, "new_head": False, "lora": 1, "tucker": 3},
-    "classes": {"data": classes, "d": 2, "n": 5, "new_head": True, "lora": 1, "tucker": 3},
+    "rotated": {"data": rotated, "d": 2, "n": 10, "new_head": False, "lora": 1, "tucker": 3, "steps": 150},
+    "classes": {"data": classes, "d": 2, "n": 5, "new_head": True, "lora": 1, "tucker": 3, "steps": 100},
     "rows": {
         "data": lambda seed: rotated(seed, rows=True),
         "d": 1,
@@ -108,6 +109,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "new_head": False,
         "lora": 2,
         "tucker": 3,
+        "steps": 150,
     },
 }
 
@@ -219,7 +221,7 @@ def run(
     net.get_submodule("14").requires_grad_(True)
     count = sum(p.numel() for p in net.parameters() if p.requires_grad)
     count -= sum(p.numel() for p in net.get_submodule("14").parameters())
-    train(net, *data["train"], lr=lr, steps=STEPS, batch=BATCH, seed=seed)
+    train(net, *data["train"], lr=lr, steps=task["steps"], batch=BATCH, seed=seed)
     return accuracy(net, *data["validation"]), accuracy(net, *data["test"]), count
 
 
@@ -244,11 +246,11 @@ class Runs:
             self.nets[task, seed] = data, pretrained(TASKS[task], data, seed)
         return self.nets[task, seed]
 
-    def validation(self, task: str, method: str, lr: float) -> float:
-        """Mean validation accuracy of a learning rate over all seeds, run where it was not."""
+    def validation(self, task: str, method: str, lr: float, seeds: int) -> float:
+        """Mean validation accuracy of a learning rate over the first seeds, run where it was not."""
         rates = self.table.setdefault(task, {}).setdefault(method, {})
         entry = rates.setdefault(f"{lr:g}", {"validation": [], "test": []})
-        missing = range(len(entry["test"]), self.seeds)
+        missing = range(len(entry["test"]), seeds)
         for seed in missing:
             data, net = self.start(task, seed)
             validation, test, entry["parameters"] = run(method, TASKS[task], net, data, lr, seed)
@@ -256,19 +258,23 @@ class Runs:
             entry["test"].append(test)
         if missing:
             self.save()
-        return float(np.mean(entry["validation"][: self.seeds]))
+        return float(np.mean(entry["validation"][:seeds]))
 
     def search(self, task: str, method: str) -> float:
-        """The learning rate of the best mean validation accuracy: inside its grid, which is fine around it."""
-        grid = {lr: self.validation(task, method, lr) for lr in GRID}
+        """The learning rate of the best mean validation accuracy, inside a grid that is fine around it.
+
+        Rates that are far behind on the first seeds are not run on the others.
+        """
+        grid = set(GRID)
         while True:
-            best = max(grid, key=lambda lr: grid[lr])
-            wanted = neighbours(best, LADDER)
-            if min(grid) < best < max(grid):
-                wanted = neighbours(best, FINE)
-            if not wanted - set(grid):
+            screened = {lr: self.validation(task, method, lr, SCREENED) for lr in sorted(grid)}
+            close = [lr for lr, value in screened.items() if value > max(screened.values()) - BEHIND]
+            best = max(close, key=lambda lr: self.validation(task, method, lr, self.seeds))
+            inside = min(grid) < best < max(grid)
+            wanted = neighbours(best, FINE if inside else LADDER)
+            if wanted <= grid:
                 return best
-            grid |= {lr: self.validation(task, method, lr) for lr in wanted - set(grid)}
+            grid |= wanted
 
 
 def neighbours(lr: float, ladder: list[float]) -> set[float]:
@@ -330,7 +336,6 @@ def main() -> None:
         runs.document.setdefault("tasks", {}).setdefault(task, {}).update(run_task(runs, task, methods))
         runs.save()
     runs.document |= {
-        "steps": STEPS,
         "batch": BATCH,
         "seeds": arguments.seeds,
         "versions": {

@@ -95,7 +95,7 @@ def conv_net() -> nn.Sequential:
 
 def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, steps: int, seed: int) -> None:
     """Adam with a cosine schedule over all numbers that are trainable, batches of 20."""
-    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=lr)
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = torch.Generator().manual_seed(seed)
     net.train()
@@ -130,12 +130,17 @@ for task in TASKS:
 # %% [markdown]
 # ## Three ways to adapt
 #
-# All the numbers; PEFT's LoRA; a Tucker update. The learning rate of each is the best of the grid in
-# `benchmarks/adapters_accuracy.py`, which has more seeds, more methods and a validation set to choose by.
+# All the numbers; PEFT's LoRA; a Tucker update. Which wins depends on the learning rate more than on anything
+# else, so each method has its own at each rank: the best of six, on three other splits of the data.
 
 # %%
 LAYERS = ["conv2", "conv3", "conv4"]
-RATES = {"full fine-tuning": 2e-3, "head only": 5e-2, "PEFT LoRA": 2e-2, "tenfac": 2e-2}
+RATES = {
+    ("full fine-tuning", 0): 3e-3,
+    ("head only", 0): 5e-1,
+    **{("PEFT LoRA", rank): 2e-2 for rank in (1, 2, 4)},
+    **{("tenfac", rank): 2e-2 for rank in (1, 3, 5, 8)},
+}
 
 
 def adapted(method: str, rank: int, net: nn.Module, task: str, seed: int) -> nn.Module:
@@ -150,7 +155,7 @@ def adapted(method: str, rank: int, net: nn.Module, task: str, seed: int) -> nn.
     elif method == "tenfac":
         tenfac.adapt(net, LAYERS, rank=rank, random_state=seed)
     net.head.requires_grad_(True)
-    train(net, *split(seed)[task], lr=RATES[method], steps=100, seed=seed)
+    train(net, *split(seed)[task], lr=RATES[method, rank], steps=100, seed=seed)
     return net
 
 
@@ -160,14 +165,9 @@ def trained_numbers(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad) - head
 
 
-GRID = [
-    *(("PEFT LoRA", rank) for rank in (1, 2, 4)),
-    *(("tenfac", rank) for rank in (1, 2, 3, 5, 8)),
-    *(("full fine-tuning", 0), ("head only", 0)),
-]
 results = {}  # task, method, rank: numbers, accuracies
 for task in TASKS:
-    for method, rank in GRID:
+    for method, rank in RATES:
         made = [adapted(method, rank, net, task, seed) for seed, net in zip(SEEDS, nets, strict=True)]
         scores = [accuracy(net, *split(seed)[f"{task}, test"]) for seed, net in zip(SEEDS, made, strict=True)]
         results[task, method, rank] = trained_numbers(made[0]), np.array(scores)
@@ -290,3 +290,16 @@ with torch.no_grad():
     off = relative(loaded(test[task]), answers[task])
 print(f"PEFT's outputs are {off:.1e} off, relative")
 assert off < 1e-6
+
+# %% [markdown]
+# ## What would make this fail
+#
+# * **A learning rate taken over from another method.** Adapters here lose 5 to 10 points when it is off by a
+#   factor of two. Try several, for every method that you compare; a thin grid makes any winner you like.
+# * **Layers without a kernel.** What the Tucker form saves is the kernel's share: LoRA repeats it in its
+#   first matrix for every rank. For a linear layer both forms are products of matrices, of nearly one size.
+# * **A task that is far from what the net knows.** A small update turns features; it does not make many new
+#   ones. With enough images full fine-tuning wins: raise the rank, or train everything.
+# * **Three seeds, one data set, small nets.** The dots show how far single seeds are apart. The benchmark has
+#   more of them, and a case (convolutions over one dimension) where the gain is not there.
+# * **Another base.** The file is refused on a net with other weights: the update would be of something else.
