@@ -130,16 +130,17 @@ for task in TASKS:
 # %% [markdown]
 # ## Three ways to adapt
 #
-# All the numbers; PEFT's LoRA; a Tucker update. Which wins depends on the learning rate more than on anything
-# else, so each method has its own at each rank: the best of six, on three other splits of the data.
+# All the numbers; PEFT's LoRA; a Tucker update. The learning rate decides more than the method does, so it was
+# chosen for each, on three other splits of the data: between 0.01 and 0.05, a rate of 0.03 was best for both
+# adapters, and 0.02 for LoRA at rank 4.
 
 # %%
 LAYERS = ["conv2", "conv3", "conv4"]
 RATES = {
     ("full fine-tuning", 0): 3e-3,
     ("head only", 0): 5e-1,
-    **{("PEFT LoRA", rank): 2e-2 for rank in (1, 2, 4)},
-    **{("tenfac", rank): 2e-2 for rank in (1, 3, 5, 8)},
+    **{("PEFT LoRA", rank): 2e-2 if rank == 4 else 3e-2 for rank in (1, 2, 4)},
+    **{("tenfac", rank): 3e-2 for rank in (1, 3, 5, 8)},
 }
 
 
