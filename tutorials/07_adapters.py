@@ -139,6 +139,7 @@ RATES = {
     ("full fine-tuning", 0): 2e-3,
     ("head only", 0): 5e-1,
     **{("PEFT LoRA", rank): 3e-2 if rank < 4 else 2e-2 for rank in (1, 2, 4)},
+    ("PEFT LoRA", 1, "digits 5-9"): 5e-2,
     **{("tenfac", rank): 3e-2 if rank < 4 else 2e-2 for rank in (1, 3, 5, 8)},
 }
 
@@ -155,7 +156,8 @@ def adapted(method: str, rank: int, net: nn.Module, task: str, seed: int) -> nn.
     elif method == "tenfac":
         tenfac.adapt(net, LAYERS, rank=rank, random_state=seed)
     net.head.requires_grad_(True)
-    train(net, *split(seed)[task], lr=RATES[method, rank], steps=100, seed=seed)
+    rate = RATES.get((method, rank, task), RATES[method, rank])
+    train(net, *split(seed)[task], lr=rate, steps=100, seed=seed)
     return net
 
 
@@ -167,7 +169,7 @@ def trained_numbers(net: nn.Module) -> int:
 
 results = {}  # task, method, rank: numbers, accuracies
 for task in TASKS:
-    for method, rank in RATES:
+    for method, rank in (key for key in RATES if len(key) == 2):
         made = [adapted(method, rank, net, task, seed) for seed, net in zip(SEEDS, nets, strict=True)]
         scores = [accuracy(net, *split(seed)[f"{task}, test"]) for seed, net in zip(SEEDS, made, strict=True)]
         results[task, method, rank] = trained_numbers(made[0]), np.array(scores)
@@ -214,8 +216,10 @@ assert small > overall("head only") + 8
 assert large > overall("full fine-tuning") - 5
 
 # %% [markdown]
-# Single seeds are several points apart, so a point between two means is nothing. What is more than that: a
-# few thousand numbers come close to all of them, and the Tucker form needs fewer than LoRA.
+# Single seeds are several points apart, so a point between two means is nothing. A few thousand numbers come
+# close to all of them. Does the Tucker form need fewer than LoRA? In `benchmarks/adapters_accuracy.py`, with
+# ten seeds, five or more rates for each and a validation set to choose by, 1,107 numbers beat LoRA's 1,312 by
+# 4 points (95 % interval 1 to 7) on turned negatives, and are its equal on new classes.
 
 # %% [markdown]
 # ## One file for each task, switched on one net
