@@ -24,18 +24,22 @@
 # %%
 import copy
 import tempfile
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import peft
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import tenfac
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "IProgress not found")  # of a progress bar that is not shown
+    import peft
 
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True})
 plt.rcParams.update({"grid.color": "0.9"})
