@@ -22,10 +22,10 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lycoris
 import numpy as np
 import peft
 import torch
@@ -342,7 +342,7 @@ def main() -> None:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "peft": peft.__version__,
-            "lycoris": getattr(lycoris, "__version__", "4.1.3"),
+            "lycoris": version("lycoris-lora"),
             "tenfac": tenfac.__version__,
         },
     }
