@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import tenfac
-from tenfac.adapters.build import tucker_adapter
+from tenfac import tucker_adapter
 
 RESULTS = Path(__file__).parent / "results" / "adapters_accuracy.json"
 CONVS = ("3", "6", "9")  # the adapted layers, by their place in the net; the head is "14"
