@@ -151,6 +151,6 @@ def test_a_file_that_lacks_an_array_or_an_entry_is_refused(path: Path) -> None:
 
 
 def test_a_search_that_was_cut_short_can_be_saved(path: Path) -> None:
-    model = quietly(FunctionalTucker(likelihood="student_t", max_iter=8, tol=1e-300).fit, TABLE, Y)
+    model = quietly(FunctionalTucker(likelihood="student_t", max_iter=41, tol=1e-300).fit, TABLE, Y)
     save(model, path)
     assert_equal(load(path).info_.converged, False)
