@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 SILENT = {"allclose", "array_equal", "array_equiv", "isclose"}  # return a verdict, raise nothing
 RAISING = {"raises", "warns", "deprecated_call", "fail"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@cache
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    """Every node of a file: several rules read the same files."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def idle_checks(source: str) -> list[str]:
     """List the checks of a test file that cannot fail, each as ``line N: what is wrong``."""
-    tree = ast.parse(source)
-    found = [(node.lineno, message) for node in ast.walk(tree) for message in _idle(node)]
-    for function in _functions(tree):
+    found = [(node.lineno, message) for node in nodes_of(source) for message in _idle(node)]
+    for function in _functions(source):
         found += _verdicts_dropped(function)
         if function.name.startswith(("test", "assert_", "check_")) and not _has_check(function):
             found.append((function.lineno, f"`{function.name}` has no check"))
@@ -52,17 +58,16 @@ def _always_true(test: ast.expr) -> bool:
 
 def _verdicts_dropped(function: ast.FunctionDef) -> list[tuple[int, str]]:
     """Find names that hold a verdict and reach no assert, return, check, or branch that raises."""
-    stated = _names_stated(function)
-    dropped = []
-    for node in ast.walk(function):
-        targets = _targets(node)
-        if targets and any(_called(inner) in SILENT for inner in ast.walk(node.value)):
-            dropped += [
-                (node.lineno, f"the verdict `{name}` is never asserted")
-                for name in targets
-                if name not in stated
-            ]
-    return dropped
+    verdicts = [
+        (node.lineno, name)
+        for node in ast.walk(function)
+        if (targets := _targets(node)) and any(_called(inner) in SILENT for inner in ast.walk(node.value))
+        for name in targets
+    ]
+    stated = _names_stated(function) if verdicts else set()
+    return [
+        (line, f"the verdict `{name}` is never asserted") for line, name in verdicts if name not in stated
+    ]
 
 
 def _names_stated(function: ast.FunctionDef) -> set[str]:
@@ -125,14 +130,14 @@ def _has_check(function: ast.FunctionDef) -> bool:
     )
 
 
-def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))
+def _functions(source: str) -> Iterator[ast.FunctionDef]:
+    return (node for node in nodes_of(source) if isinstance(node, FUNCTIONS))
 
 
 def long_functions(source: str, limit: int) -> list[str]:
     """List the functions with more than ``limit`` lines, their docstrings not counted."""
     found = []
-    for function in _functions(ast.parse(source)):
+    for function in _functions(source):
         lines = function.end_lineno - function.lineno + 1
         if ast.get_docstring(function) is not None:
             lines -= function.body[0].end_lineno - function.body[0].lineno + 1
@@ -144,7 +149,7 @@ def long_functions(source: str, limit: int) -> list[str]:
 def bad_habits(source: str, *, may_print: bool = False) -> list[str]:
     """List ``global``, pickle, bare ``except``, ``print`` and ``plt.show`` in library code."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Global):
             found.append((node.lineno, "`global`"))
         if isinstance(node, ast.ExceptHandler) and node.type is None:
@@ -155,11 +160,12 @@ def bad_habits(source: str, *, may_print: bool = False) -> list[str]:
                 found.append((node.lineno, "pickle"))
         if any(k.arg == "allow_pickle" and not _is_false(k.value) for k in getattr(node, "keywords", [])):
             found.append((node.lineno, "`allow_pickle`"))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "torch.save"}:
+        called = _called(node)
+        if called in {"load", "save"} and ast.unparse(node.func) in {"torch.load", "torch.save"}:
             found.append((node.lineno, "torch's pickle files"))
-        if isinstance(node, ast.Call) and _called(node) == "print" and not may_print:
+        if called == "print" and not may_print:
             found.append((node.lineno, "`print`"))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"plt.show", "pyplot.show"}:
+        if called == "show" and ast.unparse(node.func) in {"plt.show", "pyplot.show"}:
             found.append((node.lineno, "`plt.show`"))
     return [f"line {line}: {what}" for line, what in sorted(found)]
 

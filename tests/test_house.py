@@ -65,7 +65,7 @@ def test_the_package_has_no_global_no_pickle_no_bare_except_no_print_and_no_show
 def thawed(source: str) -> list[str]:
     """Dataclasses that can be changed after they were made."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in scan.nodes_of(source):
         for mark in node.decorator_list if isinstance(node, ast.ClassDef) else []:
             text = ast.unparse(mark)
             if text.startswith("dataclass") and "frozen=True" not in text:

@@ -219,7 +219,7 @@ def svi(
     --------
     >>> X, y = [[0.0], [0.5], [1.0]], [1.0, 2.0, 3.0]
     >>> model = FunctionalTucker(max_iter=0).fit(X, y)
-    >>> svi(model, X, y, fixed=True, steps=300, num_samples=200).info.converged
+    >>> svi(model, X, y, fixed=True, steps=100, learning_rate=0.1, num_samples=200).info.converged
     True
     """
     require("svi")

@@ -16,7 +16,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tenfac import ConvergenceWarning, DataError, FunctionalTucker, RankError, load, pyro_model, save
 from tests.bayes.toys import smooth_table
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
-from tests.test_public import in_fresh_python
 
 X, Y = smooth_table((4, 12, 3), (0,), 160)
 TABLE = {"cell": np.array(["a", "b", "c", "d"])[X[:, 0].astype(int) - 10], "time": X[:, 1], "dose": X[:, 2]}
@@ -417,20 +416,6 @@ def test_a_program_of_a_model_by_cep_has_its_own_hyperparameters() -> None:
         pyro_model(cep(), TABLE, Y, fixed=True)
     assert_says(error, "inference='collapsed'", "'cep'", "leave `fixed` out")
     assert_equal(pyro_model(cep(), TABLE, Y).points.shape[1], 3)
-
-
-def test_without_pyro_the_error_says_what_to_install_and_cep_works() -> None:
-    code = """
-import tenfac
-X, y = [[0.0], [1.0], [2.0]], [1.0, 2.0, 4.0]
-try:
-    tenfac.FunctionalTucker(inference="nuts").fit(X, y)
-except tenfac.MissingExtraError as error:
-    print(error)
-print(tenfac.FunctionalTucker(inference="cep", max_iter=300).fit(X, y).predict(X).shape)
-"""
-    out = in_fresh_python(code, blocked=("torch", "pyro", "gpytorch", "pandas"))
-    assert_says(out, "inference='nuts'", "pip install 'tenfac[bayes]'", "(3,)")
 
 
 # --- minutes ----------------------------------------------------------------------------------------------

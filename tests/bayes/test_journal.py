@@ -8,9 +8,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,16 @@ def fit(settings: dict[str, Any], x: np.ndarray, y: np.ndarray, **keywords: Any)
     return quietly(FunctionalTucker(**settings).fit, x, y, **keywords)
 
 
+@cache
+def whole(name: str) -> tuple[FunctionalTucker, FunctionalTucker, int]:
+    """One of the fits without a file, the same with one, and the evaluations in that (one a line)."""
+    settings, x, y = FITS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fit.journal"
+        filed = fit(settings, x, y, checkpoint=path)  # trials and the fit share evaluations
+        return fit(settings, x, y), filed, len(path.read_bytes().splitlines()) - 1
+
+
 def assert_same_model(got: FunctionalTucker, want: FunctionalTucker, x: np.ndarray) -> None:
     for one, other in zip(got.predict(x, return_std=True), want.predict(x, return_std=True), strict=True):
         assert_equal(one, other)
@@ -100,9 +112,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits_and_repeats_nothing(
     path: Path, evaluations: Any, name: str, share: float
 ) -> None:
     settings, x, y = FITS[name]
-    want, done = fit(settings, x, y), evaluations()
-    fit(settings, x, y, checkpoint=path.with_suffix(".whole"))  # trials and the fit share evaluations
-    in_all = done[0]
+    want, _, in_all = whole(name)
     last = int(share * in_all)
     evaluations(last)
     with pytest.raises(KilledError):
@@ -115,7 +125,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits_and_repeats_nothing(
 
 
 def test_the_fits_tried_pass_through_every_stage() -> None:
-    models = {name: fit(*FITS[name]) for name in FITS if name != "trials of the exact mode"}
+    models = {name: whole(name)[0] for name in FITS}
     assert models["a grid with cells missing"]._learned.from_grid
     assert_above(len(models["bases"].info_.history), 2, "bases")
     assert_equal(models["exact labels"].exact_mode_, 1)
@@ -132,9 +142,10 @@ def test_a_finished_file_repeats_the_fit_without_an_evaluation(path: Path, evalu
     assert_equal(path.read_bytes(), before)
 
 
-def test_a_checkpoint_changes_no_bit_of_the_fit(path: Path) -> None:
-    settings, x, y = FITS["bases"]
-    assert_same_model(fit(settings, x, y, checkpoint=path), fit(settings, x, y), x)
+@pytest.mark.parametrize("name", FITS)
+def test_a_checkpoint_changes_no_bit_of_the_fit(name: str) -> None:
+    want, filed, _ = whole(name)
+    assert_same_model(filed, want, FITS[name][1])
 
 
 def test_a_line_cut_by_the_kill_is_dropped(path: Path, evaluations: Any) -> None:

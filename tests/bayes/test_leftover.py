@@ -32,7 +32,7 @@ def test_distances_are_those_from_the_posterior_of_all_other_rows() -> None:
     z, rows = left_out(model._prediction, task)
     assert_equal(rows, np.arange(40))
     for row in (0, 7):
-        others = learned.prediction(task._rows_of(np.arange(40) != row))
+        others = learned.prediction(task.rows_of(np.arange(40) != row))
         mean, variance, _ = others.at([x[[row]] for x in task.positions])
         noise = np.exp(learned.hyper.noise) / weights[row]
         assert_close(z[row], ((task.y[row] - mean) / np.sqrt(variance + noise))[0], factor=1e6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -40,11 +42,11 @@ def test_outliers_do_not_move_the_mean() -> None:
     clean = np.setdiff1d(np.arange(f.size), bad)
     spoilt = y.copy()
     spoilt[bad] += 30.0
-    robust = fit(X, spoilt, likelihood="student_t")
-    without = fit(X[clean], y[clean])
+    robust = fit(X, spoilt, likelihood="student_t", tol=1e-4)
+    without = fit(X[clean], y[clean], tol=1e-4)
     shift = np.sqrt(np.mean((robust.predict(X) - without.predict(X)) ** 2))
     assert_below(shift, 0.05, "shift by eight outliers, half the noise at most")
-    assert_above(rmse(fit(X, spoilt), X, f), 5 * rmse(robust, X, f), "RMSE of Gaussian noise")
+    assert_above(rmse(fit(X, spoilt, tol=1e-3), X, f), 5 * rmse(robust, X, f), "RMSE of Gaussian noise")
     assert_below(robust.dof_, 3.0, "degrees of freedom")
     assert_below(abs(robust.noise_ - 0.1), 0.05, "distance of the scale from that of the good rows")
 
@@ -91,9 +93,15 @@ def bad_slices(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     return X, f + np.where(bad, 3.0, 0.1) * rng.normal(size=f.size), f, bad
 
 
+@cache
+def fit_of_bad_slices() -> FunctionalTucker:
+    X, y, _, _ = bad_slices(3)
+    return fit(X, y, noise=("slice", 1))
+
+
 def test_bad_slices_are_found_and_do_not_spoil_the_rest() -> None:
     X, y, f, bad = bad_slices(3)
-    model, plain = fit(X, y, noise=("slice", 1)), fit(X, y)
+    model, plain = fit_of_bad_slices(), fit(X, y, tol=1e-4)
     scales = model.slice_scales_["1"]
     assert_equal(np.sort(np.argsort(scales)[-3:]), np.array([5, 11, 18]))
     assert_above(np.sort(scales)[-3], 30 * np.median(scales), "scale of a bad slice over that of a good one")
@@ -106,8 +114,7 @@ def test_bad_slices_are_found_and_do_not_spoil_the_rest() -> None:
 
 
 def test_a_new_slice_has_the_tails_of_all() -> None:
-    X, y, _, _ = bad_slices(3)
-    model = fit(X, y, noise=("slice", 1))
+    model = fit_of_bad_slices()
     known, new = model._read_positions([[0, 4.0], [0, 4.1]]), np.array([8, -1])
     assert_equal(model._slices(known), new)
     rows = model._likelihood.at(new)
@@ -139,16 +146,22 @@ def counts(kind: str, seed: int, count: int = 150):
     return X, rng.binomial(trials, expit(2 * f)) / trials, trials, expit(2 * f)
 
 
+@cache
+def fit_of_counts(kind: str, seed: int) -> FunctionalTucker:
+    X, y, trials, _ = counts(kind, seed)
+    return FunctionalTucker(discrete=[0], likelihood=kind, tol=1e-4).fit(X, y, sample_weight=trials)
+
+
 @pytest.mark.parametrize("kind", COUNTS)
 def test_intervals_of_rates_and_probabilities_cover(kind: str) -> None:
     """Means of the shares over 2 data sets, correlated within: bounds of 4 errors of 40 trials each."""
     shares, gains = [], []
     for seed in range(2):
         X, y, trials, truth = counts(kind, seed)
-        model = FunctionalTucker(discrete=[0], likelihood=kind, tol=1e-5).fit(X, y, sample_weight=trials)
+        model = fit_of_counts(kind, seed)
         mean, std = model.predict(X, return_std=True)
         shares.append(np.mean(np.abs(mean - truth) < 1.96 * std))
-        plain = FunctionalTucker(discrete=[0], tol=1e-4).fit(X, y, sample_weight=trials)
+        plain = FunctionalTucker(discrete=[0], tol=1e-3).fit(X, y, sample_weight=trials)
         gains.append(rmse(plain, X, truth) / rmse(model, X, truth))
         assert (mean > 0).all()
     assert_above(np.mean(shares), 0.95 - 4 * np.sqrt(0.95 * 0.05 / 80), "coverage")
@@ -156,8 +169,8 @@ def test_intervals_of_rates_and_probabilities_cover(kind: str) -> None:
 
 
 def test_predictions_of_counts_are_on_the_scale_of_y() -> None:
-    X, y, _, truth = counts("poisson", 5)
-    model = fit(X, y, likelihood="poisson")
+    X, _, _, truth = counts("poisson", 0)
+    model = fit_of_counts("poisson", 0)
     assert_equal(model.bounds_, (0.0, np.inf))
     assert np.isnan(model.noise_)
     mean, std = model.predict(X, return_std=True)
@@ -167,8 +180,8 @@ def test_predictions_of_counts_are_on_the_scale_of_y() -> None:
     assert_above(marginal.min(), 0.0, "marginal rate")
     assert_below(marginal.max(), truth.max(), "marginal rate")
     assert (band > 0).all()
-    X, y, _, _ = counts("bernoulli", 5)
-    model = fit(X, y, likelihood="bernoulli")
+    X, *_ = counts("bernoulli", 0)
+    model = fit_of_counts("bernoulli", 0)
     mean, std = model.predict(X, return_std=True, include_noise=True)
     assert_close(std, np.sqrt(mean * (1 - mean)))
     assert_equal(model.bounds_, (0.0, 1.0))

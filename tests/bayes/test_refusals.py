@@ -219,11 +219,22 @@ def test_weights_that_count_nothing_are_refused(weights: np.ndarray) -> None:
 # --- imports ----------------------------------------------------------------------------------------------
 
 
-def test_the_estimator_needs_neither_torch_nor_pandas() -> None:
+def test_without_any_extra_the_estimator_works_and_what_needs_one_says_what_to_install() -> None:
     code = """
-from tenfac import FunctionalTucker
+from tenfac import FunctionalTucker, MissingExtraError
 table = {"a": [0.0, 1.0, 2.0, 3.0], "b": ["u", "v", "u", "v"]}
 model = FunctionalTucker().fit(table, [0.0, 1.0, 2.0, 2.5])
 print(model.predict({"a": [0.5], "b": ["v"]}).shape)
+X, y = [[0.0], [1.0], [2.0]], [1.0, 2.0, 4.0]
+print(FunctionalTucker(inference="cep", max_iter=300).fit(X, y).predict(X).shape)
+for call in (lambda: FunctionalTucker(inference="nuts").fit(X, y), lambda: model.posterior_):
+    try:
+        call()
+    except MissingExtraError as error:
+        print(error)
 """
-    assert_equal(in_fresh_python(code, blocked=("torch", "pandas", "gpytorch", "matplotlib")).strip(), "(1,)")
+    blocked = ("torch", "pyro", "gpytorch", "pandas", "matplotlib", "xarray")
+    plain, cep, nuts, tree = in_fresh_python(code, blocked=blocked).splitlines()
+    assert_equal((plain, cep), ("(1,)", "(3,)"))
+    assert_says(nuts, "inference='nuts'", "pip install 'tenfac[bayes]'")
+    assert_says(tree, "`FunctionalTucker.posterior_` needs xarray", "tenfac[bayes]")

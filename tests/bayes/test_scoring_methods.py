@@ -15,7 +15,6 @@ from tenfac.bayes.metrics import calibration, gaussian_metrics
 from tenfac.bayes.response import KINDS, Response
 from tests.bayes.toys import scaled, smooth_table, twin
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
-from tests.test_public import in_fresh_python
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -232,19 +231,6 @@ def test_arviz_summarizes_the_tree_and_leaves_one_out() -> None:
     off = y.std() * (inverse @ ((y - y.mean()) / y.std())) / np.diag(inverse)
     want = norm.logpdf(off, scale=np.sqrt(variance)).sum()
     assert_below(abs(arviz.loo(data).elpd_loo - want), 0.5, "distance of the elpd")
-
-
-def test_without_xarray_the_error_names_the_extra() -> None:
-    code = (
-        "from tenfac import FunctionalTucker\n"
-        "try:\n    FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 2.0]).posterior_\n"
-        "except ImportError as error:\n    print(error)"
-    )
-    assert_says(
-        in_fresh_python(code, blocked=("xarray",)),
-        "`FunctionalTucker.posterior_` needs xarray",
-        "tenfac[bayes]",
-    )
 
 
 # --- bad input --------------------------------------------------------------------------------------------

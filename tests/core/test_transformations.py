@@ -247,8 +247,9 @@ def test_autograd_passes_through_a_batch_and_through_rounding():
 dynamo_may_talk = pytest.mark.filterwarnings("ignore:Dynamo")
 
 
+@pytest.mark.slow
 @dynamo_may_talk
-@pytest.mark.parametrize("name", ["cp", pytest.param("tucker", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", FORMATS)
 def test_compile_gives_the_plain_numbers(name):
     t, u = ([torch.from_numpy(a) for a in parts(name, seed=s)] for s in (0, 1))
     format_of(name, t)  # finds the namespace of torch before it is traced
