@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError
+from .beside import warn_left_out
 from .build import slots_of
 from .files import (
     Placement,
@@ -77,7 +78,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     -----
     Exact up to rounding, and larger: PEFT's ``A`` holds the whole kernel and all inputs for every rank.
     Ranks of several terms add up; a layer whose rank differs is named in ``rank_pattern``. The weight given
-    to ``activate`` is not written.
+    to ``activate`` is not written, nor what ``also_train`` trained beside the adapter, of which it warns.
 
     References
     ----------
@@ -131,6 +132,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     os.makedirs(folder, exist_ok=True)
     write_tensors(os.path.join(folder, _WEIGHTS), tensors, {"format": "pt"}, where)
     write_bytes(os.path.join(folder, _CONFIG), (json.dumps(config, indent=2) + "\n").encode())
+    warn_left_out(model, name, where)
 
 
 def _targets(model: nn.Module, name: str, where: str) -> dict[str, dict[str, tuple[Tensor, Tensor, str]]]:

@@ -183,6 +183,7 @@ def test_a_weight_that_is_sparse_flat_or_empty_is_refused() -> None:
 def test_a_recurrent_layer_is_refused_because_an_update_would_not_act() -> None:
     layer = nn.LSTM(4, 8)
     assert_says(refused(layer, parameter="weight_ih_l0"), "LSTM", "no effect")
+    assert_says(refused(layer), "LSTM", "no effect")  # not: name a parameter, which would be refused then
     cell = tucker_adapter(nn.LSTMCell(4, 8), 2, parameter="weight_ih")
     x = torch.ones(1, 4)
     before = cell(x)[0].detach()
@@ -293,3 +294,9 @@ def test_a_copy_of_an_adapted_layer_is_independent() -> None:
     shake(twin)
     assert_equal(float(update_of(layer).delta().detach().abs().max()), 0.0)
     assert_above(update_of(twin).delta().detach().abs().max(), 1e-3, "the copy's update")
+
+
+@pytest.mark.parametrize("layer", [None, 3, torch.zeros(4, 4)])
+def test_what_is_no_module_is_refused_by_type(layer) -> None:
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module; got"):
+        tucker_adapter(layer, 2)
