@@ -57,9 +57,21 @@ def noted(model: nn.Module, name: str | None = None) -> Iterator[tuple[str, Besi
                 yield f"{module}.{key}" if module else key, Beside(layer, key)
 
 
-def warn_left_out(model: nn.Module, name: str, where: str) -> None:
-    """Warn that a file of another library's format does not hold what trained beside an adapter."""
-    labels = [label for label, _ in noted(model, name)]
+def whole_modules(model: nn.Module, name: str) -> dict[str, nn.Module]:
+    """The outermost modules without adapters that hold what trained beside one, by name."""
+    owners = {label.rpartition(".")[0]: beside.layer for label, beside in noted(model, name)}
+    return {
+        at: layer
+        for at, layer in owners.items()
+        if at and not any(isinstance(part, Adapted) for part in layer.modules())
+        if not any(at.startswith(f"{other}.") for other in owners)
+    }
+
+
+def warn_left_out(model: nn.Module, name: str, where: str, held: Iterable[str] = ()) -> None:
+    """Warn that a file of another library's format does not hold all that trained beside an adapter."""
+    inside = tuple(f"{at}." for at in held)
+    labels = [label for label, _ in noted(model, name) if not label.startswith(inside)]
     if labels:
         some = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
         warnings.warn(
@@ -93,8 +105,8 @@ def find(
         problem = f"{label!r} has an adapter, where the file has it trained itself"
     elif vars(here.layer).get(NOTE) and _is_noted(here) and not torch.equal(own.cpu(), value.to(own.dtype)):
         problem = (
-            f"{label!r} was trained beside another adapter, and cannot be both (also_trained=False keeps the "
-            "model's own)"
+            f"{label!r} was trained beside another adapter, and cannot be both (load_adapter(..., "
+            "also_trained=False) keeps the model's own)"
         )
     if problem:
         problems.append(problem)

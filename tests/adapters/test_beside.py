@@ -150,10 +150,10 @@ def test_an_adapter_that_is_taken_off_takes_its_notes_along() -> None:
     assert_equal(noted(net), [])
 
 
-def test_files_of_other_libraries_leave_the_head_out_with_a_warning(tmp_path: Path) -> None:
+def test_what_files_of_other_libraries_leave_out_is_said(tmp_path: Path) -> None:
     net = Net()
-    adapt(net, "body", rank=2, also_train="head.1")
-    with pytest.warns(UserWarning, match=r"export_peft: .*not in the file \(head.1.weight, head.1.bias\)"):
+    adapt(net, "body", rank=2, also_train=["head.1", "body.bias"])
+    with pytest.warns(UserWarning, match=r"export_peft: .*not in the file \(body.bias\)"):
         export_peft(net, tmp_path / "peft")
     with pytest.warns(UserWarning, match="export_lycoris: .*not in the file"):
         export_lycoris(net, tmp_path / "locon.safetensors")
