@@ -44,7 +44,8 @@ def export_lycoris(
     model : Module
         With an adapter of this name, not merged, on Linear, Conv1d, Conv2d and Conv3d layers.
     path : str or path-like
-        An existing file is replaced in one step.
+        An existing file is replaced in one step. End it in ``.safetensors``: LyCORIS takes other names for
+        pickles.
     name : str
         The adapter.
     prefix : str
