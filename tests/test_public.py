@@ -117,7 +117,8 @@ DEFAULTS = {
     "hooi": {"max_iter": 100, "tol": 1e-06, "verbose": 0},
     "import_lycoris": {"name": "default", "prefix": "lycoris", "activate": True},
     "import_peft": {"name": "default", "activate": True},
-    "load_adapter": {"activate": True, "strict_base": True},
+    "detach": {"keep_merged": False},
+    "load_adapter": {"activate": True, "strict_base": True, "also_trained": True},
     "nearest_kronecker": {"terms": 1, "tol": 1e-08, "max_iter": 500, "random_state": 0},
     "nuts": {
         "num_samples": 500,

@@ -193,9 +193,19 @@ def tucker_adapter(
     for plan in plans:
         check_place(plan, name, path, data)
         check_data(plan, data)
-    for plan in plans:
-        install(plan, name, path, data, dtype, rng)
+    for plan, update in zip(plans, _built(plans, data, dtype, rng), strict=True):
+        _put(plan, update, name, path)
     return layer
+
+
+def _built(plans: list[Plan], data: Any, dtype: torch.dtype | None, rng: torch.Generator) -> list[Update]:
+    """The updates of all plans, before any is attached: one that fails leaves the layer as it was."""
+    updates = []
+    for plan in plans:
+        updates.append(
+            build_update(plan, data, dtype, rng)
+        )  # a loop: the warning of "principal" counts frames
+    return updates
 
 
 def plan_layer(
@@ -342,7 +352,10 @@ def install(
     plan: Plan, name: str, path: str, data: Any, dtype: torch.dtype | None, rng: torch.Generator
 ) -> None:
     """Build the update of a plan and attach it, acting with weight 1."""
-    update = build_update(plan, data, dtype, rng)
+    _put(plan, build_update(plan, data, dtype, rng), name, path)
+
+
+def _put(plan: Plan, update: Update, name: str, path: str) -> None:
     adapters = attach(plan.layer, (plan.slot,), path)
     if name not in adapters.named:
         adapters.named[name] = nn.ModuleDict()

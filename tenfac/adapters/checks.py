@@ -19,6 +19,14 @@ _REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 def check_target(layer: nn.Module, parameter: str, where: str) -> None:
     """Refuse a parameter that is not there, or that cannot have an update."""
+    if not isinstance(layer, nn.Module):
+        raise ValueError(f"{where}: `layer` must be a torch.nn.Module; got {type(layer).__name__}.")
+    if isinstance(layer, nn.RNNBase):
+        raise ValueError(
+            f"{where}: {type(layer).__name__} must not be adapted: it keeps its weights outside of its "
+            "parameters, where an update would have no effect. Adapt an RNNCell's parameters, or other "
+            "layers."
+        )
     weight = layer._parameters.get(parameter)
     what = f"{parameter!r} of {type(layer).__name__}"
     if weight is None:
@@ -27,12 +35,6 @@ def check_target(layer: nn.Module, parameter: str, where: str) -> None:
         raise ValueError(
             f"{where}: {what} must have a shape; got a lazy layer that has seen no input. Run one batch "
             "through the model first."
-        )
-    if isinstance(layer, nn.RNNBase):
-        raise ValueError(
-            f"{where}: {type(layer).__name__} must not be adapted: it keeps its weights outside of its "
-            "parameters, where an update would have no effect. Adapt an RNNCell's parameters, or other "
-            "layers."
         )
     if not isinstance(layer, Adapted) and hasattr(layer, "tenfac"):
         raise ValueError(f"{where}: a layer must have no attribute 'tenfac', the updates' place; rename it.")

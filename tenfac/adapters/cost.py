@@ -146,18 +146,21 @@ def _factored(
     )
     at_input = at_output = 0.0
     calls = 1 + into + out
+    whole = 0.0 if into or out else rates.weight * layout.numel * (passes + train)  # a core as large as W
     touch = rates.row if layout.kind == "linear" else rates.map
     if layout.kind == "embedding":
-        at_output += passes * rates.row * (few_in + n_out)
-        at_output += passes * rates.product * few_in * n_out * out
-        return at_input, at_output, passes * (rates.call * calls + rates.weight * layout.shape[0])
+        read = few_in if into else few_out  # a row of the factor, or of the core itself
+        at_output += passes * rates.row * (read + n_out)
+        at_output += passes * rates.product * read * n_out * (into or out)
+        return at_input, at_output, whole + passes * (rates.call * calls + rates.weight * layout.shape[0])
     if into:
         at_input += passes * (rates.product * n_in * few_in / groups + touch * (n_in + few_in))
     if out:
         at_output += passes * (rates.product * n_out * few_out / groups + touch * (few_out + n_out))
     at_output += passes * touch * n_out
     if layout.kind == "linear":
-        return at_input, at_output, passes * rates.call * calls
+        core = 0 if into and out else few_in * few_out  # with both factors it is multiplied into one
+        return at_input, at_output + passes * rates.product * core, whole + passes * rates.call * calls
     kernel = math.prod(layout.shape[2:])
     core = rates.product * few_in * few_out / groups * kernel + rates.tap * few_out * kernel
     at_input += passes * rates.map * few_in
@@ -166,7 +169,7 @@ def _factored(
         at_output += passes * core
     else:
         at_input += passes * core
-    return at_input, at_output, passes * rates.call * (calls + 1)
+    return at_input, at_output, whole + passes * rates.call * (calls + 1)
 
 
 def gradient_cost(layout: Layout, rates: Rates, train: bool) -> Cost:

@@ -3,8 +3,9 @@
 The layout of the file, version 1: arrays ``<module>.<slot>.core`` and ``<module>.<slot>.factors.<mode>``
 (with the number of the term after the slot where there are several, and the name of the array at the end
 where a core has several), and the metadata key ``tenfac``, a JSON object with ``format_version``,
-``tenfac_version``, ``name`` and ``updates``: for each its module, slot, layer, layout, the SHA-256 of the raw
-bytes of the weight it was made for, and its terms.
+``tenfac_version``, ``name``, ``updates`` (for each its module, slot, layer, layout, the SHA-256 of the raw
+bytes of the weight it was made for, and its terms) and ``trained``, the names of parameters and buffers that
+were trained beside the adapter, whose arrays have the names they have in the model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError, MissingExtraError
+from .beside import Beside, find, noted, put
 from .layer import Adapted, Adapters, Slot, adapted_layers, attach
 from .layout import Layout, layout_of
 from .specs import build_update, describe_update
@@ -65,8 +67,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
 
     Notes
     -----
-    Cost: the arrays once, and one pass over the bytes of every adapted weight for its SHA-256. The weight
-    given to ``activate`` is not saved, nor what was trained beside the adapter (a head, biases).
+    Cost: the arrays once, and one pass over the bytes of every adapted weight for its SHA-256. What ``adapt``
+    trained beside the adapter (``also_train``: a head, biases, running statistics) is in the file as it is in
+    the model now; the weight given to ``activate`` is not.
 
     References
     ----------
@@ -114,10 +117,22 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
                 "terms": terms,
             }
         )
-    write_tensors(path, arrays, {_KEY: _header(name, entries)}, where)
+    trained = trained_beside(model, name, where)
+    write_tensors(path, {**arrays, **trained}, {_KEY: _header(name, entries, list(trained))}, where)
 
 
-def _header(name: str, entries: list[dict[str, Any]]) -> str:
+def trained_beside(model: nn.Module, name: str, where: str) -> dict[str, Tensor]:
+    """What was trained beside an adapter, by name."""
+    found = {label: beside.value for label, beside in noted(unwrap(model), name)}
+    for label, value in found.items():
+        if value.is_meta:
+            raise DataError(
+                f"{where}: {label!r} must have numbers; it is on the meta device. Load them first."
+            )
+    return found
+
+
+def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str:
     import tenfac
 
     return json.dumps(
@@ -126,6 +141,7 @@ def _header(name: str, entries: list[dict[str, Any]]) -> str:
             "tenfac_version": tenfac.__version__,
             "name": name,
             "updates": entries,
+            "trained": trained,
         },
         default=str,
     )
@@ -138,6 +154,7 @@ def load_adapter(
     name: str | None = None,
     activate: bool = True,
     strict_base: bool = True,
+    also_trained: bool = True,
 ) -> nn.Module:
     """Put an adapter that ``save_adapter`` wrote on a model, bare or already adapted.
 
@@ -153,6 +170,9 @@ def load_adapter(
     strict_base : bool
         Whether every weight must have the bytes that the adapter was made for. False allows a cast or
         fine-tuned base of the same shapes.
+    also_trained : bool
+        Whether what was trained beside the adapter (``also_train`` of ``adapt``: a head) is written into the
+        model. It is the model's own from then on, whichever adapter acts, and stays when they are taken off.
 
     Returns
     -------
@@ -163,7 +183,8 @@ def load_adapter(
     ------
     DataError
         If the file is not an adapter of tenfac, is damaged or newer than this tenfac, or if the model lacks
-        a layer or has one of another type, shape, number of groups or weight.
+        a layer or has one of another type, shape, number of groups or weight; if what was trained beside the
+        adapter was trained otherwise beside another one, or is adapted in the model.
     ValueError
         If the model is merged or has an adapter of this name already.
     MissingExtraError
@@ -173,7 +194,8 @@ def load_adapter(
     -----
     Everything is checked before anything is touched. Arrays go to the device of their weight, and keep their
     dtype unless the base has another than it had; a base on the meta device cannot be compared, and its
-    updates stay on the CPU. Layers that get an update are frozen; the others stay as they are.
+    updates stay on the CPU. Layers that get an update are frozen, and what was trained beside it trains on;
+    the others stay as they are.
 
     References
     ----------
@@ -209,6 +231,7 @@ def load_adapter(
         for entry in header["updates"]:
             plan = _plan(entry, arrays, modules, strict_base, problems)
             plans += [plan] if plan is not None else []
+        beside = _beside(header, arrays, modules, problems) if also_trained else []
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(
             f"{where}: {path!r} is damaged: {type(error).__name__} {error}. Copy or save it again."
@@ -220,7 +243,19 @@ def load_adapter(
             "was made for."
         )
     place(plans, name, activate, where)
+    put(beside, name)
     return model
+
+
+def _beside(
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    problems: list[str],
+) -> list[tuple[Beside, Tensor]]:
+    """What was trained beside the adapter, and where it is to be put."""
+    found = [find(label, arrays[label], modules, problems) for label in header.get("trained", [])]
+    return [pair for pair in found if pair is not None]
 
 
 def _plan(
@@ -385,6 +420,8 @@ def write_tensors(
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file beside the target, then put it in its place."""
     folder, name = os.path.split(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder!r} to write {name!r} to. Make it first.")
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -403,6 +440,11 @@ def read_tensors(path: str, where: str) -> tuple[dict[str, str], dict[str, Tenso
     _safetensors(where)
     from safetensors import SafetensorError, safe_open
 
+    if os.path.isdir(path):
+        raise DataError(
+            f"{where}: {path!r} must be a safetensors file; it is a folder. Those of PEFT are read "
+            "by import_peft."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

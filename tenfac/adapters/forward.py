@@ -109,9 +109,12 @@ def _linear(x: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor]:
     if x.shape[0] <= _FEW_ROWS:
         x = x if into is None else x @ into
         return (x, core.mT) if out is None else (x @ core.mT, out.mT)
-    if into is not None:  # matrices with the long axis last, so that their gradients are: 5 times faster
-        x = x @ into.mT.contiguous().mT
-    return x, core.mT.contiguous() if out is None else core.mT @ out.mT
+    # matrices with the long axis last, so that their gradients are: 5 times faster
+    if into is not None:
+        return x @ into.mT.contiguous().mT, core.mT.contiguous() if out is None else core.mT @ out.mT
+    if out is not None:  # the core maps the inputs themselves; core times out would be of the weight's size
+        return x @ core.mT, out.mT.contiguous()
+    return x, core.mT
 
 
 def _embedding(layer: nn.Module, x: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor | None]:

@@ -290,12 +290,15 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
     return adapters
 
 
-def detach(layer: nn.Module) -> nn.Module:
-    """Take every update off a layer: class, keys and ``requires_grad`` as they were."""
+def detach(layer: nn.Module, keep_merged: bool = False) -> nn.Module:
+    """Take every update off a layer: class, keys and ``requires_grad`` as they were, and the weights too.
+
+    With ``keep_merged`` merged weights stay, and the originals are let go.
+    """
     if not isinstance(layer, Adapted):
         return layer
     adapters = layer.tenfac
-    if adapters.merged:
+    if adapters.merged and not keep_merged:
         unmerge_layer(layer)
     base = type(layer)._made_of[0]
     del layer.tenfac
@@ -312,10 +315,9 @@ def merge_layer(layer: nn.Module) -> None:
     if adapters.merged or not adapters.enabled:
         return
     new = {name: _merged(adapters, name, layer._parameters[name]) for name in _parameters_of(adapters)}
+    kept = {name: layer._parameters[name].detach().clone() for name in new}
     for name, value in new.items():
-        adapters.register_buffer(
-            f"original_{name}", layer._parameters[name].detach().clone(), persistent=False
-        )
+        adapters.register_buffer(f"original_{name}", kept[name], persistent=False)
         layer._parameters[name].copy_(value)
     adapters.merged = True
 

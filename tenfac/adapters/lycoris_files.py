@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError
+from .beside import warn_left_out
 from .build import slots_of
 from .files import Placement, modules_of, near, place, read_tensors, refuse_place, updates_of, write_tensors
 from .layout import Layout, layout_of
@@ -43,7 +44,8 @@ def export_lycoris(
     model : Module
         With an adapter of this name, not merged, on Linear, Conv1d, Conv2d and Conv3d layers.
     path : str or path-like
-        An existing file is replaced in one step.
+        An existing file is replaced in one step. End it in ``.safetensors``: LyCORIS takes other names for
+        pickles.
     name : str
         The adapter.
     prefix : str
@@ -65,7 +67,7 @@ def export_lycoris(
     -----
     Exact up to rounding; ranks of several terms add up, and every scale is in the arrays (``alpha`` is the
     rank). LyCORIS leaves dilation and groups out when its ``bypass_mode`` is switched on; it is off unless
-    asked for.
+    asked for. What ``also_train`` trained beside the adapter is not written, of which it warns.
 
     References
     ----------
@@ -107,6 +109,7 @@ def export_lycoris(
             )
         tensors.update({f"{key}.{part}": tensor for part, tensor in _locon(found.update).items()})
     write_tensors(path, tensors, {"format": "pt"}, where)
+    warn_left_out(model, name, where)
 
 
 def _locon(update: Update) -> dict[str, Tensor]:

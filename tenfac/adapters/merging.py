@@ -13,8 +13,9 @@ from torch import nn
 
 from ..core.errors import DataError
 from . import layer as single
+from .beside import forget
 from .layer import Adapted, Adapters, adapted_layers, merge_layer, unmerge_layer
-from .targets import nearest
+from .targets import nearest, places_of, tied_pair
 
 FREEZE = "tenfac_freeze"  # attribute of a model that `adapt` froze: {parameter: whether it trained before}
 
@@ -35,16 +36,17 @@ def merge(model: nn.Module, names: Any = None) -> None:
     Raises
     ------
     ValueError
-        If the model has no adapters, there is none of that name, or it is called in a ``disable`` block.
+        If the model has no adapters, there is none of that name, it is called in a ``disable`` block, or a
+        layer without the update reads the same weight (tied weights).
     DataError
-        If a merged weight is not finite (NaN in the adapter, overflow of float16); the weights are then as
-        before.
+        If a merged weight is not finite (NaN in the adapter, overflow of float16). The model is then not
+        merged, and what acted before acts.
 
     Notes
     -----
     A second ``merge`` starts from the originals, so it changes nothing unless adapters did. While merged,
     ``state_dict()`` has the keys of the model without adapters, and training is refused. Memory: a second
-    copy of the adapted weights.
+    copy of the adapted weights, until ``unmerge`` or ``detach(model, keep_merged=True)``.
 
     Examples
     --------
@@ -61,22 +63,25 @@ def merge(model: nn.Module, names: Any = None) -> None:
     layers = _layers(model, "merge")
     _refuse_disabled(layers, "merge")
     chosen = None if names is None else _weights(layers, names, "merge")
-    before = [(layer.tenfac, layer.tenfac.active) for _, layer in layers]
-    for _, layer in layers:
-        unmerge_layer(layer)
-        if chosen is not None:
-            _set_active(layer.tenfac, chosen)
-        merge_layer(layer)
-    bad = [name or "the layer" for name, layer in layers if not _is_finite(layer)]
-    if bad:
+    _refuse_tied(model, layers)
+    before = [(layer, layer.tenfac.active) for _, layer in layers]
+    try:
         for _, layer in layers:
             unmerge_layer(layer)
-        for adapters, active in before:
-            adapters.active = active
-        raise DataError(
-            f"merge: merged weights must be finite; those of {bad[0]!r} are not. Look for NaN in the "
-            "adapter, or convert the model to a wider dtype first: float16 ends at 65504."
-        )
+            if chosen is not None:
+                _set_active(layer.tenfac, chosen)
+            merge_layer(layer)
+        bad = [name or "the layer" for name, layer in layers if not _is_finite(layer)]
+        if bad:
+            raise DataError(
+                f"merge: merged weights must be finite; those of {bad[0]!r} are not. Look for NaN in the "
+                "adapter, or convert the model to a wider dtype first: float16 ends at 65504."
+            )
+    except BaseException:  # out of memory or interrupted too: never half a model
+        for layer, active in before:
+            unmerge_layer(layer)
+            layer.tenfac.active = active
+        raise
 
 
 def unmerge(model: nn.Module) -> None:
@@ -208,8 +213,8 @@ def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float])
         _set_active(layer.tenfac, chosen)
 
 
-def detach(model: nn.Module, name: str | None = None) -> None:
-    """Take adapters off: all, or those of one name.
+def detach(model: nn.Module, name: str | None = None, *, keep_merged: bool = False) -> None:
+    """Take adapters off: all, or those of one name; a merged model can keep its merged weights.
 
     Parameters
     ----------
@@ -217,11 +222,15 @@ def detach(model: nn.Module, name: str | None = None) -> None:
         With adapters; or one adapted layer. Changed in place.
     name : str, optional
         The adapter; all by default.
+    keep_merged : bool
+        Leave a plain model with the merged weights, to be deployed, fused or compiled further. The originals
+        and the adapters are let go; without it a merged model gets its original weights back.
 
     Raises
     ------
     ValueError
-        If the model has no adapters, none of that name, or one is named while the model is merged.
+        If the model has no adapters, none of that name, or one is named while the model is merged; with
+        ``keep_merged``, if it is not merged or ``name`` is given.
 
     Notes
     -----
@@ -231,7 +240,7 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     Examples
     --------
     >>> from torch import nn
-    >>> from tenfac import adapt, detach
+    >>> from tenfac import adapt, detach, merge
     >>> net = nn.Sequential(nn.Linear(16, 16))
     >>> _ = adapt(net, "all-linear", rank=2)
     >>> detach(net)
@@ -239,27 +248,39 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     Sequential(
       (0): Linear(in_features=16, out_features=16, bias=True)
     )
+
+    What was learned stays in the weights, and nothing else of it:
+
+    >>> _ = adapt(net, "all-linear", rank=2)
+    >>> merge(net)
+    >>> detach(net, keep_merged=True)
+    >>> [type(layer).__name__ for layer in net]
+    ['Linear']
     """
     if not any(True for _ in adapted_layers(model)) and any(FREEZE in vars(m) for m in model.modules()):
         thaw(model)  # its layers were detached one by one
+        forget(model, None)
         return
     layers = _layers(model, "detach")
-    if name is not None:
+    if keep_merged:
+        _refuse_unmerged(layers, name)
+    elif name is not None:
         _known(layers, [name], "detach")
         _refuse_merged(layers, "detach")
     for _, layer in layers:
-        drop(layer, name)
+        drop(layer, name, keep_merged)
     thaw(model)
+    forget(model, name)
 
 
-def drop(layer: nn.Module, name: str | None) -> None:
+def drop(layer: nn.Module, name: str | None, keep_merged: bool = False) -> None:
     """Take one adapter, or all, off a layer; the last one gives its class back."""
     adapters: Adapters = layer.tenfac
     if name is not None and name in adapters.named:
         del adapters.named[name]
         adapters.active.pop(name, None)
     if name is None or not len(adapters.named):
-        single.detach(layer)
+        single.detach(layer, keep_merged)
 
 
 def freeze(model: nn.Module, trained: set[int], adapters: set[int]) -> None:
@@ -342,6 +363,33 @@ def _refuse_merged(layers: list[tuple[str, nn.Module]], where: str) -> None:
         raise ValueError(
             f"{where}: the model must not be merged; {len(merged)} of its layers are. "
             "Call tenfac.unmerge(model) first."
+        )
+
+
+def _refuse_unmerged(layers: list[tuple[str, nn.Module]], name: str | None) -> None:
+    apart = [label or "the layer" for label, layer in layers if not layer.tenfac.merged]
+    if apart:
+        raise ValueError(
+            f"detach: keep_merged=True needs a merged model; {apart[0]!r} is not. Call tenfac.merge(model) "
+            "first."
+        )
+    if name is not None:
+        raise ValueError(
+            f"detach: keep_merged=True takes all adapters off; got name={name!r}. Choose what is kept with "
+            f"tenfac.merge(model, {name!r}), and leave `name` out."
+        )
+
+
+def _refuse_tied(model: nn.Module, layers: list[tuple[str, nn.Module]]) -> None:
+    """Refuse to merge into a weight that is read elsewhere too, where the update is not meant."""
+    wanted = [(layer, slot.parameter) for _, layer in layers for slot in layer.tenfac.slots]
+    pair = tied_pair(places_of(model), wanted)
+    if pair is not None:
+        one, other = (place.names[0] for place in pair)
+        raise ValueError(
+            f"merge: a merged weight must be used by one layer; {one!r} and {other!r} are one tensor (tied "
+            f"weights), and merging would change both. Untie them first: give the layer of {other!r} a copy "
+            "of its own, nn.Parameter(weight.detach().clone())."
         )
 
 

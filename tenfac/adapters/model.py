@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..core.errors import DataError, RankError
+from .beside import Beside, note, still_trained
 from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
 from .checks import check_name
 from .layer import Adapted, adapted_layers
@@ -82,7 +83,8 @@ def adapt(
     exclude : like ``targets``, optional
         What to leave as it is; a layer stands for all that is below it.
     also_train : like ``targets``, optional
-        Layers (with all below them) or parameters to train themselves, such as a new head.
+        Layers (with all below them) or parameters to train themselves, such as a new head. ``save_adapter``
+        writes them with the adapter, and the running statistics of such layers too.
     rank_pattern : mapping, optional
         Other ranks for some layers: ``{"fc": 4, r"layer4\\..*": (8, 8, 3, 3)}``, keys as in ``targets``. The
         first key that matches a layer counts.
@@ -144,7 +146,8 @@ def adapt(
     also = covered(places, also_train, "also_train", _WHERE)
     out = covered(places, exclude, "exclude", _WHERE)
     wanted, skipped = _without_trained(select(places, targets, out, _WHERE), also)
-    trained = _trained(places, also)
+    beside = _beside(places, also)
+    trained = _trained(beside, also)
     wish = Wish(rank, budget, energy, rank_pattern or {}, structure, init, scale)
     plans, small = _plan_all(wanted, wish)
     refuse_tied(places, [(plan.layer, plan.slot.parameter) for _, plan in plans], _WHERE)
@@ -165,6 +168,7 @@ def adapt(
     except BaseException:
         _undo([plan for _, plan in plans], name, before)
         raise
+    note([*beside, *still_trained(model)], name)
     return report_of(model, skipped=(*skipped, *small))
 
 
@@ -213,8 +217,8 @@ def _without_trained(
     return kept, skipped
 
 
-def _trained(places: list[Place], also: set[tuple[int, str | None]]) -> set[int]:
-    """Ids of the parameters that are to train themselves."""
+def _beside(places: list[Place], also: set[tuple[int, str | None]]) -> list[Beside]:
+    """Parameters that are to train themselves, and what layers that train whole keep in buffers."""
     found = [p for p in places if p.parameter is not None and (id(p.layer), p.parameter) in also]
     for place in found:
         adapted = isinstance(place.layer, Adapted) and place.parameter in {
@@ -225,8 +229,20 @@ def _trained(places: list[Place], also: set[tuple[int, str | None]]) -> set[int]
                 f"{_WHERE}: `also_train` must be parameters without an adapter; {place.names[0]!r} has one. "
                 "Leave it out, or detach the adapter first."
             )
-    values = [place.layer._parameters[str(place.parameter)] for place in found]
-    trained = {id(value) for value in values if value.is_floating_point() or value.is_complex()}
+    beside = [Beside(place.layer, str(place.parameter)) for place in found]
+    for layer in (p.layer for p in places if p.parameter is None and (id(p.layer), None) in also):
+        kept = [k for k, v in layer._buffers.items() if v is not None]
+        beside += [Beside(layer, k) for k in kept if k not in layer._non_persistent_buffers_set]
+    return [b for b in beside if b.key in b.layer._buffers or _can_train(b.value)]
+
+
+def _can_train(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
+
+
+def _trained(beside: list[Beside], also: set[tuple[int, str | None]]) -> set[int]:
+    """Ids of the parameters that are to train themselves."""
+    trained = {id(b.value) for b in beside if b.key in b.layer._parameters}
     if also and not trained:
         raise ValueError(
             f"{_WHERE}: `also_train` must match parameters of floating point; the layers it matches have "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError
+from .beside import Beside, find, put, warn_left_out, whole_modules
 from .build import slots_of
 from .files import (
     Placement,
@@ -22,6 +23,7 @@ from .files import (
     place,
     read_tensors,
     refuse_place,
+    unwrap,
     updates_of,
     write_bytes,
     write_tensors,
@@ -41,7 +43,7 @@ _IDLE = {
     *("peft_type", "auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode"),
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout", "target_modules"),
     *("exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size"),
-    *("runtime_config", "peft_version", "eva_config"),
+    *("runtime_config", "peft_version", "eva_config", "modules_to_save"),
 }
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others change the base weights
 
@@ -77,7 +79,8 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     -----
     Exact up to rounding, and larger: PEFT's ``A`` holds the whole kernel and all inputs for every rank.
     Ranks of several terms add up; a layer whose rank differs is named in ``rank_pattern``. The weight given
-    to ``activate`` is not written.
+    to ``activate`` is not written. Modules that ``also_train`` trained beside the adapter are PEFT's
+    ``modules_to_save``; single parameters of adapted layers (biases) cannot be, and it warns.
 
     References
     ----------
@@ -110,6 +113,9 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
         raise DataError(
             f"{where}: the adapter {name!r} must change something that PEFT can hold; it does not."
         )
+    beside = whole_modules(unwrap(model), name)
+    for at, module in beside.items():
+        tensors.update({f"{_PREFIX}{at}.{key}": value for key, value in module.state_dict().items()})
     usual = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {f"^{re.escape(target)}": r for target, r in ranks.items() if r != usual}
     config = {
@@ -122,6 +128,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
         "target_modules": _target_modules(list(targets), modules_of(model)),
+        "modules_to_save": list(beside) or None,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -131,6 +138,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     os.makedirs(folder, exist_ok=True)
     write_tensors(os.path.join(folder, _WEIGHTS), tensors, {"format": "pt"}, where)
     write_bytes(os.path.join(folder, _CONFIG), (json.dumps(config, indent=2) + "\n").encode())
+    warn_left_out(unwrap(model), name, where, beside)
 
 
 def _targets(model: nn.Module, name: str, where: str) -> dict[str, dict[str, tuple[Tensor, Tensor, str]]]:
@@ -255,7 +263,8 @@ def import_peft(
     Notes
     -----
     Exact: ``W + alpha / r * B A`` (``alpha / sqrt(r)`` with rsLoRA), per layer as ``rank_pattern`` and
-    ``alpha_pattern`` say. Everything is checked before anything is touched. Dropout is not taken over.
+    ``alpha_pattern`` say. PEFT's ``modules_to_save`` are written into the model and train on, as
+    ``also_train`` of ``adapt``. Everything is checked before anything is touched. Dropout is not taken over.
 
     References
     ----------
@@ -285,6 +294,7 @@ def import_peft(
         )
     _, tensors = read_tensors(path, where)
     modules = modules_of(model)
+    beside = _saved(tensors, config, modules, path, where)
     ignored = {f"{at}.out_proj".removeprefix(".") for at, module in modules.items() if _is_attention(module)}
     plans: list[Placement] = []
     for at, (a, b) in _matrices(tensors, path, where).items():
@@ -304,7 +314,30 @@ def import_peft(
             )
         plans += _plans(at, modules[at], a, b, _scale(config, at, a.shape[0], where), where)
     place(plans, name, activate, where)
+    put(beside, name)
     return model
+
+
+def _saved(
+    tensors: dict[str, Tensor],
+    config: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    path: str,
+    where: str,
+) -> list[tuple[Beside, Tensor]]:
+    """Take the arrays of ``modules_to_save`` out, with the places they are for."""
+    problems: list[str] = []
+    found = []
+    for key in list(tensors):
+        label = key.removeprefix(_PREFIX)
+        if any(f".{name}." in f".{label}" for name in config.get("modules_to_save") or ()):
+            found.append(find(label, tensors.pop(key), modules, problems))
+    if problems:
+        raise DataError(
+            f"{where}: {path!r} must fit the model; {'; '.join(problems[:3])}. Load it on the model it was "
+            "made for."
+        )
+    return [pair for pair in found if pair is not None]
 
 
 def _read_config(path: str, where: str) -> dict[str, Any]:

@@ -176,6 +176,7 @@ def select(
     chosen: dict[tuple[int, str | None], tuple[Place, bool]] = {}
     for pattern in patterns_of(targets, "targets", where):
         found, named = matching(places, pattern)
+        named = named or (isinstance(pattern, type) and issubclass(pattern, nn.RNNBase))  # to be refused
         usable = found if named else [place for place in found if _has_weight(place)]
         if not usable:
             raise no_match(places, pattern, "targets", where)
@@ -256,6 +257,8 @@ def _unfit(place: Place, key: str) -> tuple[str, str] | None:
     if isinstance(layer, nn.MultiheadAttention) and key == "in_proj_weight":
         return None
     if value is None:
+        if isinstance(layer, nn.RNNBase):
+            return f"a {kind}, which keeps its weights outside of its parameters", "Use RNN cells"
         return f"a {kind} without a weight of its own", _inner(place)
     if value.ndim < 2:
         return f"a weight of shape {tuple(value.shape)}, where 2 or more modes are needed", "Name another"
@@ -302,7 +305,7 @@ def no_match(places: list[Place], pattern: Pattern, option: str, where: str) -> 
         )
     usable = [p for p in places if _has_weight(p) or option != "targets"]
     names = list(dict.fromkeys(name for p in usable for name in p.names if name))
-    near = nearest(pattern, names)
+    near = nearest(pattern, [*names, *KINDS] if option == "targets" else names)
     hint = f"Did you mean {near}?" if near else f"The model has {', '.join(map(repr, names[:8]))}."
     return ValueError(
         f"{where}: `{option}` must match layers or parameters of the model; got {pattern!r}, which matches "
@@ -329,6 +332,13 @@ def refuse_tied(places: list[Place], wanted: Iterable[tuple[nn.Module, str]], wh
     ValueError
         With the names of both.
     """
+    pair = tied_pair(places, wanted)
+    if pair is not None:
+        raise _tied(*pair, where)
+
+
+def tied_pair(places: list[Place], wanted: Iterable[tuple[nn.Module, str]]) -> tuple[Place, Place] | None:
+    """A wanted weight and another place that uses it, if there are such."""
     keys = {(id(layer), parameter) for layer, parameter in wanted}
     memory: dict[Any, list[Place]] = {}
     for place in places:
@@ -339,7 +349,8 @@ def refuse_tied(places: list[Place], wanted: Iterable[tuple[nn.Module, str]], wh
         for one in mine:
             for other in group:
                 if other is not one and _overlap(_value(one), _value(other)):
-                    raise _tied(one, other, where)
+                    return one, other
+    return None
 
 
 def _tied(one: Place, other: Place, where: str) -> ValueError:

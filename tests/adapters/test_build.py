@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 import tenfac
+from tenfac.adapters import build
 from tenfac.adapters.build import plan_layer, tucker_adapter
 from tenfac.adapters.checks import check_name
+from tenfac.adapters.init import draw_terms
 from tenfac.adapters.layer import merge_layer
 from tenfac.core.errors import DataError, RankError
 from tests.adapters.weights import Raw, adapted, draw, learned, output, shake, update_of
@@ -183,6 +185,7 @@ def test_a_weight_that_is_sparse_flat_or_empty_is_refused() -> None:
 def test_a_recurrent_layer_is_refused_because_an_update_would_not_act() -> None:
     layer = nn.LSTM(4, 8)
     assert_says(refused(layer, parameter="weight_ih_l0"), "LSTM", "no effect")
+    assert_says(refused(layer), "LSTM", "no effect")  # not: name a parameter, which would be refused then
     cell = tucker_adapter(nn.LSTMCell(4, 8), 2, parameter="weight_ih")
     x = torch.ones(1, 4)
     before = cell(x)[0].detach()
@@ -293,3 +296,28 @@ def test_a_copy_of_an_adapted_layer_is_independent() -> None:
     shake(twin)
     assert_equal(float(update_of(layer).delta().detach().abs().max()), 0.0)
     assert_above(update_of(twin).delta().detach().abs().max(), 1e-3, "the copy's update")
+
+
+@pytest.mark.parametrize("layer", [None, 3, torch.zeros(4, 4)])
+def test_what_is_no_module_is_refused_by_type(layer) -> None:
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module; got"):
+        tucker_adapter(layer, 2)
+
+
+def test_an_update_that_cannot_be_made_leaves_the_others_of_the_layer_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def breaks(start):
+        made.append(1)
+        if len(made) == 3:
+            raise MemoryError
+        return draw_terms(start)
+
+    monkeypatch.setattr(build, "draw_terms", breaks)
+    layer = nn.MultiheadAttention(8, 2)
+    with pytest.raises(MemoryError):
+        tucker_adapter(layer, 2)
+    assert_equal(type(layer), nn.MultiheadAttention)
+    assert_equal([p.requires_grad for p in layer.parameters()], [True] * 4)

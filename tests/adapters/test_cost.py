@@ -48,6 +48,24 @@ def test_where_one_path_is_far_better_it_is_chosen(make_layer, rank, shape, path
     assert_equal(choice(make_layer(), rank, *shape), path)
 
 
+@pytest.mark.parametrize(
+    ("make_layer", "structure", "shape", "path"),
+    [
+        (lambda: nn.Linear(512, 512), "lora", (788, 512), "factored"),
+        (lambda: nn.Linear(512, 512), "randlora", (788, 512), "fused"),
+        (lambda: nn.Embedding(20000, 64), "lora", (4, 32), "factored"),
+        (lambda: nn.Linear(512, 512), "lokr", (16, 512), "fused"),
+        (lambda: nn.Linear(512, 512), "lokr", (788, 512), "fused"),
+        (lambda: nn.Conv2d(128, 128, 3), "lokr", (1, 128, 6, 6), "fused"),
+        (lambda: nn.Embedding(2000, 64), "lokr", (4, 512), "fused"),
+    ],
+)
+def test_structures_without_an_input_factor_or_any_are_judged_by_what_their_core_costs(
+    make_layer, structure, shape, path
+) -> None:
+    assert_equal(choice(make_layer(), 8, *shape, structure=structure), path)
+
+
 def test_without_gradients_the_weight_gradient_is_not_counted_so_that_fusing_wins_on_many_tokens() -> None:
     assert_equal(choice(nn.Linear(768, 768), 32, 788, 768), "factored")
     with torch.no_grad():
@@ -96,6 +114,8 @@ def test_positions_are_those_of_the_real_input_and_output(layer, shape) -> None:
     ("layer", "rank", "x"),
     [
         (nn.Conv2d(64, 48, 3, padding=1), (4, 4, None, None), torch.randn(1, 64, 4, 4)),
+        (nn.Linear(192, 192), (4, None), torch.randn(65, 192)),
+        (nn.Linear(192, 192), (None, 4), torch.randn(65, 192)),
         (nn.ConvTranspose2d(48, 64, 3), (4, 4, None, None), torch.randn(1, 48, 4, 4)),
         (nn.Linear(64, 96), 4, torch.randn(5, 64)),
         (nn.Embedding(200, 40), 4, torch.arange(6)),
@@ -107,7 +127,7 @@ def test_the_factored_path_keeps_nothing_of_the_weights_size_but_the_weight_itse
     kept: list[int] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
+        if tensor.untyped_storage().data_ptr() not in (weight.untyped_storage().data_ptr(), x.data_ptr()):
             kept.append(tensor.numel())
         return tensor
 

@@ -430,3 +430,11 @@ def test_without_safetensors_the_extra_is_named(path: Path, monkeypatch: pytest.
     monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tenfac\[adapters\]'"):
         save_adapter(net, path)
+
+
+def test_folders_are_named_where_one_is_missing_or_given_for_a_file(tmp_path: Path) -> None:
+    net = adapted()
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing.* to write 'adapter'"):
+        save_adapter(net, tmp_path / "missing" / "adapter")
+    with pytest.raises(DataError, match=r"it is a folder\. .*import_peft"):
+        load_adapter(Net(), tmp_path)

@@ -17,6 +17,7 @@ from tenfac import (
     tucker_adapter,
     unmerge,
 )
+from tenfac.adapters.layer import merge_layer
 from tests.adapters.nets import MoE, TiedLM, bits, images, resnet, stir, trainable
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 
@@ -29,6 +30,13 @@ def two_adapters() -> nn.Module:
     adapt(net, "all", rank=2, name="a")
     adapt(net, "all-conv", rank=3, name="b")
     return stir(net)
+
+
+def unchanged(net: nn.Module, before: dict[str, Tensor]) -> None:
+    now = bits(net)
+    assert_equal(now.keys(), before.keys())
+    for name, value in before.items():
+        assert_equal(now[name], value)
 
 
 def delta(net: nn.Module, name: str, layer: str = "layer1.0.conv1") -> Tensor:
@@ -362,3 +370,87 @@ def test_a_language_model_trains_merges_and_is_put_back() -> None:
     unmerge(net)
     detach(net)
     assert_equal([n for n in before if not torch.equal(before[n], net.state_dict()[n])], [])
+
+
+# --- merged weights that stay -----------------------------------------------------------------------------
+
+
+def test_merged_weights_stay_in_a_plain_model_and_nothing_else_does() -> None:
+    net, x = resnet().double(), images().double()
+    net.conv1.bias.requires_grad_(False)
+    flags = {name: p.requires_grad for name, p in net.named_parameters()}
+    adapt(net, "all", rank=2, also_train="fc.bias", exclude="fc")
+    stir(net)
+    merge(net)
+    after, weights = net(x).detach(), bits(net)
+    detach(net, keep_merged=True)
+    assert_equal(
+        {type(layer).__name__ for layer in net.modules()}, {type(m).__name__ for m in resnet().modules()}
+    )
+    assert_equal(net(x).detach(), after)
+    unchanged(net, weights)
+    assert_equal({name: p.requires_grad for name, p in net.named_parameters()}, flags)
+    assert_equal(dict(net.named_buffers()).keys(), dict(resnet().named_buffers()).keys())  # no originals kept
+    with pytest.raises(ValueError, match="must have adapters") as error:
+        unmerge(net)
+    assert_says(error, "must have adapters")
+    block = net.layer1[0]
+    fused = nn.utils.fusion.fuse_conv_bn_eval(block.conv1, block.bn1)
+    y = torch.randn(2, 16, 5, 5, dtype=torch.float64)
+    assert_close(fused(y), block.bn1(block.conv1(y)))
+    adapt(net, "all-conv", rank=2)  # and it can be adapted anew
+    assert_equal(net(x).detach(), after)
+
+
+def test_weights_that_are_not_merged_cannot_stay_so() -> None:
+    net, x = two_adapters(), images().double()
+    before = net(x).detach()
+    with pytest.raises(ValueError, match="needs a merged model") as error:
+        detach(net, keep_merged=True)
+    assert_says(error, "merged", "tenfac.merge(model)")
+    merge(net)
+    with pytest.raises(ValueError, match="takes all adapters off") as error:
+        detach(net, "a", keep_merged=True)
+    assert_says(error, "takes all", "merge(model, 'a')")
+    assert_close(net(x).detach(), before)
+    unmerge(net.conv1)
+    with pytest.raises(ValueError, match="needs a merged model") as error:
+        detach(net, keep_merged=True)
+    assert_says(error, "'conv1' is not")
+
+
+# --- merges that do not come to an end --------------------------------------------------------------------
+
+
+def test_a_weight_that_another_layer_reads_is_not_merged_into() -> None:
+    net, tokens = TiedLM().eval(), torch.arange(10).reshape(2, 5)
+    tucker_adapter(net.lm_head, 2)
+    stir(net.lm_head)
+    before, weights = net(tokens).detach(), bits(net)
+    with pytest.raises(ValueError, match="one tensor") as error:
+        merge(net)
+    assert_says(error, "'lm_head.weight' and 'embed.weight'", "one tensor", "Untie")
+    unchanged(net, weights)
+    net.embed.weight = nn.Parameter(net.embed.weight.detach().clone())
+    merge(net)
+    assert_close(net(tokens).detach(), before)
+
+
+def test_a_merge_that_breaks_off_leaves_no_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tenfac.adapters import merging
+
+    net, x = two_adapters(), images().double()
+    activate(net, "a")
+    before, weights, count = net(x).detach(), bits(net), []
+
+    def breaks(layer: nn.Module) -> None:
+        count.append(layer)
+        if len(count) == 3:
+            raise MemoryError
+        merge_layer(layer)
+
+    monkeypatch.setattr(merging, "merge_layer", breaks)
+    with pytest.raises(MemoryError):
+        merge(net, "b")
+    assert_equal(net(x).detach(), before)
+    unchanged(net, weights)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from tenfac import DataError, export_peft, import_peft, tucker_adapter  # noqa: E402
+from tenfac import DataError, adapt, export_peft, import_peft, tucker_adapter  # noqa: E402
 from tenfac.adapters.layer import merge_layer  # noqa: E402
 from tests.adapters.helpers import fill  # noqa: E402
 from tests.checks import assert_above, assert_equal, assert_relative, assert_says  # noqa: E402
@@ -82,6 +82,41 @@ def test_several_terms_are_one_lora_of_their_ranks_together(peft: Any, tmp_path:
     assert_equal(json.loads((tmp_path / "adapter_config.json").read_text())["r"], 6)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path)
     assert_relative(outputs(theirs, x), outputs(net, x), TOL)
+
+
+class WithHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(8, 12)
+        self.head = nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 3))
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.relu(self.body(x)))
+
+
+def test_modules_trained_beside_the_adapter_are_modules_to_save_both_ways(peft: Any, tmp_path: Path) -> None:
+    net, x = WithHead(), inputs((5, 8))
+    adapt(net, "body", rank=2, also_train="head")
+    net(3 * x + 1)  # moves the running statistics
+    fill(net)
+    with torch.no_grad():
+        net.head[1].weight += 0.5
+    export_peft(net, tmp_path)
+    want = outputs(net.eval(), x)
+    theirs = peft.PeftModel.from_pretrained(WithHead(), str(tmp_path)).eval()
+    assert_relative(outputs(theirs, x), want, TOL)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    ours = import_peft(WithHead(), tmp_path / "theirs").eval()
+    assert_relative(outputs(ours, x), want, TOL)
+    assert_equal(ours.head[1].weight.requires_grad, True)
+    other = WithHead()
+    other.head[1] = nn.Linear(12, 4)
+    before = other.body.weight.detach().clone()
+    with pytest.raises(DataError, match=r"'head\.1\.weight' has shape \(4, 12\)"):
+        import_peft(other, tmp_path)
+    assert_equal(type(other.body), nn.Linear)
+    assert_equal(other.body.weight.detach(), before)
 
 
 def test_the_rank_is_that_of_the_narrower_side_of_the_core(tmp_path: Path) -> None:
@@ -274,7 +309,6 @@ def change_config(folder: Path, **changes: Any) -> None:
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4' changes them"),
         ({"fan_in_fan_out": True}, "is for transposed weights (fan_in_fan_out)"),
         ({"bias": "all"}, "it has bias='all'"),
-        ({"modules_to_save": ["head"]}, "it has modules_to_save=['head']"),
         ({"use_what_comes_next": 3}, "it has use_what_comes_next=3"),
         ({"r": 4}, "conv must have rank 4, as the settings say; its weights have 2"),
         ({"r": 4, "rank_pattern": {"conv": 2, "fc": 2, "i.*": 4}}, None),

@@ -136,6 +136,9 @@ def integers() -> nn.Module:
     ("make", "targets", "parts"),
     [
         (ResNet, "conv3", ["'conv3'", "Did you mean ", "'conv1'"]),
+        (ResNet, "all-convs", ["'all-convs'", "Did you mean ", "'all-conv'"]),
+        (lambda: nn.Sequential(nn.LSTM(8, 8)), nn.LSTM, ["'0' is a LSTM", "outside of its parameters"]),
+        (lambda: nn.Sequential(nn.LSTM(8, 8)), "0", ["'0' is a LSTM", "outside of its parameters"]),
         (ResNet, "layer1.0.covn2", ["'layer1.0.covn2'", "'layer1.0.conv2'"]),
         (ResNet, "*conv", ["'*conv'", "matches none"]),
         (ResNet, "zzz", ["'zzz'", "The model has 'conv1'"]),
