@@ -421,7 +421,7 @@ def test_saving_refuses_what_is_not_there(path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a.b", 3])
 def test_a_name_that_cannot_be_a_key_is_refused(name: Any, path: Path) -> None:
     save_adapter(adapted(), path)
-    with pytest.raises(ValueError, match="must be a string without dots"):
+    with pytest.raises(ValueError, match="must be a word without dots"):
         load_adapter(Net(), path, name=name)
 
 
