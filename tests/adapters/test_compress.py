@@ -206,6 +206,25 @@ def test_weights_of_any_size_are_compressed_alike(scale: float) -> None:
     assert_relative(product, small[1].weight @ small[0].weight, 1e-10)
 
 
+def test_both_modes_of_a_convolution_share_the_energy_left_out() -> None:
+    layer = nn.Conv2d(16, 16, 3, dtype=torch.float64).eval()
+    layer.weight.data = draws(16, 16, 3, 3)
+    small = compress(layer, energy=0.7)
+    assert_below(small.info.rel_error**2, 0.3, "energy left out")
+    assert_equal((len(small), small.training, small[1].training), (3, False, False))
+
+
+def test_fisher_weighs_the_outputs_when_input_channels_are_chosen() -> None:
+    layer, fisher = nn.Conv1d(8, 6, 3, dtype=torch.float64), draws(6, 8, 3, seed=2) ** 4
+    layer.weight.data = draws(6, 8, 3)
+    small = compress(layer, rank=(None, 3, None), fisher=fisher)
+    white = fisher.sum((1, 2)).sqrt()[:, None, None] * layer.weight.detach()
+    left = torch.linalg.svd(white.movedim(1, 0).flatten(1)).U[:, :3]
+    want = torch.einsum("oik,ip,jp->ojk", layer.weight.detach(), left, left)
+    got = torch.einsum("opk,pi->oik", small[1].weight, small[0].weight[..., 0])
+    assert_relative(got, want, 1e-10)
+
+
 def test_a_layer_without_bias_gets_one_only_from_data() -> None:
     layer, conv = linear(8, 8, bias=False), nn.Conv2d(8, 8, 3, bias=False)
     assert_equal([p.ndim for m in (layer, conv) for p in compress(m, rank=2).parameters()], [2, 2, 4, 4, 4])
@@ -225,6 +244,7 @@ def test_energy_keeps_what_it_says_and_inputs_make_it_cheaper() -> None:
 def test_an_embedding_keeps_its_padding_row() -> None:
     layer = nn.Embedding(30, 12, padding_idx=4, dtype=torch.float64)
     small = compress(layer, rank=3, inputs=torch.arange(30))
+    assert_equal(small[0].padding_idx, 4)
     assert_equal(small(torch.tensor([4])), torch.zeros(1, 12, dtype=torch.float64))
     left, values, right = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
     assert_relative(small(torch.arange(30)), (left[:, :3] * values[:3]) @ right[:3], 1e-10)
@@ -282,6 +302,12 @@ def test_what_is_compensated_is_not_lost_in_the_bias() -> None:
     got = compensate(layer, coarse, 3, x, bias_correction=False).tenfac.named["compensation"]["weight"]
     want = compensate(wide, coarse_wide, 3, x.float(), bias_correction=False)
     assert_relative(got.delta(), want.tenfac.named["compensation"]["weight"].delta(), 1e-4)
+
+
+def test_what_is_lost_is_measured_in_the_wider_of_two_dtypes() -> None:
+    layer, coarse = linear(12, 12).to(torch.bfloat16), linear(12, 12).to(torch.float32)
+    coarse.weight.data = layer.weight.detach().float() - 1e-3 * torch.outer(*draws(2, 12).float())
+    assert_relative(compensate(layer, coarse, 1).weight, layer.weight.detach().float(), 1e-5)
 
 
 def test_compensation_gives_a_layer_without_bias_a_frozen_one() -> None:
