@@ -343,6 +343,7 @@ def install(
     if name not in adapters.named:
         adapters.named[name] = nn.ModuleDict()
     adapters.named[name][plan.slot.name] = update
+    adapters.train(plan.layer.training)
     adapters.active.setdefault(name, 1.0)
 
 

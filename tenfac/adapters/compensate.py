@@ -107,6 +107,7 @@ def compensate(
     recipe = {"structure": "lora", "init": "compensation", "scale": 1.0}
     adapters = attach(quantized, (Slot("weight", "weight"),), "auto")
     adapters.named[name] = nn.ModuleDict({"weight": Update([term], layout, recipe)})
+    adapters.train(quantized.training)
     adapters.active[name] = 1.0
     if centered:
         if quantized.bias is None:

@@ -321,7 +321,7 @@ def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> 
         if name not in adapters.named:
             adapters.named[name] = nn.ModuleDict()
         adapters.named[name][plan.slot.name] = plan.update.to("cpu" if weight.is_meta else weight.device)
-        plan.update.train(plan.layer.training)
+        adapters.train(plan.layer.training)
         if activate:
             adapters.active.setdefault(name, 1.0)
 
