@@ -49,20 +49,20 @@ def dense(layer: nn.Module, factors: Factors) -> Tensor:
 
 
 @torch.no_grad()
-def assemble(layer: nn.Module, factors: Factors) -> Compressed:
-    """Plain layers from the factors, in the layer's dtype and place."""
+def assemble(layer: nn.Module, factors: Factors, biased: bool) -> Compressed:
+    """Plain layers from the factors, in the layer's dtype and place; the last with a bias, or none has."""
     outs, cores, intos = factors
     like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
     bias = getattr(layer, "bias", None)
     if isinstance(layer, nn.Linear):
         into = nn.Linear(layer.in_features, cores[0].shape[0], bias=False, **like)
-        out = nn.Linear(cores[0].shape[0], layer.out_features, bias=True, **like)
+        out = nn.Linear(cores[0].shape[0], layer.out_features, bias=biased, **like)
         return _filled([(into, cores[0]), (out, outs[0])], bias)
     if isinstance(layer, nn.Embedding):
         rows = nn.Embedding(layer.num_embeddings, cores[0].shape[0], layer.padding_idx, **like)
         out = nn.Linear(cores[0].shape[0], layer.embedding_dim, bias=False, **like)
         return _filled([(rows, cores[0].mT), (out, outs[0])], None)
-    return _convolutions(layer, outs, cores, intos, bias, like)
+    return _filled(_convolutions(layer, outs, cores, intos, biased, like), bias)
 
 
 def _convolutions(
@@ -70,9 +70,9 @@ def _convolutions(
     outs: list[Tensor | None],
     cores: list[Tensor],
     intos: list[Tensor | None],
-    bias: Tensor | None,
+    biased: bool,
     like: dict[str, Any],
-) -> Compressed:
+) -> list[tuple[nn.Module, Tensor]]:
     groups, spatial = layer.groups, len(layer.kernel_size)
     pointwise = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
     ones = (1,) * spatial
@@ -86,13 +86,15 @@ def _convolutions(
     if layer.transposed:
         options["output_padding"] = layer.output_padding
     base = next(kind for kind in (*CONVS, *TRANSPOSED) if isinstance(layer, kind))
-    core = base(r_in, r_out, layer.kernel_size, groups=groups, bias=outs[0] is None, **options, **like)
+    core = base(
+        r_in, r_out, layer.kernel_size, groups=groups, bias=biased and outs[0] is None, **options, **like
+    )
     parts.append((core, joined(layer, cores)))
     if outs[0] is not None:
         weight = torch.cat([out for out in outs if out is not None])
-        maker = pointwise(r_out, layer.out_channels, 1, groups=groups, bias=True, **like)
+        maker = pointwise(r_out, layer.out_channels, 1, groups=groups, bias=biased, **like)
         parts.append((maker, weight.reshape(*weight.shape, *ones)))
-    return _filled(parts, bias)
+    return parts
 
 
 def _filled(parts: list[tuple[nn.Module, Tensor]], bias: Tensor | None) -> Compressed:

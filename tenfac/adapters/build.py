@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.arrays import generator
-from .checks import PATHS, check_gradient, check_name, check_scale, check_source, check_target
+from .checks import PATHS, check_gradient, check_max_norm, check_name, check_scale, check_source, check_target
 from .init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
 from .layer import Adapted, Slot, attach, is_stock
 from .layout import Layout, layout_of
@@ -296,11 +296,7 @@ def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucke
             f"{where}: an adapter's name must be new to the layer; it already has an update named {name!r}. "
             "Give another `name`, or detach that one first."
         )
-    if getattr(layer, "max_norm", None) is not None:
-        raise ValueError(
-            f"{where}: an Embedding must have max_norm=None, or it rewrites its frozen weight; got "
-            f"max_norm={layer.max_norm!r}."
-        )
+    check_max_norm(layer, where)
     if plan.structure.core == "kronecker" and _padding(plan) is not None:
         raise ValueError(
             f"{where}: an Embedding with a padding_idx must have a structure that can leave that row "
@@ -360,6 +356,7 @@ def _put(plan: Plan, update: Update, name: str, path: str) -> None:
     if name not in adapters.named:
         adapters.named[name] = nn.ModuleDict()
     adapters.named[name][plan.slot.name] = update
+    adapters.train(plan.layer.training)
     adapters.active.setdefault(name, 1.0)
 
 

@@ -104,6 +104,15 @@ def check_name(name: Any, where: str) -> None:
         )
 
 
+def check_max_norm(layer: nn.Module, where: str) -> None:
+    """Refuse a table that its own forward pass rewrites."""
+    if getattr(layer, "max_norm", None) is not None:
+        raise ValueError(
+            f"{where}: an Embedding must have max_norm=None, or it rewrites its frozen weight; got "
+            f"max_norm={layer.max_norm!r}."
+        )
+
+
 def check_scale(scale: Any, where: str) -> None:
     """Refuse a multiplier that is no number, or with which nothing can be learned."""
     real = isinstance(scale, numbers.Real) and not isinstance(scale, bool)

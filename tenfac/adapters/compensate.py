@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ShapeError
+from .checks import check_name
 from .compress import check_layer
 from .layer import Adapted, Slot, attach
 from .layout import layout_of
@@ -17,6 +18,8 @@ from .solver import low_rank
 from .statistics import batches, move_bias, output_moments
 from .structure import structure_of
 from .update import Term, Update
+
+_GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "padding_idx")
 
 
 def compensate(
@@ -43,7 +46,8 @@ def compensate(
     inputs : tensor or iterable of tensors, optional
         Inputs of the layer, in batches. Without them the update is the SVD of what was lost.
     bias_correction : bool
-        Also move the bias of ``quantized`` so that the mean output on ``inputs`` is the original's.
+        Also move the bias of ``quantized`` (made if there is none) so that the mean output on ``inputs`` is
+        the original's.
     name : str
         Of the update.
 
@@ -55,9 +59,12 @@ def compensate(
     Raises
     ------
     ShapeError, TypeError
-        If the two layers differ in type or shape, or the type is not of those above.
+        If the two layers differ in type, shape or geometry, or the type is not of those above.
     RankError, DataError
         As ``compress``.
+    ValueError
+        If the name is taken or cannot be one, the layer is merged, or a convolution with ``inputs`` has
+        groups.
 
     References
     ----------
@@ -75,7 +82,7 @@ def compensate(
     """
     where = "compensate"
     _check_pair(layer, quantized, name, where)
-    xs = [] if inputs is None else batches(inputs, where)
+    xs = [] if inputs is None else batches(inputs, layer, where)
     layout = layout_of(quantized, "weight")
     if layout.groups > 1 and xs:
         raise ValueError(
@@ -85,8 +92,9 @@ def compensate(
     structure = structure_of("lora", where)
     ranks = resolve(layout, structure, quantized.weight, rank=rank, where=where)
     centered = bias_correction and bool(xs) and not isinstance(layer, nn.Embedding)
+    wide = torch.promote_types(layer.weight.dtype, torch.float32)
     with torch.no_grad():
-        lost = layer.weight.detach() - quantized.weight.detach().to(layer.weight.dtype)
+        lost = layer.weight.detach().to(wide) - quantized.weight.detach().to(wide)
         moment = output_moments(layer, lost, xs, centered)[0] if xs else None
         out, core = low_rank(
             lost.movedim(layout.out, 0), ranks[layout.out] or layout.shape[layout.out], moment=moment
@@ -99,8 +107,12 @@ def compensate(
     recipe = {"structure": "lora", "init": "compensation", "scale": 1.0}
     adapters = attach(quantized, (Slot("weight", "weight"),), "auto")
     adapters.named[name] = nn.ModuleDict({"weight": Update([term], layout, recipe)})
+    adapters.train(quantized.training)
     adapters.active[name] = 1.0
     if centered:
+        if quantized.bias is None:
+            zeros = quantized.weight.new_zeros(layout.shape[layout.out])  # one group, or there are no inputs
+            quantized.bias = nn.Parameter(zeros, requires_grad=False)
         move_bias(quantized, lambda x: layer(x) - quantized(x), xs)
     return quantized
 
@@ -114,5 +126,15 @@ def _check_pair(layer: nn.Module, quantized: nn.Module, name: str, where: str) -
             f"{where}: both layers must have one type and shape; got {type(layer).__name__} "
             f"{tuple(layer.weight.shape)} and {type(quantized).__name__} {tuple(quantized.weight.shape)}."
         )
+    differ = [key for key in _GEOMETRY if getattr(layer, key, None) != getattr(quantized, key, None)]
+    if differ:
+        key = differ[0]
+        raise ShapeError(
+            f"{where}: both layers must compute alike; got {key}={getattr(layer, key)!r} and "
+            f"{getattr(quantized, key)!r}."
+        )
+    check_name(name, where)
+    if isinstance(quantized, Adapted) and quantized.tenfac.merged:
+        raise ValueError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
     if isinstance(quantized, Adapted) and name in quantized.tenfac.named:
         raise ValueError(f"{where}: the layer already has an update named {name!r}; give another `name`.")

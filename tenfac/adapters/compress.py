@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ..core.errors import DataError, RankError, ShapeError
 from ..core.report import Report
 from .assemble import Compressed, Factors, assemble, by_group, dense, joined, without_input
+from .checks import check_max_norm, check_target
 from .layer import AdaptedStock, is_stock
 from .layout import Layout, layout_of
 from .ranks import resolve
-from .solver import leading, low_rank, roots
+from .solver import balanced, leading, low_rank, roots
 from .statistics import batches, channel_rows, moments_of, move_bias, output_moments
 from .structure import structure_of
 
@@ -71,7 +72,11 @@ def compress(
     RankError
         If a rank exceeds its mode or the result would need as many numbers as the weight.
     DataError
-        If a metric needs data that are not given, or data are not finite or of another shape.
+        If a metric needs data that are not given, or they are not finite or not what the layer takes.
+    ShapeError
+        If ``fisher`` is not of the weight's shape.
+    ValueError
+        If the metric is unknown, or an Embedding has a ``max_norm``.
     TypeError
         If the layer is of another type, or its forward pass is its own.
 
@@ -80,7 +85,10 @@ def compress(
     The output mode is solved exactly (``tenfac.adapters.solver.low_rank``): with "activations" and the bias
     correction it is atomic feature mimicking [2]_, with "fisher" FWSVD [3]_. The input channels of a
     convolution are projected first, in the metric of their covariance, which leaves correlations between
-    places out. Cost: a few passes over ``inputs`` and eigendecompositions of the channel modes in float64.
+    places out. Ranks beyond what ``inputs`` show (fewer examples than channels) are spent on the weight.
+    The mean of few examples is itself uncertain: on held-out inputs of a 64 x 64 Linear at rank 8, the
+    correction lost with 5 examples (error 0.83 against 0.74) and broke even at 200.
+    Cost: a few passes over ``inputs`` and eigendecompositions of the channel modes in float64.
 
     References
     ----------
@@ -106,7 +114,7 @@ def compress(
     problem = _Problem(layer, layout, xs if metric in ("activations", "both") else [], fisher, centered)
     with torch.no_grad():
         factors = problem.solve(*_sizes(layout, rank, energy, where))
-        result = assemble(layer, factors)
+        result = assemble(layer, factors, centered or getattr(layer, "bias", None) is not None)
         learned, before = _numbers(result), sum(p.numel() for p in _own(layer))
         if learned >= before:
             raise RankError(
@@ -128,7 +136,9 @@ class _Problem:
         self, layer: nn.Module, layout: Layout, xs: list[Tensor], fisher: Tensor | None, centered: bool
     ) -> None:
         self.layer, self.layout, self.xs, self.centered = layer, layout, xs, centered
-        self.weights = by_group(layer, layer.weight.detach().to(torch.float64))
+        weight = layer.weight.detach().to(torch.float64)
+        self.scale = float(weight.abs().max()) or 1.0
+        self.weights = by_group(layer, weight / self.scale)
         self.left: list[Tensor | None] = [None] * len(self.weights)
         if fisher is not None:
             fishers = by_group(layer, fisher.detach().to(torch.float64))
@@ -141,15 +151,19 @@ class _Problem:
         moments = [] if out_size is None else self._moments(projected)
         rank = _rank(out_size, moments, self.left)
         if rank is None:
-            return [None] * len(cores), cores, intos
+            return [None] * len(cores), [self.scale * core for core in cores], intos
         solved = [
             low_rank(core, rank, left=left, moment=moment)
             for core, left, moment in zip(cores, self.left, moments, strict=True)
         ]
-        return [out for out, _ in solved], [core for _, core in solved], intos
+        return [out for out, _ in solved], [self.scale * core for _, core in solved], intos
 
     def _input_mode(self, size: Size) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Project the input channels of every group, in the metric of their covariance."""
+        """Project the input channels of every group, in the metric of their covariance.
+
+        The result is the weight with its other modes projected on the space of what matters: the inverse of
+        the covariance's root takes back what the root did, so that channels no input shows stay bounded.
+        """
         whole = self.weights, [None] * len(self.weights)
         if size is None:
             return whole
@@ -166,8 +180,9 @@ class _Problem:
         cores = [
             torch.tensordot(v, w, dims=([0], [1])).movedim(0, 1) for v, w in zip(vectors, white, strict=True)
         ]
-        intos = [v if pair is None else pair[1] @ v for v, pair in zip(vectors, pairs, strict=True)]
-        return cores, intos
+        lifted = [v if pair is None else pair[1] @ v for v, pair in zip(vectors, pairs, strict=True)]
+        intos, mixings = zip(*(balanced(into) for into in lifted), strict=True)
+        return [without_input(core, m) for core, m in zip(cores, mixings, strict=True)], list(intos)
 
     def _input_covariances(self) -> list[Tensor]:
         moments = moments_of(self.layer, (channel_rows(x, self.layer) for x in self.xs))
@@ -193,7 +208,8 @@ def _sizes(layout: Layout, rank: Any, energy: Any, where: str) -> tuple[Size, Si
         raise RankError(f"{where}: give one of rank and energy; got {given}.")
     if all(size == 1 for n, size in enumerate(layout.shape) if n not in layout.rest):
         raise RankError(
-            f"{where}: a depthwise convolution has no channels to factor; leave this layer as it is."
+            f"{where}: the layer must have more than one channel in a group, or there are none to factor; "
+            f"got a weight of shape {layout.shape} a group (depthwise). Leave this layer as it is."
         )
     convolution = len(layout.shape) > 2
     if energy is not None:
@@ -238,8 +254,9 @@ def _output_error(layer: nn.Module, result: nn.Module, xs: list[Tensor]) -> floa
 
 def _weight_error(layer: nn.Module, factors: Factors) -> float:
     weight = layer.weight.detach().to(torch.float64)
-    norm = float(weight.norm())
-    return float((weight - dense(layer, factors)).norm()) / norm if norm else 0.0
+    scale = float(weight.abs().max()) or 1.0
+    norm = float((weight / scale).norm())
+    return float(((weight - dense(layer, factors)) / scale).norm()) / norm if norm else 0.0
 
 
 def _own(layer: nn.Module) -> list[Tensor]:
@@ -258,10 +275,12 @@ def check_layer(layer: nn.Module, where: str) -> None:
             f"{where}: the layer must be a Linear, Embedding, Conv1d-3d or ConvTranspose1d-3d with torch's "
             f"own forward pass; got {type(layer).__name__}."
         )
-    if not layer.weight.is_floating_point() or not torch.isfinite(layer.weight).all():
-        raise DataError(
-            f"{where}: the weight must be finite floating-point numbers; got {layer.weight.dtype}."
-        )
+    check_target(layer, "weight", where)
+    check_max_norm(layer, where)
+    weight = layer._parameters["weight"]
+    if weight.is_meta or not torch.isfinite(layer.weight).all():
+        state = "no values (meta device)" if weight.is_meta else "NaN or infinite values"
+        raise DataError(f"{where}: the weight must be finite numbers; got {state}. Load it first.")
 
 
 def _check_data(
@@ -280,9 +299,11 @@ def _check_data(
         )
     if metric not in ("fisher", "both"):
         fisher = None
-    if fisher is not None and (fisher.shape != layer.weight.shape or not (fisher >= 0).all()):
+    if fisher is not None and (
+        fisher.shape != layer.weight.shape or not (torch.isfinite(fisher) & (fisher >= 0)).all()
+    ):
         raise ShapeError(
-            f"{where}: `fisher` must be nonnegative numbers of shape {tuple(layer.weight.shape)}; "
-            f"got shape {tuple(fisher.shape)}, least value {float(fisher.min()):.3g}."
+            f"{where}: `fisher` must be nonnegative finite numbers of shape {tuple(layer.weight.shape)}; got "
+            f"{tuple(fisher.shape)}, values from {float(fisher.min()):.3g} to {float(fisher.max()):.3g}."
         )
-    return metric, [] if inputs is None else batches(inputs, where), fisher
+    return metric, [] if inputs is None else batches(inputs, layer, where), fisher

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError, MissingExtraError
 from .beside import Beside, find, noted, put
+from .checks import check_max_norm, check_name
 from .layer import Adapted, Adapters, Slot, adapted_layers, attach
 from .layout import Layout, layout_of
 from .specs import build_update, describe_update
@@ -332,8 +333,7 @@ def updates_of(model: nn.Module, name: str, where: str) -> list[Placement]:
 
 def refuse_place(model: nn.Module, name: Any, where: str) -> None:
     """Refuse to put an adapter on a model that is merged or has one of this name."""
-    if not isinstance(name, str) or not name or "." in name:
-        raise ValueError(f"{where}: `name` must be a string without dots, not empty; got {name!r}.")
+    check_name(name, where)
     for module, layer in adapted_layers(unwrap(model)):
         at = module or "the layer"
         if layer.tenfac.merged:
@@ -349,19 +349,14 @@ def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> 
     """Put updates on their layers, after every one was found to be possible."""
     plans = list(plans)
     for plan in plans:
-        at = plan.module or "the layer"
-        if getattr(plan.layer, "max_norm", None) is not None:
-            raise ValueError(
-                f"{where}: {at} is an Embedding with max_norm, which rewrites its frozen weight; use "
-                "max_norm=None."
-            )
+        check_max_norm(plan.layer, f"{where}: {plan.module or 'the layer'}")
     for plan in plans:
         weight = plan.layer._parameters[plan.slot.parameter]
         adapters: Adapters = attach(plan.layer, (plan.slot,), plan.path)
         if name not in adapters.named:
             adapters.named[name] = nn.ModuleDict()
         adapters.named[name][plan.slot.name] = plan.update.to("cpu" if weight.is_meta else weight.device)
-        plan.update.train(plan.layer.training)
+        adapters.train(plan.layer.training)
         if activate:
             adapters.active.setdefault(name, 1.0)
 

@@ -23,11 +23,14 @@ _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
 
-def base_forward(layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def base_forward(
+    layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], *, biased: bool = True
+) -> Tensor:
     """What the layer computes with ``weight`` in the place of its own."""
     x, *rest = args
+    bias = getattr(layer, "bias", None) if biased else None
     if isinstance(layer, nn.Linear):
-        return functional.linear(x, weight, layer.bias)
+        return functional.linear(x, weight, bias)
     if isinstance(layer, nn.Embedding):
         return functional.embedding(
             x,
@@ -41,9 +44,9 @@ def base_forward(layer: nn.Module, weight: Tensor, args: tuple[Any, ...], kwargs
     if hasattr(layer, "output_padding") and layer.transposed:
         padding = _output_padding(layer, x, *rest, **kwargs)
         return _TRANSPOSED[weight.ndim - 2](
-            x, weight, layer.bias, layer.stride, layer.padding, padding, layer.groups, layer.dilation
+            x, weight, bias, layer.stride, layer.padding, padding, layer.groups, layer.dilation
         )
-    return layer._conv_forward(x, weight, layer.bias)
+    return layer._conv_forward(x, weight, bias)
 
 
 def is_sound(layer: nn.Module, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

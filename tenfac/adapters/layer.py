@@ -281,7 +281,6 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
     else:
         own = dict(layer.named_parameters(recurse=False))
         adapters = Adapters(slots, path, {name: p.requires_grad for name, p in own.items()})
-        adapters.train(layer.training)
         layer.add_module("tenfac", adapters)
         base = type(layer)
         for parameter in own.values():

@@ -7,6 +7,8 @@ from torch import Tensor
 
 # Directions of a metric below this share of its largest are lifted to it before they are divided by.
 _FLOOR = 1e-10
+# Share of the plain metric in one of data: it alone decides where the data see nothing.
+_RIDGE = 1e-12
 
 
 def low_rank(
@@ -35,11 +37,11 @@ def low_rank(
     Notes
     -----
     With ``Q`` the leading eigenvectors of ``A^(1/2) T B T' A^(1/2)``, the answer is ``U = A^(-1/2) Q`` and
-    ``V = Q' A^(1/2) T``. Nothing is divided by ``B``: it may be singular, and where it does not look ``T`` is
-    projected as elsewhere. ``A = B = I`` is the SVD; ``A`` a diagonal of Fisher information is FWSVD [1]_;
-    ``B`` the second moment of the inputs and ``T`` what rounding has lost is EoRA [2]_; ``B`` their
-    covariance is atomic feature mimicking [3]_, the principal components of a layer's outputs. Cost: one
-    eigendecomposition of size O, two with ``left``, and ``O R`` multiplications a column.
+    ``V = Q' A^(1/2) T``; ``U`` is then made orthonormal. Nothing is divided by ``B``: it may be singular, and
+    ranks beyond its own are spent as without it. ``A = B = I`` is the SVD; ``A`` a diagonal of Fisher
+    information is FWSVD [1]_; ``B`` the second moment of the inputs and ``T`` what rounding has lost is EoRA
+    [2]_; ``B`` their covariance is atomic feature mimicking [3]_, the principal components of a layer's
+    outputs. Cost: one eigendecomposition of size O, two with ``left``, and ``O R`` multiplications a column.
 
     References
     ----------
@@ -57,15 +59,16 @@ def low_rank(
     tensor([3., 2., 0.], dtype=torch.float64)
     """
     target = target.detach().to(torch.float64)
-    if moment is None:
-        flat = target.reshape(target.shape[0], -1)
-        moment = flat @ flat.mT
+    flat = target.reshape(target.shape[0], -1)
+    plain = flat @ flat.mT
+    moment = plain if moment is None else _lifted(moment, plain)
     if left is None:
         vectors = leading(moment, rank)
         return vectors, _times(vectors.mT, target)
     root, inverse = roots(left)
     vectors = leading(root @ moment @ root, rank)
-    return inverse @ vectors, _times(vectors.mT @ root, target)
+    out, mixing = balanced(inverse @ vectors)
+    return out, _times(mixing @ vectors.mT @ root, target)
 
 
 def leading(gram: Tensor, rank: int) -> Tensor:
@@ -74,13 +77,28 @@ def leading(gram: Tensor, rank: int) -> Tensor:
 
 
 def roots(metric: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric square root of a metric (a vector is a diagonal) and its inverse, in float64."""
+    """Symmetric square root of a metric (a vector is a diagonal) and its inverse, in float64.
+
+    A metric that is zero tells nothing: the identity stands in for it.
+    """
     metric = metric.detach().to(torch.float64)
     metric = torch.diag(metric) if metric.ndim == 1 else metric
     values, vectors = torch.linalg.eigh(metric)
+    values = values if values[-1] > 0 else torch.ones_like(values)
     values = values.clamp_min(_FLOOR * values[-1])
     root = values.sqrt()
     return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
+
+
+def balanced(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns and the matrix that gives the factor back, so that narrow dtypes hold both."""
+    return torch.linalg.qr(factor)
+
+
+def _lifted(moment: Tensor, plain: Tensor) -> Tensor:
+    """A moment with a trace of the plain one, which alone decides where there is nothing else."""
+    size, whole = torch.trace(moment), torch.trace(plain)
+    return moment + _RIDGE * size / whole * plain if size > 0 and whole > 0 else plain
 
 
 def _times(matrix: Tensor, tensor: Tensor) -> Tensor:

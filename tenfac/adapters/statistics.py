@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from ..core.errors import DataError
 from .forward import base_forward
 
+_ROUNDING = 1e-12  # of squares: float32 keeps 1e-14
 
-def batches(inputs: Tensor | Iterable[Tensor], where: str) -> list[Tensor]:
-    """Batches of inputs, one tensor being one batch; ``DataError`` where they are none, or not finite."""
+
+def batches(inputs: Tensor | Iterable[Tensor], layer: nn.Module, where: str) -> list[Tensor]:
+    """Batches of inputs, one tensor being one batch; ``DataError`` where a layer could not take them."""
     found = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not found or not all(isinstance(x, Tensor) for x in found):
         raise DataError(
@@ -23,7 +25,36 @@ def batches(inputs: Tensor | Iterable[Tensor], where: str) -> list[Tensor]:
     for i, x in enumerate(found):
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise DataError(f"{where}: `inputs` must be finite; batch {i} holds NaN or infinity.")
+        if not (_is_index(x, layer) if isinstance(layer, nn.Embedding) else _is_signal(x, layer)):
+            raise DataError(
+                f"{where}: `inputs` must be what the layer takes, {_taken(layer)}; batch {i} is of shape "
+                f"{tuple(x.shape)}, {x.dtype}, on {x.device}."
+            )
     return found
+
+
+def _is_index(x: Tensor, layer: nn.Module) -> bool:
+    known = not x.numel() or 0 <= int(x.min()) <= int(x.max()) < layer.num_embeddings
+    return x.dtype in (torch.int64, torch.int32) and x.device == layer.weight.device and known
+
+
+def _is_signal(x: Tensor, layer: nn.Module) -> bool:
+    spatial = _spatial(layer)
+    right = x.ndim > 0 if not spatial else x.ndim - spatial in (1, 2)
+    right = right and x.shape[-(spatial + 1)] == (layer.in_channels if spatial else layer.in_features)
+    return right and x.dtype == layer.weight.dtype and x.device == layer.weight.device
+
+
+def _taken(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Embedding):
+        return f"int64 numbers of rows below {layer.num_embeddings} on {layer.weight.device}"
+    spatial = _spatial(layer)
+    sizes = ["...", layer.in_features] if not spatial else ["N", layer.in_channels, *"DHW"[3 - spatial :]]
+    return f"({', '.join(map(str, sizes))}) in {layer.weight.dtype} on {layer.weight.device}"
+
+
+def _spatial(layer: nn.Module) -> int:
+    return len(getattr(layer, "kernel_size", ()))
 
 
 class Moments:
@@ -53,14 +84,15 @@ class Moments:
         return self.square / self.count
 
     def covariance(self) -> Tensor:
-        """``E[(x - mean) (x - mean)']``, ``(I, I)``."""
-        return self.second() - torch.outer(self.mean, self.mean)
+        """``E[(x - mean) (x - mean)']``, ``(I, I)``; zero where it is no more than the rounding of ``x``."""
+        second = self.second()
+        spread = second - torch.outer(self.mean, self.mean)
+        return spread if torch.trace(spread) > _ROUNDING * torch.trace(second) else torch.zeros_like(spread)
 
 
 def channel_rows(x: Tensor, layer: nn.Module) -> Tensor:
     """The vectors over channels that an input or output of a layer consists of, ``(N, channels)``."""
-    spatial = len(getattr(layer, "kernel_size", ()))
-    x = x.movedim(-(spatial + 1), -1)
+    x = x.movedim(-(_spatial(layer) + 1), -1)
     return x.reshape(-1, x.shape[-1])
 
 
@@ -75,10 +107,10 @@ def moments_of(layer: nn.Module, batches_of_rows: Iterable[Tensor]) -> list[Mome
 
 def output_moments(layer: nn.Module, weight: Tensor, xs: list[Tensor], centered: bool) -> list[Tensor]:
     """Second moments, or covariances, of what a layer puts out with ``weight`` and no bias; one per group."""
-    bias = getattr(layer, "bias", None)
-    weight = weight.to(layer.weight.dtype)
-    rows = (channel_rows(base_forward(layer, weight, (x,), {}), layer) for x in xs)
-    moments = moments_of(layer, rows if bias is None else (part - bias for part in rows))
+    weight = weight.to(torch.promote_types(layer.weight.dtype, torch.float32))
+    signals = (x.to(weight.dtype) if x.is_floating_point() else x for x in xs)
+    rows = (channel_rows(base_forward(layer, weight, (x,), {}, biased=False), layer) for x in signals)
+    moments = moments_of(layer, rows)
     return [m.covariance() if centered else m.second() for m in moments]
 
 
@@ -88,6 +120,4 @@ def move_bias(last: nn.Module, gap: Callable[[Tensor], Tensor], xs: list[Tensor]
     gaps = Moments()
     for x in xs:
         gaps.add(channel_rows(gap(x), last))
-    if last.bias is None:
-        last.bias = nn.Parameter(torch.zeros_like(gaps.mean, dtype=last.weight.dtype))
     last.bias.add_(gaps.mean.to(last.bias.dtype))

@@ -12,6 +12,7 @@ from torch import nn
 from tenfac.adapters.build import tucker_adapter
 from tenfac.adapters.compensate import compensate
 from tenfac.adapters.compress import compress
+from tenfac.adapters.merging import merge
 from tenfac.adapters.solver import low_rank, roots
 from tenfac.core.errors import DataError, RankError, ShapeError
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
@@ -63,6 +64,31 @@ def test_low_rank_needs_no_inverse_of_the_inputs_moment() -> None:
     T, x = draws(8, 6), draws(2, 6)
     U, V = low_rank(T, 2, moment=T @ x.mT @ x @ T.mT)
     assert_relative(U @ V @ x.mT, T @ x.mT, 1e-10)  # two inputs span two dimensions
+
+
+def test_ranks_that_the_moment_does_not_ask_for_go_to_the_target() -> None:
+    T, x = draws(8, 6), draws(2, 6)
+    U, V = low_rank(T, 4, moment=T @ x.mT @ x @ T.mT)
+    seen = torch.linalg.qr(T @ x.mT).Q
+    rest = T - seen @ seen.mT @ T
+    left, values, right = torch.linalg.svd(rest, full_matrices=False)
+    assert_relative(U @ V, seen @ seen.mT @ T + (left[:, :2] * values[:2]) @ right[:2], 1e-3)
+
+
+def test_a_moment_of_zero_is_none() -> None:
+    T = draws(8, 6)
+    (U, V), (left, right) = low_rank(T, 2, moment=torch.zeros(8, 8)), low_rank(T, 2)
+    assert_close(U @ V, left @ right)
+
+
+def test_the_left_factor_is_orthonormal_whatever_the_metric() -> None:
+    U, _ = low_rank(draws(8, 6), 3, left=torch.logspace(-9, 9, 8))
+    assert_close(U.mT @ U, torch.eye(3, dtype=torch.float64))
+
+
+def test_roots_of_zero_are_the_identity() -> None:
+    for matrix in roots(torch.zeros(3)):
+        assert_close(matrix, torch.eye(3, dtype=torch.float64))
 
 
 def test_roots_of_a_vector_are_those_of_the_diagonal() -> None:
@@ -140,6 +166,71 @@ def test_a_convolution_of_low_rank_is_kept_to_rounding(case: Any, with_inputs: b
     assert_above(min(float(p.grad.abs().max()) for p in small.parameters()), 0, "every number has a gradient")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("places", [(1, 1), (1, 2), (3, 1)])
+def test_fewer_places_than_channels_are_kept_and_others_stay_bounded(
+    dtype: torch.dtype, places: tuple[int, int]
+) -> None:
+    examples, size = places
+    layer = nn.Conv2d(16, 12, 3, padding=1, dtype=dtype)
+    layer.weight.data = draws(12, 16, 3, 3).to(dtype) / 12
+    layer.bias.data = draws(12).to(dtype)
+    x, others = draws(examples, 16, size, size).to(dtype), draws(9, 16, 5, 5, seed=3).to(dtype)
+    small = compress(layer, rank=8, inputs=x, bias_correction=False)
+    eps = torch.finfo(dtype).eps
+    assert_relative(small(x).double(), layer(x).double(), max(20 * eps, 1e-8), "what was shown")
+    got, want = small(others).detach(), layer(others).detach()
+    assert_below((got - want).norm() / want.norm(), 1.0, "what was not")
+    assert_below(
+        max(float(p.detach().abs().max()) for p in small.parameters()), 4, "no number leaves its dtype"
+    )
+
+
+def test_inputs_that_never_change_leave_the_metric_to_the_weight() -> None:
+    layer, x = nn.Conv2d(8, 8, 3, dtype=torch.float64), torch.full((3, 8, 5, 5), 0.7).double()
+    layer.weight.data = draws(8, 8, 3, 3)
+    small, plain = compress(layer, rank=3, inputs=x), compress(layer, rank=3)
+    assert_relative(small(x), layer(x), 1e-10)
+    others = draws(4, 8, 5, 5)
+    difference = small(others) - plain(others)
+    assert_relative(difference, difference.mean((0, 2, 3), keepdim=True).expand_as(difference), 1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e170])
+def test_weights_of_any_size_are_compressed_alike(scale: float) -> None:
+    layer, big = linear(8, 9), linear(8, 9)
+    big.weight.data *= scale
+    small, scaled = compress(layer, rank=2), compress(big, rank=2)
+    assert_relative(np.array(scaled.info.rel_error), np.array(small.info.rel_error), 1e-10)
+    product = scaled[1].weight @ (scaled[0].weight / scale)
+    assert_relative(product, small[1].weight @ small[0].weight, 1e-10)
+
+
+def test_both_modes_of_a_convolution_share_the_energy_left_out() -> None:
+    layer = nn.Conv2d(16, 16, 3, dtype=torch.float64).eval()
+    layer.weight.data = draws(16, 16, 3, 3)
+    small = compress(layer, energy=0.7)
+    assert_below(small.info.rel_error**2, 0.3, "energy left out")
+    assert_equal((len(small), small.training, small[1].training), (3, False, False))
+
+
+def test_fisher_weighs_the_outputs_when_input_channels_are_chosen() -> None:
+    layer, fisher = nn.Conv1d(8, 6, 3, dtype=torch.float64), draws(6, 8, 3, seed=2) ** 4
+    layer.weight.data = draws(6, 8, 3)
+    small = compress(layer, rank=(None, 3, None), fisher=fisher)
+    white = fisher.sum((1, 2)).sqrt()[:, None, None] * layer.weight.detach()
+    left = torch.linalg.svd(white.movedim(1, 0).flatten(1)).U[:, :3]
+    want = torch.einsum("oik,ip,jp->ojk", layer.weight.detach(), left, left)
+    got = torch.einsum("opk,pi->oik", small[1].weight, small[0].weight[..., 0])
+    assert_relative(got, want, 1e-10)
+
+
+def test_a_layer_without_bias_gets_one_only_from_data() -> None:
+    layer, conv = linear(8, 8, bias=False), nn.Conv2d(8, 8, 3, bias=False)
+    assert_equal([p.ndim for m in (layer, conv) for p in compress(m, rank=2).parameters()], [2, 2, 4, 4, 4])
+    assert_equal(compress(layer, rank=2, inputs=draws(9, 8))[1].bias.shape, (8,))
+
+
 def test_energy_keeps_what_it_says_and_inputs_make_it_cheaper() -> None:
     layer, x = linear(20, 20), spread(300, 20)
     plain, aware = compress(layer, energy=0.5), compress(layer, energy=0.5, inputs=x)
@@ -153,6 +244,7 @@ def test_energy_keeps_what_it_says_and_inputs_make_it_cheaper() -> None:
 def test_an_embedding_keeps_its_padding_row() -> None:
     layer = nn.Embedding(30, 12, padding_idx=4, dtype=torch.float64)
     small = compress(layer, rank=3, inputs=torch.arange(30))
+    assert_equal(small[0].padding_idx, 4)
     assert_equal(small(torch.tensor([4])), torch.zeros(1, 12, dtype=torch.float64))
     left, values, right = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
     assert_relative(small(torch.arange(30)), (left[:, :3] * values[:3]) @ right[:3], 1e-10)
@@ -200,7 +292,50 @@ def test_compensation_of_a_convolution_moves_outputs_and_their_mean_back() -> No
     assert_close(fixed(x).mean((0, 2, 3)), layer(x).mean((0, 2, 3)), 1e4)
 
 
+def test_what_is_compensated_is_not_lost_in_the_bias() -> None:
+    layer, x = linear(24, 24).to(torch.bfloat16), spread(200, 24).to(torch.bfloat16)
+    coarse, wide, coarse_wide = (nn.Linear(24, 24, dtype=d) for d in (torch.bfloat16, *[torch.float32] * 2))
+    coarse.weight.data = (layer.weight.detach() * 8).round() / 8
+    layer.bias.data += 1000
+    for other, model in ((wide, layer), (coarse_wide, coarse)):
+        other.load_state_dict(model.state_dict())
+    got = compensate(layer, coarse, 3, x, bias_correction=False).tenfac.named["compensation"]["weight"]
+    want = compensate(wide, coarse_wide, 3, x.float(), bias_correction=False)
+    assert_relative(got.delta(), want.tenfac.named["compensation"]["weight"].delta(), 1e-4)
+
+
+def test_what_is_lost_is_measured_in_the_wider_of_two_dtypes() -> None:
+    layer, coarse = linear(12, 12).to(torch.bfloat16), linear(12, 12).to(torch.float32)
+    coarse.weight.data = layer.weight.detach().float() - 1e-3 * torch.outer(*draws(2, 12).float())
+    assert_relative(compensate(layer, coarse, 1).weight, layer.weight.detach().float(), 1e-5)
+
+
+def test_compensation_gives_a_layer_without_bias_a_frozen_one() -> None:
+    layer, other = linear(6, 9), linear(6, 9, seed=1, bias=False)
+    x = spread(50, 6)
+    fixed = compensate(layer, other, 2, x)
+    assert_relative(fixed(x).mean(0), layer(x).mean(0), 1e-10)
+    assert_equal([n for n, p in fixed.named_parameters() if not p.requires_grad], ["weight", "bias"])
+
+
+def merged() -> nn.Module:
+    layer = tucker_adapter(linear(8, 8), 2)
+    merge(layer)
+    return layer
+
+
 REFUSED = [
+    (lambda: compress(nn.Linear(8, 8, device="meta"), 2), DataError, "meta device"),
+    (lambda: compress(nn.Embedding(8, 8, max_norm=1.0), 2), ValueError, "max_norm=None"),
+    (lambda: compress(linear(8, 8), 2, fisher=torch.full((8, 8), torch.inf)), ShapeError, "finite"),
+    (lambda: compress(linear(8, 8), 2, inputs=draws(4, 7)), DataError, "(..., 8) in torch.float64 on cpu"),
+    (lambda: compress(linear(8, 8), 2, inputs=torch.ones(4, 8)), DataError, "torch.float32"),
+    (lambda: compress(nn.Conv2d(8, 8, 3), 2, inputs=torch.ones(4, 8)), DataError, "(N, 8, H, W)"),
+    (lambda: compress(nn.Embedding(8, 8), 2, inputs=torch.tensor([8])), DataError, "rows below 8"),
+    (lambda: compress(nn.Embedding(8, 8), 2, inputs=torch.ones(2)), DataError, "rows below 8"),
+    (lambda: compensate(linear(8, 8), linear(8, 8), 2, name="a.b"), ValueError, "without dots"),
+    (lambda: compensate(linear(8, 8), merged(), 2), ValueError, "unmerge"),
+    (lambda: compensate(nn.Conv2d(8, 8, 3, stride=2), nn.Conv2d(8, 8, 3), 2), ShapeError, "stride=(2, 2)"),
     (lambda: compress(linear(8, 8)), RankError, "give one of rank and energy; got neither"),
     (lambda: compress(linear(8, 8), 2, energy=0.5), RankError, "got both"),
     (lambda: compress(linear(8, 8), 9), RankError, "mode 0 (out_features)"),

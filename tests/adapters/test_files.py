@@ -418,10 +418,19 @@ def test_saving_refuses_what_is_not_there(path: Path) -> None:
     assert_equal(os.listdir(path.parent), [])
 
 
-@pytest.mark.parametrize("name", ["", "a.b", 3])
+def test_every_piece_follows_the_dtype_of_another_base(path: Path) -> None:
+    layer = fill(tucker_adapter(nn.Linear(6, 8), 2, structure="s2ft"))
+    save_adapter(layer, path)
+    update = load_adapter(nn.Linear(6, 8).double(), path, strict_base=False).tenfac.named["default"]["weight"]
+    term = update.terms[0]
+    made = [piece.value().dtype for piece in (term.core, *term.factors.values())]
+    assert_equal(made, [torch.float64] * 2)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", 3, "keys"])
 def test_a_name_that_cannot_be_a_key_is_refused(name: Any, path: Path) -> None:
     save_adapter(adapted(), path)
-    with pytest.raises(ValueError, match="must be a string without dots"):
+    with pytest.raises(ValueError, match="`name` must"):
         load_adapter(Net(), path, name=name)
 
 

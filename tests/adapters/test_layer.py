@@ -106,6 +106,10 @@ def test_a_parametrized_a_lazy_and_a_renormalized_weight_are_refused_before_anyt
         tucker_adapter(nn.Embedding(11, 6, max_norm=1.0), 2)
 
 
+def test_updates_are_in_the_mode_of_their_layer() -> None:
+    assert_equal({m.training for m in tucker_adapter(nn.Linear(6, 8).eval(), 2).modules()}, {False})
+
+
 # --- paths ------------------------------------------------------------------------------------------------
 
 

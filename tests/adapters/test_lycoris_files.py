@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from tenfac import DataError, export_lycoris, import_lycoris, tucker_adapter  # noqa: E402
-from tests.adapters.helpers import fill  # noqa: E402
+from tests.adapters.helpers import Raw, fill, outputs  # noqa: E402
 from tests.checks import assert_above, assert_equal, assert_relative, assert_says  # noqa: E402
 
 TOL = 1e-6
@@ -29,11 +29,6 @@ def lycoris() -> Any:
         library = pytest.importorskip("lycoris")
     library.logging.logger.setLevel("ERROR")
     return library
-
-
-def outputs(net: Any, x: Any) -> Any:
-    with torch.no_grad():
-        return net(x)
 
 
 def inputs(shape: tuple[int, ...]) -> Any:
@@ -166,12 +161,6 @@ def test_keys_of_another_prefix_are_left_out_with_a_warning(tmp_path: Path) -> N
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
-
-
-class Raw(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(3, 6, 8))
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {

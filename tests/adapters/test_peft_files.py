@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 from tenfac import DataError, adapt, export_peft, import_peft, tucker_adapter  # noqa: E402
 from tenfac.adapters.layer import merge_layer  # noqa: E402
-from tests.adapters.helpers import fill  # noqa: E402
+from tests.adapters.helpers import Raw, fill, outputs  # noqa: E402
 from tests.checks import assert_above, assert_equal, assert_relative, assert_says  # noqa: E402
 
 TOL = 1e-6
@@ -29,11 +29,6 @@ def peft() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("peft")
-
-
-def outputs(net: Any, *x: Any) -> Any:
-    with torch.no_grad():
-        return net(*x)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -242,12 +237,6 @@ def test_a_lora_that_peft_trained_gives_the_same_outputs(rslora: bool, peft: Any
 class Custom(nn.Conv2d):
     def forward(self, x: Any) -> Any:
         return torch.relu(super().forward(x))
-
-
-class Raw(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(3, 6, 8))
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {

@@ -78,4 +78,5 @@ def test_a_weight_of_another_precision_or_memory_order_gives_the_wider_precision
 def test_mode_0_is_multiplied_last_unless_its_rank_is_far_the_larger() -> None:
     assert_equal(first_mode_last((8, 8, 3, 3), (64, 64, 3, 3)), True)
     assert_equal(first_mode_last((8, 64, 3, 3), (64, 64, 3, 3)), True)
+    assert_equal(first_mode_last((16, 8, 3, 3), (64, 64, 3, 3)), True)
     assert_equal(first_mode_last((48, 2, 3, 3), (64, 64, 3, 3)), False)
