@@ -22,7 +22,11 @@ from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 _NOISE = 0.1
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
-_FIRST_LEVEL, _RANDOM = 4, 100
+_FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 4, 100, 100
+# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins.
+_GROWTH, _ENOUGH = 0.35, 0.5
+# Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
+_STEPS = np.geomspace(1e-3, 1, 16)
 
 
 @dataclass
@@ -63,7 +67,7 @@ class Cross:
         self.axes = [Axis() for _ in range(ndim)]
         self.pivots = np.empty((0, ndim))
         self.core = np.zeros((0,) * ndim)
-        self.residual = np.inf
+        self.residual, self.rounds = np.inf, 0
         self.unresolved: set[int] = set()
 
     @property
@@ -75,6 +79,22 @@ class Cross:
         """The approximation at points of the cube."""
         rows = [axis.rows(points[:, n]) for n, axis in enumerate(self.axes)]
         return contract(self.core, rows, paired=range(self.ndim))
+
+    def run(self, hints: np.ndarray) -> None:
+        """Refine until the residual is below the tolerance or nothing is gained any more."""
+        points = np.concatenate([hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS, self.ndim))])
+        for _ in range(_MAX_ROUNDS):
+            self.add_pivots(points)
+            self.update()
+            self.rounds += 1
+            largest = max(len(axis.index) for axis in self.axes)
+            points = self.worst(max(2, int(_GROWTH * largest)))
+            if self.residual <= _ENOUGH * self.tol * self.scale:
+                points = self.search()
+                if not len(points):
+                    return
+            if self.unresolved:
+                return
 
     # --- growing ----------------------------------------------------------------------------------------
 
@@ -150,6 +170,25 @@ class Cross:
                 chosen.append(found[[missed.argmax()]])
             self.residual = max(self.residual, float(missed.max()))
         return np.concatenate(chosen)
+
+    def search(self) -> np.ndarray:
+        """Points that break the approximation, on lines from where the function and the residual are largest.
+
+        Adversarial: a narrow peak between the random points shows on a line through its flank.
+        """
+        points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
+        gaps = np.abs(self.evaluate(points) - self.values(points))
+        starts = np.stack([self.evaluate.place, points[gaps.argmax()], np.zeros(self.ndim)])
+        steps = np.concatenate([-_STEPS, _STEPS])
+        lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
+        for n in range(self.ndim):
+            lines[:, n, :, n] += steps
+        lines = np.clip(lines.reshape(-1, self.ndim), -1, 1)
+        missed = np.abs(self.evaluate(lines) - self.values(lines))
+        points, gaps = np.concatenate([points, lines]), np.concatenate([gaps, missed])
+        self.residual = max(self.residual, float(gaps.max()))
+        bad = np.flatnonzero(gaps > self.tol * self.scale)
+        return points[bad[np.argsort(-gaps[bad])][:4]]
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""
