@@ -164,6 +164,26 @@ class DenseDecay:
 
 
 @dataclass(frozen=True)
+class DenseLearned:
+    """A decay, of which a share at the nodes (one array per mode) is another covariance."""
+
+    decay: DenseDecay
+    nodes: tuple[Any, ...]
+    values: Any
+    share: float
+
+    @property
+    def without(self) -> int:
+        return self.decay.without
+
+    def covariance(self, a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+        among = self.decay.covariance(self.nodes, self.nodes)
+        left, right = (np.linalg.solve(among, self.decay.covariance(self.nodes, x)).T for x in (a, b))
+        new = self.decay.covariance(a, b) - left @ among @ right.T  # given the nodes
+        return new + left @ ((1 - self.share) * among + self.share * self.values) @ right.T
+
+
+@dataclass(frozen=True)
 class DenseGP:
     """Gaussian process with covariance ``s prod_n (c_n + k_n)``, seen with Gaussian noise; N x N matrices.
 
@@ -178,7 +198,7 @@ class DenseGP:
     modes: tuple[DenseMode, ...]
     mains: tuple[tuple[float, DenseMode], ...] = ()
     cells: DenseDecay | None = None
-    residual: DenseDecay | None = None
+    residual: DenseDecay | DenseLearned | None = None
     spread: tuple[tuple[float, float], ...] = ()
     precision: Any = 1.0
 

@@ -30,6 +30,9 @@ PUBLIC = [
     "ShiftedKronecker",
     "SumOfKronecker",
     "Tucker",
+    "activate",
+    "adapt",
+    "adapter_report",
     "align",
     "compensate",
     "compress",
@@ -39,13 +42,21 @@ PUBLIC = [
     "TuckerTransformer",
     "cp_complete",
     "datasets",
+    "detach",
+    "disable",
+    "export_lycoris",
+    "export_peft",
     "factor_match_score",
     "fold",
     "from_tensorly",
     "hooi",
+    "import_lycoris",
+    "import_peft",
     "khatri_rao",
     "kronecker",
     "load",
+    "merge",
+    "load_adapter",
     "mode_product",
     "multi_mode_product",
     "nearest_kronecker",
@@ -54,6 +65,7 @@ PUBLIC = [
     "pyro_model",
     "randomized_tucker",
     "save",
+    "save_adapter",
     "svi",
     "tucker",
     "tucker_adapter",
@@ -61,6 +73,7 @@ PUBLIC = [
     "tucker_cross",
     "tucker_complete",
     "unfold",
+    "unmerge",
 ]
 DEFAULTS = {
     "FunctionalTucker": {
@@ -80,6 +93,14 @@ DEFAULTS = {
     "TuckerTransformer": {"center": True},
     "compensate": {"bias_correction": True, "name": "compensation"},
     "compress": {"metric": "auto", "bias_correction": True},
+    "adapt": {
+        "also_train": (),
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
+    },
     "cp": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0, "verbose": 0},
     "cp_complete": {
         "n_init": 10,
@@ -90,8 +111,13 @@ DEFAULTS = {
         "verbose": 0,
     },
     "cp_scree": {"max_iter": 2000, "tol": 1e-07, "nonnegative": False, "random_state": 0},
+    "export_lycoris": {"name": "default", "prefix": "lycoris"},
+    "export_peft": {"name": "default"},
     "factor_match_score": {"weights": True},
     "hooi": {"max_iter": 100, "tol": 1e-06, "verbose": 0},
+    "import_lycoris": {"name": "default", "prefix": "lycoris", "activate": True},
+    "import_peft": {"name": "default", "activate": True},
+    "load_adapter": {"activate": True, "strict_base": True},
     "nearest_kronecker": {"terms": 1, "tol": 1e-08, "max_iter": 500, "random_state": 0},
     "nuts": {
         "num_samples": 500,
@@ -104,6 +130,7 @@ DEFAULTS = {
     },
     "pyro_model": {"prior": "gp", "fixed": False},
     "randomized_tucker": {"oversampling": 8, "power_iterations": 1, "random_state": 0},
+    "save_adapter": {"name": "default"},
     "svi": {
         "steps": 3000,
         "guide": "structured",
@@ -115,6 +142,13 @@ DEFAULTS = {
         "verbose": 0,
     },
     "tucker": {"batch": 0},
+    "tucker_adapter": {
+        "structure": "tucker",
+        "scale": 1.0,
+        "path": "auto",
+        "name": "default",
+        "random_state": 0,
+    },
     "tucker_complete": {
         "n_init": 10,
         "max_iter": 300,
@@ -123,16 +157,10 @@ DEFAULTS = {
         "random_state": 0,
         "verbose": 0,
     },
-    "tucker_adapter": {
-        "structure": "tucker",
-        "scale": 1.0,
-        "path": "auto",
-        "name": "default",
-        "random_state": 0,
-    },
     "tucker_cross": {"batch": 100000, "random_state": 0, "verbose": 0},
 }
 ROOMS = ("datasets", "plot")  # public modules
+ADAPTERS = sorted(name for name, home in tenfac._HOME.items() if home.startswith("adapters."))
 OPTIONAL = (
     "dask",
     "gpytorch",
@@ -365,18 +393,22 @@ def test_a_file_of_torch_arrays_without_torch_names_the_extra(tmp_path: Path) ->
     assert_says(in_fresh_python(code, blocked=("torch",)), "pip install 'tenfac[torch]'")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plot")])
-def test_a_plot_without_matplotlib_names_the_extra(name: str) -> None:
+def test_every_plot_without_matplotlib_names_the_extra() -> None:
+    plots = [name.partition(".")[2] for name in NAMES if name.startswith("plot.")]
     code = (
         "import inspect, tenfac\n"
-        "try:\n"
-        f"    plot = tenfac.{name}\n"
-        "    needed = [p for p in inspect.signature(plot).parameters.values() if p.default is p.empty]\n"
-        "    plot(*(object() for p in needed if p.kind is not p.KEYWORD_ONLY))\n"
-        "except tenfac.MissingExtraError as error:\n"
-        "    print(error)"
+        f"for name in {plots}:\n"
+        "    try:\n"
+        "        plot = getattr(tenfac.plot, name)\n"
+        "        needed = [p for p in inspect.signature(plot).parameters.values() if p.default is p.empty]\n"
+        "        plot(*(object() for p in needed if p.kind is not p.KEYWORD_ONLY))\n"
+        "    except tenfac.MissingExtraError as error:\n"
+        "        print(name, error)"
     )
-    assert_says(in_fresh_python(code, blocked=("matplotlib",)), "pip install 'tenfac[plot]'")
+    lines = in_fresh_python(code, blocked=("matplotlib",)).splitlines()
+    assert_equal([line.split()[0] for line in lines], plots)
+    for line in lines:
+        assert_says(line, "pip install 'tenfac[plot]'")
 
 
 def test_a_blocked_library_is_not_found() -> None:
@@ -384,17 +416,12 @@ def test_a_blocked_library_is_not_found() -> None:
     assert_equal(in_fresh_python(code, blocked=("pandas",)), "None True")
 
 
-ADAPTERS = [name for name in NAMES if tenfac._HOME.get(name, "").startswith("adapters")]
-
-
 def test_adapters_without_torch_name_the_extra() -> None:
-    code = "import tenfac\n" + "\n".join(
-        f"try:\n    tenfac.{name}\nexcept tenfac.MissingExtraError as error:\n    print('{name}', error)"
-        for name in ADAPTERS
-    )
-    said = in_fresh_python(code, blocked=("torch",))
-    assert_says(said, *(f"{name} tenfac's adapters need PyTorch" for name in ADAPTERS))
-    assert_says(said, "pip install 'tenfac[adapters]'")
+    code = "\n".join(missed(f"tenfac.{name}") for name in ADAPTERS)
+    said = in_fresh_python(code, blocked=("torch",)).splitlines()
+    assert_equal(len(said), len(ADAPTERS))
+    for line in said:
+        assert_says(line, "pip install 'tenfac[adapters]'")
 
 
 def test_everything_but_plots_and_adapters_can_be_imported_without_any_extra() -> None:

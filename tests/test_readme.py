@@ -74,6 +74,11 @@ def assert_ran(done: subprocess.CompletedProcess[str], want: str | None) -> None
 
 BLOCKS = blocks_of(README.read_text(encoding="utf-8")) if README.exists() else []
 RUNNABLE = [b for b in BLOCKS if b.language in PYTHON or (b.language in SHELL and commands_of(b.text))]
+# a command that fits 380,000 rows takes half a minute; that the command works is seen in tests/cli too
+MARKED = [
+    pytest.param(b, marks=[] if b.language in PYTHON else pytest.mark.slow, id=f"line{b.line}-{b.language}")
+    for b in RUNNABLE
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
 
 
-@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: f"line{block.line}-{block.language}")
+@pytest.mark.parametrize("block", MARKED)
 def test_a_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, block: Block) -> None:
     if block.language in PYTHON:
         script = folder / f"readme_line_{block.line}.py"

@@ -2,20 +2,23 @@
 
 ``layer.weight`` of an adapted layer *is* the effective weight ``W + sum of updates`` (as with
 ``torch.nn.utils.parametrize``), so that whoever reads it (another layer's fast path, a decoder) is right. The
-frozen weight itself stays in the state dict under its old name.
+frozen weight itself stays in the state dict under its old name. While updates act, ``layer.weight`` is made
+anew at each reading: writing into it (``layer.weight.data``, ``nn.init``) writes into that copy and changes
+nothing. Assigning to it is refused while updates act or are merged, because whoever assigns has mostly read
+it first; while they are disabled it is the frozen parameter itself and may be replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .cost import choose_path
-from .forward import adds_in_place, base_forward, contribution
+from .forward import factored_forward, is_sound
 from .update import Update
 
 _STOCK = (
@@ -29,6 +32,7 @@ _STOCK = (
     nn.Embedding,
 )
 _METHODS = ("forward", "_conv_forward")
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.jit.is_tracing)  # from torch 2.7 on
 
 
 class Slot:
@@ -68,7 +72,7 @@ class Adapters(nn.Module):
         """Updates that act on a slot, each with its weight."""
         if self.enabled and not self.merged:
             for name, weight in self.active.items():
-                if slot in self.named[name]:
+                if name in self.named and slot in self.named[name]:
                     yield self.named[name][slot], weight
 
     def acts(self) -> bool:
@@ -77,13 +81,12 @@ class Adapters(nn.Module):
 
     def effective(self, parameter: str, weight: Tensor) -> Tensor:
         """``W + sum of updates``: added in the updates' precision, rounded once."""
+        total = weight
         for slot in self.slots:
-            if slot.parameter != parameter:
-                continue
-            for update, factor in self.updates(slot.name):
-                delta = update.delta() * factor if factor != 1.0 else update.delta()
-                weight = _added(weight, delta, slot)
-        return weight
+            if slot.parameter == parameter:
+                for update, factor in self.updates(slot.name):
+                    total = _added(total, update, factor, slot)
+        return total.to(weight.dtype)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Nothing while merged: the file is then the base model's, weights merged."""
@@ -101,12 +104,11 @@ class Adapters(nn.Module):
         return f"Adapters({'; '.join(parts)}; {state})"
 
 
-def _added(weight: Tensor, delta: Tensor, slot: Slot) -> Tensor:
+def _added(weight: Tensor, update: Update, factor: float, slot: Slot) -> Tensor:
     if slot.rows is None:
-        return (weight + delta).to(weight.dtype)
+        return update.added(weight, factor)
     start, stop = slot.rows
-    middle = (weight[start:stop] + delta).to(weight.dtype)
-    return torch.cat([weight[:start], middle, weight[stop:]])
+    return torch.cat([weight[:start], update.added(weight[start:stop], factor), weight[stop:]])
 
 
 class Adapted:
@@ -115,8 +117,27 @@ class Adapted:
     tenfac: Adapters
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # copy, deepcopy and pickle: the class is made at run time
-        base, parameters = type(self)._made_of
-        return _remake, (base, parameters), self.__dict__
+        _, _, state, *rest = super().__reduce_ex__(max(protocol, 2))
+        return _remake, type(self)._made_of, state, *rest
+
+    def __delattr__(self, name: str) -> None:
+        if name in type(self)._made_of[1]:
+            raise RuntimeError(
+                f"{type(self).__name__}: {name!r} has updates and cannot be removed or parametrized; apply "
+                "weight or spectral norm to a layer without updates, or detach them first."
+            )
+        super().__delattr__(name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuse a new weight while updates act on the old one; assignment comes here too."""
+        adapters = self.tenfac
+        if name in type(self)._made_of[1] and (adapters.merged or adapters.acts()):
+            state, remedy = ("are merged", "unmerge") if adapters.merged else ("act", "disable")
+            raise RuntimeError(
+                f"{type(self).__name__}: {name!r} cannot be replaced while its updates {state}: they are in "
+                f"what was read and would count twice; {remedy} or detach them first."
+            )
+        super().register_parameter(name, param)  # type: ignore[misc]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, *rest: Any
@@ -127,65 +148,125 @@ class Adapted:
             return
         inner = prefix + "tenfac."
         if not any(key.startswith(inner) for key in state_dict):  # a checkpoint of the base model
-            state_dict.update(self.tenfac.state_dict(prefix=inner))
-        super()._load_from_state_dict(state_dict, prefix, metadata, *rest)  # type: ignore[misc]
+            state_dict.update(self.tenfac.state_dict(prefix=inner, keep_vars=True))
+        enabled, self.tenfac.enabled = self.tenfac.enabled, False  # assign=True assigns the frozen weight
+        try:
+            super()._load_from_state_dict(state_dict, prefix, metadata, *rest)  # type: ignore[misc]
+        finally:
+            self.tenfac.enabled = enabled
 
 
 class AdaptedStock(Adapted):
     """Mixin of layers whose forward pass is torch's own, so that it can be applied in factors."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The layer's output with its updates, by the path of least cost."""
         adapters: Adapters = self.tenfac
         if not adapters.acts():
-            _refuse_training_merged(adapters, self)
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            _refuse_training_merged(self)
+            return super().forward(input, *args, **kwargs)  # type: ignore[misc]
+        _refuse_split(self)
         weight = self._parameters["weight"]  # type: ignore[attr-defined]
         active = list(adapters.updates("weight"))
-        if not args:
-            args = (kwargs.pop("input"),)
-        if choose_path(self, args[0], [update for update, _ in active], adapters.path) == "fused":
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        y = base_forward(self, weight, args, kwargs)
-        for update, factor in active:
-            for pieces in update.pieces(factor, weight.dtype):
-                y = adds_in_place(y, contribution(self, update.layout, pieces, args, kwargs))
-        return y
+        path = "factored" if adapters.path == "auto" and _recorded() else adapters.path
+        if not is_sound(self, input, args, kwargs) or (
+            choose_path(self, input, [update for update, _ in active], path) == "fused"
+        ):
+            return super().forward(input, *args, **kwargs)  # type: ignore[misc]
+        terms = [pieces for update, factor in active for pieces in update.pieces(factor, weight.dtype)]
+        return factored_forward(self, active[0][0].layout, weight, terms, (input, *args), kwargs)
 
 
-def _refuse_training_merged(adapters: Adapters, layer: nn.Module) -> None:
-    if adapters.merged and layer.training and torch.is_grad_enabled():
+def _recorded() -> bool:
+    """Whether this call is recorded for inputs of other sizes, so that none may decide the path."""
+    return torch.jit.is_tracing() or _is_exporting()
+
+
+def _refuse_training_merged(layer: nn.Module) -> None:
+    if layer.tenfac.merged and layer.training and torch.is_grad_enabled():
         raise RuntimeError(
             "adapted layer: a merged layer cannot be trained, its updates no longer act; it is in training "
             "mode with gradients on. Call tenfac.unmerge(model) to train, or model.eval() to predict."
         )
 
 
+def _is_split(weight: Tensor | None) -> bool:
+    """Whether a weight is a part of one that several processes hold (DTensor)."""
+    return hasattr(weight, "placements")
+
+
+def _refuse_split(layer: nn.Module) -> None:
+    for name in type(layer)._made_of[1] if layer.tenfac.acts() else ():
+        if _is_split(layer._parameters.get(name)):
+            raise RuntimeError(
+                f"{type(layer).__name__}: the forward pass needs whole weights; {name!r} is split over "
+                "processes (tensor parallel). Use fully_shard or DistributedDataParallel, or merge first."
+            )
+
+
 def is_stock(layer: nn.Module) -> bool:
-    """Whether the layer computes exactly what torch's class of its kind does."""
+    """Whether the layer computes exactly what torch's class of its kind does, so that factors can stand in.
+
+    Scaling gradients by the count of each index is defined on the whole table only.
+    """
+    if isinstance(layer, Adapted):
+        return isinstance(layer, AdaptedStock)
+    if "forward" in vars(layer) or getattr(layer, "scale_grad_by_freq", False):
+        return False
     for base in _STOCK:
         if isinstance(layer, base):
-            same = all(getattr(type(layer), m, None) is getattr(base, m, None) for m in _METHODS)
-            return same and "forward" not in vars(layer)
+            return all(getattr(type(layer), m, None) is getattr(base, m, None) for m in _METHODS)
     return False
 
 
 @cache
 def _adapted_class(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> type[nn.Module]:
-    members: dict[str, Any] = {name: property(partial(_effective, name=name)) for name in parameters}
-    members["_made_of"] = (base, parameters)
+    members: dict[str, Any] = {
+        name: property(partial(_effective, name=name), partial(_refuse_setting, name=name))
+        for name in parameters
+    }
+    members["_made_of"] = (base, parameters, stock)
     members["__doc__"] = f"``{base.__name__}`` with updates."
     members["__module__"] = base.__module__
+    if not stock:
+        members["forward"] = _guarded(base)
     return type(f"Adapted{base.__name__}", (AdaptedStock if stock else Adapted, base), members)
 
 
+def _guarded(base: type[nn.Module]) -> Any:
+    """The class's own forward, signature kept, but no training while merged."""
+
+    @wraps(base.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        _refuse_training_merged(self)
+        _refuse_split(self)
+        return base.forward(self, *args, **kwargs)
+
+    return forward
+
+
 def _effective(layer: nn.Module, name: str) -> Tensor:
-    return layer.tenfac.effective(name, layer._parameters[name])
+    if name not in layer._parameters:
+        raise RuntimeError(
+            f"{type(layer).__name__}: {name!r} was taken out of the layer while it has updates; detach them "
+            "first."
+        )
+    weight = layer._parameters[name]
+    if _is_split(weight):  # fully_shard asks for the parameter that it splits; the forward pass sees it whole
+        return weight
+    return layer.tenfac.effective(name, weight)
 
 
-def _remake(base: type[nn.Module], parameters: tuple[str, ...]) -> nn.Module:
+def _refuse_setting(layer: nn.Module, value: Any, name: str) -> None:
+    raise RuntimeError(
+        f"{type(layer).__name__}: {name!r} has updates and cannot be set to a {type(value).__name__} that is "
+        "no parameter (as torch.nn.utils.weight_norm does); detach the updates first."
+    )
+
+
+def _remake(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> nn.Module:
     plain = base.__new__(base)
-    plain.__class__ = _adapted_class(base, parameters, is_stock(plain))
+    plain.__class__ = _adapted_class(base, parameters, stock)
     return plain
 
 
@@ -196,6 +277,7 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
         known = {slot.name for slot in adapters.slots}
         adapters.slots += tuple(slot for slot in slots if slot.name not in known)
         base = type(layer)._made_of[0]
+        adapters.path = adapters.path if path == "auto" else path
     else:
         own = dict(layer.named_parameters(recurse=False))
         adapters = Adapters(slots, path, {name: p.requires_grad for name, p in own.items()})
@@ -204,8 +286,7 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
         base = type(layer)
         for parameter in own.values():
             parameter.requires_grad_(False)
-    stock = is_stock(layer) if base is type(layer) else issubclass(type(layer), AdaptedStock)
-    layer.__class__ = _adapted_class(base, tuple(_parameters_of(adapters)), stock)
+    layer.__class__ = _adapted_class(base, tuple(_parameters_of(adapters)), is_stock(layer))
     return adapters
 
 
@@ -216,7 +297,7 @@ def detach(layer: nn.Module) -> nn.Module:
     adapters = layer.tenfac
     if adapters.merged:
         unmerge_layer(layer)
-    base, _ = type(layer)._made_of
+    base = type(layer)._made_of[0]
     del layer.tenfac
     layer.__class__ = base
     for name, trainable in adapters.was_trainable.items():
@@ -226,9 +307,9 @@ def detach(layer: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def merge_layer(layer: nn.Module) -> None:
-    """Add what acts to the weights, the originals kept."""
+    """Add what acts, nothing perhaps, to the weights, the originals kept."""
     adapters: Adapters = layer.tenfac
-    if not adapters.acts():
+    if adapters.merged or not adapters.enabled:
         return
     new = {name: _merged(adapters, name, layer._parameters[name]) for name in _parameters_of(adapters)}
     for name, value in new.items():
@@ -257,7 +338,9 @@ def _parameters_of(adapters: Adapters) -> list[str]:
 
 def _merged(adapters: Adapters, name: str, weight: Tensor) -> Tensor:
     wide = torch.promote_types(weight.dtype, torch.float32)
-    return adapters.effective(name, weight.to(wide)).to(weight.dtype)
+    kind = weight.device.type if torch.amp.is_autocast_available(weight.device.type) else "cpu"
+    with torch.autocast(kind, enabled=False):
+        return adapters.effective(name, weight.to(wide)).to(weight.dtype)
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

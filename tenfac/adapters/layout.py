@@ -71,6 +71,8 @@ def layout_of(layer: nn.Module, parameter: str, shape: tuple[int, ...] | None = 
         if isinstance(layer, (*CONVS, *TRANSPOSED)):
             return _convolution(layer, shape)
     names = tuple(f"axis {n}" for n in range(len(shape)))
+    if isinstance(layer, nn.MultiheadAttention) and len(shape) == 2:
+        names = ("out_features", "in_features")
     return Layout("parameter", shape, len(shape) - 2, len(shape) - 1, names)
 
 

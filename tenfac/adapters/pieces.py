@@ -1,4 +1,7 @@
-"""Kinds of cores and factors: what is learned, what is frozen, and the array they stand for."""
+"""Kinds of cores and factors: what is learned, what is frozen, and the array they stand for.
+
+Frozen arrays are parameters without gradient, so that they move, copy and are saved like any other.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ class FullCore(nn.Module):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
         self.tensor = nn.Parameter(tensor)
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Ranks as a user gives them, one per mode."""
+        return tuple(self.tensor.shape)
 
     def value(self) -> Tensor:
         """The core, one axis per mode."""
@@ -27,6 +35,11 @@ class ScaledCore(nn.Module):
         self.tensor = nn.Parameter(tensor, requires_grad=False)
         self.mode = mode
 
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Ranks as a user gives them, one per mode."""
+        return tuple(self.tensor.shape)
+
     def value(self) -> Tensor:
         """The core, one axis per mode."""
         return along(self.scales, self.tensor, self.mode)
@@ -40,13 +53,18 @@ class KroneckerCore(nn.Module):
         self.left = nn.Parameter(left)
         self.right = nn.Parameter(right)
 
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Ranks as a user gives them, one per mode: the sizes of the left block."""
+        return tuple(self.left.shape)
+
     def value(self) -> Tensor:
         """The core, one axis per mode."""
         return torch.kron(self.left, self.right)
 
 
 class DenseFactor(nn.Module):
-    """A matrix, ``(I_n, R_n)``."""
+    """A matrix, ``(I_n, R_n)``; frozen where a method does not learn it."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.contract import contract
 from ..core.tucker import Tucker
+from .cost import excess_of, gradient_cost_of
 from .layout import Layout
 from .pieces import DiagonalFactor, along
 
@@ -34,6 +35,15 @@ class Term(nn.Module):
         Factors of ``tenfac.adapters.pieces``, ``(I_n, R_n)``. Modes left out are identities.
     scale : float
         Fixed multiplier.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tenfac.adapters.layout import layout_of
+    >>> from tenfac.adapters.pieces import DenseFactor, FullCore
+    >>> term = Term(FullCore(torch.ones(2, 4)), {0: DenseFactor(torch.ones(3, 2))}, scale=0.5)
+    >>> term.delta(layout_of(torch.nn.Linear(4, 3), "weight"))[0].tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, core: nn.Module, factors: Mapping[int, nn.Module], scale: float = 1.0) -> None:
@@ -44,29 +54,58 @@ class Term(nn.Module):
 
     def pieces(self, layout: Layout, weight: float = 1.0, dtype: torch.dtype | None = None) -> Pieces:
         """The term as the factored path applies it, multiplied by ``weight``."""
-        core = self.core.value() * (self.scale * weight)
-        core = core if dtype is None else core.to(dtype)
+        core = self.core.value()
+        if self.scale * weight != 1.0:
+            core = core * (self.scale * weight)
+        core = core if dtype is None or core.dtype == dtype else core.to(dtype)
         dense: dict[int, Tensor] = {}
         for key, factor in self.factors.items():
             if isinstance(factor, DiagonalFactor):
                 core = along(factor.scales.to(core.dtype), core, int(key))
             else:
                 dense[int(key)] = factor.value().to(core.dtype)
-        rest = [dense.get(n) if n in layout.rest else None for n in range(core.ndim)]
-        if any(matrix is not None for matrix in rest):
-            core = contract(core, rest, xp=xp)
+        if len(dense) > (layout.out in dense) + (layout.into in dense):
+            rest = layout.rest
+            core = contract(core, [dense.get(n) if n in rest else None for n in range(core.ndim)], xp=xp)
         return Pieces(core, dense.get(layout.out), dense.get(layout.into))
 
     def delta(self, layout: Layout) -> Tensor:
         """The term as a dense array of the weight's shape."""
-        core, out, into = self.pieces(layout)
+        half, matrix = self._halves(layout, 1.0)
+        return half if matrix is None else (matrix @ half.flatten(1)).reshape(layout.shape)
+
+    def added(self, weight: Tensor, layout: Layout, factor: float = 1.0) -> Tensor:
+        """``weight + factor * delta``, formed in one operation where types and strides allow it."""
+        half, matrix = self._halves(layout, factor)
+        if matrix is None:
+            return weight + half
+        if half.dtype != weight.dtype or not weight.is_contiguous():
+            return weight + (matrix @ half.flatten(1)).reshape(layout.shape)
+        return torch.addmm(weight.flatten(1), matrix, half.flatten(1)).reshape(layout.shape)
+
+    def _halves(self, layout: Layout, factor: float) -> tuple[Tensor, Tensor | None]:
+        """The term but for the matrix of mode 0, and that matrix: None if it is none or better first."""
+        core, out, into = self.pieces(layout, factor)
         matrices: list[Tensor | None] = [None] * core.ndim
         matrices[layout.out], matrices[layout.into] = out, into
-        return contract(core, matrices, xp=xp)
+        last = matrices[0]
+        if last is not None and first_mode_last(tuple(core.shape), layout.shape):
+            matrices[0] = None
+        else:
+            last = None
+        return contract(core, matrices, xp=xp), last
+
+
+def first_mode_last(rank: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether mode 0 is multiplied last: one large product, unless its rank is far the larger."""
+    others = [r for r, size in zip(rank[1:], shape[1:], strict=True) if r < size]
+    return rank[0] <= 4 * min(others, default=rank[0])
 
 
 class Update(nn.Module):
     """The update of one weight: the sum of its terms.
+
+    ``delta()`` is differentiable in every learned number; ``tucker()`` is a detached copy to look at.
 
     Parameters
     ----------
@@ -75,6 +114,17 @@ class Update(nn.Module):
         Of the weight.
     recipe : dict
         What it was built from (structure, rank, init, scale), as files and reports show it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tenfac import tucker_adapter
+    >>> conv = tucker_adapter(torch.nn.Conv2d(16, 32, 3), rank=4)
+    >>> update = conv.tenfac.named["default"]["weight"]
+    >>> update
+    Update(shape=(32, 16, 3, 3), rank=(4, 4, 3, 3), 336 trainable numbers)
+    >>> update.delta().shape, update.tucker().rank
+    (torch.Size([32, 16, 3, 3]), (4, 4, 3, 3))
     """
 
     def __init__(self, terms: list[Term], layout: Layout, recipe: Mapping[str, object]) -> None:
@@ -82,17 +132,24 @@ class Update(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.layout = layout
         self.recipe = dict(recipe)
+        self.excess, self.gradient_cost = excess_of(self), gradient_cost_of(layout)
 
     def delta(self) -> Tensor:
         """The update as a dense array of the weight's shape."""
         return sum(term.delta(self.layout) for term in self.terms)  # type: ignore[return-value]
+
+    def added(self, weight: Tensor, factor: float = 1.0) -> Tensor:
+        """``weight + factor * delta``, in the wider precision of the two."""
+        for term in self.terms:
+            weight = term.added(weight, self.layout, factor)
+        return weight
 
     def pieces(self, weight: float = 1.0, dtype: torch.dtype | None = None) -> Iterator[Pieces]:
         """Every term as the factored path applies it."""
         return (term.pieces(self.layout, weight, dtype) for term in self.terms)
 
     def tucker(self) -> Tucker:
-        """The update as a detached ``Tucker`` of the weight's shape.
+        """The update as a detached ``Tucker`` of the weight's shape; modes without factor get the identity.
 
         Several terms are one Tucker whose ranks are the sums of theirs.
         """
@@ -109,8 +166,8 @@ class Update(nn.Module):
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """Sizes of the first term's core."""
-        return tuple(self.terms[0].core.value().shape)
+        """Sizes of the first term's core; of a Kronecker core, those of its left block."""
+        return self.terms[0].core.rank
 
     def __repr__(self) -> str:
         return f"Update(shape={self.layout.shape}, rank={self.rank}, {self.n_trainable} trainable numbers)"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 Columns = Sequence[NDArray[Any]]
 _NEIGHBOURS = (1, 3, 5, 10, 20)
 _QUERIES = 5000
+_TREE = 100  # dimensions up to which a tree is searched
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,11 @@ def nearest_neighbours(
     mean square error there is the standard deviation of every prediction. ``known`` and ``asked`` hold one
     column per mode.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     places, new = features(known, asked, kinds)
     choices = np.array([k for k in _NEIGHBOURS if k < y.size])
-    tree = NearestNeighbors(algorithm="kd_tree" if places.shape[1] <= 100 else "auto").fit(places)
+    nearest = _search(places)
     rows = np.random.default_rng(seed).permutation(y.size)[:_QUERIES]
-    near = tree.kneighbors(places[rows], choices.max() + 1, return_distance=False)
+    near = nearest(places[rows], int(choices.max()) + 1)
     own = near == rows[:, None]
     own[~own.any(axis=1), -1] = True  # among many rows at one place, a row may miss itself
     values = y[near[~own].reshape(rows.size, -1)]
@@ -61,8 +61,19 @@ def nearest_neighbours(
     squares = np.mean(errors**2, axis=0)
     best = int(np.argmin(squares))
     k = int(choices[best])
-    mean = y[tree.kneighbors(new, k, return_distance=False)].mean(axis=1)
+    mean = y[nearest(new, k)].mean(axis=1)
     return Neighbours(k, mean, float(np.sqrt(squares[best])))
+
+
+def _search(places: NDArray[np.float64]) -> Callable[[NDArray[np.float64], int], NDArray[np.intp]]:
+    """What gives the numbers of the ``k`` rows of ``places`` nearest to each row asked for, shape (N, k)."""
+    if places.shape[1] > _TREE:
+        from sklearn.neighbors import NearestNeighbors
+
+        brute = NearestNeighbors(algorithm="brute").fit(places)
+        return lambda asked, k: brute.kneighbors(asked, k, return_distance=False)
+    tree = cKDTree(places, balanced_tree=False, compact_nodes=False)  # the others are slow where many tie
+    return lambda asked, k: tree.query(asked, range(1, k + 1))[1]
 
 
 def features(known: Columns, asked: Columns, kinds: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:

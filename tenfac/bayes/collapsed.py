@@ -14,7 +14,9 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.fitting import Observed, learn_observed, task_to_choose_exact
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.journal import Journal
+from tenfac.bayes.leftover import MAYBE_ALIKE, structure, what_is_left_over
 from tenfac.bayes.likelihoods import COUNTS, likelihood_of
+from tenfac.bayes.margin import Fit
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Task
@@ -29,6 +31,8 @@ from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning
 
 Array = NDArray[np.float64]
+_KEPT = "products of mode functions kept"
+_SHORT = 0.1  # lengthscale, of a range, that a second search starts from
 
 
 class CollapsedMethods:
@@ -55,6 +59,9 @@ class CollapsedMethods:
         self.exact_mode_ = exact
         self._slice_mode = slice_mode_of(self.noise, self.likelihood, self.mode_names_, exact)
         fit, self._noise_shape = learn_observed(observed, replace(task, exact=exact), self._slice_mode)
+        plain = self.likelihood == "gaussian" and fit.solved.sites is None and max_iter > 0
+        if plain and structure(fit.solved.prediction, fit.solved.task) > MAYBE_ALIKE:
+            fit = self._again(observed, replace(task, exact=exact), fit)
         self._counted = y if self.likelihood in COUNTS else None
         self._response, solved, self._beyond = fit.response, fit.solved, fit.beyond
         self._task, self._learned = replace(solved.task, journal=None), solved.learned
@@ -63,7 +70,8 @@ class CollapsedMethods:
         self._set_posterior(solved.prediction)
         self.n_iter_ = max(learned.n_iter, 1)
         notes = self._notes()
-        self.info_ = learned.report(max_iter, notes, started)
+        left = what_is_left_over(self._prediction, self._task) if plain else ()
+        self.info_ = learned.report(max_iter, notes + left, started)
         chosen = self.max_functions is None and isinstance(self.rank, str)
         if notes and chosen and self._prediction.missing_noise_share > 0.5:
             warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
@@ -74,6 +82,19 @@ class CollapsedMethods:
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _again(self, observed: Observed, task: Task, first: Fit) -> Fit:
+        """The better of a fit and one that starts where functions vary fast, as a ridge across modes does."""
+        modes = observed.start.modes.copy()
+        lengths = first_lengthscales(self.kernel, self._modes)
+        free = [n for n, index in enumerate(self._modes) if lengths[n] is None and not index.discrete]
+        modes[free, 1] = np.log(_SHORT)
+        if not free:
+            return first
+        again, _ = learn_observed(replace(observed, start=replace(observed.start, modes=modes)), task, None)
+        if again.solved.task.scales is not None or first.solved.task.scales is not None:
+            return first  # evidence given scales is not comparable
+        return max(first, again, key=lambda fit: fit.log_evidence)
 
     def _first_hyper(self) -> Hyper:
         """Neutral hyperparameters, but for lengthscales that came with a kernel."""
@@ -96,11 +117,15 @@ class CollapsedMethods:
         if missing <= 0.05 or {"residual", "cells"} & set(self._prediction.hyper.terms):
             return ()
         return (
-            f"the {self._prediction.problem.basis.size} products of mode functions kept carry "
+            f"the {self._prediction.problem.basis.size} {_KEPT} carry "
             f"{100 * (1 - missing):.0f} % of the prior variance, the rest counts as uncertainty. Round mode "
             f"{self.mode_names_[self.exact_mode_]!r} to fewer distinct indices, or set max_functions higher "
             "and wait longer.",
         )
+
+    def _notes_with_more_rows(self) -> tuple[str, ...]:
+        """Notes when rows were added: what the fit left over of its own rows stays."""
+        return (*self._notes(), *(note for note in self.info_.warnings if _KEPT not in note))
 
     def _set_posterior(self, prediction: Prediction) -> None:
         self._prediction, self._stream, self._tree = prediction, None, None

@@ -187,9 +187,26 @@ class Problem:
 
         Repeats count as rows: they agree, so that their scatter adds nothing to the squares.
         """
-        score = self._solve(hyper, [term.covariance(hyper) for term in self.terms], gradient=True).score
-        norms = np.array([2 * np.trace(slope) + slope.shape[0] for slope in score.by_noise])
-        return norms * self.residual.scales, self.residual.counts
+        return self._squares(self._scored(hyper)), self.residual.counts
+
+    def slice_products(self, hyper: Hyper) -> tuple[Array, Array, Array]:
+        """The same, and expected products of cells' residuals at scale one: average over slices, (U, U)."""
+        own, solved = self.residual, self._scored(hyper)
+        nodes = own.learned.nodes
+        prior = own.covariance(hyper, nodes, nodes)
+        moved = np.zeros_like(prior)
+        for bucket, roots in zip(own.buckets, solved.whitening.roots, strict=True):
+            for t, place, scale, root in zip(bucket.slices, bucket.places, bucket.scales, roots, strict=True):
+                reach = prior[:, place] @ root.T
+                moved += 2 * scale * (reach @ solved.score.by_noise[t] @ reach.T)
+        return self._squares(solved), own.counts, prior + moved / len(own.points)
+
+    def _scored(self, hyper: Hyper) -> Solved:
+        return self._solve(hyper, [term.covariance(hyper) for term in self.terms], gradient=True)
+
+    def _squares(self, solved: Solved) -> Array:
+        norms = np.array([2 * np.trace(slope) + slope.shape[0] for slope in solved.score.by_noise])
+        return norms * self.residual.scales
 
     def chain(self, hyper: Hyper) -> smoother.Prior:
         """Processes of the unit coefficients along a continuous exact mode."""

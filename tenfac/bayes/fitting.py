@@ -14,14 +14,15 @@ from tenfac.bayes.likelihoods import COUNTS, NoiseShape, start_counts
 from tenfac.bayes.margin import Fit, learn_with_response
 from tenfac.bayes.noise_scales import NoiseScales, Scales
 from tenfac.bayes.response import Response
-from tenfac.bayes.scales import FEW, update
-from tenfac.bayes.search import Learned, learn
+from tenfac.bayes.search import Learned, learn, with_start_lengthscale
 from tenfac.bayes.site_loop import Solved, learn_sites, with_sites
+from tenfac.bayes.slice_learning import choose_likeness, learn_likeness, with_scales
 from tenfac.bayes.task import Task
 
 Array = NDArray[np.float64]
 _SLICES, _BLOCK = 448, 32  # slices that a search begins with, in blocks of neighbours
 _BLOCK_ITER = 12
+_BEGIN_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,38 @@ def _learn_gaussian(choice: Choice, observed: Observed) -> Solved:
     max_iter, tol, verbose = observed.settings
     first = max_iter if part is task else min(max_iter, _BLOCK_ITER)
     learned = _learn_chosen(choice._replace(task=part), first, tol, verbose)
+    prior = None
     if several and observed.scaled and task.scales is None and learned.hyper.residual.size:
-        scales, dof = update(*task.problem(learned.hyper).slice_squares(learned.hyper))
-        if dof < FEW:
-            task = part = replace(task, scales=scales, slice_dof=dof)
+        told = with_scales(task, learned.hyper)
+        prior = choose_likeness(told, learned.hyper)
+        if prior is not None:
+            told, learned = _begin_likeness(told, learned, prior)
+        if told is not task:
+            task = part = told
             learned = _go_on(task, learned, *observed.settings)
     if part is not task:
         learned = _go_on(task, learned, *observed.settings)
+    if prior is not None:
+        task = learn_likeness(task, learned.hyper, prior)
     return Solved(task, learned, learned.prediction(task), None, 0.0)
+
+
+def _begin_likeness(task: Task, learned: Learned, prior: float) -> tuple[Task, Learned]:
+    """With what the slices tell of the cells; and hyperparameters to go on from.
+
+    The product has had to follow what slices have for themselves: now it may begin as slow as usual.
+    """
+    hyper, exact = learned.hyper, task.exact
+    modes = hyper.modes.copy()
+    modes[exact, 1:] = Hyper.start(len(task.kernels)).modes[exact, 1:]
+    task = learn_likeness(task, hyper, prior, _BEGIN_ROUNDS)
+    slow = with_start_lengthscale(task, replace(hyper, modes=modes))
+    trials = []
+    for one in (hyper, slow):
+        own = learn_likeness(task, one, prior, _BEGIN_ROUNDS)
+        trials.append((own.problem(one).log_evidence(one), own, one))
+    _, task, hyper = max(trials, key=lambda trial: trial[0])
+    return task, replace(learned, hyper=hyper)
 
 
 def _learn_chosen(choice: Choice, max_iter: int, tol: float, verbose: int) -> Learned:

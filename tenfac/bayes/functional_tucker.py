@@ -26,12 +26,8 @@ from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.journal import Journal
 from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.settings import (
-    LIMITS,
     cep_ranks,
-    check_inference,
-    check_likelihood,
-    check_numbers,
-    check_response,
+    check_settings,
     check_values,
     discrete_of,
     kernels_of,
@@ -120,7 +116,9 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         sites that maximise a lower bound of the evidence [5]_ [6]_.
     noise : {"auto", "constant", "slice"} or ("slice", mode), default "auto"
         "auto" lets the slices of a model with a residual have scales of their own, of noise and residual
-        together, if they differ [7]_, and is constant else. With "slice" every index of the exact mode, or of
+        together, if they differ [7]_, and is constant else; where few cells of the other modes recur in many
+        slices, these also tell how the residuals of cells go together, around the kernel [9]_, if rows left
+        out become more likely by it. With "slice" every index of the exact mode, or of
         the named mode, has a noise variance of its own, so that a few bad slices do not spoil the others. How
         much they differ is learned, and a new slice gets noise with the heavy tails of all (Student's
         distribution). Leave out a ``sample_weight`` that counts copies of one measurement: copies agree
@@ -174,8 +172,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     log_evidence_ : float or None
         Log marginal likelihood of y at the learned hyperparameters; a lower bound of it with "cep", and where
         ``likelihood`` is not "gaussian" or ``noise`` is "slice"; of that with hyperparameters integrated out
-        with "svi"; None with "nuts". Where ``noise="auto"`` found scales of slices, it is that given these
-        scales: not comparable with a fit without them.
+        with "svi"; None with "nuts". Where ``noise="auto"`` found scales of slices, or a covariance of
+        cells, it is that given these: not comparable with a fit without them.
     posterior_ : xarray DataTree
         Draws of the function at the observed rows, for ArviZ; made when first asked for.
     n_iter_ : int
@@ -206,7 +204,10 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     or counted): there a bent density may rise without telling more.
 
     When the products kept do not carry the whole prior variance, what is left out is learned as noise and
-    stays in the standard deviation of the function; ``info_.warnings`` states the share.
+    stays in the standard deviation of the function; ``info_.warnings`` states the share. It also tells, with
+    "collapsed" and Gaussian noise, when rows lie farther from the function than such noise puts them, and
+    when neighbouring rows deviate alike though the fit takes most of y for noise. Before it says the latter,
+    a second search starts from short lengthscales, and the higher evidence wins.
 
     References
     ----------
@@ -223,6 +224,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     .. [7] K. L. Lange, R. J. A. Little, J. M. G. Taylor, Robust Statistical Modeling Using the t
        Distribution, JASA 84 (1989), section 4. doi:10.1080/01621459.1989.10478852
     .. [8] Fang et al. [1]_, section 4.
+    .. [9] P. J. Brown, N. D. Le, J. V. Zidek, Multivariate spatial interpolation and exposure to air
+       pollutants, Canadian Journal of Statistics 22 (1994), section 3.
 
     Examples
     --------
@@ -316,10 +319,7 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
         ('continuous',)
         """
         started = time.perf_counter()
-        check_inference(self)
-        check_numbers(self.max_iter, self.max_functions, self.label_rank, self.tol, LIMITS[self.inference][0])
-        check_response(self.response)
-        check_likelihood(self.likelihood, self.response)
+        check_settings(self)
         columns, names, y = self._read(X, y)
         slice_mode_of(self.noise, self.likelihood, names)
         check_values(self.likelihood, y)

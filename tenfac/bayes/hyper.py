@@ -133,6 +133,13 @@ class Hyper:
         """Number of loadings in all."""
         return sum(part.size for part in self.loadings)
 
+    @property
+    def is_residual(self) -> NDArray[np.bool_]:
+        """Which entries of ``pack()`` are those of the residual."""
+        first = 2 + self.modes.size + self.mains.size
+        place = np.arange(self.pack().size) - first
+        return (place >= 0) & (place < self.residual.size)
+
     def _parts(self) -> list[Array]:
         head = np.array([self.scale, self.noise])
         return [head, self.modes, self.mains, self.residual, self.cells, *self.loadings]

@@ -97,8 +97,8 @@ class LevelsPosterior:
         return out
 
     def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
-        """Mean (P,) and covariance (P, P) of ``sum_i weights[i] * (factor @ h_i)`` over the levels seen."""
-        size = self.own.shape[1]
+        """Mean (J,) and covariance (J, J) of ``sum_i weights[i] * (factor @ h_i)`` over the levels seen."""
+        size = factor.shape[0]
         mean, cov = np.zeros(size), np.zeros((size, size))
         pull = np.zeros((size, *self.mean.shape))
         for weight, inverse, own, shared in zip(weights, self.inverses, self.own, self.shared, strict=True):

@@ -166,9 +166,9 @@ class MarkovPosterior:
         return out
 
     def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
-        """Mean (P,) and covariance (P, P) of ``sum_t weights[t] * (factor @ h(t))`` over observed indices.
+        """Mean (J,) and covariance (J, J) of ``sum_t weights[t] * (factor @ h(t))`` over observed indices.
 
-        ``weights`` has shape (M, P) and multiplies entry by entry.
+        ``weights`` (M, J) multiply entry by entry; ``factor`` is (J, P).
         """
         lift = factor @ self._rows(0)
         mean, cov = np.zeros(weights.shape[1]), np.zeros((weights.shape[1],) * 2)

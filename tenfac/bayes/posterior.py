@@ -30,9 +30,9 @@ class CoefficientPosterior(Protocol):
         ...
 
     def total(self, weights: Array, factor: Array) -> tuple[Array, Array]:
-        """Mean (P,) and covariance (P, P) of ``sum_t weights[t] * (factor @ h(t))`` over observed indices.
+        """Mean (J,) and covariance (J, J) of ``sum_t weights[t] * (factor @ h(t))`` over observed indices.
 
-        ``weights`` has shape (M, P) and multiplies entry by entry.
+        ``weights`` (M, J) multiply entry by entry; ``factor`` is (J, P).
         """
         ...
 

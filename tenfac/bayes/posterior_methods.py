@@ -153,7 +153,9 @@ class PosteriorMethods:
     def predict_derivative(self, X: Any, mode: str | int, return_std: bool = False) -> Any:
         """Posterior mean, and standard deviation, of the derivative by a continuous index.
 
-        Of the part of f that has one: the terms "residual" and "cells" have none and are left out.
+        Of the part of f that has one: the terms "residual" and "cells" have none and are left out. Where
+        ``response`` bends, or y is counted, it is the derivative of the median of y (of the median rate or
+        probability), by the chain rule, and not that of the mean that ``predict`` gives.
 
         Parameters
         ----------
@@ -162,6 +164,7 @@ class PosteriorMethods:
         mode : str or int
             Name or number of a continuous mode with kernel "matern32" or "matern52".
         return_std : bool
+            Not where ``response`` bends.
 
         Returns
         -------
@@ -171,7 +174,7 @@ class PosteriorMethods:
         Raises
         ------
         DataError
-            If the mode has no derivative (labels, "matern12"), or ``response`` is not the identity.
+            If the mode has no derivative (labels, "matern12"), or no standard deviation can be had.
 
         Examples
         --------
@@ -190,13 +193,17 @@ class PosteriorMethods:
                 f"{where}: mode {index.name!r} must have a derivative; it is {what}. Fit with "
                 f"kernel={{{index.name!r}: 'matern32'}}, or take another mode."
             )
-        if self._response.kind != "identity":
+        bent = self._response.kind != "identity"
+        if bent and return_std:
             raise DataError(
-                f"{where}: needs response='identity'; got {self._response.kind!r}. Take differences of "
-                "`sample_posterior` at close indices, which holds for any response."
+                f"{where}: `return_std` needs a function on the scale of y; got one on the scale "
+                f"{self._response.kind!r}. Leave it out, or take differences of `sample_posterior` at close "
+                "indices, which holds for any response."
             )
-        mean, variance = self._prediction.derivative(self._read_positions(X), number)
-        unit = self._response.spread / index.span
+        positions = self._read_positions(X)
+        mean, variance = self._prediction.derivative(positions, number)
+        latent = self._prediction.at(positions, with_variance=False)[0] if bent else np.zeros(mean.size)
+        unit = self._response.slope(latent) / index.span
         return (unit * mean, unit * np.sqrt(variance)) if return_std else unit * mean
 
     def mode_posterior(self, mode: str | int, x: Any = None) -> tuple[NDArray[Any], Array, Array]:

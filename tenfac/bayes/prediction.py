@@ -279,13 +279,17 @@ class Prediction:
             along = self.exact_prior.variance(x)
         else:
             rows = self._averaged_rows(mode, x)
-            white = rows @ self.factor
-            shape = problem.positions.size, white.shape[1]
-            middle, cov = self.posterior.total(np.full(shape, 1 / shape[0]), np.eye(shape[1]))
-            mean, variance = white @ middle, np.einsum("np,pq,nq->n", white, cov, white)
+            mean, variance = self._averaged_over_exact(rows @ self.factor)
             along = np.full(x.size, self._exact_average())
         left_out = self._averaged_left_out(mode, x, rows, along)
         return mean, np.maximum(variance, 0.0) + left_out
+
+    def _averaged_over_exact(self, white: Array) -> tuple[Array, Array]:
+        """Mean and variance of the average of ``white @ h`` over the exact mode's indices, shapes (N,)."""
+        few = len(white) < white.shape[1]
+        factor, count = white if few else np.eye(white.shape[1]), self.problem.positions.size
+        mean, cov = self.posterior.total(np.full((count, len(factor)), 1 / count), factor)
+        return (mean, np.diag(cov)) if few else (white @ mean, np.einsum("np,pq,nq->n", white, cov, white))
 
     def _averaged_rows(self, mode: int | None, x: Array) -> Array:
         """Rows averaged over the nodes of every basis mode but ``mode``, shape (N, C)."""

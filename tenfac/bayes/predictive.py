@@ -49,15 +49,17 @@ class Predictive:
     z: Array | None = None
 
 
-def predictive(model: Any, X: Any, y: Array | None = None, level: float = LEVEL) -> Predictive:
+def predictive(
+    model: Any, X: Any, y: Array | None = None, level: float = LEVEL, trials: Array | None = None
+) -> Predictive:
     """Predict the function and a new observation, with the interval that holds a share ``level``.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
-    a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each.
+    a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each, or
+    of the numbers of ``trials`` that came with ``y``.
     """
-    if y is not None:
-        trials_of(model._likelihood, y, None, "predictive")
-    latent, variance, unseen = model._unseen(model._read_positions(X))
+    trials = None if y is None else trials_of(model._likelihood, y, trials, "predictive")
+    latent, variance, unseen = model._unseen(model._read_positions(X), trials)
     mean, std = model._response.moments(latent, variance)
     ends = unseen.interval(level)
     usual = ends if level == LEVEL else None

@@ -394,6 +394,11 @@ def _dense(
             )
     modes = [ModeKernel(name, _held(given.get(n))) for n, name in enumerate(source._kernels)]
     scales = SliceScales()
+    if problem is not None and problem.residual is not None and problem.residual.learned is not None:
+        raise DataError(
+            "pyro_model: the model has learned from its slices how cells go together, which the program does "
+            "not know. Give a model fitted with noise='constant'."
+        )
     if problem is not None and problem.residual is not None and problem.residual.dof is not None:
         own = problem.residual
         scales = SliceScales(tensor(problem.positions), tensor(own.scales), own.new_scale)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.scales import widened
 
@@ -21,12 +22,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bucket:
-    """The slices with n rows: numbers and scales (B,), distances per mode (B, n, n), noise 1 / w (B, n)."""
+    """The slices with n rows: numbers and scales (B,), distances per mode (B, n, n), noise 1 / w (B, n).
+
+    ``places`` (B, n) are numbers of cells, -1 elsewhere, if there is a covariance of cells.
+    """
 
     slices: NDArray[np.intp]
     scales: Array
     distances: tuple[Array, ...]
     variances: Array
+    places: NDArray[np.intp] | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Whitening:
     roots : list of arrays, shape (B, n, n)
         Inverses of the lower Cholesky factors of ``R``.
     kernels : list of arrays, shape (B, n, n)
-        ``v K``.
+        ``v K``, or the share of it that the slices leave to the kernel.
     log_det : float
         Of all ``R``.
     """
@@ -68,6 +73,8 @@ class Residual:
         Degrees of freedom of the scales' prior; None if they are equal.
     discrete : tuple of bool
         Per one of ``modes``.
+    learned : CellCovariance or None
+        Covariance that the slices have told, beside that of the kernel.
     """
 
     modes: tuple[int, ...]
@@ -77,6 +84,7 @@ class Residual:
     scales: Array
     dof: float | None
     discrete: tuple[bool, ...]
+    learned: CellCovariance | None = None
 
     def only(self, t: int) -> Residual:
         """Of one slice."""
@@ -141,13 +149,42 @@ class Residual:
                 )
             )
             variances = 1 / np.stack([self.weights[t] for t in slices])
-            out.append(Bucket(slices, self.scales[slices], distances, variances))
+            places = None
+            if self.learned is not None:
+                places = np.stack([self.learned.places(self.points[t]) for t in slices])
+            out.append(Bucket(slices, self.scales[slices], distances, variances, places))
         return out
 
     def covariance(self, hyper: Hyper, x: Sequence[Array], z: Sequence[Array]) -> Array:
         """Prior covariance of the residual between points of one slice, (n,) and (m,) -> (n, m)."""
+        out = self.smooth(hyper, x, z)
+        if self.learned is None:
+            return out
+        kernel = partial(self.smooth, hyper)
+        left, right = self.learned.weights(kernel, x), self.learned.weights(kernel, z)
+        return out + left @ self.learned.excess(kernel) @ right.T
+
+    def variance(self, hyper: Hyper, x: Sequence[Array]) -> Array:
+        """Its diagonal for equal points, (n,)."""
+        out = np.full(x[0].size, np.exp(hyper.residual[0]))
+        if self.learned is None:
+            return out
+        kernel = partial(self.smooth, hyper)
+        weights = self.learned.weights(kernel, x)
+        return out + np.einsum("nu,uv,nv->n", weights, self.learned.excess(kernel), weights)
+
+    def smooth(self, hyper: Hyper, x: Sequence[Array], z: Sequence[Array]) -> Array:
+        """The kernel between points, (n,) and (m,) -> (n, m)."""
         parts = [distance(a[None], b[None], flag)[0] for a, b, flag in zip(x, z, self.discrete, strict=True)]
         return self._kernel(hyper, parts)
+
+    def _in_bucket(self, hyper: Hyper, bucket: Bucket) -> Array:
+        """Prior covariance of the residual in the slices of a bucket at scale one, (B, n, n)."""
+        codes, learned = bucket.places, self.learned
+        if learned is None or codes is None or (codes < 0).any():
+            return np.stack([self.covariance(hyper, *[self.points[t]] * 2) for t in bucket.slices])
+        told = learned.values[codes[:, :, None], codes[:, None, :]]
+        return (1 - learned.share) * self._kernel(hyper, bucket.distances) + learned.share * told
 
     def _kernel(self, hyper: Hyper, distances: Sequence[Array]) -> Array:
         rates = np.exp(-hyper.residual[1:])
@@ -158,8 +195,12 @@ class Residual:
         """Factorise every slice's covariance."""
         roots, kernels, log_det = [], [], 0.0
         for bucket in self.buckets:
-            kernel = bucket.scales[:, None, None] * self._kernel(hyper, bucket.distances)
-            cov = kernel.copy()
+            scale = bucket.scales[:, None, None]
+            kernel = scale * self._kernel(hyper, bucket.distances)
+            if self.learned is None:
+                cov = kernel.copy()
+            else:
+                cov, kernel = scale * self._in_bucket(hyper, bucket), (1 - self.learned.share) * kernel
             index = np.arange(cov.shape[1])
             cov[:, index, index] += np.exp(hyper.noise) * bucket.scales[:, None] * bucket.variances
             factor = np.linalg.cholesky(cov)
@@ -170,7 +211,7 @@ class Residual:
 
     def before(self, hyper: Hyper, x: Sequence[Array], joint: bool) -> Array:
         """Covariance (n, n) of the residual in a slice without rows, or if not ``joint`` its diagonal."""
-        own = self.covariance(hyper, x, x) if joint else np.full(x[0].size, np.exp(hyper.residual[0]))
+        own = self.covariance(hyper, x, x) if joint else self.variance(hyper, x)
         return self.new_scale * own
 
     def given(self, hyper: Hyper, t: int, x: Sequence[Array], joint: bool) -> tuple[Array, Array]:
@@ -189,8 +230,9 @@ class Residual:
         if joint:
             left = self.covariance(hyper, x, x) - pull @ cross.T
         else:
-            left = np.maximum(np.exp(hyper.residual[0]) - np.einsum("np,np->n", pull, cross), 0.0)
-        return pull, self.predictive_scales[t] * left
+            left = np.maximum(self.variance(hyper, x) - np.einsum("np,np->n", pull, cross), 0.0)
+        wider = 1.0 if self.learned is None else self.learned.widened(self.points[t][0].size)
+        return pull, wider * self.predictive_scales[t] * left
 
     def scatter(self, hyper: Hyper) -> float:
         """Minus log density of what repeats scatter about their mean: nothing, at the noise's own scale."""

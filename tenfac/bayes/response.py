@@ -98,6 +98,15 @@ class Response:
             return self.low + (self.high - self.low) * expit(u)
         return u
 
+    def slope(self, latent: Array) -> Array:
+        """Derivative of ``observed``."""
+        u = self.offset + self.spread * latent
+        if self.kind == "log":
+            return self.spread * np.exp(u)
+        if self.kind == "logit":
+            return self.spread * (self.high - self.low) * expit(u) * expit(-u)
+        return np.full(u.shape, self.spread)
+
     def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of y, where ``latent`` is Gaussian with these moments; shape (N,)."""
         if self.kind == "identity":

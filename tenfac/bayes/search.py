@@ -217,6 +217,12 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
     return max(candidates, key=problem.log_evidence)
 
 
+def with_start_lengthscale(task: Task, hyper: Hyper) -> Hyper:
+    """The same with the best of a few lengthscales of the exact mode, if it has the usual one."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _start_lengthscale(task.problem(hyper), hyper)
+
+
 def _progress(verbose: int, total: int) -> Any:
     from tqdm import tqdm
 

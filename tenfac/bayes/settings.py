@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
@@ -14,7 +14,7 @@ from tenfac.bayes.from_gpytorch import is_gpytorch, matern_of
 from tenfac.bayes.likelihoods import COUNTS
 from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
 from tenfac.bayes.response import KINDS
-from tenfac.core.errors import DataError, RankError
+from tenfac.core.errors import DataError, RankError, nearest_name
 from tenfac.core.modes.state_space import check_kernel
 
 TERMS = ("mains", "residual", "cells")
@@ -43,6 +43,15 @@ _MOST_TERMS = 128  # of a full core whose rank nobody gave
 _LARGEST_CORE = 512
 _AUTO_PRODUCTS = 5  # of a diagonal one
 _AUTO_RANK = 3
+
+
+def check_verbose(verbose: Any) -> None:
+    """Refuse what does not say how much to tell."""
+    if not isinstance(verbose, int | np.integer) or verbose not in (0, 1, 2):
+        raise DataError(
+            "FunctionalTucker: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); "
+            f"got {verbose!r}."
+        )
 
 
 def check_numbers(
@@ -89,9 +98,9 @@ def limits_of(model: Any) -> tuple[int, float]:
 
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in known:
-        near = get_close_matches(str(value), known, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"FunctionalTucker: `{name}` must be one of {known}; got {value!r}.{hint}")
+        raise DataError(
+            f"FunctionalTucker: `{name}` must be one of {known}; got {value!r}.{nearest_name(value, known)}"
+        )
 
 
 def check_response(response: str) -> None:
@@ -192,8 +201,8 @@ def kernels_by_mode(kernel: Any, modes: list[ModeIndex]) -> list[Any]:
 def _checked_kernel(kernel: Any, index: ModeIndex) -> Any:
     if is_gpytorch(kernel):
         matern_of(kernel, index.name)
-    elif not (isinstance(kernel, str) and kernel == "auto"):
-        check_kernel(kernel, "FunctionalTucker")
+    else:
+        check_kernel(kernel, f"FunctionalTucker, mode {index.name!r}", also=("auto",))
     return None if index.discrete else kernel
 
 
@@ -213,9 +222,21 @@ def candidates_of(kernel: Any, modes: list[ModeIndex]) -> tuple[tuple[str | None
     return tuple(out)
 
 
+def check_settings(model: Any) -> None:
+    """Refuse settings that mean nothing whatever the data."""
+    check_inference(model)
+    check_numbers(
+        model.max_iter, model.max_functions, model.label_rank, model.tol, LIMITS[model.inference][0]
+    )
+    check_verbose(model.verbose)
+    check_response(model.response)
+    check_likelihood(model.likelihood, model.response)
+    terms_of(model.terms)
+
+
 def terms_of(terms: str | Sequence[str]) -> tuple[str, ...] | None:
     """The setting `terms` as a tuple without repeats; None for "auto"."""
-    if isinstance(terms, str):
+    if isinstance(terms, str) or not isinstance(terms, Iterable):
         _check_choice("terms", terms, ("auto", *TERMS))
         return None if terms == "auto" else (terms,)
     for name in terms:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.likelihoods import COUNTS, NoiseShape
@@ -78,6 +79,9 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
     arrays["mains"], arrays["residual"], arrays["cells"] = hyper.mains, hyper.residual, hyper.cells
     if task.scales is not None:
         arrays["slice_scales"], arrays["slice_dof"] = task.scales, np.array(task.slice_dof)
+    if task.likeness is not None:
+        own = task.likeness
+        arrays["likeness"], arrays["likeness_share"] = own.values, np.array([own.share, own.strength])
     if task.precision is not None:
         arrays["precision"] = task.precision
     if model._counted is not None:
@@ -135,6 +139,9 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
         task, precision=arrays.get("precision"), fixed_noise=fixed,
         scales=arrays.get("slice_scales"), slice_dof=dof,
     )  # fmt: skip
+    if "likeness" in arrays:
+        own = CellCovariance(task.cells, arrays["likeness"], *arrays["likeness_share"].tolist())
+        model._task = replace(model._task, likeness=own)
     model._counted = arrays.get("counted")
     noise = header["noise"]
     model._slice_mode = noise["mode"]

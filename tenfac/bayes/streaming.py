@@ -304,7 +304,8 @@ class StreamingMethods(PosteriorMethods):
             )
         self._add(Rows(tuple(column[keep] for column in columns), y[keep], weights[keep]))
         seconds = (self.info_.seconds or 0.0) + time.perf_counter() - started
-        self.info_ = replace(self.info_, seconds=seconds, warnings=self._notes())  # type: ignore[attr-defined]
+        notes = self._notes_with_more_rows()  # type: ignore[attr-defined]
+        self.info_ = replace(self.info_, seconds=seconds, warnings=notes)
         return self
 
     def _check_added(self, y: Any, count: int) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.basis import MAX_NODES, ModeBasis, ProductBasis, nodes_of
+from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.evidence import Problem
 from tenfac.bayes.grid_evidence import GridProblem
@@ -66,6 +67,8 @@ class Task:
         Per index of the exact mode, what noise and residual are multiplied by; None is one.
     slice_dof : float or None
         Degrees of freedom of the prior of the scales.
+    likeness : CellCovariance or None
+        How residuals of cells go together, as the slices tell.
     fixed_noise : bool
         Whether the noise variance is one, and not learned: ``precision`` says it all.
     journal : Journal or None
@@ -84,6 +87,7 @@ class Task:
     rng: np.random.Generator
     scales: Array | None = None
     slice_dof: float | None = None
+    likeness: CellCovariance | None = None
     precision: Array | None = None
     fixed_noise: bool = False
     journal: Journal | None = None
@@ -100,7 +104,10 @@ class Task:
 
     def fixed(self, hyper: Hyper) -> NDArray[np.bool_] | None:
         """Entries of ``hyper.pack()`` that are not learned."""
-        return np.arange(hyper.pack().size) == 1 if self.fixed_noise else None
+        noise = np.arange(hyper.pack().size) == 1
+        if self.likeness is None:
+            return noise if self.fixed_noise else None
+        return hyper.is_residual | (noise & self.fixed_noise)
 
     @property
     def limit(self) -> int:
@@ -143,7 +150,7 @@ class Task:
             return self
         starts = np.linspace(0, grid.size - length, size // length).round().astype(int)
         chosen = np.unique(starts[:, None] + np.arange(length))
-        return self._rows_of(np.isin(self.positions[self.exact], grid[chosen]))
+        return self.rows_of(np.isin(self.positions[self.exact], grid[chosen]))
 
     def window(self, size: int) -> Task:
         """The rows of neighbouring indices of the exact mode, ``size`` in the middle, or one more."""
@@ -152,9 +159,9 @@ class Task:
         if spare <= 0:
             return self
         middle = grid[spare : grid.size - spare]
-        return self._rows_of(np.isin(self.positions[self.exact], middle))
+        return self.rows_of(np.isin(self.positions[self.exact], middle))
 
-    def _rows_of(self, chosen: NDArray[np.bool_]) -> Task:
+    def rows_of(self, chosen: NDArray[np.bool_]) -> Task:
         """Some rows, and the indices that occur in them."""
         positions = tuple(x[chosen] for x in self.positions)
         grids = tuple(
@@ -334,6 +341,7 @@ class Task:
             scales,
             self.slice_dof,
             tuple(self.kernels[n] is None for n in others),
+            self.likeness,
         )
 
     def _room(self, beside_residual: bool, once: bool = False) -> int:

@@ -132,7 +132,6 @@ class Unseen:
 
 
 def trials_of(likelihood: Likelihood, y: Array, sample_weight: Any, where: str) -> Array | None:
-    """Numbers of trials, where the likelihood has any; checked."""
     """Numbers of trials of values to judge, where the likelihood has any; checked."""
     if kind_of(likelihood) != "binomial":
         if sample_weight is not None:

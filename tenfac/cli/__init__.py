@@ -83,6 +83,11 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     )
     fit.add_argument("table", metavar="TABLE", help="CSV or Parquet file, or the name of a data set")
     fit.add_argument("--value", metavar="COLUMN", help="column with the observed values")
+    fit.add_argument(
+        "--weights",
+        metavar="COLUMN",
+        help="column with numbers of repeats of each row; of trials with --likelihood binomial",
+    )
     fit.add_argument("--modes", metavar="A,B,C", type=_names, help="mode columns (default: all others)")
     fit.add_argument(
         "--discrete", metavar="A,B", type=_names, default=[], help="modes of numbers that are labels"

@@ -43,14 +43,19 @@ def run(args: argparse.Namespace) -> None:
         discrete=args.discrete,
         log=args.log,
         duplicates=args.duplicates,
+        weights=args.weights,
     )
     _check_rank(args.rank, obs)
+    if args.likelihood == "binomial":
+        _check_trials(obs)
     wanted = Modes.of_observations(obs)
     new_rows = check_new(args.predict, wanted) if args.predict else 0
     for note in obs.notes:
         sys.stderr.write(f"note: {note}\n")
     train, held = split(obs, args.holdout, args.seed)
     if args.report and not held.size:
+        if args.weights:
+            raise DataError("--report with --weights needs rows held out: give a --holdout above 0.")
         from tenfac.plot.check import rows_to_leave_out
 
         rows_to_leave_out(train.X, train.discrete, train.size, args.seed)  # refuses what cannot be judged
@@ -107,9 +112,10 @@ def fit_model(train: Observations, **settings: Any) -> Any:
     model = FunctionalTucker(discrete=train.discrete or None, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(train.X, train.y)
-    for warning in caught:
-        sys.stderr.write(f"note: {' '.join(str(warning.message).split())}\n")
+        model.fit(train.X, train.y, sample_weight=train.weights)
+    said = [str(warning.message) for warning in caught]
+    for text in [*said, *(note for note in model.info_.warnings if not any(note in one for one in said))]:
+        sys.stderr.write(f"note: {' '.join(text.split())}\n")
     return model
 
 
@@ -152,7 +158,8 @@ def examine(model: Any, train: Observations, held: Observations, seed: int) -> T
     """Predict the held-out rows."""
     from tenfac.bayes.predictive import predictive
 
-    found = predictive(model, held.X, held.y)
+    trials = held.weights if model.likelihood == "binomial" else None
+    found = predictive(model, held.X, held.y, trials=trials)
     return Test(
         held, found.observation_mean, found.observation_std, found.z, nearest_neighbours(train, held, seed)
     )
@@ -176,6 +183,19 @@ def lines_of(source: str, model: Any, obs: Observations, train: Observations, te
 def spread(rows: Observations, std: float) -> np.ndarray:
     """One standard deviation for all rows, positive."""
     return np.full(rows.size, max(std, np.finfo(float).tiny))
+
+
+def _check_trials(obs: Observations) -> None:
+    """Refuse shares that no whole number of successes has."""
+    trials = np.ones(obs.size) if obs.weights is None else obs.weights
+    bad = np.abs(obs.y * trials - np.round(obs.y * trials)) > 1e-6 * trials
+    if bad.any() or (trials != np.round(trials)).any():
+        first = int(np.argmax(bad | (trials != np.round(trials))))
+        raise DataError(
+            f"--likelihood binomial: {obs.value!r} must be the share of successes among --weights trials, "
+            f"both whole numbers; got {obs.y[first]:g} of {trials[first]:g}. Name the column with the "
+            "numbers of trials, and give shares with all their digits."
+        )
 
 
 def _check_rank(rank: str | int | tuple[int, ...], obs: Observations) -> None:

@@ -38,7 +38,7 @@ class ModeColumn:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Index values per mode (floats, or strings for labels), and observed values."""
+    """Index values per mode (floats, or strings for labels), observed values, and numbers of repeats."""
 
     modes: tuple[ModeColumn, ...]
     X: dict[str, np.ndarray]
@@ -46,6 +46,7 @@ class Observations:
     value: str
     unit: str = ""
     notes: tuple[str, ...] = ()
+    weights: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -60,7 +61,8 @@ class Observations:
     def take(self, rows: np.ndarray) -> "Observations":
         """Keep some rows, by mask or position."""
         X = {name: values[rows] for name, values in self.X.items()}
-        return replace(self, X=X, y=self.y[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, X=X, y=self.y[rows], weights=weights)
 
 
 def observe(
@@ -71,8 +73,9 @@ def observe(
     discrete: Sequence[str] = (),
     log: Sequence[str] = (),
     duplicates: str = "refuse",
+    weights: str | None = None,
 ) -> Observations:
-    """Read the value column and the mode columns of a table, and refuse what cannot be fitted."""
+    """Read the columns of values, modes and weights of a table, and refuse what cannot be fitted."""
     value = value or table.value
     if value is None:
         raise DataError(
@@ -80,7 +83,7 @@ def observe(
             f"{', '.join(table.names)}."
         )
     table.require(value, "--value")
-    names = list(modes) if modes else [name for name in table.names if name != value]
+    names = list(modes) if modes else [name for name in table.names if name not in (value, weights)]
     _check_names(table, value, names, discrete, log)
     y = table.column(value, wanted="number").values
     if np.isinf(y).any():
@@ -98,6 +101,7 @@ def observe(
         notes.append(f"{count_rows(int(np.sum(~keep)))} without a value in {value!r} were left out")
     if not keep.any():
         raise DataError(f"{table.source}: the table is empty: no row has a value in {value!r}.")
+    repeats = None if weights is None else _read_weights(table, weights, (value, *names), keep)
     X = {mode.name: values[keep] for mode, values in found}
     rows = np.flatnonzero(keep)
     obs = Observations(tuple(mode for mode, _ in found), X, y[keep], value, table.units.get(value, ""))
@@ -109,7 +113,22 @@ def observe(
             )
     if duplicates == "refuse":
         _refuse_duplicates(obs, table, rows)
-    return replace(obs, notes=tuple(notes))
+    return replace(obs, notes=tuple(notes), weights=repeats)
+
+
+def _read_weights(table: Table, name: str, taken: Sequence[str], keep: np.ndarray) -> np.ndarray:
+    """Numbers of repeats of the rows kept, positive."""
+    table.require(name, "--weights")
+    if name in taken:
+        raise DataError(f"--weights names {name!r}, which is the value or a mode. Name another column.")
+    weights = table.column(name, wanted="number").values
+    bad = keep & ~(np.isfinite(weights) & (weights > 0))
+    if bad.any():
+        raise DataError(
+            f"{table.where(_first(bad))}, column {name!r}: a weight must be a positive number; got "
+            f"{weights[_first(bad)]:g}. Correct it or remove the row ({count_rows(int(bad.sum()))} affected)."
+        )
+    return weights[keep]
 
 
 def _check_names(

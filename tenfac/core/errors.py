@@ -1,5 +1,11 @@
 """Errors and warnings, each saying what must hold, what was got, and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from typing import Any
+
 
 class ShapeError(ValueError):
     """Arrays whose shapes do not fit each other or the operation."""
@@ -19,3 +25,24 @@ class MissingExtraError(ImportError):
 
 class ConvergenceWarning(UserWarning):
     """An iterative method stopped before it converged; its result carries ``info.converged=False``."""
+
+
+def nearest_name(got: Any, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` with the nearest of the names known, the first of equals; empty if none is near.
+
+    Upper case and punctuation do not count, and the first letter must be right.
+
+    Examples
+    --------
+    >>> nearest_name("Student-T", ["gaussian", "student_t"])
+    " Did you mean 'student_t'?"
+    """
+    bare = _bare(str(got))
+    alike = [name for name in known if _bare(name)[:1] == bare[:1]]
+    near = {name: SequenceMatcher(None, bare, _bare(name)).ratio() for name in alike}
+    best = max(near, key=near.__getitem__, default="")
+    return f" Did you mean {best!r}?" if near.get(best, 0.0) >= 0.6 else ""
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -14,7 +14,15 @@ from tenfac import DataError, FunctionalTucker, RankError
 from tenfac.bayes.mode_functions import mode_functions
 from tenfac.bayes.prediction import Prediction
 from tests.bayes.toys import TOYS, Toy, scaled, smooth_table, toy, twin
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_says,
+    quietly,
+)
 from tests.oracles import bent_axis
 
 every_toy = pytest.mark.parametrize("case", TOYS.values(), ids=TOYS.keys())
@@ -230,6 +238,24 @@ def test_the_derivative_is_the_slope_of_predict_in_the_units_of_y_and_the_column
     assert (std > 0).all()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"response": "log"}, {"response": "logit"}, {"likelihood": "poisson"}], ids=str
+)
+def test_where_y_bends_the_derivative_is_the_slope_of_its_median(settings: dict[str, str]) -> None:
+    x = np.linspace(0, 20, 30)
+    y = np.round(20 * np.exp(np.sin(x / 4)))
+    model = quietly(FunctionalTucker(kernel="matern52", max_iter=2, **settings).fit, x[:, None], y)
+    at, step = np.array([[3.3], [11.0], [25.0]]), 1e-4
+
+    def median(x: np.ndarray) -> np.ndarray:
+        return model._response.observed(model._prediction.at(model._read_positions(x))[0])
+
+    slope = (median(at + step) - median(at - step)) / (2 * step)
+    assert_relative(model.predict_derivative(at, 0), slope, 1e-6)
+    share = np.mean(model.sample_posterior(at, 4001) < median(at), axis=0)
+    assert_below(np.abs(share - 0.5).max(), 4.5 * 0.5 / np.sqrt(4001), "draws below the median, minus a half")
+
+
 def test_draws_differ_at_close_indices_as_the_derivative_says() -> None:
     X, y = smooth_table((20,), (), 40)
     model = FunctionalTucker(kernel="matern52", max_iter=0).fit(X, y)
@@ -360,7 +386,7 @@ def test_bad_input_is_refused_with_what_to_do() -> None:
         (lambda: model.predict_derivative(table, "tmie"), ("no mode 'tmie'", "Did you mean time")),
         (lambda: model.predict_derivative(table, "cell"), ("'cell'", "it is discrete")),
         (lambda: rough.predict_derivative(table, "time"), ("'matern12'", "'matern32'")),
-        (lambda: bent.predict_derivative(table, "time"), ("response='identity'", "'logit'")),
+        (lambda: bent.predict_derivative(table, "time", True), ("`return_std`", "'logit'", "sample_poste")),
         (lambda: model.mode_functions("time", [np.inf]), ("'time'", "infinity")),
         (lambda: model.mode_functions("time", []), ("`x` is empty",)),
         (lambda: model.mode_functions("dose"), ("no mode 'dose'",)),

@@ -159,10 +159,44 @@ def test_an_unknown_mode_of_a_posterior_is_refused(model) -> None:
 def test_an_unknown_kernel_is_refused_and_the_known_ones_are_named() -> None:
     for kernel in ("rbf", {"time": "rbf"}):
         error = fit_fails(DataError, TABLE, kernel=kernel)
-        assert_says(error, "matern12, matern32, matern52", "'rbf'")
+        assert_says(error, "FunctionalTucker, mode '", "auto, matern12, matern32, matern52", "'rbf'")
+        assert "Did you mean" not in str(error.value)
     assert_says(
         fit_fails(DataError, TABLE, kernel={"tme": "matern12"}), "`kernel`", "'tme'", "Did you mean time?"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "meant"),
+    [
+        ("kernel", "matern", "matern32"),
+        ("kernel", {"time": "Matérn-5/2"}, "matern52"),
+        ("kernel", "aut", "auto"),
+        ("noise", "slices", "slice"),
+        ("terms", "main", "mains"),
+        ("terms", ["mains", "residuals"], "residual"),
+        ("inference", "colapsed", "collapsed"),
+        ("likelihood", "Student-T", "student_t"),
+        ("response", "Log", "log"),
+    ],
+)
+def test_a_misspelled_setting_is_refused_and_the_nearest_suggested(
+    setting: str, value: Any, meant: str
+) -> None:
+    error = fit_fails(DataError, TABLE, **{setting: value})
+    assert_says(error, "FunctionalTucker", f"`{setting}` must be one of", f"Did you mean {meant!r}?")
+
+
+def test_a_name_like_no_other_suggests_nothing() -> None:
+    for setting, value in (("likelihood", "normal"), ("terms", 5), ("terms", None)):
+        assert "Did you mean" not in str(fit_fails(DataError, TABLE, **{setting: value}).value)
+
+
+@pytest.mark.parametrize("inference", ["collapsed", "cep", "svi"])
+@pytest.mark.parametrize("verbose", [9, -1, 1.0, "yes", None])
+def test_an_unknown_verbosity_is_refused(inference: str, verbose: Any) -> None:
+    error = fit_fails(DataError, TABLE, inference=inference, verbose=verbose)
+    assert_says(error, "`verbose` must be 0", f"got {verbose!r}")
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, True, [0, 1], [1, 2.5], [13, 1], [1, 4]])

@@ -484,3 +484,13 @@ def test_labels_of_another_kind_are_refused() -> None:
     with pytest.raises(DataError) as error:
         model.partial_fit({"cell": [1.0], "time": [3.0]}, [1.0])
     assert_says(error, "'cell'", "text; got numbers")
+
+
+@pytest.mark.parametrize("settings", [{"likelihood": "poisson"}, {"noise": "slice"}], ids=str)
+def test_noise_that_rows_do_not_share_takes_no_rows_and_the_error_says_what_to_do(settings: dict) -> None:
+    model = FunctionalTucker(max_iter=0, **settings).fit([[0.0], [1.0], [2.0]], [1.0, 2.0, 4.0])
+    with pytest.raises(DataError) as error:
+        model.partial_fit([[3.0]], [1.0])
+    assert_says(
+        error, "only Gaussian noise, alike in all rows", *map(repr, settings.values()), "Fit all rows"
+    )

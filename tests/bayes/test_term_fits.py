@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tenfac import DataError, FunctionalTucker, load, save
+from tenfac.bayes import fitting
 from tenfac.bayes.prediction import Prediction
 from tests.checks import assert_above, assert_below, assert_equal, assert_relative, assert_says, quietly
 
@@ -126,6 +127,35 @@ def test_auto_adds_a_residual_where_there_is_one_and_only_there(seed: int) -> No
         assert_equal(fit(*slices(seed, size), max_iter=15, kernel="matern32").terms_, found)
 
 
+def test_a_search_of_many_slices_begins_with_blocks_of_them_and_ends_with_all(monkeypatch) -> None:
+    X, y = slices(0, 0.8)
+    settings = {"terms": ["residual"], "noise": "constant", "max_iter": 60, "tol": 1e-5}
+    whole = fit(X, y, **settings)
+    sizes: list[int] = []
+    learn = fitting.learn
+    monkeypatch.setattr(
+        fitting, "learn", lambda task, *rest: sizes.append(task.grids[0].size) or learn(task, *rest)
+    )
+    monkeypatch.setattr(fitting, "_SLICES", 12)
+    monkeypatch.setattr(fitting, "_BLOCK", 4)
+    model = fit(X, y, **settings)
+    assert_equal(sizes, [12, 40])
+    assert_below(abs(model.log_evidence_ - whole.log_evidence_), 0.1, "distance of the log evidence")
+    assert_equal(model._task.y.size, y.size)
+
+
+def test_blocks_are_evenly_spread_neighbours_with_all_their_rows() -> None:
+    X, y = slices(0, 0.8)
+    task = replace(FunctionalTucker(max_iter=0).fit(X, y)._task, precision=np.arange(240.0))
+    part = task.in_blocks(12, 4)
+    days = (part.grids[0] * 39).round()
+    assert_equal(days, np.array([0.0, 1, 2, 3, 18, 19, 20, 21, 36, 37, 38, 39]))
+    rows = np.flatnonzero(np.isin(X[:, 0], days))
+    assert_equal(part.y, task.y[rows])
+    assert_equal(part.precision, 1.0 * rows)
+    assert task.in_blocks(27, 4) is task
+
+
 def test_scales_of_slices_find_the_bad_ones() -> None:
     X, y = slices(1, 0.4, bad=True)
     model = fit(X, y, terms="residual", max_iter=15, kernel="matern32")
@@ -216,9 +246,10 @@ def test_a_checkpoint_repeats_a_fit_with_terms(tmp_path: Path) -> None:
 ORDER = np.random.default_rng(0).permutation(240)
 CHANGES = {
     "order of rows": (lambda X: X[ORDER], lambda y: y[ORDER]),
-    "direction of the exact axis": (lambda X: X * [-1.0, 1.0], lambda y: y),
-    "direction of the other axis": (lambda X: X * [1.0, -1.0], lambda y: y),
-    "units": (lambda X: X * [3600.0, 1e-3] + [50.0, -7.0], lambda y: 1e4 * y - 3.0),
+    "directions of the axes, and units": (
+        lambda X: X * [-3600.0, -1e-3] + [50.0, -7.0],
+        lambda y: 1e4 * y - 3.0,
+    ),
 }
 
 

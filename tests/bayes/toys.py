@@ -9,11 +9,12 @@ import numpy as np
 
 from tenfac import FunctionalTucker
 from tenfac.bayes.basis import ModeBasis
+from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.evidence import Problem
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.task import Task
 from tenfac.bayes.terms import Main
-from tests.oracles import DenseDecay, DenseGP, DenseMode
+from tests.oracles import DenseDecay, DenseGP, DenseLearned, DenseMode
 
 SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 
@@ -101,7 +102,14 @@ class Toy:
             told["spread"] = tuple(
                 zip(task.grids[task.exact].tolist(), np.sqrt(task.scales).tolist(), strict=True)
             )
-        return dense_gp(self.kernels, hyper, task.exact, **told)
+        dense = dense_gp(self.kernels, hyper, task.exact, **told)
+        return dense if task.likeness is None else replace(dense, residual=self._learned(dense.residual))
+
+    def _learned(self, decay: DenseDecay) -> DenseLearned:
+        own = self.task.likeness
+        nodes = list(own.nodes)
+        nodes.insert(self.task.exact, np.zeros(nodes[0].size))
+        return DenseLearned(decay, tuple(nodes), own.values, own.share)
 
     def at(self, count: int, seed: int = 5) -> list[np.ndarray]:
         """Points to predict: seen labels; observed indices, and others inside, left and right of them."""
@@ -154,8 +162,12 @@ def term_toy(
     distinct: int = 0,
     scaled: bool = False,
     precise: bool = False,
+    share: float = 0.0,
 ) -> Toy:
-    """The same with terms; of ``distinct`` cells of the other modes; with scales of slices; precisions."""
+    """The same with terms; of ``distinct`` cells of the other modes; with scales of slices; precisions.
+
+    A ``share`` of the residual's covariance at the cells has been learned.
+    """
     case = toy(kernels, exact, sizes, count=48)
     task, rng = case.task, np.random.default_rng([*sizes, distinct])
     if distinct:
@@ -166,6 +178,9 @@ def term_toy(
         task = replace(task, scales=rng.gamma(2.0, 0.5, sizes[exact]) + 0.1)
     if precise:
         task = replace(task, precision=rng.gamma(2.0, 0.5, task.y.size) + 0.1)
+    if share:
+        root = rng.normal(size=(distinct, distinct))
+        task = replace(task, likeness=CellCovariance(task.cells, root @ root.T / distinct, share))
     return Toy(kernels, task, terms)
 
 
@@ -184,6 +199,15 @@ TERM_TOYS = {
     "cells": term_toy(("matern12", "matern32", None), 0, (8, 12, 9), ("cells",), distinct=12),
     "cells, residual": term_toy(
         (None, "matern32", "matern32"), 1, (12, 8, 9), ("cells", "residual"), distinct=12
+    ),
+    "cells, residual, learned": term_toy(
+        ("matern12", "matern32", None),
+        0,
+        (8, 12, 9),
+        ("cells", "residual"),
+        distinct=12,
+        scaled=True,
+        share=0.6,
     ),
 }
 

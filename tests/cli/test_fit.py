@@ -55,10 +55,11 @@ def test_fit_is_repeatable_and_the_seed_chooses_the_rows(command: Callable, grid
     assert scores("0") != scores("1")
 
 
-def test_response_and_label_rank_reach_the_model(command: Callable, grid: str, tmp_path: Path) -> None:
+def test_response_and_label_rank_reach_the_model(command: Callable, write: Callable, tmp_path: Path) -> None:
+    lines = [f"{k},{t},{np.exp(np.sin(t + ord(k)))}" for k in "abc" for t in range(4)]
     path = tmp_path / "m.tenfac"
     options = ("--response", "log", "--label-rank", "1", "--quiet", "--save", str(path))
-    assert_equal(command("fit", grid, "--value", "response", *options).code, 0)
+    assert_equal(command("fit", write("cell,time,y", *lines), "--value", "y", *options).code, 0)
     model = tenfac.load(path)
     assert_equal((model.response, model.label_rank), ("log", 1))
     assert np.isfinite(model.bounds_[0])
@@ -220,3 +221,69 @@ def test_help_loads_no_library_at_all_and_the_module_is_the_command() -> None:
 
 def test_columns_are_aligned() -> None:
     assert_equal(align([("a", "bb"), ("ccc", "d")], right={1}), ["a    bb", "ccc   d"])
+
+
+# --- weights ----------------------------------------------------------------------------------------------
+
+
+def test_trials_are_read_from_the_column_of_weights(
+    command: Callable, write: Callable, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x, trials = np.linspace(0, 1, 40), rng.integers(1, 30, 40)
+    wins = rng.binomial(trials, 1 / (1 + np.exp(-4 * np.sin(6 * x))))
+    lines = [f"{a:.4f},{n},{k / n:.17g}" for a, n, k in zip(x, trials, wins, strict=True)]
+    path = str(tmp_path / "m.tenfac")
+    options = (
+        "--value",
+        "share",
+        "--weights",
+        "trials",
+        "--likelihood",
+        "binomial",
+        "--save",
+        path,
+        "--quiet",
+    )
+    run = command("fit", write("x,trials,share", *lines), *options)
+    assert_equal(run.code, 0)
+    assert_below(float(row_of(run.out, "RMSE")[0]), 0.2, "error of held-out shares")
+    train, _ = split(observe(read_table(str(tmp_path / "table.csv")), "share", weights="trials"), 0.1, 0)
+    same = tenfac.FunctionalTucker(likelihood="binomial").fit(train.X, train.y, sample_weight=train.weights)
+    assert_equal(tenfac.load(path).predict({"x": x}), same.predict({"x": x}))
+    assert_equal(train.modes[0].name, "x")
+    assert_below(len(train.modes), 1, "modes")
+
+
+WEIGHTS = {
+    "no such column": (["--weights", "triasl"], ["no column 'triasl'", "Did you mean 'trials'?"]),
+    "a mode": (["--weights", "x", "--modes", "x"], ["--weights names 'x'", "a mode"]),
+    "zero": (["--weights", "zero"], ["row 2", "'zero'", "positive number; got 0"]),
+    "no whole successes": (
+        ["--weights", "trials", "--likelihood", "binomial"],
+        ["share of successes", "0.3 of 4"],
+    ),
+    "a report of all rows": (
+        ["--weights", "trials", "--holdout", "0", "--report", "r.html"],
+        ["--report with --weights", "--holdout above 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "parts"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_count_nothing_are_refused(
+    command: Callable, write: Callable, options: list[str], parts: list[str]
+) -> None:
+    table = write("x,trials,zero,y", "0,2,1,0.5", "1,4,0,0.3", "2,4,1,0.25")
+    run = command("fit", table, "--value", "y", *options)
+    assert_equal((run.code, run.out), (2, ""))
+    assert_says(run.err, *parts)
+
+
+def test_what_a_fit_says_of_itself_is_a_note(command: Callable, write: Callable) -> None:
+    rng = np.random.default_rng(0)
+    y = np.sin(np.arange(120) / 9) + 0.1 * rng.normal(size=120)
+    y[::15] += 3.0
+    run = command("fit", write("x,y", *(f"{k},{v}" for k, v in enumerate(y))), "--value", "y", "--quiet")
+    assert_equal(run.code, 0)
+    assert_says(run.err, "note: ", "likelihood='student_t'")

@@ -125,7 +125,7 @@ def test_settings_of_the_model_are_passed_on_only_if_given(
         def get_params(self) -> dict:
             return dict.fromkeys(known)
 
-        def fit(self, *_: object) -> None:
+        def fit(self, *_: object, **__: object) -> None:
             raise tenfac.DataError("stop here")
 
     monkeypatch.setattr(functional_tucker, "FunctionalTucker", Listener)

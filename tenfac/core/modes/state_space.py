@@ -14,17 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.core.arrays import is_array, namespace_of
-from tenfac.core.errors import DataError
+from tenfac.core.errors import DataError, nearest_name
 from tenfac.core.modes.process import Process, like_of
 
 KERNELS = {"matern12": 1, "matern32": 2, "matern52": 3}
+_USUAL = "matern32"
 _FAR = 1e3  # distances beyond, in units of the decay length, are all the same: exp(-1e3) is 0
 
 
-def check_kernel(kernel: str, where: str) -> str:
-    """Return ``kernel`` if it names a known kernel, else raise DataError listing the known ones."""
-    if kernel not in KERNELS:
-        raise DataError(f"{where}: `kernel` must be one of {', '.join(KERNELS)}; got {kernel!r}.")
+def check_kernel(kernel: str, where: str, also: tuple[str, ...] = ()) -> str:
+    """Return ``kernel`` if it names a known kernel, or is in ``also``; else raise DataError listing these."""
+    known = (*also, *KERNELS)
+    if not isinstance(kernel, str) or kernel not in known:
+        hint = nearest_name(kernel, (_USUAL, *known))
+        raise DataError(f"{where}: `kernel` must be one of {', '.join(known)}; got {kernel!r}.{hint}")
     return kernel
 
 

@@ -1,0 +1,1 @@
+"""Parts of the benchmark of adapters; ``python -m benchmarks.adapters`` runs them."""
