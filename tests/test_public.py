@@ -18,6 +18,7 @@ from tests.checks import assert_equal, assert_says
 
 PUBLIC = [
     "CP",
+    "Chebyshev",
     "ConvergenceWarning",
     "DataError",
     "Discrete",
@@ -35,6 +36,7 @@ PUBLIC = [
     "adapter_report",
     "align",
     "compensate",
+    "compose",
     "compress",
     "corcondia",
     "cp",
@@ -66,6 +68,7 @@ PUBLIC = [
     "randomized_tucker",
     "save",
     "save_adapter",
+    "split",
     "svi",
     "tucker",
     "tucker_adapter",
@@ -76,6 +79,7 @@ PUBLIC = [
     "unmerge",
 ]
 DEFAULTS = {
+    "Chebyshev": {"domain": (-1.0, 1.0)},
     "FunctionalTucker": {
         "inference": "collapsed",
         "rank": "auto",
@@ -92,6 +96,7 @@ DEFAULTS = {
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
     "compensate": {"bias_correction": True, "name": "compensation"},
+    "compose": {"tol": 1e-10, "max_evals": 1_000_000, "random_state": 0},
     "compress": {"metric": "auto", "bias_correction": True},
     "adapt": {
         "also_train": (),
@@ -131,6 +136,7 @@ DEFAULTS = {
     "pyro_model": {"prior": "gp", "fixed": False},
     "randomized_tucker": {"oversampling": 8, "power_iterations": 1, "random_state": 0},
     "save_adapter": {"name": "default"},
+    "split": {"tol": 1e-10},
     "svi": {
         "steps": 3000,
         "guide": "structured",

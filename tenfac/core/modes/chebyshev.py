@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import scipy.fft
 
-from ..arrays import namespace_of, points_like
+from ..arrays import namespace_of, points_like, to_numpy
 from ..errors import DataError, ShapeError
+from ..precision import astype
 from ..tracing import is_traced
 
 # Points this share of the interval outside of it count as its ends: rounding of the caller's arithmetic.
@@ -90,39 +91,65 @@ class Chebyshev:
         for _ in range(derivative):
             mode, factor = mode.diff(factor)
         points = points_like(x, factor, "Chebyshev.rows")
-        points = xp.astype(points, factor.dtype)
-        if not is_traced(points):
-            self._check_inside(points, xp)
-        basis = mode.basis(xp.reshape(points, (-1,)), xp)
-        result = xp.matmul(basis, factor)
+        flat = mode.points(xp.reshape(points, (-1,)), factor, xp)
+        result = xp.matmul(mode.basis(flat, xp), factor)
         return result[..., 0, :] if points.ndim == 0 else result
+
+    def columns(self, factor: Any, x: Any, *, xp: Any, out: Any = None) -> Any:
+        """``rows`` transposed, ``(R, N)`` at points ``(N,)``: for blocks of points that stay in the cache."""
+        return xp.matmul(xp.matrix_transpose(factor), self._values(self.points(x, factor, xp), xp, out))
+
+    def points(self, x: Any, factor: Any, xp: Any) -> Any:
+        """Points in the dtype of a factor, checked to lie in the domain; NaN outside where traced."""
+        x = astype(x, factor.dtype, xp)
+        (a, b), slack = self.domain, self._slack(x, xp)
+        if is_traced(x):
+            return xp.where((x >= a - slack) & (x <= b + slack), x, xp.full_like(x, math.nan))
+        if 0 not in x.shape and not (bool(xp.min(x) >= a - slack) and bool(xp.max(x) <= b + slack)):
+            self._refuse(x, slack)
+        return x
+
+    def _slack(self, x: Any, xp: Any) -> float:
+        a, b = self.domain
+        return max(_SLACK, 8 * float(xp.finfo(x.dtype).eps)) * max(b - a, abs(a), abs(b))
+
+    def _refuse(self, x: Any, slack: float) -> NoReturn:
+        (a, b), values = self.domain, to_numpy(x)
+        place = int(np.flatnonzero(~((values >= a - slack) & (values <= b + slack)))[0])
+        which = f" at position {place} of {values.size}" if values.size > 1 else ""
+        raise DataError(
+            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. Build the "
+            "function on a larger domain: polynomials do not extrapolate."
+        )
 
     def basis(self, x: Any, xp: Any) -> Any:
         """``T_k(x)`` at points ``(N,)``, shape (N, size)."""
+        return xp.matrix_transpose(self._values(x, xp))
+
+    def _values(self, x: Any, xp: Any, out: Any = None) -> Any:
+        """``T_k(x)``, shape (size, N), by the three-term recurrence; numpy writes in place."""
         a, b = self.domain
         t = xp.clip((x - a) * (2 / (b - a)) - 1, -1.0, 1.0)
+        if isinstance(t, np.ndarray):
+            return _recurrence(t, np.empty((self.size, t.size), t.dtype) if out is None else out)
         columns = [xp.ones_like(t), t]
         for _ in range(self.size - 2):
             columns.append(2 * t * columns[-1] - columns[-2])
-        return xp.stack(columns[: self.size], axis=-1)
-
-    def _check_inside(self, x: Any, xp: Any) -> None:
-        if 0 in x.shape:
-            return
-        (a, b), low, high = self.domain, float(xp.min(x)), float(xp.max(x))
-        slack = _slack(x, xp) * max(b - a, abs(a), abs(b))
-        if not (low >= a - slack and high <= b + slack):
-            wrong = low if not low >= a - slack else high
-            raise DataError(
-                f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {wrong:g}. Build the function on "
-                "a larger domain: polynomials do not extrapolate."
-            )
+        return xp.stack(columns[: self.size], axis=0)
 
     # --- calculus ---------------------------------------------------------------------------------------
 
     def gram(self, like: Any) -> Any:
         """``integral T_j T_k dx``, shape (size, size), in the library and dtype of ``like``."""
         return _as(_gram(self.size) * self._half, like)
+
+    def gram_root(self, like: Any) -> Any:
+        """An upper triangle ``R`` with ``R.T R = gram``: ``R @ factor`` has the L2 norm of the functions."""
+        return _as(_gram_root(self.size) * math.sqrt(self._half), like)
+
+    def constant(self, like: Any) -> Any:
+        """Factor of the function 1, shape (size, 1)."""
+        return _as(np.eye(self.size, 1), like)
 
     def integral(self, like: Any) -> Any:
         """``integral T_k dx``, shape (size,), in the library and dtype of ``like``."""
@@ -145,7 +172,13 @@ class Chebyshev:
     def restrict(self, factor: Any, domain: tuple[float, float]) -> tuple[Chebyshev, Any]:
         """The mode and factor of the same functions on an interval inside the domain."""
         xp = namespace_of(factor)
-        mode = Chebyshev(self.size, check_interval(domain, "restrict"))
+        (a, b), (low, high) = self.domain, check_interval(domain, "restrict")
+        if low < a or high > b:
+            raise DataError(
+                f"restrict: the interval must lie in the domain [{a:g}, {b:g}]; got [{low:g}, {high:g}]. Polynomials "
+                "do not extrapolate: build the function on a larger domain."
+            )
+        mode = Chebyshev(self.size, (low, high))
         values = self.rows(factor, _as(mode.nodes(), factor), xp=xp)
         return mode, xp.matmul(_as(coefficients(np.eye(self.size)), factor), values)
 
@@ -161,9 +194,11 @@ class Chebyshev:
         return np.clip((a + b) / 2 + self._half * lobatto(self.size), a, b)
 
     def common(self, other: Any) -> Chebyshev:
-        """The mode that holds the functions of both, or ValueError."""
+        """The mode that holds the functions of both; ShapeError if they live on different intervals."""
         if not isinstance(other, Chebyshev) or other.domain != self.domain:
-            raise ValueError(f"Chebyshev: modes of one domain can be joined; got {self} and {other}.")
+            raise ShapeError(
+                f"Chebyshev: modes of one domain can be joined; got {self} and {other}. Restrict the larger one."
+            )
         return Chebyshev(max(self.size, other.size), self.domain)
 
     def embed(self, target: Chebyshev, factor: Any) -> Any:
@@ -232,8 +267,15 @@ def _as(values: np.ndarray, like: Any) -> Any:
     return xp.asarray(values, dtype=like.dtype, device=getattr(like, "device", None))
 
 
-def _slack(x: Any, xp: Any) -> float:
-    return max(_SLACK, 8 * float(xp.finfo(x.dtype).eps))
+def _recurrence(t: np.ndarray, out: np.ndarray) -> np.ndarray:
+    out[0] = 1
+    if len(out) > 1:
+        out[1] = t
+    twice = 2 * t
+    for k in range(2, len(out)):
+        np.multiply(twice, out[k - 1], out=out[k])
+        out[k] -= out[k - 2]
+    return out
 
 
 @lru_cache(maxsize=64)
@@ -258,6 +300,12 @@ def _antiderivative(size: int) -> np.ndarray:
     signs = (-1.0) ** np.arange(size + 1)
     found[0] -= signs @ found
     return found
+
+
+@lru_cache(maxsize=64)
+def _gram_root(size: int) -> np.ndarray:
+    """Upper Cholesky factor of the Gram matrix on [-1, 1]."""
+    return np.linalg.cholesky(_gram(size)).T
 
 
 @lru_cache(maxsize=64)
