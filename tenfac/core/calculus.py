@@ -144,7 +144,7 @@ class Calculus:
         wide = self._wide()
         xp = namespace_of(wide._first)
         points, shape = wide._points(indices)
-        if wide.batch_shape or is_traced(wide._first) or any(map(is_traced, points)):
+        if wide.batch_shape or 0 in wide._first.shape or is_traced(wide._first) or any(map(is_traced, points)):
             slopes = [wide.diff(n).at(*indices) for n in wanted]
             return wide.at(*indices), xp.stack(slopes, axis=-1)
         try:

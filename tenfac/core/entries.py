@@ -58,7 +58,8 @@ def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:
         if t.ndim > 1 and n_points >= _GROUP * min(sizes):
             return _tucker(first, t.factors, indices, sizes.index(min(sizes)), xp)
     known = not any(map(is_traced, (first, *t.factors, *points)))
-    if t.is_functional and not t.batch_shape and library in ("numpy", "torch") and known:
+    single = not t.batch_shape and 0 not in first.shape
+    if t.is_functional and single and known and library in ("numpy", "torch"):
         return values_at(t, points, xp)
     step = max(_NUMBERS // max(math.prod(t.batch_shape) * sum(f.shape[-1] for f in t.factors), 1), 1)
     parts = []

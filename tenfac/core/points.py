@@ -168,7 +168,7 @@ def _summed(a: Any, b: Any, xp: Any) -> Any:
 
 def _last_closed(tensor: Any, column: Any, xp: Any) -> Any:
     """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
-    split = xp.reshape(tensor, (-1, *column.shape))
+    split = xp.reshape(tensor, (tensor.shape[0] // column.shape[0], *column.shape))
     if isinstance(split, np.ndarray):
         return np.einsum("prn,rn->pn", split, column)
     return xp.sum(split * column[None, :, :], axis=1)
@@ -176,7 +176,8 @@ def _last_closed(tensor: Any, column: Any, xp: Any) -> Any:
 
 def _first_closed(tensor: Any, column: Any, xp: Any) -> Any:
     """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
-    split = xp.reshape(tensor, (column.shape[0], -1, column.shape[1]))
+    rows = column.shape[0]
+    split = xp.reshape(tensor, (rows, tensor.shape[0] // rows, column.shape[1]))
     if isinstance(split, np.ndarray):
         return np.einsum("rpn,rn->pn", split, column)
     return xp.sum(split * column[:, None, :], axis=0)
