@@ -12,8 +12,8 @@ import numpy as np
 
 from .arrays import library_name, namespace_of, promote
 from .errors import ShapeError
-from .precision import HALF, astype, dtype_name, is_complex
 from .points import constant_format
+from .precision import HALF, astype, dtype_name, is_complex
 from .tracing import constant
 
 # Operators of Python that numpy calls by the names of its functions.
@@ -245,7 +245,8 @@ class Arithmetic:
         if not self.is_functional:
             name = ufunc.__name__
             raise TypeError(
-                f"numpy.{name}: a {type(self).__name__} with discrete modes has no {name} in its format. Write "
+                f"numpy.{name}: a {type(self).__name__} with discrete modes has no {name} in its format. "
+                f"Write "
                 f"numpy.{name}(t.to_tensor())."
             )
         places = [n for n, x in enumerate(known) if isinstance(x, Arithmetic)]

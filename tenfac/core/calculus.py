@@ -1,4 +1,4 @@
-"""What formats with continuous modes can do beyond algebra: grids, derivatives, integrals, parts of the domain."""
+"""What formats with continuous modes can do beyond algebra: grids, derivatives, integrals, parts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Calculus:
         """
         if len(axes) != self.ndim:
             raise ShapeError(
-                f"on_grid: needs one axis per mode, {self.ndim}; got {len(axes)}. Give None for all rows of a "
+                f"on_grid: needs one axis per mode, {self.ndim}; got {len(axes)}. Give None for all rows of "
+                f"a "
                 "discrete mode."
             )
         wide = self._wide()
@@ -90,14 +91,16 @@ class Calculus:
         if x is None:
             if mode.domain is not None:
                 raise ShapeError(
-                    f"on_grid: mode {n} is continuous, so its points must be given; got None. Give an array of "
+                    f"on_grid: mode {n} is continuous, so its points must be given; got None. Give an array "
+                    f"of "
                     f"points of {list(mode.domain)}."
                 )
             return factor, False
         points = points_like(x, self._first, "on_grid")
         if points.ndim > 1:
             raise ShapeError(
-                f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. For "
+                f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. "
+                f"For "
                 "points that are no grid write t.at(x, y, ...)."
             )
         xp = namespace_of(self._first)
@@ -127,8 +130,8 @@ class Calculus:
 
         Notes
         -----
-        The basis is evaluated once and the core enters twice: about twice the cost of ``at``. float32 for half
-        precision.
+        The basis is evaluated once and the core enters twice: about twice the cost of ``at``. float32 for
+        half precision.
 
         Examples
         --------
@@ -144,7 +147,12 @@ class Calculus:
         wide = self._wide()
         xp = namespace_of(wide._first)
         points, shape = wide._points(indices)
-        if wide.batch_shape or 0 in wide._first.shape or is_traced(wide._first) or any(map(is_traced, points)):
+        if (
+            wide.batch_shape
+            or 0 in wide._first.shape
+            or is_traced(wide._first)
+            or any(map(is_traced, points))
+        ):
             slopes = [wide.diff(n).at(*indices) for n in wanted]
             return wide.at(*indices), xp.stack(slopes, axis=-1)
         try:
@@ -185,7 +193,9 @@ class Calculus:
         for n, value in given.items():
             rows[n], is_number = self._axis(value, n)
             if not is_number:
-                raise ShapeError(f"fix: mode {n} needs one value; got {value!r}. For several write t.on_grid(...).")
+                raise ShapeError(
+                    f"fix: mode {n} needs one value; got {value!r}. For several write t.on_grid(...)."
+                )
         return self._without(rows)
 
     # --- derivatives --------------------------------------------------------------------------------------
@@ -212,8 +222,8 @@ class Calculus:
 
         Notes
         -----
-        Exact for the polynomials the format holds. What these miss of the function grows by about the square of
-        the degree with every order.
+        Exact for the polynomials the format holds. What these miss of the function grows by about the square
+        of the degree with every order.
 
         Examples
         --------
@@ -232,7 +242,7 @@ class Calculus:
         return made
 
     def grad(self) -> tuple[Self, ...]:
-        """Derivatives by all continuous modes, in their order; values alone are cheaper by ``value_and_grad``.
+        """Derivatives by all continuous modes, in order; for their values ``value_and_grad`` is cheaper.
 
         Examples
         --------
@@ -398,8 +408,8 @@ class Calculus:
         Notes
         -----
         A value the function takes, so never above its maximum; nothing certifies that no higher peak hides
-        between the points. The grid has up to two points per coefficient of a mode and a million in all, and the
-        ascents start from its best points.
+        between the points. The grid has up to two points per coefficient of a mode and a million in all, and
+        the ascents start from its best points.
 
         Examples
         --------
@@ -414,7 +424,7 @@ class Calculus:
 
         return largest(self)
 
-    # --- parts ------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------------
 
     @property
     def domain(self) -> tuple[tuple[float, float] | None, ...]:
@@ -423,7 +433,7 @@ class Calculus:
 
     @property
     def degree(self) -> tuple[int | None, ...]:
-        """Degree of the polynomials of each mode, one less than its coefficients; None where it is discrete."""
+        """Degree of the polynomials of each mode, its coefficients less one; None where it is discrete."""
         return tuple(None if mode.domain is None else mode.size - 1 for mode in self.modes)
 
     def _continuous(self, where: str) -> list[int]:
@@ -431,7 +441,8 @@ class Calculus:
         found = [n for n, mode in enumerate(self.modes) if mode.domain is not None]
         if not found:
             raise ShapeError(
-                f"{where}: needs a continuous mode; got shape {self.shape}, all discrete. Give modes=[Chebyshev(...), "
+                f"{where}: needs a continuous mode; got shape {self.shape}, all discrete. Give "
+                f"modes=[Chebyshev(...), "
                 "...] when the format is made."
             )
         return found

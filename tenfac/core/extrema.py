@@ -40,7 +40,9 @@ def largest(t: Any) -> Extremum:
     Extremum(value=3.0, place=(1,))
     """
     if t.batch_shape:
-        raise ShapeError(f"max: needs one function; got a batch of shape {t.batch_shape}. Take them one by one.")
+        raise ShapeError(
+            f"max: needs one function; got a batch of shape {t.batch_shape}. Take them one by one."
+        )
     if 0 in t.coef_shape:
         raise ShapeError(f"max: needs a tensor with entries; got {t!r}.")
     arrays = [to_numpy(constant(array)).astype(np.float64) for array in t._arrays().values()]
@@ -48,14 +50,14 @@ def largest(t: Any) -> Extremum:
     axes = _axes(plain)
     best = None
     for place in _starts(plain, axes):
-        found = _ascent(plain, place, axes)
+        found = _ascent(plain, place)
         if best is None or found.value > best.value:
             best = found
     return best
 
 
 def _axes(t: Any) -> list[np.ndarray]:
-    """All rows of discrete modes; two points per coefficient of the others, fewer if the grid is too large."""
+    """All rows of discrete modes; two points per coefficient of the others, fewer if that is too many."""
     smooth = [n for n, mode in enumerate(t.modes) if mode.domain is not None]
     room = _GRID / math.prod(mode.size for mode in t.modes if mode.domain is None)
     limit = max(int(room ** (1 / len(smooth))), 3) if smooth else 0
@@ -89,7 +91,7 @@ def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen[:_STARTS]]
 
 
-def _ascent(t: Any, place: list[Any], axes: list[np.ndarray]) -> Extremum:
+def _ascent(t: Any, place: list[Any]) -> Extremum:
     """Climb in the continuous modes, the discrete ones kept."""
     smooth = [n for n, mode in enumerate(t.modes) if mode.domain is not None]
     best = float(t.at(*place))

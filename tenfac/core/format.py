@@ -259,7 +259,8 @@ class Format(Arithmetic, Calculus, ABC):
         if self.is_functional:
             raise ShapeError(
                 f"{where}: needs discrete modes; got shape {self.shape}, where None is a continuous index. "
-                "Evaluate it at points with t.at(...), on a grid with t.on_grid(...), integrate with t.integrate(...)."
+                "Evaluate it at points with t.at(...), on a grid with t.on_grid(...), integrate with "
+                "t.integrate(...)."
             )
 
     def to_tensorly(self) -> Any:

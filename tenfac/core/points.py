@@ -1,4 +1,4 @@
-"""Values and gradients of formats with continuous modes at scattered points, in blocks that stay in the cache."""
+"""Values and gradients of formats with continuous modes at points, in blocks that stay in the cache."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
 
     Notes
     -----
-    For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2 prod(R) +
-    2 sum K_n R_n`` operations a point, nearly all of them in matrix products.
+    For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2
+    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products.
 
     Examples
     --------
@@ -71,12 +71,14 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     scratch, parts = Scratch(t._first), []
     for span in spans(points[0].shape[0], _step(t)):
         columns = [_columns(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in order]
-        parts.append(_value(core, columns, scratch, xp) if core is not None else _cp_value(t.weights, columns, xp))
+        parts.append(
+            _value(core, columns, scratch, xp) if core is not None else _cp_value(t.weights, columns, xp)
+        )
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
 def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, Any]:
-    """Values ``(N,)`` and derivatives by the continuous modes ``(N, number of them)`` of one format at points.
+    """Values ``(N,)`` and derivatives by the continuous modes ``(N, number of them)`` at points.
 
     Examples
     --------
@@ -135,7 +137,7 @@ def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
     return xp.concat([factor, short.embed(mode, derivative)], axis=-1)
 
 
-# --- one block -----------------------------------------------------------------------------------------------
+# --- one block ----------------------------------------------------------------------------------------
 
 
 def _value(core: Any, columns: Sequence[Any], scratch: Scratch, xp: Any) -> Any:
@@ -199,7 +201,7 @@ def _gradient(core: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any
 
 
 def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
-    """A tensor at each point ``(R_1 R_2 ..., N)`` with all modes but one closed, for each mode: ``(R_m, N)``."""
+    """A tensor at each point ``(R_1 R_2 ..., N)`` with all modes but one closed, for each: ``(R_m, N)``."""
     if len(columns) == 1:
         return [tensor]
     head = tensor

@@ -152,7 +152,7 @@ class Tucker(Format):
         return xp.sum(core * contract(other_core, grams, xp=xp), axis=tuple(range(-self.ndim, 0)))
 
     def norm(self) -> Any:
-        """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for differences of near tensors.
+        """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for small differences.
 
         Differentiable where the factors have independent columns; ``t.inner(t)`` always is. float32 for half
         precision, whose range is too small.

@@ -1,4 +1,4 @@
-"""Functions of functions: products, quotients, powers and numpy's functions of formats, by a new construction."""
+"""Functions of functions: products, quotients, powers and numpy's functions, by a new construction."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def compose(
     Raises
     ------
     ShapeError
-        If the formats do not share their domain and discrete modes, no mode is continuous, or there is a batch.
+        If the formats do not share their domain and discrete modes, no mode is continuous, or there is a
+        batch.
     DataError
         If the function gives NaN or infinity somewhere, as ``1 / F`` does where F is zero.
 
@@ -66,9 +67,9 @@ def compose(
 
     Notes
     -----
-    An adaptive cross approximation as in ``chebyshev_tucker``: ranks are found, not multiplied. The product of
-    ranks 18 and 10 had rank 23, where Kronecker products would have had a core of 180^3 numbers. Discrete modes
-    are gone through value by value, so the cost is that of one construction for each.
+    An adaptive cross approximation as in ``chebyshev_tucker``: ranks are found, not multiplied. The product
+    of ranks 18 and 10 had rank 23, where Kronecker products would have had a core of 180^3 numbers. Discrete
+    modes are gone through value by value, so the cost is that of one construction for each.
 
     Examples
     --------
@@ -118,14 +119,16 @@ def _check(formats: Sequence[Any]) -> None:
         want = [mode.size if mode.domain is None else mode.domain for mode in first.modes]
         if sizes != want:
             raise ShapeError(
-                f"compose: all functions must live on one domain with the same discrete sizes; got {want} and "
+                f"compose: all functions must live on one domain with the same discrete sizes; got {want} "
+                f"and "
                 f"{sizes}. Use restrict, or build them on one domain."
             )
         if t.batch_shape:
             raise ShapeError(f"compose: needs one function at a time; got a batch of shape {t.batch_shape}.")
     if not first.is_functional:
         raise ShapeError(
-            f"compose: needs a continuous mode; got shape {first.shape}, all discrete. Compute with to_tensor()."
+            f"compose: needs a continuous mode; got shape {first.shape}, all discrete. Compute with "
+            f"to_tensor()."
         )
 
 
@@ -179,5 +182,7 @@ def _like(t: Tucker, given: Any) -> Tucker:
     """The result in the library, dtype and device of a given format."""
     like = given.factors[0]
     xp = namespace_of(like)
-    arrays = [xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()]
+    arrays = [
+        xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()
+    ]
     return Tucker(arrays[0], arrays[1:], t.modes)

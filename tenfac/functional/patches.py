@@ -77,8 +77,8 @@ class Patches:
 
         Notes
         -----
-        Points are sorted by box, then each box is evaluated in blocks. Derivatives by the points reach through it
-        in torch; derivatives jump at the edges by about the tolerance.
+        Points are sorted by box, then each box is evaluated in blocks. Derivatives by the points reach
+        through it in torch; derivatives jump at the edges by about the tolerance.
 
         Examples
         --------
@@ -90,7 +90,9 @@ class Patches:
         first = self.parts[0]
         points, shape = first._points(indices)
         if any(map(is_traced, points)):
-            raise DataError("Patches: points choose their boxes, so their values must be known. Call it outside.")
+            raise DataError(
+                "Patches: points choose their boxes, so their values must be known. Call it outside."
+            )
         xp = namespace_of(first.core)
         box = self._box_of([to_numpy(constant(x)) for x in points])
         order = np.argsort(box, kind="stable")
@@ -123,7 +125,8 @@ class Patches:
             bad = np.flatnonzero(~((x >= edge[0] - slack) & (x <= edge[-1] + slack)))
             if len(bad):
                 raise DataError(
-                    f"Patches: an index of mode {n} must lie in [{edge[0]:g}, {edge[-1]:g}]; got {x[bad[0]]:g} at "
+                    f"Patches: an index of mode {n} must lie in [{edge[0]:g}, {edge[-1]:g}]; got "
+                    f"{x[bad[0]]:g} at "
                     f"position {bad[0]}. Build the function on a larger domain."
                 )
             count = len(edge) - 1
@@ -155,10 +158,10 @@ def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) 
 
     Notes
     -----
-    On a box half as wide a function needs a smaller rank and degree, and a value costs the cube of the rank: for
-    the values, cut until ranks are about 10. Storage has a minimum at a few boxes and grows after it. Restriction
-    is exact; then ranks and degrees are cut in the norm of the coefficients, which bounds the sup norm closely
-    but not strictly.
+    On a box half as wide a function needs a smaller rank and degree, and a value costs the cube of the rank:
+    for the values, cut until ranks are about 10. Storage has a minimum at a few boxes and grows after it.
+    Restriction is exact; then ranks and degrees are cut in the norm of the coefficients, which bounds the sup
+    norm closely but not strictly.
 
     Examples
     --------
@@ -191,11 +194,17 @@ def _cuts(t: Tucker, n: int, edge: np.ndarray) -> list[Tucker]:
 def _counts(t: Any, counts: Any) -> list[int]:
     if not isinstance(t, Tucker) or not t.is_functional or t.batch_shape:
         raise ShapeError(f"split: needs one Tucker tensor with a continuous mode; got {t!r}.")
-    given = [None if mode.domain is None else counts for mode in t.modes] if hasattr(counts, "__index__") else counts
+    given = (
+        [None if mode.domain is None else counts for mode in t.modes]
+        if hasattr(counts, "__index__")
+        else counts
+    )
     found = [1 if count is None else count for count in given]
     valid = all(hasattr(c, "__index__") and not isinstance(c, bool) and c >= 1 for c in found)
     if len(found) != t.ndim or not valid:
-        raise ShapeError(f"split: `counts` must be an integer of 1 or more for each of {t.ndim} modes; got {counts!r}.")
+        raise ShapeError(
+            f"split: `counts` must be an integer of 1 or more for each of {t.ndim} modes; got {counts!r}."
+        )
     if any(count > 1 and not isinstance(mode, Chebyshev) for count, mode in zip(found, t.modes, strict=True)):
         raise ShapeError(f"split: only Chebyshev modes can be cut; got counts {found} for modes {t.modes}.")
     return [count.__index__() for count in found]

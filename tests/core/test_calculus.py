@@ -10,7 +10,15 @@ import pytest
 import tenfac
 from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker
 from tenfac.core.modes.chebyshev import coefficients
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_says,
+    library_of,
+    to_numpy,
+)
 
 BOX = ((0.0, 2.0), (-1.0, 3.0))
 SIZE = 18
@@ -54,7 +62,11 @@ def hybrid(request, make):
 def points(make):
     rng = np.random.default_rng(0)
     n = 5000  # several blocks
-    return rng.uniform(*BOX[0], n).astype(make.dtype), rng.integers(0, 3, n), rng.uniform(*BOX[1], n).astype(make.dtype)
+    return (
+        rng.uniform(*BOX[0], n).astype(make.dtype),
+        rng.integers(0, 3, n),
+        rng.uniform(*BOX[1], n).astype(make.dtype),
+    )
 
 
 # truncation at these degrees is below 1e-13, rounding in float32 is that of sums of 20 terms
@@ -220,7 +232,11 @@ def test_sums_differences_and_numbers_join_functions_of_other_degrees(hybrid):
     assert_equal(both.coef_shape, hybrid.coef_shape)
     assert_close(both.at(x, j, y), f(x, j, y) + f_x(x, j, y), 1e4, like=like)
     assert_close((slope - 2 * hybrid).at(x, j, y), f_x(x, j, y) - 2 * f(x, j, y), 1e4, like=like)
-    for got, want in ((hybrid + 3, f(x, j, y) + 3), (1 - hybrid, 1 - f(x, j, y)), (hybrid - 0.5, f(x, j, y) - 0.5)):
+    for got, want in (
+        (hybrid + 3, f(x, j, y) + 3),
+        (1 - hybrid, 1 - f(x, j, y)),
+        (hybrid - 0.5, f(x, j, y) - 0.5),
+    ):
         assert_close(got.at(x, j, y), want, FACTOR, like=like)
     assert_close((np.float64(2.0) + hybrid / 4).at(x, j, y), 2 + f(x, j, y) / 4, FACTOR, like=like)
     other = hybrid.restrict([(0.0, 1.0), None, None])
@@ -285,7 +301,10 @@ def test_one_to_five_modes_and_batches_have_the_same_methods(make):
         ranks = (2, 3, 1, 2, 2)[:d]
         t = Tucker(make(*ranks), [make(m.size, r) for m, r in zip(modes, ranks, strict=True)], modes)
         x = np.random.default_rng(d).uniform(-1, 1, (d, 50)).astype(make.dtype)
-        basis = [np.polynomial.chebyshev.chebvander(v.astype(float), m.size - 1) for v, m in zip(x, modes, strict=True)]
+        basis = [
+            np.polynomial.chebyshev.chebvander(v.astype(float), m.size - 1)
+            for v, m in zip(x, modes, strict=True)
+        ]
         dense = np.einsum(to_numpy(t.core).astype(float), list(range(d)), *[
             part for n, factor in enumerate(t.factors)
             for part in (basis[n] @ to_numpy(factor).astype(float), [9, n])

@@ -58,7 +58,10 @@ def test_half_precision_is_computed_in_float32(make):
 def test_jax_differentiates_and_compiles_values_at_points():
     jax = pytest.importorskip("jax")
     with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
-        t, plain = made("tucker", parts("tucker", jax.numpy.asarray)), made("tucker", parts("tucker", np.asarray))
+        t, plain = (
+            made("tucker", parts("tucker", jax.numpy.asarray)),
+            made("tucker", parts("tucker", np.asarray)),
+        )
         x = np.array([0.25, 1.5])
         compiled = jax.jit(lambda t, x: t.value_and_grad(x, 1, 0.5))
         for got, want in zip(compiled(t, jax.numpy.asarray(x)), plain.value_and_grad(x, 1, 0.5), strict=True):

@@ -118,7 +118,8 @@ class Chebyshev:
         place = int(np.flatnonzero(~((values >= a - slack) & (values <= b + slack)))[0])
         which = f" at position {place} of {values.size}" if values.size > 1 else ""
         raise DataError(
-            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. Build the "
+            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. Build "
+            f"the "
             "function on a larger domain: polynomials do not extrapolate."
         )
 
@@ -175,7 +176,8 @@ class Chebyshev:
         (a, b), (low, high) = self.domain, check_interval(domain, "restrict")
         if low < a or high > b:
             raise DataError(
-                f"restrict: the interval must lie in the domain [{a:g}, {b:g}]; got [{low:g}, {high:g}]. Polynomials "
+                f"restrict: the interval must lie in the domain [{a:g}, {b:g}]; got [{low:g}, {high:g}]. "
+                f"Polynomials "
                 "do not extrapolate: build the function on a larger domain."
             )
         mode = Chebyshev(self.size, (low, high))
@@ -197,7 +199,8 @@ class Chebyshev:
         """The mode that holds the functions of both; ShapeError if they live on different intervals."""
         if not isinstance(other, Chebyshev) or other.domain != self.domain:
             raise ShapeError(
-                f"Chebyshev: modes of one domain can be joined; got {self} and {other}. Restrict the larger one."
+                f"Chebyshev: modes of one domain can be joined; got {self} and {other}. Restrict the larger "
+                f"one."
             )
         return Chebyshev(max(self.size, other.size), self.domain)
 

@@ -109,7 +109,8 @@ class Discrete:
     def diff(self, factor: Any) -> NoReturn:  # noqa: ARG002 - protocol
         """Refuse: there is no derivative along an index that counts."""
         raise TypeError(
-            "Discrete: there is no derivative along a discrete index. Differentiate a continuous mode, or take "
+            "Discrete: there is no derivative along a discrete index. Differentiate a continuous mode, or "
+            "take "
             "differences of rows with t.mode_product(matrix, mode)."
         )
 

@@ -119,8 +119,17 @@ def test_interpolation_at_the_nodes_gives_back_a_polynomial():
 
 @pytest.mark.parametrize(
     ("size", "domain", "word"),
-    [(0, (0, 1), "size"), (True, (0, 1), "size"), (2.0, (0, 1), "size"), (3, (1, 1), "(a, b)"), (3, (2, 1), "a < b")]
-    + [(3, (0, np.nan), "finite"), (3, (0, 1, 2), "two"), (3, None, "two"), (3, ("0", 1), "numbers")],
+    [
+        (0, (0, 1), "size"),
+        (True, (0, 1), "size"),
+        (2.0, (0, 1), "size"),
+        (3, (1, 1), "(a, b)"),
+        (3, (2, 1), "a < b"),
+        (3, (0, np.nan), "finite"),
+        (3, (0, 1, 2), "two"),
+        (3, None, "two"),
+        (3, ("0", 1), "numbers"),
+    ],
 )
 def test_a_mode_that_is_none_is_refused(size, domain, word):
     with pytest.raises((ShapeError, DataError)) as error:
@@ -152,7 +161,10 @@ def test_discrete_modes_answer_where_an_answer_is_natural(make):
 def test_under_jit_a_point_outside_is_nan_and_gradients_pass():
     jax = pytest.importorskip("jax")
     with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
-        mode, factor = Chebyshev(5, (0.0, 1.0)), jax.numpy.asarray(np.random.default_rng(0).normal(size=(5, 2)))
+        mode, factor = (
+            Chebyshev(5, (0.0, 1.0)),
+            jax.numpy.asarray(np.random.default_rng(0).normal(size=(5, 2))),
+        )
         got = jax.jit(mode.rows)(factor, jax.numpy.asarray([0.25, 1.5]))
         assert_equal(np.isnan(np.asarray(got)).tolist(), [[False, False], [True, True]])
         slope = jax.grad(lambda x: mode.rows(factor, x)[1])(0.25)
