@@ -164,7 +164,7 @@ def _joined(made: Sequence[Tucker], like: Any, tables: Sequence[int], tol: float
     factors = [*map(np.eye, tables), *factors]
     modes = [*map(Discrete, tables), *modes]
     whole = Tucker(core.transpose(order), [factors[n] for n in order], [modes[n] for n in order])
-    return whole.round(tol=max(0.05 * tol, 1e-15)) if np.any(core) else whole
+    return whole.round(tol=max(0.05 * tol, 1e-14)) if np.any(core) else whole
 
 
 def _summary(infos: Sequence[Report], seconds: float) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +13,17 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import DataError, ShapeError
+from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.modes.chebyshev import Chebyshev
+from ..core.precision import dtype_name
+from ..core.rank import check_tol
 from ..core.tracing import constant, is_traced
 from ..core.tucker import Tucker
 
 # Share of the tolerance that the ranks may use, and that the degrees of each mode may use.
 _RANKS, _DEGREES = 0.3, 0.1
+# Smallest relative error of a rounding.
+_FLOOR = {"float64": 1e-14, "float32": 1e-6}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,6 +160,8 @@ def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) 
     ------
     ShapeError
         If ``counts`` does not fit the modes.
+    RankError
+        If ``tol`` is not between 0 and 1, or below what the dtype can give.
 
     Notes
     -----
@@ -171,6 +178,7 @@ def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) 
     ((0.5, 1.0),)
     """
     counts = _counts(t, counts)
+    tol = check_tol(tol, t.dtype, "split")
     edges = []
     for mode, count in zip(t.modes, counts, strict=True):
         edges.append(np.linspace(*mode.domain, count + 1) if mode.domain is not None else np.empty(0))
@@ -192,8 +200,10 @@ def _cuts(t: Tucker, n: int, edge: np.ndarray) -> list[Tucker]:
 
 
 def _counts(t: Any, counts: Any) -> list[int]:
-    if not isinstance(t, Tucker) or not t.is_functional or t.batch_shape:
-        raise ShapeError(f"split: needs one Tucker tensor with a continuous mode; got {t!r}.")
+    if not isinstance(t, Tucker) or not t.is_functional or t.batch_shape or dtype_name(t.dtype) not in _FLOOR:
+        raise ShapeError(
+            f"split: needs one real Tucker tensor of float32 or float64 with a continuous mode; got {t!r}."
+        )
     given = (
         [None if mode.domain is None else counts for mode in t.modes]
         if hasattr(counts, "__index__")
@@ -220,7 +230,9 @@ def _shortened(t: Tucker, budget: float) -> Tucker:
     size = _size(t)
     if not size:
         return t
-    t = t.round(tol=min(max(_RANKS * budget / size, 4 * _eps(t)), 0.5))
+    with warnings.catch_warnings():  # at the rounding of the dtype there is nothing to gain by a larger tol
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        t = t.round(tol=min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5))
     factors, modes = list(t.factors), list(t.modes)
     xp = namespace_of(t.core)
     for n, mode in enumerate(modes):
@@ -232,7 +244,3 @@ def _shortened(t: Tucker, budget: float) -> Tucker:
             length = int(kept[-1]) + 1 if len(kept) else 1
             factors[n], modes[n] = factors[n][:length, :], Chebyshev(length, mode.domain)
     return replace(t, factors=factors, modes=modes, info=None)
-
-
-def _eps(t: Tucker) -> float:
-    return float(namespace_of(t.core).finfo(t.dtype).eps)
