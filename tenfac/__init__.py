@@ -60,6 +60,7 @@ _HOME = {
     "save_adapter": "adapters.files",
     "split": "functional.patches",
     "svi": "bayes.pyro_model",
+    "to_torch": "functional.to_torch",
     "tucker": "decompose.hosvd",
     "tucker_adapter": "adapters.build",
     "tucker_append": "decompose.append",

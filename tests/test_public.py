@@ -70,6 +70,7 @@ PUBLIC = [
     "save_adapter",
     "split",
     "svi",
+    "to_torch",
     "tucker",
     "tucker_adapter",
     "tucker_append",
@@ -147,6 +148,7 @@ DEFAULTS = {
         "random_state": 0,
         "verbose": 0,
     },
+    "to_torch": {"trainable": False},
     "tucker": {"batch": 0},
     "tucker_adapter": {
         "structure": "tucker",
@@ -377,6 +379,7 @@ MISSING = {
     "bayes": ("pyro", "tenfac.nuts(tenfac.FunctionalTucker(), [[0.0], [1.0]], [0.0, 1.0])"),
     "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
     "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
+    "torch": ("torch", "tenfac.to_torch(None)"),
 }
 
 
