@@ -25,6 +25,7 @@ _OPERATORS = {
     np.negative: operator.neg,
     np.power: operator.pow,
 }
+_COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
 def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -235,7 +236,9 @@ class Arithmetic:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Answer numpy's functions: operators here, others of continuous formats by a new construction."""
-        if method != "__call__" or kwargs or ufunc.nout != 1:
+        if ufunc in (np.equal, np.not_equal):  # formats are compared by identity, as without numpy
+            return ufunc is np.not_equal
+        if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
         known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in inputs]
         if any(x is None for x in known):

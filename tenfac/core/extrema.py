@@ -14,6 +14,8 @@ from .tracing import constant
 
 # Points of the grid in all, and starts of local ascents.
 _GRID, _STARTS = 1_000_000, 8
+# A slab of a larger discrete tensor is refused.
+_BYTES = 2**31
 
 
 class Extremum(NamedTuple):
@@ -79,7 +81,7 @@ def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     slab = max(_GRID // max(math.prod(sizes[1:]), 1), 1)
     found: list[tuple[float, tuple[int, ...]]] = []
     for start in range(0, sizes[0], slab):
-        values = t.on_grid(axes[0][start : start + slab], *axes[1:])
+        values = t.on_grid(axes[0][start : start + slab], *axes[1:], max_bytes=_BYTES)
         order = np.argpartition(-values, min(200, values.size - 1), axis=None)[:200]
         for index in zip(*np.unravel_index(order, values.shape), strict=True):
             found.append((float(values[index]), (int(index[0]) + start, *map(int, index[1:]))))

@@ -50,9 +50,12 @@ class Tucker(Format):
 
     Notes
     -----
-    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a sum
-    add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors = t``
-    unpacks, so TensorLy functions take it. float16 and bfloat16 are kept and computed with in float32.
+    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a
+    sum add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors
+    = t`` unpacks, so TensorLy functions take it. With ``Chebyshev`` modes it is a function of points:
+    ``at``, ``value_and_grad``, ``on_grid``, ``diff``, ``integrate`` and more; factors hold coefficients,
+    ``norm`` and ``inner`` are those of L2, ``round`` keeps the coefficients, and ``*`` is a new
+    construction. float16 and bfloat16 are kept and computed with in float32.
 
     For ``jax.jit``, ``jax.vmap`` and ``torch.vmap`` a format is a pytree: core and factors are its leaves,
     the modes are static, the report is dropped. It is registered when a format is first made after the

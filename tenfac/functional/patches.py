@@ -28,7 +28,7 @@ _FLOOR = {"float64": 1e-14, "float32": 1e-6}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patches:
-    """A function as one Tucker tensor for each box of a grid; made by ``split``.
+    """A function as one Tucker tensor for each box of a grid, made by ``split``; save the function itself.
 
     Attributes
     ----------

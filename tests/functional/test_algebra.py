@@ -149,3 +149,12 @@ def test_functions_of_numpy_on_discrete_formats_say_what_to_write():
     ):
         with warnings.catch_warnings(), pytest.raises(TypeError):
             call()
+
+
+def test_formats_are_compared_by_identity_also_by_numpy():
+    for other in (np.float64(1), np.ones(3), G):
+        assert other != F
+        assert_equal(bool(np.equal(other, F)), False)
+    assert_equal([G, F].index(F), 1)
+    with pytest.raises(TypeError):
+        np.less(np.float64(1), F)
