@@ -18,6 +18,7 @@ from tests.checks import assert_equal, assert_says
 
 PUBLIC = [
     "CP",
+    "Chebyshev",
     "ConvergenceWarning",
     "DataError",
     "Discrete",
@@ -35,6 +36,7 @@ PUBLIC = [
     "adapter_report",
     "align",
     "compensate",
+    "compose",
     "compress",
     "corcondia",
     "cp",
@@ -66,7 +68,9 @@ PUBLIC = [
     "randomized_tucker",
     "save",
     "save_adapter",
+    "split",
     "svi",
+    "to_torch",
     "tucker",
     "tucker_adapter",
     "tucker_append",
@@ -76,6 +80,7 @@ PUBLIC = [
     "unmerge",
 ]
 DEFAULTS = {
+    "Chebyshev": {"domain": (-1.0, 1.0)},
     "FunctionalTucker": {
         "inference": "collapsed",
         "rank": "auto",
@@ -92,6 +97,7 @@ DEFAULTS = {
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
     "compensate": {"bias_correction": True, "name": "compensation"},
+    "compose": {"tol": 1e-10, "max_evals": 1_000_000, "random_state": 0},
     "compress": {"metric": "auto", "bias_correction": True},
     "adapt": {
         "also_train": (),
@@ -132,6 +138,7 @@ DEFAULTS = {
     "pyro_model": {"prior": "gp", "fixed": False},
     "randomized_tucker": {"oversampling": 8, "power_iterations": 1, "random_state": 0},
     "save_adapter": {"name": "default"},
+    "split": {"tol": 1e-10},
     "svi": {
         "steps": 3000,
         "guide": "structured",
@@ -142,6 +149,7 @@ DEFAULTS = {
         "random_state": 0,
         "verbose": 0,
     },
+    "to_torch": {"trainable": False},
     "tucker": {"batch": 0},
     "tucker_adapter": {
         "structure": "tucker",
@@ -372,6 +380,7 @@ MISSING = {
     "bayes": ("pyro", "tenfac.nuts(tenfac.FunctionalTucker(), [[0.0], [1.0]], [0.0, 1.0])"),
     "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
     "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
+    "torch": ("torch", "tenfac.to_torch(None)"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -11,8 +12,20 @@ import numpy as np
 
 from .arrays import library_name, namespace_of, promote
 from .errors import ShapeError
+from .points import constant_format
 from .precision import HALF, astype, dtype_name, is_complex
 from .tracing import constant
+
+# Operators of Python that numpy calls by the names of its functions.
+_OPERATORS = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.true_divide: operator.truediv,
+    np.negative: operator.neg,
+    np.power: operator.pow,
+}
+_COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
 def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,14 +79,14 @@ class Arithmetic:
     # --- inner products -----------------------------------------------------------------------------------
 
     def inner(self, other: Self) -> Any:
-        """Inner product ``sum conj(self) * other``, in the format.
+        """Inner product ``sum conj(self) * other``, in the format; continuous modes are integrated over.
 
         Raises
         ------
         TypeError
             If ``other`` is not of the same format.
         ShapeError
-            If the modes differ.
+            If the modes differ by more than their degrees.
 
         Notes
         -----
@@ -85,8 +98,10 @@ class Arithmetic:
                 f"inner: needs a {type(self).__name__}; got {type(other).__name__}. Convert one with "
                 "to_tucker() or to_cp()."
             )
-        pairs = self._pairs(other, "inner")
+        left, right = self._aligned(other, "inner")
+        first, *pairs = left._pairs(right, "inner")
         xp = namespace_of(self._first)
+        pairs = [first, *(_weighted(mode, *pair, xp) for mode, pair in zip(left.modes, pairs, strict=True))]
         scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
         conj = xp.conj if is_complex(scaled[0]) else lambda array: array
         value = self._inner(map(conj, scaled[::2]), scaled[1::2], xp)
@@ -95,6 +110,42 @@ class Arithmetic:
     @abstractmethod
     def _inner(self, left: Any, right: Any, xp: Any) -> Any:
         """``sum left * right`` of two sequences of arrays, first the cores or weights."""
+
+    def _aligned(self, other: Self, where: str) -> tuple[Self, Self]:
+        """Two formats as they are, or on modes that hold the functions of both: other degrees, one domain."""
+        if self.modes == other.modes or len(self.modes) != len(other.modes):
+            return self, other
+        try:
+            modes = [a if a == b else a.common(b) for a, b in zip(self.modes, other.modes, strict=True)]
+        except ShapeError as error:
+            if self.is_functional or other.is_functional:
+                raise ShapeError(f"{where}: the functions must live on one domain. {error}") from None
+            return self, other
+        except AttributeError:  # a mode that cannot join others
+            return self, other
+        return self._on_modes(modes), other._on_modes(modes)
+
+    def _on_modes(self, modes: Sequence[Any]) -> Self:
+        """The same function in modes from ``common``."""
+        factors = [
+            mode.embed(target, factor)
+            for mode, target, factor in zip(self.modes, modes, self.factors, strict=True)
+        ]
+        return type(self)(self._first, factors, modes)
+
+    def _metric(self) -> Self:
+        """Arrays whose plain norm is the norm of the function, in float32 for half precision."""
+        wide = self._wide()
+        xp = namespace_of(wide._first)
+        factors = []
+        for mode, factor in zip(wide.modes, wide.factors, strict=True):
+            if mode.domain is None:
+                factors.append(factor)
+            elif not hasattr(mode, "gram_root"):
+                raise TypeError(f"norm: a continuous mode must offer `gram_root`; got {mode!r}.")
+            else:
+                factors.append(xp.matmul(_real_as(mode.gram_root, factor, xp), factor))
+        return type(wide)(wide._first, factors)
 
     def _pairs(self, other: Self, where: str) -> list[tuple[Any, Any]]:
         """Arrays of two formats of the same modes, in one dtype, side by side."""
@@ -113,11 +164,16 @@ class Arithmetic:
     @in_single
     def __add__(self, other: Any) -> Self:
         if not isinstance(other, type(self)):
-            return NotImplemented
-        first, *factors = self._pairs(other, "+")
+            number = scalar_of(other) if self.is_functional else None
+            if number is None:
+                return NotImplemented
+            check_library(number, self._first)
+            other = constant_format(self, number)
+        left, right = self._aligned(other, "+")
+        first, *factors = left._pairs(right, "+")
         xp = namespace_of(self._first)
         joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
-        return type(self)(self._join(*first, xp), joined, self.modes)
+        return type(self)(self._join(*first, xp), joined, left.modes)
 
     @abstractmethod
     def _join(self, a: Any, b: Any, xp: Any) -> Any:
@@ -125,7 +181,7 @@ class Arithmetic:
 
     def __mul__(self, other: Any) -> Self:
         if isinstance(other, type(self)):
-            return self._hadamard(other)
+            return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
         number = scalar_of(other)
         return NotImplemented if number is None else self._scaled(number)
 
@@ -134,7 +190,6 @@ class Arithmetic:
     @in_single
     def _hadamard(self, other: Self) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
-        self._check_discrete("*")
         xp = namespace_of(self._first)
         (a, b), *factors = self._pairs(other, "*")
         lead = len(self.batch_shape)
@@ -150,7 +205,11 @@ class Arithmetic:
             first = astype(first, xp.complex64 if dtype_name(self.dtype) == "float32" else xp.complex128, xp)
         return type(self)(first * scalar, self.factors, self.modes)
 
+    __radd__ = __add__
+
     def __truediv__(self, scalar: Any) -> Self:
+        if isinstance(scalar, type(self)) and self.is_functional:
+            return self._by_cross(np.true_divide, scalar)
         number = scalar_of(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
@@ -158,7 +217,74 @@ class Arithmetic:
         return self._scaled(-1.0)
 
     def __sub__(self, other: Any) -> Self:
-        return self + (-other) if isinstance(other, type(self)) else NotImplemented
+        if isinstance(other, type(self)):
+            return self + (-other)
+        number = scalar_of(other) if self.is_functional else None
+        return NotImplemented if number is None else self + (-number)
+
+    def __rsub__(self, other: Any) -> Self:
+        return (-self) + other if self.is_functional and scalar_of(other) is not None else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self._by_cross(lambda values: other / values) if self._takes(other) else NotImplemented
+
+    def __pow__(self, other: Any) -> Self:
+        return self._by_cross(lambda values: values**other) if self._takes(other) else NotImplemented
+
+    def _takes(self, other: Any) -> bool:
+        return self.is_functional and isinstance(scalar_of(other), (int, float))
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Answer numpy's functions: operators here, others of continuous formats by a new construction."""
+        if ufunc in (np.equal, np.not_equal):  # formats are compared by identity, as without numpy
+            return ufunc is np.not_equal
+        if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
+            return NotImplemented
+        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in inputs]
+        if any(x is None for x in known):
+            return NotImplemented
+        if ufunc in _OPERATORS:
+            return _OPERATORS[ufunc](*known)
+        if not self.is_functional:
+            name = ufunc.__name__
+            raise TypeError(
+                f"numpy.{name}: a {type(self).__name__} with discrete modes has no {name} in its format. "
+                f"Write "
+                f"numpy.{name}(t.to_tensor())."
+            )
+        places = [n for n, x in enumerate(known) if isinstance(x, Arithmetic)]
+
+        def function(*values: Any) -> Any:
+            full = list(known)
+            for n, value in zip(places, values, strict=True):
+                full[n] = value
+            return ufunc(*full)
+
+        first, *others = (known[n] for n in places)
+        return first._by_cross(function, *others)
+
+    def _by_cross(self, function: Any, *others: Any) -> Any:
+        """A function of values of formats as a new format; the room that constructs functions does it."""
+        import tenfac  # the public name: core knows no room above it
+
+        return tenfac.compose(function, self, *others)
+
+
+def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:
+    """A real matrix of a mode, in the dtype of a factor that may be complex."""
+    if not is_complex(factor):
+        return build(factor)
+    return astype(build(xp.real(factor)), factor.dtype, xp)
+
+
+def _weighted(mode: Any, left: Any, right: Any, xp: Any) -> tuple[Any, Any]:
+    """Factors whose plain products are the inner products of the functions."""
+    if mode.domain is None:
+        return left, right
+    if not hasattr(mode, "gram"):
+        raise TypeError(f"inner: a continuous mode must offer `gram`; got {mode!r}.")
+    gram = _real_as(mode.gram, left, xp)
+    return (left if gram is None else xp.matmul(gram, left)), right
 
 
 def _kronecker(a: Any, b: Any, lead: int, xp: Any) -> Any:

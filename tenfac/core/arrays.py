@@ -280,7 +280,10 @@ def points_like(values: Any, array: Any, where: str = "at") -> Any:
         raise DataError(
             f"{where}: index values must be numbers; got dtype {points.dtype}. Map labels to integers first."
         )
-    return xp.asarray(points, device=device_of(array))
+    device = device_of(array)
+    if hasattr(points, "requires_grad") and points.device == device:
+        return points  # asarray of torch would ask what becomes of the gradient
+    return xp.asarray(points, device=device)
 
 
 def to_number(scalar: Any) -> float:

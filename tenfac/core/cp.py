@@ -132,12 +132,12 @@ class CP(Format):
         return xp.sum(weights[..., :, None] * grams * other_weights[..., None, :], axis=(-2, -1))
 
     def norm(self) -> Any:
-        """Frobenius norm, in the format.
+        """Frobenius norm, in the format; L2 norm over the domain in continuous modes.
 
         From Gram matrices: for a difference of near tensors it has a floor of about ``sqrt(eps)`` of their
         norms; ``t.to_tucker().norm()`` has none. float32 for half precision, whose range is too small.
         """
-        wide = self._wide()
+        wide = self._metric()
         xp = namespace_of(wide.weights)
         scaled, root = unit_scale(list(wide._arrays().values()), self.batch_shape, xp)
         complex_ = is_complex(wide.weights)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from .arithmetic import Arithmetic, as_dtype, in_single
 from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote, tensorly_backend
+from .calculus import Calculus
 from .entries import entries_of
 from .errors import DataError, ShapeError
 from .format_state import factor_state, restored
@@ -22,7 +23,7 @@ from .report import Report
 from .tracing import register_pytree
 
 
-class Format(Arithmetic, ABC):
+class Format(Arithmetic, Calculus, ABC):
     """A tensor given by factors ``(K_n, R_n)`` and modes; ``Tucker`` and ``CP`` say how they are joined.
 
     Leading axes of all arrays are a batch: as many tensors of one shape and rank. Methods then act on each of
@@ -45,7 +46,6 @@ class Format(Arithmetic, ABC):
     modes: tuple[Mode, ...]
     info: Report | None
 
-    __array_ufunc__ = None  # numpy scalars on the left leave the multiplication to us
     _FIRST: ClassVar[str]  # name of the array that is no factor
     _TENSORLY: ClassVar[str]  # module and name of TensorLy's class
 
@@ -109,7 +109,16 @@ class Format(Arithmetic, ABC):
         count = math.prod(self.batch_shape) * math.prod(self.coef_shape)
         numbers = f"{self.n_params:,} numbers" + ("" if self.is_functional else f" for {count:,} entries")
         batch = f"batch={self.batch_shape}, " if self.batch_shape else ""
-        return f"{type(self).__name__}({batch}shape={self.shape}, rank={self.rank}, {kind}, {numbers})"
+        what = f"{batch}shape={self.shape}, {self._functional_part()}rank={self.rank}"
+        return f"{type(self).__name__}({what}, {kind}, {numbers})"
+
+    def _functional_part(self) -> str:
+        """Domain and degrees for ``repr``, a dash where the mode is discrete."""
+        if not self.is_functional:
+            return ""
+        box = " x ".join("-" if pair is None else f"[{pair[0]:g}, {pair[1]:g}]" for pair in self.domain)
+        degrees = ", ".join("-" if degree is None else str(degree) for degree in self.degree)
+        return f"domain={box}, degree=({degrees}), "
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = type(self).__name__
@@ -250,7 +259,8 @@ class Format(Arithmetic, ABC):
         if self.is_functional:
             raise ShapeError(
                 f"{where}: needs discrete modes; got shape {self.shape}, where None is a continuous index. "
-                "Evaluate it at points with t.at(...)."
+                "Evaluate it at points with t.at(...), on a grid with t.on_grid(...), integrate with "
+                "t.integrate(...)."
             )
 
     def to_tensorly(self) -> Any:

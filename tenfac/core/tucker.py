@@ -50,9 +50,12 @@ class Tucker(Format):
 
     Notes
     -----
-    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a sum
-    add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors = t``
-    unpacks, so TensorLy functions take it. float16 and bfloat16 are kept and computed with in float32.
+    ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a
+    sum add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors
+    = t`` unpacks, so TensorLy functions take it. With ``Chebyshev`` modes it is a function of points:
+    ``at``, ``value_and_grad``, ``on_grid``, ``diff``, ``integrate`` and more; factors hold coefficients,
+    ``norm`` and ``inner`` are those of L2, ``round`` keeps the coefficients, and ``*`` is a new
+    construction. float16 and bfloat16 are kept and computed with in float32.
 
     For ``jax.jit``, ``jax.vmap`` and ``torch.vmap`` a format is a pytree: core and factors are its leaves,
     the modes are static, the report is dropped. It is registered when a format is first made after the
@@ -122,6 +125,28 @@ class Tucker(Format):
             a, b = xp.concat([a, below], axis=axis), xp.concat([above, b], axis=axis)
         return a + b
 
+    def _laplacian(self, modes: Sequence[int]) -> Tucker:
+        """Factors of the functions and their second derivatives, the core in one block for each mode."""
+        xp = namespace_of(self.core)
+        core, changed, lead = self.core, {}, len(self.batch_shape)
+        grown = [2 * r if n in modes else r for n, r in enumerate(self.rank)]
+        total = None
+        for n in modes:
+            short, second = self.diff(n, order=2).modes[n], self.diff(n, order=2).factors[n]
+            both = xp.concat([self.factors[n], short.embed(self.modes[n], second)], axis=-1)
+            changed[n] = (self.modes[n], both)
+            block = core
+            for m in range(self.ndim):
+                missing = grown[m] - self.rank[m]
+                if missing:
+                    axis = lead + m
+                    shape = (*block.shape[:axis], missing, *block.shape[axis + 1 :])
+                    zeros = xp.zeros(shape, dtype=core.dtype, device=device_of(core))
+                    block = xp.concat([zeros, block] if m == n else [block, zeros], axis=axis)
+            total = block if total is None else total + block
+        factors = [changed[n][1] if n in changed else factor for n, factor in enumerate(self.factors)]
+        return Tucker(total, factors, self.modes)
+
     def _inner(self, left: Any, right: Any, xp: Any) -> Any:
         core, *factors = left
         other_core, *other_factors = right
@@ -130,12 +155,12 @@ class Tucker(Format):
         return xp.sum(core * contract(other_core, grams, xp=xp), axis=tuple(range(-self.ndim, 0)))
 
     def norm(self) -> Any:
-        """Frobenius norm, from the core and triangular factors; accurate for differences of near tensors.
+        """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for small differences.
 
         Differentiable where the factors have independent columns; ``t.inner(t)`` always is. float32 for half
         precision, whose range is too small.
         """
-        wide = self._wide()
+        wide = self._metric()
         xp = namespace_of(wide.core)
         (core, *factors), root = unit_scale(list(wide._arrays().values()), self.batch_shape, xp)
         core = contract(core, [xp.linalg.qr(factor)[1] for factor in factors], xp=xp)
@@ -276,8 +301,8 @@ def _half_error(made: Tucker, wide: Tucker, rel_error: Any, where: str) -> Any:
             f"{where}: the core must fit in {name}, the dtype of the data; its largest entry is "
             f"{largest:.3g}. Convert the data to float32, or divide them by a number."
         )
-    lost = to_numpy((made._wide() - wide).norm())
-    norm = to_numpy(wide.norm())
+    lost = to_numpy((Tucker(*made._wide()) - Tucker(*wide)).norm())
+    norm = to_numpy(Tucker(*wide).norm())
     rounding = np.divide(lost, norm, out=np.zeros_like(norm), where=norm > 0)
     error = np.hypot(np.asarray(rel_error), rounding)
     return error if error.ndim else float(error)

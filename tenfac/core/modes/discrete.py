@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from ..arrays import namespace_of, points_like
+from ..arrays import device_of, namespace_of, points_like
 from ..errors import DataError, ShapeError
 from ..precision import astype
 from ..tracing import is_traced
@@ -95,6 +95,43 @@ class Discrete:
                 f"{lowest if lowest < 0 else highest}. Negative indices are not wrapped (in slices t[-1] "
                 "they are)."
             )
+
+    # --- what continuous modes also have ------------------------------------------------------------------
+
+    def gram(self, like: Any) -> None:  # noqa: ARG002 - protocol
+        """None, the identity: inner products are sums over the index."""
+        return None
+
+    def integral(self, like: Any) -> NoReturn:  # noqa: ARG002 - protocol
+        """Refuse: an index that counts is summed over, not integrated."""
+        raise TypeError("Discrete: there is no integral over a discrete index. Sum over it: t.sum(mode).")
+
+    def diff(self, factor: Any) -> NoReturn:  # noqa: ARG002 - protocol
+        """Refuse: there is no derivative along an index that counts."""
+        raise TypeError(
+            "Discrete: there is no derivative along a discrete index. Differentiate a continuous mode, or "
+            "take "
+            "differences of rows with t.mode_product(matrix, mode)."
+        )
+
+    def antiderivative(self, factor: Any) -> tuple[Discrete, Any]:
+        """The mode and factor of the cumulative sum."""
+        return self, namespace_of(factor).cumulative_sum(factor, axis=-2)
+
+    def constant(self, like: Any) -> Any:
+        """Factor of ones, shape (size, 1)."""
+        xp = namespace_of(like)
+        return xp.ones((self.size, 1), dtype=like.dtype, device=device_of(like))
+
+    def common(self, other: Any) -> Discrete:
+        """The mode itself; ShapeError if the other is not equal."""
+        if other != self:
+            raise ShapeError(f"Discrete: modes of one size can be joined; got {self} and {other}.")
+        return self
+
+    def embed(self, target: Discrete, factor: Any) -> Any:  # noqa: ARG002 - protocol
+        """The factor as it is."""
+        return factor
 
     def spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Describe the mode by a JSON-able dict and named arrays."""

@@ -1,0 +1,168 @@
+"""Values of functions in Chebyshev-Tucker form at scattered points: against numpy, teneva and scipy.
+
+Run from the root: ``python -m benchmarks.function_evaluation``. Prints points per CPU second of one thread,
+their ratios to the peers in the same process, the errors of all against the function itself, and what
+gradients and patches cost; writes ``results/function_evaluation.json``. teneva is left out where it is not
+installed.
+
+numpy evaluates the full coefficient tensor (``chebval3d``); teneva the same function as a tensor train of the
+same ranks (``func_get``); scipy a cubic ``RegularGridInterpolator`` with as many numbers as the format. The
+share of the matrix products is the time of those alone, with the same shapes and blocks, over the whole time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import scipy.interpolate
+from threadpoolctl import threadpool_limits
+
+import tenfac
+from tenfac.core.points import _step
+from tenfac.functional.build import chebyshev_tucker
+
+try:
+    import teneva
+except ImportError:
+    teneva = None
+
+RESULTS = Path(__file__).parent / "results" / "function_evaluation.json"
+POINTS, CUT = 100_000, 4
+
+
+def yukawa(x: Any, y: Any, z: Any) -> Any:
+    r = np.sqrt((x + 1.2) ** 2 + (y + 1.2) ** 2 + (z + 1.2) ** 2)
+    return np.exp(-r) / r
+
+
+def cosh3(x: Any, y: Any, z: Any) -> Any:
+    return 1 / np.cosh(3 * (x + y + z)) ** 2
+
+
+CASES = (("yukawa", yukawa, 1e-6), ("yukawa", yukawa, 1e-13), ("cosh3", cosh3, 1e-10))
+
+
+def rate(call: Callable[[], Any], count: int, runs: int = 5) -> float:
+    """Points per CPU second, the best of several runs."""
+    best = np.inf
+    for _ in range(runs):
+        start = time.process_time()
+        call()
+        best = min(best, time.process_time() - start)
+    return count / max(best, 1e-9)
+
+
+def matrix_products(t: Any) -> Callable[[], Any]:
+    """The matrix products of a block, as often as there are blocks."""
+    step, ranks = _step(t), sorted(t.rank)
+    pair, basis = np.ones((ranks[0] * ranks[1], step)), [np.ones((f.shape[0], step)) for f in t.factors]
+    core = np.ones((ranks[2], ranks[0] * ranks[1]))
+
+    def run() -> None:
+        for _ in range(POINTS // step):
+            for factor, values in zip(t.factors, basis, strict=True):
+                factor.T @ values
+            core @ pair
+
+    return run
+
+
+def peers(t: Any, f: Callable[..., Any], X: np.ndarray) -> dict[str, dict[str, float]]:
+    """Rate and error of the other ways to evaluate."""
+    found = {}
+    full = np.einsum("pqr,ip,jq,kr->ijk", t.core, *t.factors, optimize=True)
+    some = X[:, :300]
+    found["chebval3d"] = measured(lambda x: np.polynomial.chebyshev.chebval3d(*x, full), f, some)
+    if teneva is not None:
+        train = [
+            t.factors[0][None],
+            np.einsum("pqr,jq->pjr", t.core, t.factors[1]),
+            t.factors[2].T[:, :, None],
+        ]
+        found["teneva"] = measured(
+            lambda x: teneva.func_get(np.ascontiguousarray(x.T), train, -1.0, 1.0), f, X[:, :3000]
+        )
+    axis = np.linspace(-1, 1, max(round(t.n_params ** (1 / 3)), 4))
+    table = f(*np.meshgrid(axis, axis, axis, indexing="ij"))
+    cubic = scipy.interpolate.RegularGridInterpolator((axis,) * 3, table, method="cubic")
+    found["scipy cubic, equal storage"] = measured(lambda x: cubic(x.T), f, X[:, :20_000])
+    return found
+
+
+def measured(call: Callable[[np.ndarray], Any], f: Callable[..., Any], X: np.ndarray) -> dict[str, float]:
+    exact = f(*X)
+    error = float(np.abs(call(X) - exact).max() / np.abs(exact).max())
+    return {"points_per_second": rate(lambda: call(X), X.shape[1], 3), "error": error}
+
+
+def case(name: str, f: Callable[..., Any], tol: float) -> dict[str, Any]:
+    t = chebyshev_tucker(f, [(-1, 1)] * 3, tol)
+    X = np.random.default_rng(0).uniform(-1, 1, (3, POINTS))
+    exact = f(*X)
+    values = rate(lambda: t.at(*X), POINTS)
+    start = time.process_time()
+    patches = tenfac.split(t, CUT, tol=tol)
+    seconds = time.process_time() - start
+    row = {
+        "function": name,
+        "tol": tol,
+        "rank": t.rank,
+        "coefficients": t.coef_shape,
+        "error": float(np.abs(t.at(*X) - exact).max() / np.abs(exact).max()),
+        "points_per_second": values,
+        "share_of_matrix_products": values / rate(matrix_products(t), POINTS),
+        "gflops": values * (2 * sum(f.size for f in t.factors) + 2 * t.core.size) / 1e9,
+        "value_and_grad_cost": values / rate(lambda: t.value_and_grad(*X), POINTS),
+        "grid_points_per_second": rate(lambda: t.on_grid(*[np.linspace(-1, 1, 128)] * 3), 128**3),
+        "split": {
+            "boxes": CUT**3,
+            "speed_up": rate(lambda: patches.at(*X), POINTS) / values,
+            "storage": patches.n_params / t.n_params,
+            "added_error_over_tol": float(
+                np.abs(patches.at(*X) - t.at(*X)).max() / tol / np.abs(exact).max()
+            ),
+            "seconds": seconds,
+        },
+        "peers": peers(t, f, X),
+    }
+    for peer in row["peers"].values():
+        peer["times_slower"] = values / peer["points_per_second"]
+    return row
+
+
+def show(row: dict[str, Any]) -> None:
+    print(
+        f"{row['function']} tol {row['tol']:g}, rank {row['rank']}, coefficients {row['coefficients']}: "
+        f"{row['points_per_second']:.3g} points/s, {row['gflops']:.1f} GFlop/s, "
+        f"{row['share_of_matrix_products']:.0%} in matrix products, error {row['error']:.1e}"
+    )
+    print(
+        f"  gradient too {row['value_and_grad_cost']:.2f} x value; grid {row['grid_points_per_second']:.3g} "
+        f"points/s; split into {row['split']['boxes']}: {row['split']['speed_up']:.1f} x faster at "
+        f"{row['split']['storage']:.2f} x storage, {row['split']['seconds']:.1f} s"
+    )
+    for name, peer in row["peers"].items():
+        print(f"  {name}: {peer['times_slower']:.3g} x slower, error {peer['error']:.1e}")
+
+
+def main() -> None:
+    with threadpool_limits(1):
+        rows = [case(*each) for each in CASES]
+    for row in rows:
+        show(row)
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    versions["teneva"] = None if teneva is None else teneva.__version__
+    RESULTS.write_text(
+        json.dumps({"threads": 1, "versions": versions, "cases": rows}, indent=1) + "\n", encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Values and gradients of formats with continuous modes at points, in blocks that stay in the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from .arrays import device_of, spans
+from .modes.protocol import Mode
+
+# Points handled at once, and numbers in the largest intermediate of a block: 8 MB in float64.
+_POINTS, _NUMBERS = 2048, 2**20
+
+
+class Scratch:
+    """Arrays that numpy writes into again for every block; other libraries make new ones.
+
+    Examples
+    --------
+    >>> scratch = Scratch(np.ones(1))
+    >>> scratch.get("a", 2, 3).shape, Scratch(None).get("a", 2, 3)
+    ((2, 3), None)
+    """
+
+    def __init__(self, like: Any) -> None:
+        self.dtype = like.dtype if isinstance(like, np.ndarray) else None
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def get(self, name: str, *shape: int) -> np.ndarray | None:
+        """An array of this shape, contiguous, with whatever numbers it held before."""
+        if self.dtype is None:
+            return None
+        size = math.prod(shape)
+        if name not in self.arrays or self.arrays[name].size < size:
+            self.arrays[name] = np.empty(size, self.dtype)
+        return self.arrays[name][:size].reshape(shape)
+
+
+def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
+    """Values of one format at points, by recurrences and matrix products over blocks.
+
+    Parameters
+    ----------
+    t : Tucker or CP
+        Without a batch.
+    points : sequence of D arrays, shapes (N,)
+    xp : module
+
+    Returns
+    -------
+    array, shape (N,)
+
+    Notes
+    -----
+    For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2
+    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products.
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev, Tucker
+    >>> from tenfac.core.arrays import namespace_of
+    >>> t = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2)  # x * y
+    >>> values_at(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
+    array([0.125])
+    """
+    order, core = _ordered(t, xp)
+    scratch, parts = Scratch(t._first), []
+    for span in spans(points[0].shape[0], _step(t)):
+        columns = [_columns(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in order]
+        parts.append(
+            _value(core, columns, scratch, xp) if core is not None else _cp_value(t.weights, columns, xp)
+        )
+    return parts[0] if len(parts) == 1 else xp.concat(parts)
+
+
+def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, Any]:
+    """Values ``(N,)`` and derivatives by the continuous modes ``(N, number of them)`` at points.
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev, Tucker
+    >>> from tenfac.core.arrays import namespace_of
+    >>> t = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2)  # x * y
+    >>> values_and_gradients(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
+    (array([0.125]), array([[0.25, 0.5 ]]))
+    """
+    order, core = _ordered(t, xp)
+    wanted = [n for n in order if t.modes[n].domain is not None]
+    factors = {n: _with_derivative(t.modes[n], t.factors[n], xp) for n in wanted}
+    values, slopes, scratch = [], [], Scratch(t._first)
+    for span in spans(points[0].shape[0], max(_step(t) // 2, 64)):
+        pairs = []
+        for n in order:
+            factor = factors.get(n, t.factors[n])
+            both = _columns(t.modes[n], factor, points[n][span], n, scratch, xp)
+            rank = t.factors[n].shape[-1]
+            pairs.append((both[:rank, ...], both[rank:, ...] if n in factors else None))
+        value, found = _gradient(core, pairs, xp) if core is not None else _cp_gradient(t.weights, pairs, xp)
+        by_mode = dict(zip(order, found, strict=True))
+        values.append(value)
+        slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
+    return xp.concat(values), xp.concat(slopes)
+
+
+def _step(t: Any) -> int:
+    """Points in a block."""
+    ranks = sorted(factor.shape[-1] for factor in t.factors)
+    pair = math.prod(ranks[:2]) if t._FIRST == "core" else ranks[0]
+    rest = math.prod(ranks[2:]) if t._FIRST == "core" else 1
+    largest = max(pair, rest, max(factor.shape[-2] for factor in t.factors), 1)
+    return min(max(_NUMBERS // largest, 64), _POINTS)
+
+
+def _ordered(t: Any, xp: Any) -> tuple[list[int], Any]:
+    """Modes from the largest rank to the smallest, and the core in that order; None for CP."""
+    if t._FIRST == "weights":
+        return list(range(t.ndim)), None
+    order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
+    core = t.core if order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(order))
+    return order, np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+
+
+def _columns(mode: Mode, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
+    """Rows of a factor at points, transposed: ``(R, N)``."""
+    if hasattr(mode, "columns"):
+        return mode.columns(factor, x, xp=xp, out=scratch.get(f"basis {n}", mode.size, x.shape[0]))
+    return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+
+
+def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
+    """The columns of a factor and of its derivative in one factor, so that the basis is evaluated once."""
+    short, derivative = mode.diff(factor)
+    return xp.concat([factor, short.embed(mode, derivative)], axis=-1)
+
+
+# --- one block ----------------------------------------------------------------------------------------
+
+
+def _value(core: Any, columns: Sequence[Any], scratch: Scratch, xp: Any) -> Any:
+    """``sum core * columns`` for each point; columns ``(R_n, N)``."""
+    if len(columns) == 1:
+        return xp.matmul(core[None, :], columns[0])[0, :]
+    if len(columns) == 2:
+        return _summed(xp.matmul(core, columns[1]), columns[0], xp)
+    *columns, a, b = columns
+    pair = _pairs(a, b, xp, scratch)
+    rest = core.shape[: len(columns)]
+    tensor = xp.matmul(xp.reshape(core, (math.prod(rest), -1)), pair)
+    for column in reversed(columns):
+        tensor = _last_closed(tensor, column, xp)
+    return tensor[0, :]
+
+
+def _pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:
+    """Products of all pairs of rows of ``(P, N)`` and ``(Q, N)``: ``(P Q, N)``."""
+    shape = (a.shape[0], b.shape[0], a.shape[1])
+    out = None if scratch is None else scratch.get("pair", *shape)
+    made = a[:, None, :] * b[None, :, :] if out is None else np.multiply(a[:, None], b[None], out=out)
+    return xp.reshape(made, (shape[0] * shape[1], shape[2]))
+
+
+def _summed(a: Any, b: Any, xp: Any) -> Any:
+    """``sum_r a[r, n] b[r, n]``."""
+    return np.einsum("rn,rn->n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=0)
+
+
+def _last_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+    split = xp.reshape(tensor, (tensor.shape[0] // column.shape[0], *column.shape))
+    if isinstance(split, np.ndarray):
+        return np.einsum("prn,rn->pn", split, column)
+    return xp.sum(split * column[None, :, :], axis=1)
+
+
+def _first_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+    rows = column.shape[0]
+    split = xp.reshape(tensor, (rows, tensor.shape[0] // rows, column.shape[1]))
+    if isinstance(split, np.ndarray):
+        return np.einsum("rpn,rn->pn", split, column)
+    return xp.sum(split * column[:, None, :], axis=0)
+
+
+def _gradient(core: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any, list[Any]]:
+    """Value and derivative by each mode; the core enters twice, as a matrix."""
+    columns = [value for value, _ in pairs]
+    matrix = xp.reshape(core, (core.shape[0], -1))
+    first, *rest = columns
+    if not rest:
+        ends = [matrix * xp.ones_like(first)]
+    else:
+        beyond = reduce(lambda a, b: _pairs(a, b, xp), rest)
+        tensor = xp.matmul(xp.matrix_transpose(matrix), first)
+        ends = [xp.matmul(matrix, beyond), *_all_but_one(tensor, rest, xp)]
+    slopes = [None if d is None else _summed(end, d, xp) for end, (_, d) in zip(ends, pairs, strict=True)]
+    return _summed(ends[0], first, xp), slopes
+
+
+def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
+    """A tensor at each point ``(R_1 R_2 ..., N)`` with all modes but one closed, for each: ``(R_m, N)``."""
+    if len(columns) == 1:
+        return [tensor]
+    head = tensor
+    for column in reversed(columns[1:]):
+        head = _last_closed(head, column, xp)
+    return [head, *_all_but_one(_first_closed(tensor, columns[0], xp), columns[1:], xp)]
+
+
+def _cp_value(weights: Any, columns: Sequence[Any], xp: Any) -> Any:
+    product = reduce(lambda a, b: a * b, columns)
+    return xp.matmul(weights[None, :], product)[0, :]
+
+
+def _cp_gradient(weights: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any, list[Any]]:
+    columns = [value for value, _ in pairs]
+    slopes = []
+    for n, (_, derivative) in enumerate(pairs):
+        others = [derivative, *columns[:n], *columns[n + 1 :]]
+        slopes.append(None if derivative is None else _cp_value(weights, others, xp))
+    return _cp_value(weights, columns, xp), slopes
+
+
+def constant_format(t: Any, number: Any) -> Any:
+    """The function that is one number everywhere, as a format of the kind and modes of ``t``.
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev, Tucker
+    >>> t = Tucker(np.ones(1), [np.eye(2)[:, 1:]], [Chebyshev(2)])
+    >>> constant_format(t, 3.0).at(0.5)
+    np.float64(3.0)
+    """
+    from .arrays import namespace_of
+
+    xp = namespace_of(t._first)
+    lead = t.batch_shape
+    factors = [mode.constant(factor) for mode, factor in zip(t.modes, t.factors, strict=True)]
+    factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]
+    ones = xp.ones((*lead, *(1,) * (t._first.ndim - len(lead))), dtype=t.dtype, device=device_of(t._first))
+    return type(t)(ones * number, factors, t.modes)

@@ -1,0 +1,1 @@
+"""Functions of several variables as Tucker formats with Chebyshev modes."""

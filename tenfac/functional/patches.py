@@ -1,0 +1,246 @@
+"""Patches: a function cut into boxes of small rank, so that values at scattered points cost less."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import namespace_of, to_numpy
+from ..core.contract import contract
+from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.modes.chebyshev import Chebyshev
+from ..core.precision import dtype_name
+from ..core.rank import check_tol
+from ..core.tracing import constant, is_traced
+from ..core.tucker import Tucker
+
+# Share of the tolerance that the ranks may use, and that the degrees of each mode may use.
+_RANKS, _DEGREES = 0.3, 0.1
+# Smallest relative error of a rounding.
+_FLOOR = {"float64": 1e-14, "float32": 1e-6}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patches:
+    """A function as one Tucker tensor for each box of a grid, made by ``split``; save the function itself.
+
+    Attributes
+    ----------
+    edges : tuple of arrays
+        Ends of the intervals of each continuous mode, ascending; empty for a discrete mode.
+    parts : tuple of Tucker
+        In row-major order of the boxes.
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev
+    >>> t = Tucker(np.ones(1), [np.eye(2)[:, 1:]], [Chebyshev(2)])  # x
+    >>> split(t, 4)
+    Patches((4,) boxes on [-1, 1], ranks up to 1, 12 numbers)
+    """
+
+    edges: tuple[np.ndarray, ...]
+    parts: tuple[Tucker, ...]
+
+    @property
+    def n_params(self) -> int:
+        """Numbers stored."""
+        return sum(part.n_params for part in self.parts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of intervals of each mode; 1 for a discrete mode."""
+        return tuple(max(len(edge) - 1, 1) for edge in self.edges)
+
+    def __repr__(self) -> str:
+        box = " x ".join(f"[{edge[0]:g}, {edge[-1]:g}]" if len(edge) else "-" for edge in self.edges)
+        largest = max(max(part.rank) for part in self.parts)
+        return f"Patches({self.counts} boxes on {box}, ranks up to {largest}, {self.n_params:,} numbers)"
+
+    def at(self, *indices: Any) -> Any:
+        """Evaluate at points, as ``Tucker.at``; a point on an edge belongs to the box above it.
+
+        Parameters
+        ----------
+        *indices : number, sequence or array
+            One per mode, broadcast against each other.
+
+        Returns
+        -------
+        array, the broadcast shape
+
+        Raises
+        ------
+        ShapeError, DataError
+            If their number is wrong, they do not broadcast, or one is outside the domain.
+
+        Notes
+        -----
+        Points are sorted by box, then each box is evaluated in blocks. Derivatives by the points reach
+        through it in torch; derivatives jump at the edges by about the tolerance.
+
+        Examples
+        --------
+        >>> from tenfac import Chebyshev
+        >>> t = Tucker(np.ones(1), [np.eye(2)[:, 1:]], [Chebyshev(2)])  # x
+        >>> split(t, 4).at([-0.75, 0.5])
+        array([-0.75,  0.5 ])
+        """
+        first = self.parts[0]
+        points, shape = first._points(indices)
+        if any(map(is_traced, points)):
+            raise DataError(
+                "Patches: points choose their boxes, so their values must be known. Call it outside."
+            )
+        xp = namespace_of(first.core)
+        box = self._box_of([to_numpy(constant(x)) for x in points])
+        order = np.argsort(box, kind="stable")
+        ends = np.cumsum(np.bincount(box, minlength=len(self.parts)))
+        place = self._index(order, xp)
+        arranged = [xp.take(x, place, axis=0) for x in points]
+        values, start = [], 0
+        for part, end in zip(self.parts, ends, strict=True):
+            if end > start:
+                values.append(part.at(*(x[start:end] for x in arranged)))
+            start = int(end)
+        if not values:
+            return first.at(*indices)
+        back = np.empty_like(order)
+        back[order] = np.arange(order.size)
+        found = xp.reshape(xp.take(xp.concat(values), self._index(back, xp), axis=0), shape)
+        return found if shape else found[()]
+
+    def _index(self, order: np.ndarray, xp: Any) -> Any:
+        return xp.asarray(order, device=getattr(self.parts[0].core, "device", None))
+
+    def _box_of(self, points: Sequence[np.ndarray]) -> np.ndarray:
+        """Row-major number of the box of each point."""
+        box = np.zeros(points[0].shape, dtype=np.int64)
+        for n, (edge, x) in enumerate(zip(self.edges, points, strict=True)):
+            if not len(edge):
+                continue
+            slack = 8 * np.finfo(np.float32 if x.dtype == np.float32 else np.float64).eps
+            slack *= max(edge[-1] - edge[0], *np.abs(edge))
+            bad = np.flatnonzero(~((x >= edge[0] - slack) & (x <= edge[-1] + slack)))
+            if len(bad):
+                raise DataError(
+                    f"Patches: an index of mode {n} must lie in [{edge[0]:g}, {edge[-1]:g}]; got "
+                    f"{x[bad[0]]:g} at "
+                    f"position {bad[0]}. Build the function on a larger domain."
+                )
+            count = len(edge) - 1
+            box = box * count + np.clip(np.searchsorted(edge, x, side="right") - 1, 0, count - 1)
+        return box
+
+
+def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) -> Patches:
+    """Cut the domain of a function into boxes, each with its own smaller Tucker tensor.
+
+    Parameters
+    ----------
+    t : Tucker
+        With a continuous mode; without a batch.
+    counts : int or sequence of D int or None
+        Number of equal intervals of each mode; 1 or None leaves one whole, as a discrete mode must be.
+    tol : float
+        Error added to the values, relative to the largest of the function.
+
+    Returns
+    -------
+    Patches
+        With ``at``, ``n_params`` and the ``parts``.
+
+    Raises
+    ------
+    ShapeError
+        If ``counts`` does not fit the modes.
+    RankError
+        If ``tol`` is not between 0 and 1, or below what the dtype can give.
+
+    Notes
+    -----
+    On a box half as wide a function needs a smaller rank and degree, and a value costs the cube of the rank:
+    for the values, cut until ranks are about 10. Storage has a minimum at a few boxes and grows after it.
+    Restriction is exact; then ranks and degrees are cut in the norm of the coefficients, which bounds the sup
+    norm closely but not strictly.
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev
+    >>> t = Tucker(np.ones(1), [np.eye(2)[:, 1:]], [Chebyshev(2)])  # x
+    >>> split(t, 4).parts[3].domain
+    ((0.5, 1.0),)
+    """
+    counts = _counts(t, counts)
+    tol = check_tol(tol, t.dtype, "split")
+    edges = []
+    for mode, count in zip(t.modes, counts, strict=True):
+        edges.append(np.linspace(*mode.domain, count + 1) if mode.domain is not None else np.empty(0))
+    # the coefficient norm is at most sqrt(2) per mode times the largest value
+    budget = tol * _size(t) / math.sqrt(2) ** sum(mode.domain is not None for mode in t.modes)
+    parts = [t]
+    for n, edge in enumerate(edges):  # mode by mode, rounded in between: the boxes share the work
+        if len(edge) > 2:
+            parts = [_shortened(cut, budget / t.ndim) for part in parts for cut in _cuts(part, n, edge)]
+    return Patches(tuple(edges), tuple(parts))
+
+
+def _cuts(t: Tucker, n: int, edge: np.ndarray) -> list[Tucker]:
+    """The function on each interval of mode n."""
+    return [
+        t.restrict([(float(low), float(high)) if m == n else None for m in range(t.ndim)])
+        for low, high in itertools.pairwise(edge)
+    ]
+
+
+def _counts(t: Any, counts: Any) -> list[int]:
+    if not isinstance(t, Tucker) or not t.is_functional or t.batch_shape or dtype_name(t.dtype) not in _FLOOR:
+        raise ShapeError(
+            f"split: needs one real Tucker tensor of float32 or float64 with a continuous mode; got {t!r}."
+        )
+    given = (
+        [None if mode.domain is None else counts for mode in t.modes]
+        if hasattr(counts, "__index__")
+        else counts
+    )
+    found = [1 if count is None else count for count in given]
+    valid = all(hasattr(c, "__index__") and not isinstance(c, bool) and c >= 1 for c in found)
+    if len(found) != t.ndim or not valid:
+        raise ShapeError(
+            f"split: `counts` must be an integer of 1 or more for each of {t.ndim} modes; got {counts!r}."
+        )
+    if any(count > 1 and not isinstance(mode, Chebyshev) for count, mode in zip(found, t.modes, strict=True)):
+        raise ShapeError(f"split: only Chebyshev modes can be cut; got counts {found} for modes {t.modes}.")
+    return [count.__index__() for count in found]
+
+
+def _size(t: Tucker) -> float:
+    """Norm of the coefficients."""
+    return float(to_numpy(constant(Tucker(*t).norm())))
+
+
+def _shortened(t: Tucker, budget: float) -> Tucker:
+    """Fewer ranks and coefficients, at an absolute error."""
+    size = _size(t)
+    if not size:
+        return t
+    with warnings.catch_warnings():  # at the rounding of the dtype there is nothing to gain by a larger tol
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        t = t.round(tol=min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5))
+    factors, modes = list(t.factors), list(t.modes)
+    xp = namespace_of(t.core)
+    for n, mode in enumerate(modes):
+        if isinstance(mode, Chebyshev):
+            weighted = [None if m != n else factors[n] for m in range(t.ndim)]
+            rows = xp.moveaxis(contract(t.core, weighted), n, 0)
+            heights = np.linalg.norm(to_numpy(constant(rows)).reshape(mode.size, -1), axis=1)
+            kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > _DEGREES * budget)
+            length = int(kept[-1]) + 1 if len(kept) else 1
+            factors[n], modes[n] = factors[n][:length, :], Chebyshev(length, mode.domain)
+    return replace(t, factors=factors, modes=modes, info=None)

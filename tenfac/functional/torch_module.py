@@ -1,0 +1,64 @@
+"""A format as a torch module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.arrays import to_numpy
+from ..core.errors import ShapeError
+
+
+class FunctionModule(nn.Module):
+    """Values of a format at points, differentiable; made by ``to_torch``.
+
+    Parameters
+    ----------
+    t : Tucker or CP
+    dtype : torch.dtype or None
+    device : torch.device, str or None
+    trainable : bool
+    """
+
+    def __init__(self, t: Any, dtype: Any, device: Any, trainable: bool) -> None:
+        super().__init__()
+        self.kind, self.modes = type(t), t.modes
+        for name, array in zip(self._names(), t._arrays().values(), strict=True):
+            tensor = torch.tensor(to_numpy(array), device=device)
+            tensor = tensor if dtype is None else tensor.to(dtype)
+            if trainable:
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+    def _names(self) -> list[str]:
+        return [self.kind._FIRST, *(f"factor_{n}" for n in range(len(self.modes)))]
+
+    def format(self) -> Any:
+        """The Tucker or CP tensor of the arrays as they are now, gradient included."""
+        first, *factors = (getattr(self, name) for name in self._names())
+        return self.kind(first, factors, self.modes)
+
+    def forward(self, *indices: Any) -> torch.Tensor:
+        """Values at points: one argument per mode, or one tensor ``(..., D)``."""
+        if len(indices) == 1 and len(self.modes) > 1:
+            indices = self._split(indices[0])
+        return self.format().at(*indices)
+
+    def _split(self, points: torch.Tensor) -> list[torch.Tensor]:
+        if points.ndim == 0 or points.shape[-1] != len(self.modes):
+            raise ShapeError(
+                f"to_torch: points must have shape (..., {len(self.modes)}), a column per mode; got "
+                f"{tuple(points.shape)}."
+            )
+        columns = []
+        for mode, column in zip(self.modes, points.unbind(-1), strict=True):
+            whole = mode.domain is None and torch.equal(column, column.round())
+            columns.append(column.long() if whole else column)
+        return columns
+
+    def extra_repr(self) -> str:
+        """The format in one line."""
+        return repr(self.format())

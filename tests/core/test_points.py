@@ -1,0 +1,79 @@
+"""Gradients of values at points, in the points and in the numbers of the format; jit; half precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tenfac import CP, Chebyshev, DataError, Discrete, Tucker
+from tests.checks import assert_below, assert_close, assert_equal, to_numpy
+
+MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
+
+
+def parts(name, library):
+    rng = np.random.default_rng(0)
+    ranks = (2, 2, 3) if name == "tucker" else (2, 2, 2)
+    first = rng.standard_normal(ranks if name == "tucker" else 2)
+    arrays = [first, *(rng.standard_normal((m.size, r)) for m, r in zip(MODES, ranks, strict=True))]
+    return [library(array) for array in arrays]
+
+
+def made(name, arrays):
+    return (Tucker if name == "tucker" else CP)(arrays[0], arrays[1:], MODES)
+
+
+@pytest.mark.parametrize("name", ["tucker", "cp"])
+def test_gradients_reach_the_points_and_every_array(name):
+    torch = pytest.importorskip("torch")
+    arrays = [array.requires_grad_() for array in parts(name, torch.tensor)]
+    x = torch.tensor([0.2, 1.3], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([-0.4, 0.9], dtype=torch.float64, requires_grad=True)
+
+    def run(x, y, *arrays):
+        t = made(name, arrays)
+        value, gradient = t.value_and_grad(x, [0, 2], y)
+        return t.at(x, [1, 1], y), value, gradient, t.on_grid(x, None, y), t.norm(), t.integrate().to_tensor()
+
+    assert torch.autograd.gradcheck(run, (x, y, *arrays))
+
+
+@pytest.mark.parametrize("name", ["tucker", "cp"])
+def test_the_gradient_by_autograd_is_that_of_value_and_grad(name):
+    torch = pytest.importorskip("torch")
+    t = made(name, parts(name, torch.tensor))
+    x = torch.linspace(0, 2, 7, dtype=torch.float64, requires_grad=True)  # with both ends
+    (slope,) = torch.autograd.grad(t.at(x, 1, 0.5).sum(), x)
+    assert_close(slope, to_numpy(t.value_and_grad(x.detach(), 1, 0.5)[1])[:, 0], like=x)
+
+
+def test_half_precision_is_computed_in_float32(make):
+    t = made("tucker", parts("tucker", lambda a: make.asarray(a)))
+    half = t._cast(np.float16) if make.library == "numpy" else t._cast(__import__("torch").bfloat16)
+    got, want = to_numpy(half._wide().at(0.5, 1, 0.5)), to_numpy(half.value_and_grad(0.5, 1, 0.5)[0])
+    assert_below(abs(float(got) - float(want)), 1e-5, "difference")
+    assert_equal(half.on_grid([0.5], None, [0.5]).dtype, half.dtype)
+
+
+def test_jax_differentiates_and_compiles_values_at_points():
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        t, plain = (
+            made("tucker", parts("tucker", jax.numpy.asarray)),
+            made("tucker", parts("tucker", np.asarray)),
+        )
+        x = np.array([0.25, 1.5])
+        compiled = jax.jit(lambda t, x: t.value_and_grad(x, 1, 0.5))
+        for got, want in zip(compiled(t, jax.numpy.asarray(x)), plain.value_and_grad(x, 1, 0.5), strict=True):
+            assert_close(np.asarray(got), want, 1000)
+        leaves, static = jax.tree_util.tree_flatten(t)
+        assert_equal((len(leaves), static == jax.tree_util.tree_structure(t)), (4, True))
+
+
+def test_empty_points_give_empty_values_and_no_point_slips_through():
+    t = made("tucker", parts("tucker", np.asarray))
+    assert_equal(t.at(np.empty(0), np.empty(0, dtype=int), np.empty(0)).shape, (0,))
+    x = np.full(10_000, 0.5)
+    x[7777] = np.nan
+    with pytest.raises(DataError, match="position 7777 of 10000"):
+        t.at(x, 0, 0.0)

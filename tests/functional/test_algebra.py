@@ -1,0 +1,160 @@
+"""Functions of functions against the same functions of values."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from tenfac import CP, Chebyshev, ConvergenceWarning, DataError, Discrete, ShapeError, Tucker, compose
+from tenfac.core.modes.chebyshev import coefficients
+from tests.checks import assert_below, assert_equal, assert_says, quietly, to_numpy
+
+BOX = ((0.0, 1.0), (-1.0, 2.0))
+
+
+def separable(functions, sizes=(16, 18), make=None):
+    """``g(x) h(y)`` as a Tucker tensor."""
+    modes = [Chebyshev(n, box) for n, box in zip(sizes, BOX, strict=True)]
+    factors = [coefficients(g(mode.nodes()))[:, None] for g, mode in zip(functions, modes, strict=True)]
+    convert = np.asarray if make is None else make.asarray
+    return Tucker(convert(np.ones((1, 1))), [convert(factor) for factor in factors], modes)
+
+
+def f(x, y):
+    return np.exp(x) * (2 + np.sin(y))
+
+
+def g(x, y):
+    return np.cos(x) * y
+
+
+F = separable((np.exp, lambda y: 2 + np.sin(y)))
+G = separable((np.cos, lambda y: y), sizes=(14, 3))
+X = np.random.default_rng(0).uniform(*np.array(BOX).T, (300, 2)).T
+
+
+def assert_function(got, want, tol=2e-10):
+    error = np.abs(to_numpy(got.at(*X)) - want).max() / np.abs(want).max()
+    assert_below(error, tol, "relative error")
+
+
+@pytest.mark.parametrize(
+    ("call", "want"),
+    [
+        (lambda: F * G, lambda f, g: f * g),
+        (lambda: G / F, lambda f, g: g / f),
+        (lambda: 2 / F, lambda f, _: 2 / f),
+        (lambda: F**2, lambda f, _: f**2),
+        (lambda: F**-0.5, lambda f, _: f**-0.5),
+        (lambda: np.exp(-F), lambda f, _: np.exp(-f)),
+        (lambda: np.sqrt(F), lambda f, _: np.sqrt(f)),
+        (lambda: np.arctan2(G, F), lambda f, g: np.arctan2(g, f)),
+        (lambda: np.multiply(F, G), lambda f, g: f * g),
+        (lambda: np.add(F, 1.0), lambda f, _: f + 1),
+        (lambda: np.float64(3) * F - np.float64(1), lambda f, _: 3 * f - 1),
+        (lambda: 1 - F, lambda f, _: 1 - f),
+    ],
+)
+def test_operators_and_functions_of_numpy_act_on_the_values(call, want):
+    got = call()
+    assert isinstance(got, Tucker)
+    assert_function(got, want(f(*X), g(*X)))
+
+
+def test_the_rank_of_a_product_is_found_and_the_report_tells(make):
+    product = compose(
+        np.multiply, separable((np.exp, np.exp), make=make), separable((np.sin, np.cos), make=make)
+    )
+    assert_equal(product.rank, (1, 1))
+    assert_equal(str(product.dtype).rpartition(".")[2], make.dtype)
+    assert_equal((product.info.converged, product.info.n_evals > 0), (True, True))
+    assert_function(
+        product,
+        np.exp(X.sum(axis=0)) * np.sin(X[0]) * np.cos(X[1]),
+        1e-6 if make.dtype == "float32" else 2e-10,
+    )
+
+
+def test_a_wider_tolerance_needs_fewer_evaluations():
+    exact, loose = compose(np.exp, G), compose(np.exp, G, tol=1e-4)
+    assert_below(loose.info.n_evals, 0.8 * exact.info.n_evals, "evaluations")
+    assert_function(loose, np.exp(g(*X)), 2e-4)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+def test_discrete_modes_are_gone_through_value_by_value(order):
+    table = np.array(
+        [[1.0, 0.5], [0.0, 0.0], [-2.0, 0.25]]
+    )  # of the function exp(x) and of cos(x); once zero
+    x, y = Chebyshev(16, BOX[0]), Chebyshev(18, BOX[1])
+    columns = np.stack([coefficients(np.exp(x.nodes())), coefficients(np.cos(x.nodes()))], axis=1)
+    factors = [table, columns, np.repeat(coefficients(np.sin(y.nodes()))[:, None], 2, axis=1)]
+    modes = [Discrete(3), x, y]
+    t = CP(None, [factors[n] for n in order], [modes[n] for n in order])
+    squared = t * t
+    assert_equal(squared.modes[order.index(0)], Discrete(3))
+    index = np.arange(300) % 3
+    values = (table[index, 0] * np.exp(X[0]) + table[index, 1] * np.cos(X[0])) * np.sin(X[1])
+    arguments = [index, *X]
+    got = squared.at(*(arguments[n] for n in order))
+    assert_below(np.abs(got - values**2).max(), 3e-10 * np.max(values**2), "error")
+
+
+def test_what_is_not_smooth_is_said_not_to_converge():
+    with pytest.warns(ConvergenceWarning, match=r"compose: .*Raise tol"):
+        kink = compose(np.abs, G, max_evals=20_000)
+    assert kink.info.converged is False
+
+
+def test_a_pole_is_refused_or_not_converged():
+    shifted = G - G.at(0.5, 0.5)
+    try:
+        found = quietly(compose, lambda v: 1 / v, shifted, max_evals=20_000)
+    except DataError as error:
+        assert_says(error, "finite")
+    else:
+        assert found.info.converged is False
+
+
+def test_formats_that_cannot_be_composed_are_refused():
+    discrete = CP(None, [np.ones((3, 1)), np.ones((2, 1))])
+    elsewhere = F.restrict([(0.0, 0.5), None])
+    batch = Tucker(np.ones((2, 1)), [np.ones((2, 3, 1))], [Chebyshev(3)])
+    for formats, parts in (
+        ((discrete,), ["continuous mode", "to_tensor"]),
+        ((F, elsewhere), ["one domain", "(0.0, 0.5)"]),
+        ((batch,), ["batch", "(2,)"]),
+    ):
+        with pytest.raises(ShapeError) as error:
+            compose(np.add, *formats)
+        assert_says(error, "compose", *parts)
+    with pytest.raises(TypeError) as error:
+        compose(np.add, F, np.ones(3))
+    assert_says(error, "Tucker or CP", "ndarray")
+
+
+def test_functions_of_numpy_on_discrete_formats_say_what_to_write():
+    t = CP(None, [np.ones((3, 1))])
+    with pytest.raises(TypeError) as error:
+        np.exp(t)
+    assert_says(error, "numpy.exp", "to_tensor()")
+    for call in (
+        lambda: np.ones(3) * t,
+        lambda: np.ones(2) * F,
+        lambda: np.add.reduce(F),
+        lambda: F + "a",
+        lambda: t**2,
+    ):
+        with warnings.catch_warnings(), pytest.raises(TypeError):
+            call()
+
+
+def test_formats_are_compared_by_identity_also_by_numpy():
+    for other in (np.float64(1), np.ones(3), G):
+        assert other != F
+        assert_equal(bool(np.equal(other, F)), False)
+    assert_equal([G, F].index(F), 1)
+    with pytest.raises(TypeError):
+        np.less(np.float64(1), F)

@@ -1,0 +1,83 @@
+"""Patches: the same function in boxes of smaller rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, split
+from tenfac.core.modes.chebyshev import coefficients
+from tests.checks import assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
+
+SIZE = 40
+
+
+def wave(make):
+    """sin(6 x y) / (1.2 + x) of a discrete mode with amplitudes 1, 2, by interpolation and an SVD."""
+    mode = Chebyshev(SIZE, (-1.0, 1.0))
+    x = mode.nodes()
+    values = np.sin(6 * np.outer(x, x)) / (1.2 + x[:, None])
+    u, s, v = np.linalg.svd(coefficients(coefficients(values).T).T)
+    rank = int((s > 1e-15 * s[0]).sum())
+    core = np.diag(s[:rank])[:, None, :]
+    factors = [u[:, :rank], np.array([[1.0], [2.0]]), v[:rank].T]
+    return Tucker(make.asarray(core), [make.asarray(part) for part in factors], [mode, Discrete(2), mode])
+
+
+def points(make, n=3000):
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, n)).astype(make.dtype)
+    return x, np.arange(n) % 2, y
+
+
+def test_patches_hold_the_function_to_the_tolerance_with_smaller_ranks(make):
+    t, at = wave(make), points(make)
+    tol = 1e-9 if make.dtype == "float64" else 1e-4
+    patches = split(t, [4, None, 3], tol=tol)
+    want = to_numpy(t.at(*at))
+    assert_below(np.abs(to_numpy(patches.at(*at)) - want).max(), tol * np.abs(want).max(), "error")
+    assert_equal((patches.counts, len(patches.parts)), ((4, 1, 3), 12))
+    assert_below(max(max(part.rank) for part in patches.parts), max(t.rank) - 2, "rank")
+    assert_below(max(part.coef_shape[0] for part in patches.parts), 0.75 * SIZE, "coefficients")
+    assert_equal((library_of(patches.at(*at)), patches.at(*at).dtype), (make.library, t.dtype))
+    assert_equal(patches.n_params, sum(part.n_params for part in patches.parts))
+
+
+def test_points_on_edges_ends_and_single_points_have_values(make):
+    t = wave(make)
+    patches = split(t, [4, 1, 4], tol=1e-9 if make.dtype == "float64" else 1e-4)
+    for at in (([-1.0, -0.5, 0.0, 0.5, 1.0], 1, 1.0), (0.3, 0, -0.7), ([[0.1], [0.9]], [0, 1], 0.0)):
+        want = to_numpy(t.at(*at))
+        assert_close(patches.at(*at), want, 1e8 if make.dtype == "float64" else 1e4, like=t.core, scale=1.0)
+    assert_equal(tuple(patches.at(np.empty(0), np.empty(0, dtype=int), np.empty(0)).shape), (0,))
+
+
+def test_torch_differentiates_through_patches():
+    torch = pytest.importorskip("torch")
+    from tests.conftest import Make
+
+    t = wave(Make("torch", "float64"))
+    x = torch.tensor([0.1, -0.9, 0.6], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(split(t, [2, 1, 2], tol=1e-12).at(x, 0, 0.3).sum(), x)
+    want = t.value_and_grad(x.detach(), 0, 0.3)[1][:, 0]
+    assert_below(np.abs(to_numpy(slope - want)).max(), 1e-9, "slope")
+
+
+def test_points_outside_and_wrong_counts_are_refused():
+    t = Tucker(np.ones((1, 1)), [np.ones((3, 1)), np.ones((2, 1))], [Chebyshev(3, (0.0, 1.0)), Discrete(2)])
+    patches = split(t, 2)
+    assert_says(repr(patches), "(2, 1) boxes", "[0, 1]")
+    for x in ([0.5, 1.5], [0.5, np.nan]):
+        with pytest.raises(DataError) as error:
+            patches.at(x, 0)
+        assert_says(error, "mode 0", "[0, 1]", "position 1")
+    for counts in ([2], [0, 1], [2, 2], [2.0, 1], 0):
+        with pytest.raises(ShapeError) as error:
+            split(t, counts)
+        assert_says(error, "split", "counts" if counts != [2, 2] else "Chebyshev")
+    with pytest.raises(ShapeError):
+        split(CP(None, [np.ones((3, 1))], [Chebyshev(3)]), 2)
+
+
+def test_the_zero_function_is_split_into_zeros():
+    t = Tucker(np.zeros((1, 1)), [np.ones((3, 1))] * 2, [Chebyshev(3)] * 2)
+    assert_equal(split(t, 2).at([0.5, -0.5], 0.1), np.zeros(2))

@@ -1,0 +1,69 @@
+"""A format as a torch module: the same values, gradients in the points and in the parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, to_torch
+from tests.checks import assert_close, assert_equal, assert_says
+
+torch = pytest.importorskip("torch")
+
+
+def some(kind=Tucker):
+    rng = np.random.default_rng(0)
+    modes = [Chebyshev(6, (0.0, 2.0)), Discrete(3), Chebyshev(4)]
+    factors = [rng.standard_normal((mode.size, 2)) for mode in modes]
+    return kind(rng.standard_normal((2, 2, 2) if kind is Tucker else 2), factors, modes)
+
+
+X = np.array([[0.1, 0, -0.5], [1.9, 2, 1.0], [0.0, 1, 0.25]])
+
+
+@pytest.mark.parametrize("kind", [Tucker, CP])
+def test_the_module_has_the_values_of_the_format_by_columns_or_rows(kind):
+    t = some(kind)
+    want = t.at(X[:, 0], X[:, 1].astype(int), X[:, 2])
+    module = to_torch(t)
+    like = torch.zeros(1, dtype=torch.float64)
+    assert_close(module(torch.tensor(X)), want, like=like)
+    assert_close(module(X[:, 0], [0, 2, 1], X[:, 2]), want, like=like)
+    single = to_torch(t, dtype=torch.float32)
+    assert_close(single(torch.tensor(X)), want, like=like.float())
+    assert_equal((len(list(module.parameters())), len(module.state_dict())), (0, 4))
+    assert_says(repr(module), kind.__name__, "degree=(5, -, 3)")
+
+
+def test_gradients_reach_points_and_parameters():
+    module = to_torch(some(), trainable=True)
+    points = torch.tensor(X, requires_grad=True)
+    (slope,) = torch.autograd.grad(module(points).sum(), points, retain_graph=True)
+    want = some().value_and_grad(X[:, 0], X[:, 1].astype(int), X[:, 2])[1]
+    assert_close(slope[:, [0, 2]], want, like=slope)
+    module(points).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_a_state_dict_carries_the_function():
+    module, other = to_torch(some()), to_torch(2 * some())
+    other.load_state_dict(module.state_dict())
+    assert_equal(other(torch.tensor(X)), module(torch.tensor(X)))
+    assert_equal(type(other.format()), Tucker)
+
+
+def test_what_is_no_function_or_no_point_is_refused():
+    module = to_torch(some())
+    for points, kind in (
+        (X[:, :2], ShapeError),
+        (X + 0.5, DataError),
+        (np.array([[2.5, 0, 0.0]]), DataError),
+    ):
+        with pytest.raises(kind):
+            module(torch.tensor(points))
+    with pytest.raises(ShapeError) as error:
+        to_torch(CP(None, [np.ones((2, 3, 1))]))
+    assert_says(error, "batch", "(2,)")
+    with pytest.raises(TypeError):
+        to_torch(np.ones(3))
