@@ -26,6 +26,8 @@ _HOME = {
     "adapt": "adapters.model",
     "adapter_report": "adapters.report",
     "align": "decompose.align",
+    "chebyshev_from_grid": "functional.from_grid",
+    "chebyshev_tucker": "functional.build",
     "compensate": "adapters.compensate",
     "compress": "adapters.compress",
     "corcondia": "decompose.cp_rank",

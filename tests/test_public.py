@@ -34,6 +34,8 @@ PUBLIC = [
     "adapt",
     "adapter_report",
     "align",
+    "chebyshev_from_grid",
+    "chebyshev_tucker",
     "compensate",
     "compress",
     "corcondia",
@@ -91,6 +93,14 @@ DEFAULTS = {
     },
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
+    "chebyshev_from_grid": {"tol": 1e-10},
+    "chebyshev_tucker": {
+        "tol": 1e-10,
+        "max_evals": 3000000,
+        "max_degree": 2048,
+        "vectorized": True,
+        "random_state": 0,
+    },
     "compensate": {"bias_correction": True, "name": "compensation"},
     "compress": {"metric": "auto", "bias_correction": True},
     "adapt": {
