@@ -19,7 +19,7 @@ from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.report import Report
 from ..core.tucker import Tucker
 from .cross import Cross
-from .evaluator import Evaluator, OutOfEvaluations
+from .evaluator import Evaluator, OutOfEvaluationsError
 from .finish import shortened
 
 # Share of the tolerance that rounding and shortening may use.
@@ -90,9 +90,9 @@ def chebyshev_tucker(
     Notes
     -----
     *Method.* Lines through few points are sampled in each mode on nested grids until their Chebyshev
-    coefficients decay below the tolerance; a line that the others span is sampled only in part. Rows chosen by
-    pivoting index the core, and are kept when it grows. The next points are the worst of 100 new random ones
-    and of all lines. Before the result counts as converged, it must pass a search along lines and in a cloud
+    coefficients decay below the tolerance; a line that the others span is sampled only in part. Rows chosen
+    by pivoting index the core, and are kept when it grows. The next points are the worst of 100 new random
+    ones and of all lines. Before the result counts as converged, it must pass a search along lines and in a cloud
     around the largest value and the largest residual. What is as narrow as 1e-3 of the box and seen by none
     of these points is missed: pass ``hints``.
 
@@ -128,7 +128,7 @@ def chebyshev_tucker(
     reason = "tolerance met"
     try:
         cross.run(_hints(hints, evaluator))
-    except OutOfEvaluations:
+    except OutOfEvaluationsError:
         reason = f"max_evals={max_evals} reached. Raise it, or tol"
     result, lost = _finished(cross, box)
     residual = (cross.residual + lost) / cross.scale if cross.scale else 0.0
@@ -157,8 +157,8 @@ def _check(domain: Any, tol: Any, max_evals: Any, max_degree: Any) -> list[tuple
     pairs = list(domain) if hasattr(domain, "__iter__") else []
     if not pairs or not all(hasattr(pair, "__len__") and len(pair) == 2 for pair in pairs):
         raise ShapeError(
-            f"{_WHERE}: `domain` must be a sequence of intervals (a, b), one per variable; got {domain!r}. Write "
-            "[(-1, 1)] * 3 for a cube."
+            f"{_WHERE}: `domain` must be a sequence of intervals (a, b), one per variable; got {domain!r}. "
+            "Write [(-1, 1)] * 3 for a cube."
         )
     if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
@@ -196,16 +196,16 @@ def _unresolved(cross: Cross, box: list[tuple[float, float]]) -> str:
             f"mode {n} needs a degree above {2**cross.max_level} (near {a + (spot + 1) * (b - a) / 2:.4g})"
         )
     return (
-        f"{', '.join(parts)}: f has a kink, a step, a pole or noise there. Split the domain at that place, or raise "
-        "tol or max_degree"
+        f"{', '.join(parts)}: f has a kink, a step, a pole or noise there. Split the domain at that place, or "
+        "raise tol or max_degree"
     )
 
 
 def _stalled(cross: Cross) -> str:
     n = max(range(cross.ndim), key=lambda n: cross.axes[n].level)
     return (
-        f"larger ranks no longer lower the residual (mode {n} is the hardest, degree {cross.axes[n].size - 1}): a kink, "
-        "a very narrow peak, or rounding errors of f. Split the domain there, or raise tol"
+        f"larger ranks no longer lower the residual (mode {n} is the hardest, degree {cross.axes[n].size - 1}): "
+        "a kink, a very narrow peak, or rounding errors of f. Split the domain there, or raise tol"
     )
 
 

@@ -1,9 +1,10 @@
-"""Adaptive cross approximation of a function of several variables: few fibres, a nested core, honest residuals.
+"""Adaptive cross approximation of a function of several variables: few fibres, a nested core, residuals.
 
 The function is known on *fibres*, lines parallel to an axis through pivot points, sampled on nested Lobatto
-grids. The fibres of a mode span its factor; rows of the factor chosen by conditional pivoting index the core, so
-that what has been evaluated stays of use when ranks or degrees grow. What the approximation misses is looked for
-at random points and, without an evaluation, along all fibres; the worst points are the next pivots.
+grids. The fibres of a mode span its factor; rows of the factor chosen by conditional pivoting index the core,
+so that what has been evaluated stays of use when ranks or degrees grow. What the approximation misses is
+looked for at random points and, without an evaluation, along all fibres; the worst points are the next
+pivots.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 
 # Share of the tolerance, relative to the largest value seen, at which coefficients are noise.
 _NOISE = 0.1
-# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; their roundings.
+# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; rounding errors.
 _SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
 # Rounding errors of a fibre's polynomial, and of the argument of a steep function.
 _SPOT_ROUNDOFF = 1e-13
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
 _FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 2, 100, 100
-# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins, and at
-# which it refuses.
-_GROWTH, _ENOUGH, _REFUSED = 0.35, 0.5, 0.6
+# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins, and
+# at which it refuses.
+_GROWTH, _ENOUGH, _REFUSED = 0.3, 0.5, 0.6
 # Rounds without a new row of the core, and without a smaller residual, after which there is nothing to gain.
 _STALLED, _PATIENCE = 5, 12
 # Rows of the grid, besides those of the core, on which a fibre is tried.
 _EXTRA = 8
+# Of the new pivots at most this part are points of fibres of one mode.
+_SHARE = 2
 # Entries of the core evaluated at once.
 _CHUNK = 2**17
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
@@ -73,7 +76,7 @@ class Axis:
 
 
 class Cross:
-    """State of an adaptive cross: pivots, axes and the core, refined until the residual is below the tolerance.
+    """State of an adaptive cross: axes and the core, refined until the residual is below the tolerance.
 
     Parameters
     ----------
@@ -233,13 +236,15 @@ class Cross:
         points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
-        chosen = [points[np.argsort(-gaps)[:count]]]
+        order = np.argsort(-gaps)[:count]
+        pools, heights = [points[order]], [gaps[order]]
         for n, axis in enumerate(self.axes):
             found, missed = self._along_fibres(n, axis)
-            if missed.max() >= gaps.max():
-                chosen.append(found[[missed.argmax()]])
+            order = np.argsort(-missed)[: max(count // _SHARE, 1)]
+            pools, heights = [*pools, found[order]], [*heights, missed[order]]
             self.residual = max(self.residual, float(missed.max()))
-        return np.concatenate(chosen)
+        best = np.argsort(-np.concatenate(heights), kind="stable")[:count]
+        return np.concatenate(pools)[best]
 
     def search(self) -> np.ndarray:
         """Points that break the approximation, on lines from where the function and the residual are largest.

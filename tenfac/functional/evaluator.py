@@ -15,7 +15,7 @@ from ..core.errors import DataError, ShapeError
 _PARTS = 64
 
 
-class OutOfEvaluations(Exception):
+class OutOfEvaluationsError(Exception):
     """The budget of evaluations is spent."""
 
 
@@ -49,7 +49,7 @@ class Evaluator:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         if self.n_evals + len(points) > self.max_evals:
-            raise OutOfEvaluations
+            raise OutOfEvaluationsError
         places = self.to_domain(points)
         values = self._called(places)
         self.n_evals += len(points)
@@ -66,8 +66,8 @@ class Evaluator:
             return np.full(count, values)
         if values.shape != (count,):
             raise ShapeError(
-                f"chebyshev_tucker: `f` must return one number per point; got shape {values.shape} for {count} "
-                "points. Let f work on arrays, or pass vectorized=False."
+                f"chebyshev_tucker: `f` must return one number per point; got shape {values.shape} for "
+                f"{count} points. Let f work on arrays, or pass vectorized=False."
             )
         return values
 
@@ -94,8 +94,8 @@ class Evaluator:
         if len(bad):
             place = ", ".join(f"{x:.6g}" for x in places[bad[0]])
             raise DataError(
-                f"chebyshev_tucker: `f` must be finite on the domain; got {values[bad[0]]} at ({place}). Leave the "
-                "singularity out of the domain."
+                f"chebyshev_tucker: `f` must be finite on the domain; got {values[bad[0]]} at ({place}). Leave "
+                "the singularity out of the domain."
             )
         return values
 

@@ -1,4 +1,4 @@
-"""The last step of every construction: orthonormal factors, ranks and degrees cut, the cut measured in the sup norm."""
+"""The last step of a construction: ranks and degrees are cut, and the cut is measured in the sup norm."""
 
 from __future__ import annotations
 

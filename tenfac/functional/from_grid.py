@@ -1,4 +1,4 @@
-"""``chebyshev_from_grid``: a Chebyshev-Tucker function through values on a grid, dense, in CP or in Tucker format."""
+"""``chebyshev_from_grid``: a function through values on a grid: an array, a CP or a Tucker tensor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chebyshev_from_grid(
     *,
     domain: Sequence[tuple[float, float]] | None = None,
 ) -> Tucker:
-    """Turn values on a grid into a function: the factors of their Tucker format become Chebyshev coefficients.
+    """Turn values on a grid into a function: the factors of their Tucker format become coefficients.
 
     The algorithms of [1]_ for full tensors, CP and Tucker formats on grids, with a tolerance relative to the
     largest value.
@@ -59,9 +59,9 @@ def chebyshev_from_grid(
     Returns
     -------
     Tucker
-        With ``Chebyshev`` modes and orthonormal factors, float64 numpy. ``info.rel_error`` is an estimate: the
-        change by rounding, plus what interpolation loses (the last coefficients of each mode, or splines on
-        half of the places).
+        With ``Chebyshev`` modes and orthonormal factors, float64 numpy. ``info.rel_error`` is an estimate:
+        the change by rounding, plus what interpolation loses (the last coefficients of each mode, or splines
+        on half of the places).
 
     Raises
     ------
@@ -130,8 +130,8 @@ def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tu
     places = [np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
     if [x.shape for x in places] != [(size,) for size in data.shape] or not places:
         raise ShapeError(
-            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)}; got shapes "
-            f"{[x.shape for x in places]}."
+            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)}; got "
+            f"shapes {[x.shape for x in places]}."
         )
     for n, x in enumerate(places):
         if len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all():
@@ -145,8 +145,8 @@ def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tu
     for n, (x, (a, b)) in enumerate(zip(places, box, strict=True)):
         if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
             raise DataError(
-                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one step more; "
-                f"got ({a:g}, {b:g}). Splines do not extrapolate further."
+                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one step "
+                f"more; got ({a:g}, {b:g}). Splines do not extrapolate further."
             )
     return places, box
 
@@ -233,8 +233,8 @@ def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Repor
     notes: tuple[str, ...] = ()
     if not converged:
         notes = (
-            f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the estimated "
-            f"error is {error:.2g}. Give more places there, or a larger tol.",
+            f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the "
+            f"estimated error is {error:.2g}. Give more places there, or a larger tol.",
         )
         warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
     return Report(

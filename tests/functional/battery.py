@@ -1,4 +1,4 @@
-"""Functions of three variables: eight of the literature, and forty on the unit cube with integrals in closed form."""
+"""Functions of three variables: eight of the literature, forty with integrals in closed form."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EIGHT: dict[str, tuple[Callable[..., Any], list[tuple[float, float]], int, tuple
 
 
 def points_of(domain: Any, peak: Any = None, count: int = 20_000, seed: int = 9) -> np.ndarray:
-    """Random points, ``(D, N)``: half of them at all distances from the peak (of the cube), some at the ends."""
+    """Random points, ``(D, N)``: half at all distances from the peak (of the cube), some at the ends."""
     rng = np.random.default_rng(seed)
     low, high = np.array(domain, dtype=float).T
     points = rng.uniform(-1, 1, (count, len(low)))
