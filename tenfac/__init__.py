@@ -27,6 +27,8 @@ _HOME = {
     "adapt": "adapters.model",
     "adapter_report": "adapters.report",
     "align": "decompose.align",
+    "chebyshev_from_grid": "functional.from_grid",
+    "chebyshev_tucker": "functional.build",
     "compensate": "adapters.compensate",
     "compose": "functional.algebra",
     "compress": "adapters.compress",

@@ -1,15 +1,15 @@
-"""Adaptive cross approximation of a function of several variables: few fibres, a nested core, honest residuals.
+"""Adaptive cross approximation of a function of several variables: few fibres, a nested core, residuals.
 
 The function is known on *fibres*, lines parallel to an axis through pivot points, sampled on nested Lobatto
-grids. The fibres of a mode span its factor; rows of the factor chosen by conditional pivoting index the core, so
-that what has been evaluated stays of use when ranks or degrees grow. What the approximation misses is looked for
-at random points and, without an evaluation, along all fibres; the worst points are the next pivots.
+grids. The fibres of a mode span its factor; rows of the factor chosen by conditional pivoting index the core,
+so that what has been evaluated stays of use when ranks or degrees grow. What the approximation misses is
+looked for at random points and, without an evaluation, along all fibres; the worst points are the next
+pivots.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,52 @@ import scipy.linalg
 from ..core.contract import contract
 from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 
-# Share of the tolerance, relative to the largest value seen, at which coefficients and singular values are noise.
+# Share of the tolerance, relative to the largest value seen, at which coefficients are noise.
 _NOISE = 0.1
+# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; rounding errors.
+_SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
+# Rounding errors of a fibre's polynomial, and of the argument of a steep function.
+_SPOT_ROUNDOFF = 1e-13
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
-_FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 4, 100, 100
-# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins.
-_GROWTH, _ENOUGH = 0.35, 0.5
+_FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 2, 100, 100
+# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins, and
+# at which it refuses.
+_GROWTH, _ENOUGH, _REFUSED = 0.3, 0.5, 0.6
+# Rounds without a new row of the core, and without a smaller residual, after which there is nothing to gain.
+_STALLED, _PATIENCE = 5, 12
+# Rows of the grid, besides those of the core, on which a fibre is tried.
+_EXTRA = 8
+# Of the new pivots at most this part are points of fibres of one mode.
+_SHARE = 2
+# Entries of the core evaluated at once.
+_CHUNK = 2**17
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
-_STEPS = np.geomspace(1e-3, 1, 16)
+_STEPS, _CLOUD = np.geomspace(1e-3, 1, 14), 36
 
 
-@dataclass
 class Axis:
-    """One mode of the cross: its grid, the fibres along it and what they span."""
+    """One mode of the cross: its grid, the fibres along it and what they span.
 
-    level: int = _FIRST_LEVEL
-    fibres: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (m, number of pivots)
-    index: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # rows that index the core
-    factor: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # coefficients, (m, r)
+    Attributes
+    ----------
+    level : int
+        The grid has ``2**level + 1`` points.
+    pivots : array, shape (P, D)
+        A point on each fibre.
+    spots : array, shape (P,)
+        Values there.
+    fibres : array, shape (m, P)
+    index : array of int, shape (r,)
+        Rows of the grid that index the core.
+    factor : array, shape (m, r)
+        Chebyshev coefficients.
+    """
+
+    def __init__(self, ndim: int) -> None:
+        self.level = _FIRST_LEVEL
+        self.pivots, self.spots, self.fibres = np.empty((0, ndim)), np.empty(0), np.empty((self.size, 0))
+        self.index, self.factor = np.empty(0, dtype=int), np.empty((0, 0))
 
     @property
     def size(self) -> int:
@@ -49,7 +76,7 @@ class Axis:
 
 
 class Cross:
-    """State of an adaptive cross: pivots, axes and the core, refined until the residual is below the tolerance.
+    """State of an adaptive cross: axes and the core, refined until the residual is below the tolerance.
 
     Parameters
     ----------
@@ -62,13 +89,15 @@ class Cross:
         Grids have at most ``2**max_level + 1`` points.
     """
 
-    def __init__(self, evaluate: Any, ndim: int, tol: float, rng: np.random.Generator, max_level: int) -> None:
+    def __init__(
+        self, evaluate: Any, ndim: int, tol: float, rng: np.random.Generator, max_level: int
+    ) -> None:
         self.evaluate, self.ndim, self.tol, self.rng, self.max_level = evaluate, ndim, tol, rng, max_level
-        self.axes = [Axis() for _ in range(ndim)]
-        self.pivots = np.empty((0, ndim))
+        self.axes = [Axis(ndim) for _ in range(ndim)]
         self.core = np.zeros((0,) * ndim)
-        self.residual, self.rounds = np.inf, 0
-        self.unresolved: set[int] = set()
+        self.residual, self.rounds, self.weakest = np.inf, 0, np.zeros(ndim)
+        self.cut = _SPAN
+        self.unresolved: dict[int, float] = {}  # mode: where on [-1, 1]
 
     @property
     def scale(self) -> float:
@@ -83,77 +112,121 @@ class Cross:
     def run(self, hints: np.ndarray) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
         points = np.concatenate([hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS, self.ndim))])
+        still, best, since = 0, np.inf, 0
         for _ in range(_MAX_ROUNDS):
+            before = self.core.shape
             self.add_pivots(points)
             self.update()
             self.rounds += 1
-            largest = max(len(axis.index) for axis in self.axes)
-            points = self.worst(max(2, int(_GROWTH * largest)))
-            if self.residual <= _ENOUGH * self.tol * self.scale:
+            points = self.worst(max(2, int(_GROWTH * max(self.core.shape))))
+            if not self.unresolved and self.residual <= _ENOUGH * self.tol * self.scale:
                 points = self.search()
                 if not len(points):
                     return
-            if self.unresolved:
+            still = still + 1 if self.core.shape == before else 0
+            since = 0 if self.residual < 0.8 * best else since + 1
+            best = min(best, self.residual)
+            if self.unresolved or still >= _STALLED or since >= _PATIENCE:
                 return
+            self.cut *= _LOWER if still else 1
 
     # --- growing ----------------------------------------------------------------------------------------
 
     def add_pivots(self, points: np.ndarray) -> None:
         """Draw the fibres through new pivots, and refine the grids until they are resolved."""
-        self.pivots = np.concatenate([self.pivots, points])
         for n, axis in enumerate(self.axes):
-            new = self._sample(n, points, lobatto(axis.size))
-            axis.fibres = new if not axis.fibres.size else np.concatenate([axis.fibres, new], axis=1)
+            self._draw(n, axis, points)
         for n, axis in enumerate(self.axes):
-            while not self._resolved(axis):
+            while not self._resolved(n, axis):
                 if axis.level == self.max_level:
-                    self.unresolved.add(n)
+                    self.unresolved[n] = _roughest(axis.fibres)
                     break
                 self._refine(n, axis)
+
+    def _draw(self, n: int, axis: Axis, points: np.ndarray) -> None:
+        """Fibres through points, but for those already known and those that the others span."""
+        points = _new_lines(points, axis.pivots, n)
+        if not len(points):
+            return
+        grid, first = lobatto(axis.size), self._first_rows(n, axis, points)
+        some = self._sample(n, points, grid[first])
+        if not first.all():
+            basis, _ = np.linalg.qr(self._span(axis.fibres)[first])
+            chosen = self._independent(some - basis @ (basis.T @ some))
+            points, some = points[chosen], some[:, chosen]
+        new = np.empty((axis.size, len(points)))
+        new[first], new[~first] = some, self._sample(n, points, grid[~first])
+        axis.pivots = np.concatenate([axis.pivots, points])
+        axis.fibres = np.concatenate([axis.fibres, new], axis=1)
+        axis.spots = np.concatenate([axis.spots, self.evaluate(points)])
+
+    def _first_rows(self, n: int, axis: Axis, points: np.ndarray) -> np.ndarray:
+        """Rows on which fibres are tried: those that index the core, some between, those of the points."""
+        first = np.ones(axis.size, dtype=bool)
+        if len(axis.index) and 2 * (len(axis.index) + len(points) + _EXTRA) < axis.size:
+            first[:] = False
+            first[axis.index] = True
+            first[np.linspace(0, axis.size - 1, _EXTRA).astype(int)] = True
+            first[np.abs(lobatto(axis.size)[:, None] - points[:, n]).argmin(axis=0)] = True
+        return first
+
+    def _independent(self, fibres: np.ndarray) -> np.ndarray:
+        """Columns that the others do not span, up to noise."""
+        _, triangle, order = scipy.linalg.qr(fibres, mode="economic", pivoting=True)
+        noise = max(self._noise(fibres), _FIBRE_ROUNDOFF * np.sqrt(len(fibres)) * self.scale)
+        return np.sort(order[: int((np.abs(np.diag(triangle)) > noise).sum())])
 
     def _sample(self, n: int, points: np.ndarray, grid: np.ndarray) -> np.ndarray:
         lines = np.repeat(points[None], len(grid), axis=0)
         lines[:, :, n] = grid[:, None]
         return self.evaluate(lines.reshape(-1, self.ndim)).reshape(len(grid), len(points))
 
-    def _resolved(self, axis: Axis) -> bool:
-        tail = coefficients(axis.fibres)[-max(axis.size // _TAIL, 2) :]
-        return bool(np.abs(tail).max() <= _NOISE * self.tol * self.scale)
+    def _resolved(self, n: int, axis: Axis) -> bool:
+        """Whether the last coefficients are noise, and the polynomials hold between the points of the grid."""
+        found = coefficients(axis.fibres)
+        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.tol * self.scale:
+            return False
+        basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
+        missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)
+        return bool(missed.max() <= max(_ENOUGH * self.tol, _SPOT_ROUNDOFF) * self.scale)
 
     def _refine(self, n: int, axis: Axis) -> None:
         """Twice as fine a grid, old values kept."""
         between = lobatto(2 * axis.size - 1)[1::2]
         fine = np.empty((2 * axis.size - 1, axis.fibres.shape[1]))
-        fine[::2], fine[1::2] = axis.fibres, self._sample(n, self.pivots, between)
+        fine[::2], fine[1::2] = axis.fibres, self._sample(n, axis.pivots, between)
         axis.level, axis.fibres, axis.index = axis.level + 1, fine, 2 * axis.index
 
     def update(self) -> None:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
-        old = [len(axis.index) for axis in self.axes]
-        for axis in self.axes:
-            basis = self._span(axis.fibres)
-            axis.index = _more_rows(basis, axis.index)
-            inverse = np.linalg.pinv(basis[axis.index], rcond=1e-15)
-            axis.factor = coefficients(basis) @ inverse
-        self.core = self._grown(old)
+        bases = [self._span(axis.fibres) for axis in self.axes]
+        rows = [_more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
+        self.core = self._grown(rows)
+        for axis, basis, index in zip(self.axes, bases, rows, strict=True):
+            axis.index = index
+            axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
 
     def _span(self, fibres: np.ndarray) -> np.ndarray:
         left, sizes, _ = np.linalg.svd(fibres, full_matrices=False)
-        rank = max(int((sizes > _NOISE * self.tol * self.scale).sum()), 1)
-        return left[:, :rank]
+        return left[:, : max(int((sizes > self._noise(fibres)).sum()), 1)]
 
-    def _grown(self, old: list[int]) -> np.ndarray:
+    def _noise(self, fibres: np.ndarray) -> float:
+        """Norm below which a combination of fibres is noise."""
+        return max(self.cut * self.tol, _ROUNDOFF) * float(np.sqrt(len(fibres))) * self.scale
+
+    def _grown(self, rows: list[np.ndarray]) -> np.ndarray:
         """The core at all index combinations; only the new ones are evaluated."""
-        new = [len(axis.index) for axis in self.axes]
+        old, new = self.core.shape, [len(index) for index in rows]
+        places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
         core = np.empty(new)
         core[tuple(map(slice, old))] = self.core
         for n in range(self.ndim):  # blocks: old below mode n, new in mode n, all above
-            spans = [range(old[m]) if m < n else range(new[m]) for m in range(self.ndim)]
-            spans[n] = range(old[n], new[n])
-            where = np.array(list(itertools.product(*spans)), dtype=int).reshape(-1, self.ndim)
-            if len(where):
-                points = np.stack([lobatto(a.size)[a.index[where[:, m]]] for m, a in enumerate(self.axes)], axis=1)
-                core[tuple(where.T)] = self.evaluate(points)
+            spans = [slice(old[m]) if m < n else slice(new[m]) for m in range(self.ndim)]
+            spans[n] = slice(old[n], new[n])
+            axes = [place[span] for place, span in zip(places, spans, strict=True)]
+            blocks = [self.evaluate(points) for points in _grid_points(axes)]
+            if blocks:
+                core[tuple(spans)] = np.concatenate(blocks).reshape([len(x) for x in axes])
         return core
 
     # --- looking for what is missed ---------------------------------------------------------------------
@@ -162,43 +235,44 @@ class Cross:
         """Points where the approximation is worst: random ones, evaluated, and those of all fibres, free."""
         points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
         gaps = np.abs(self.evaluate(points) - self.values(points))
-        self.residual = float(gaps.max())
-        chosen = [points[np.argsort(-gaps)[:count]]]
+        self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
+        order = np.argsort(-gaps)[:count]
+        pools, heights = [points[order]], [gaps[order]]
         for n, axis in enumerate(self.axes):
             found, missed = self._along_fibres(n, axis)
-            if missed.max() >= gaps.max():
-                chosen.append(found[[missed.argmax()]])
+            order = np.argsort(-missed)[: max(count // _SHARE, 1)]
+            pools, heights = [*pools, found[order]], [*heights, missed[order]]
             self.residual = max(self.residual, float(missed.max()))
-        return np.concatenate(chosen)
+        best = np.argsort(-np.concatenate(heights), kind="stable")[:count]
+        return np.concatenate(pools)[best]
 
     def search(self) -> np.ndarray:
         """Points that break the approximation, on lines from where the function and the residual are largest.
 
         Adversarial: a narrow peak between the random points shows on a line through its flank.
         """
-        points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
-        gaps = np.abs(self.evaluate(points) - self.values(points))
-        starts = np.stack([self.evaluate.place, points[gaps.argmax()], np.zeros(self.ndim)])
+        place = self.evaluate.place
+        starts = np.stack([place, self.weakest, np.zeros(self.ndim)])
         steps = np.concatenate([-_STEPS, _STEPS])
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
             lines[:, n, :, n] += steps
-        lines = np.clip(lines.reshape(-1, self.ndim), -1, 1)
-        missed = np.abs(self.evaluate(lines) - self.values(lines))
-        points, gaps = np.concatenate([points, lines]), np.concatenate([gaps, missed])
+        cloud = self.rng.uniform(-1, 1, (_CLOUD, self.ndim)) * np.geomspace(1e-3, 1, _CLOUD)[:, None]
+        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud]), -1, 1)
+        gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual = max(self.residual, float(gaps.max()))
-        bad = np.flatnonzero(gaps > self.tol * self.scale)
+        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
         return points[bad[np.argsort(-gaps[bad])][:4]]
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""
         grid = lobatto(axis.size)
         others = [m for m in range(self.ndim) if m != n]
-        rows = [None if m == n else a.rows(self.pivots[:, m]) for m, a in enumerate(self.axes)]
+        rows = [None if m == n else a.rows(axis.pivots[:, m]) for m, a in enumerate(self.axes)]
         weights = contract(self.core, rows, paired=others) if others else self.core[None]
         gaps = np.abs(axis.fibres - axis.rows(grid) @ weights.T)
         worst = gaps.argmax(axis=0)
-        points = self.pivots.copy()
+        points = axis.pivots.copy()
         points[:, n] = grid[worst]
         return points, gaps[worst, np.arange(len(points))]
 
@@ -215,3 +289,27 @@ def _more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
     _, _, order = scipy.linalg.qr(rest.T, mode="economic", pivoting=True)
     fresh = [row for row in order[: missing + len(index)] if row not in set(index.tolist())]
     return np.concatenate([index, np.array(fresh[:missing], dtype=int)])
+
+
+def _roughest(fibres: np.ndarray) -> float:
+    """The point of the grid where fibres bend most."""
+    grid = lobatto(len(fibres))
+    bends = np.abs(np.diff(fibres, 2, axis=0)) / (grid[2:] - grid[:-2])[:, None]
+    return float(grid[1 + bends.max(axis=1).argmax()])
+
+
+def _new_lines(points: np.ndarray, pivots: np.ndarray, n: int) -> np.ndarray:
+    """Points on lines along mode ``n`` that hold no pivot, one of each line."""
+    others = np.delete(points, n, axis=1)
+    known = (others[:, None] == np.delete(pivots, n, axis=1)[None]).all(axis=2).any(axis=1)
+    twice = (others[:, None] == others[None]).all(axis=2)
+    return points[~known & ~np.tril(twice, -1).any(axis=1)]
+
+
+def _grid_points(axes: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Points of a grid in C order, ``(N, D)``, a chunk at a time."""
+    shape = tuple(len(x) for x in axes)
+    total = int(np.prod(shape))
+    for start in range(0, total, _CHUNK):
+        places = np.unravel_index(np.arange(start, min(start + _CHUNK, total)), shape)
+        yield np.stack([x[i] for x, i in zip(axes, places, strict=True)], axis=1)

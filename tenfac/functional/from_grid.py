@@ -1,0 +1,246 @@
+"""``chebyshev_from_grid``: a function through values on a grid: an array, a CP or a Tucker tensor."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.interpolate
+
+from ..core.arrays import is_array, to_numpy
+from ..core.contract import contract
+from ..core.cp import CP
+from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
+from ..core.modes.discrete import Discrete
+from ..core.report import Report
+from ..core.truncate import truncate
+from ..core.tucker import Tucker
+from .finish import shortened
+
+_WHERE = "chebyshev_from_grid"
+# Shares of the tolerance: for the ranks of the data, and for those of the function with its degrees.
+_DATA, _ROUNDING = 0.3, 0.3
+# Entries at which the size of the function and the error of interpolation are looked at.
+_ENTRIES = 2000
+# Error of a cubic spline on every second point over that on all points, less one.
+_RICHARDSON = 15
+
+
+def chebyshev_from_grid(
+    data: Any,
+    axes: Sequence[Any],
+    tol: float = 1e-10,
+    *,
+    domain: Sequence[tuple[float, float]] | None = None,
+) -> Tucker:
+    """Turn values on a grid into a function: the factors of their Tucker format become coefficients.
+
+    The algorithms of [1]_ for full tensors, CP and Tucker formats on grids, with a tolerance relative to the
+    largest value.
+
+    Parameters
+    ----------
+    data : array, Tucker or CP, shape (I_0, ..., I_{D-1})
+        Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats have ``Discrete`` modes and stay
+        compressed: the dense array is not formed.
+    axes : sequence of D arrays, shapes (I_n,)
+        Ascending places. Chebyshev-Lobatto points of the domain (``Chebyshev(I, (a, b)).nodes()``) are
+        interpolated by the polynomial through them, all others by a cubic spline; each mode for itself.
+    tol : float
+        Allowed error, as a share of the largest value.
+    domain : sequence of D pairs (a, b), optional
+        The first and last places if not given; up to one step more than these, for cells with the places in
+        their middle.
+
+    Returns
+    -------
+    Tucker
+        With ``Chebyshev`` modes and orthonormal factors, float64 numpy. ``info.rel_error`` is an estimate:
+        the change by rounding, plus what interpolation loses (the last coefficients of each mode, or splines
+        on half of the places).
+
+    Raises
+    ------
+    ShapeError
+        If ``axes`` do not fit the data, or a mode is not discrete.
+    DataError
+        If places do not ascend, values are not finite and real, or ``tol`` or ``domain`` is out of range.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the estimate is above ``tol``: the grid is too coarse for it. The mode is named.
+
+    Notes
+    -----
+    Cost: ST-HOSVD of an array; for a CP tensor of R terms one SVD ``K R^2`` per mode and a core of
+    ``R_0 R_1 ...`` numbers.
+
+    References
+    ----------
+    .. [1] P. Benner, B. N. Khoromskij, V. Khoromskaia and B. Sun, Mesh-free hybrid Chebyshev-Tucker tensor
+       format, arXiv:2503.01696 (2025), algorithms 3.1 to 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tenfac.core.modes.chebyshev import Chebyshev
+    >>> x = Chebyshev(20, (0.0, 1.0)).nodes()
+    >>> F = chebyshev_from_grid(np.exp(x[:, None] * x), [x, x], tol=1e-12)
+    >>> bool(abs(F.at(0.3, 0.7) - np.exp(0.21)) < 1e-12), F.info.converged
+    (True, True)
+    """
+    start = time.perf_counter()
+    if not 1e-15 <= tol < 1:
+        raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
+    places, box = _check(data, axes, domain)
+    core, factors, size = _compressed(data, tol)
+    errors = np.zeros(len(places))
+    made = []
+    for n, (x, ab) in enumerate(zip(places, box, strict=True)):
+        found, missed = _interpolated(factors[n], x, ab)
+        made.append(found)
+        errors[n] = _height(core, [missed if m == n else f for m, f in enumerate(factors)])
+    core, made, lost = shortened(core, made, _ROUNDING * tol * size)
+    error = (float(errors.sum()) + lost) / size + _DATA * tol if size else 0.0
+    info = _report(error, errors, tol, start)
+    modes = [Chebyshev(len(f), ab) for f, ab in zip(made, box, strict=True)]
+    return Tucker(core, made, modes, info=info)
+
+
+def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
+    if not isinstance(data, (Tucker, CP)) and not is_array(data):
+        raise DataError(
+            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}."
+        )
+    if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
+        raise ShapeError(
+            f"{_WHERE}: `data` must have discrete modes; got {data!r}. It is a function already."
+        )
+    arrays = list(data._arrays().values()) if isinstance(data, (Tucker, CP)) else [data]
+    for array in map(to_numpy, arrays):
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise DataError(
+                f"{_WHERE}: `data` must be real and finite; got {array.dtype} or values that are not."
+            )
+    places = [np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
+    if [x.shape for x in places] != [(size,) for size in data.shape] or not places:
+        raise ShapeError(
+            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)}; got "
+            f"shapes {[x.shape for x in places]}."
+        )
+    for n, x in enumerate(places):
+        if len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all():
+            raise DataError(
+                f"{_WHERE}: axes[{n}] must be two or more finite places that ascend. Sort it first."
+            )
+    pairs = [(x[0], x[-1]) for x in places] if domain is None else list(domain)
+    if len(pairs) != len(places):
+        raise ShapeError(f"{_WHERE}: `domain` must be {len(places)} intervals; got {len(pairs)}.")
+    box = [check_interval(pair, _WHERE) for pair in pairs]
+    for n, (x, (a, b)) in enumerate(zip(places, box, strict=True)):
+        if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
+            raise DataError(
+                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one step "
+                f"more; got ({a:g}, {b:g}). Splines do not extrapolate further."
+            )
+    return places, box
+
+
+def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
+    """Core and factors of the data in Tucker format, and the largest value (of those looked at)."""
+    if isinstance(data, Tucker):
+        core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
+        return core, factors, _height(core, factors)
+    if isinstance(data, CP):
+        return _from_cp(data, tol)
+    values = to_numpy(data).astype(float)
+    size = float(np.abs(values).max())
+    if not size:
+        return np.zeros((1,) * values.ndim), [np.ones((i, 1)) for i in values.shape], 0.0
+    norm = float(
+        np.linalg.norm(values / size)
+    )  # in the sup norm an error is at most as large as in the l2 norm
+    core, factors, _ = truncate(values, None, max(_DATA * tol / norm, 1e-16))
+    return core, list(factors), size
+
+
+def _from_cp(data: CP, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
+    """Reduced HOSVD: one SVD per mode, of the columns as heavy as their terms."""
+    weights = to_numpy(data.weights).astype(float)
+    factors = [to_numpy(f).astype(float) for f in data.factors]
+    norms = [np.linalg.norm(f, axis=0) for f in factors]
+    terms = np.abs(weights) * np.prod(norms, axis=0)
+    size = _cp_height(weights, factors)
+    columns, bases = [], []
+    for factor, norm in zip(factors, norms, strict=True):
+        unit = factor / np.where(norm > 0, norm, 1.0)
+        left, sizes, _ = np.linalg.svd(unit * terms, full_matrices=False)
+        tails = np.sqrt(np.cumsum(sizes[::-1] ** 2)[::-1])
+        # an error is at most the sum over the terms of what each column loses
+        allowed = _DATA * tol * size / (len(factors) * np.sqrt(len(weights)))
+        rank = max(int((tails > max(allowed, 1e-16 * tails[0])).sum()), 1)
+        bases.append(left[:, :rank])
+        columns.append(left[:, :rank].T @ factor)
+    return CP(weights, columns).to_tensor(), bases, size
+
+
+def _cp_height(weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
+    rng = np.random.default_rng(0)
+    rows = [f[rng.integers(len(f), size=_ENTRIES)] for f in factors]
+    peaks = [f[np.abs(f).argmax(axis=0)] for f in factors]  # where each term is largest
+    found = [np.abs(np.prod(rs, axis=0) @ weights).max() for rs in (rows, peaks)]
+    return float(max(found))
+
+
+def _height(core: np.ndarray, factors: Sequence[np.ndarray]) -> float:
+    """Largest magnitude at entries drawn at random and at the largest rows."""
+    rng = np.random.default_rng(0)
+    rows = [f[rng.integers(len(f), size=_ENTRIES)] for f in factors]
+    rows = [
+        np.concatenate([r, f[[np.linalg.norm(f, axis=1).argmax()]]])
+        for r, f in zip(rows, factors, strict=True)
+    ]
+    return float(np.abs(contract(core, rows, paired=range(core.ndim))).max())
+
+
+def _interpolated(
+    factor: np.ndarray, x: np.ndarray, ab: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev coefficients of the functions through the columns, and an estimate of what they miss, as rows."""
+    (a, b), n = ab, len(x)
+    if np.abs(Chebyshev(n, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
+        found = coefficients(factor)
+        return found, found[-max(n // 8, 2) :] if n > 2 else np.zeros((1, factor.shape[1]))
+    size = 2 ** int(np.ceil(np.log2(2 * n))) + 1
+    nodes = np.clip((a + b) / 2 + (b - a) / 2 * lobatto(size), a, b)
+    spline = scipy.interpolate.make_interp_spline(x, factor, k=min(3, n - 1))
+    missed = np.zeros((1, factor.shape[1]))
+    if n >= 8:
+        half = x[::2] if n % 2 else np.append(x[::2], x[-1])
+        kept = np.isin(x, half)
+        coarse = scipy.interpolate.make_interp_spline(half, factor[kept], k=3)
+        missed = (coarse(x[~kept]) - factor[~kept]) / _RICHARDSON
+    return coefficients(spline(nodes)), missed
+
+
+def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Report:
+    converged = error <= tol
+    notes: tuple[str, ...] = ()
+    if not converged:
+        notes = (
+            f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the "
+            f"estimated error is {error:.2g}. Give more places there, or a larger tol.",
+        )
+        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+    return Report(
+        converged,
+        "tolerance met" if converged else "grid too coarse",
+        rel_error=error,
+        seconds=time.perf_counter() - start,
+        warnings=notes,
+    )

@@ -1,0 +1,258 @@
+"""``chebyshev_tucker``: errors delivered, evaluations used, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfac import ConvergenceWarning, DataError, ShapeError, chebyshev_tucker
+from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
+from tests.functional.battery import CUBE, EIGHT, FORTY, UNIT, points_of
+
+
+def error_of(F: Any, f: Any, domain: Any, peak: Any = None) -> float:
+    """Largest error at random points, ends and around a peak, relative to the largest value there."""
+    points = points_of(domain, peak)
+    true = f(*points)
+    return float(np.abs(F.at(*points) - true).max() / np.abs(true).max())
+
+
+def integral(F: Any) -> float:
+    total = F.core
+    for mode, factor in zip(F.modes, F.factors, strict=True):
+        total = np.tensordot(mode.integral(factor) @ factor, total, axes=1)
+    return float(total)
+
+
+def cosine(x: Any, y: Any, z: Any) -> Any:
+    return np.cos(x + y * z)
+
+
+# --- errors and evaluations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-10, 1e-13])
+@pytest.mark.parametrize("name", EIGHT)
+def test_eight_functions_keep_the_tolerance_and_the_number_of_evaluations(name: str, tol: float) -> None:
+    f, domain, allowed, peak = EIGHT[name]
+    F = chebyshev_tucker(f, domain, tol)
+    assert F.info.converged
+    assert_below(error_of(F, f, domain, peak), 2 * tol, "error")
+    assert_below(F.info.n_evals, allowed, "evaluations")
+    numbers = np.prod(F.rank) + sum(k * r for k, r in zip(F.coef_shape, F.rank, strict=True))
+    assert_below(F.info.n_evals, 1000 + 4 * numbers, "evaluations by the numbers of the result")
+
+
+def test_forty_functions_have_their_integrals_to_1e_12_from_100_000_evaluations() -> None:
+    spent = 0
+    for name, (f, exact) in FORTY.items():
+        F = chebyshev_tucker(f, UNIT, 1e-13)
+        assert F.info.converged, name
+        largest = float(np.abs(f(*points_of(UNIT, count=1000))).max())
+        assert_below(abs(integral(F) - exact), 1e-12 * largest, f"integral of {name}")
+        assert_below(error_of(F, f, UNIT), 1e-12, f"error of {name}")
+        spent += F.info.n_evals
+    assert_equal(len(FORTY), 40)
+    assert_below(spent, 100_000, "evaluations")
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 6])
+def test_functions_of_one_to_six_variables(d: int) -> None:
+    def f(*x: Any) -> Any:
+        return 1 / (2 + sum(x))
+
+    F = chebyshev_tucker(f, [(0, 1)] * d, 1e-6)
+    assert F.info.converged
+    assert_equal(F.ndim, d)
+    assert_below(error_of(F, f, [(0, 1)] * d), 2e-6, "error")
+
+
+@pytest.mark.parametrize(
+    ("f", "want"),
+    [
+        (lambda *_: 3.0, (1, 1, 1)),
+        (lambda x, *_: np.exp(x), (1, 1, 1)),
+        (lambda *x: np.sin(x[1] * x[2]), (1, 5, 5)),
+    ],
+)
+def test_few_variables_are_seen_as_such(f: Any, want: tuple[int, ...]) -> None:
+    F = chebyshev_tucker(f, CUBE, 1e-10)
+    assert_equal(F.rank, want)
+    if want == (1, 1, 1):
+        assert_below(F.info.n_evals, 499, "evaluations")
+
+
+def test_zero_is_zero() -> None:
+    F = chebyshev_tucker(lambda *x: 0 * x[0], CUBE[:2])
+    assert F.info.converged
+    assert_equal(F.at([0.1, 0.5], [0.2, -0.3]), np.zeros(2))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_scale_of_the_function_does_not_matter(scale: float) -> None:
+    plain = chebyshev_tucker(cosine, CUBE)
+    F = chebyshev_tucker(lambda *x: scale * cosine(*x), CUBE)
+    assert_equal((F.rank, F.coef_shape, F.info.n_evals), (plain.rank, plain.coef_shape, plain.info.n_evals))
+    points = points_of(CUBE, count=500)
+    assert_below(np.abs(F.at(*points) / scale - plain.at(*points)).max(), 1e-12, "difference")
+
+
+@pytest.mark.parametrize("width", [1e-12, 1e12])
+def test_the_scale_of_the_domain_does_not_matter(width: float) -> None:
+    F = chebyshev_tucker(lambda x, y, z: cosine(x / width, y / width, z / width), [(0, width)] * 3)
+    plain = chebyshev_tucker(cosine, UNIT)
+    points = points_of(UNIT, count=500)
+    assert_below(np.abs(F.at(*(width * points)) - plain.at(*points)).max(), 1e-10, "difference")
+
+
+def test_the_same_seed_gives_the_same_object() -> None:
+    a, b, c = (chebyshev_tucker(cosine, CUBE, random_state=seed) for seed in (3, 3, 4))
+    for got, want in zip([a.core, *a.factors], [b.core, *b.factors], strict=True):
+        assert_equal(got, want)
+    assert_above(np.abs(c.at(0.3, 0.2, 0.1) - a.at(0.3, 0.2, 0.1)), 1e-18, "difference of two seeds")
+    assert_equal(a.info.random_state, 3)
+
+
+def test_factors_are_orthonormal() -> None:
+    F = chebyshev_tucker(cosine, CUBE)
+    for factor in F.factors:
+        assert_below(np.abs(factor.T @ factor - np.eye(factor.shape[1])).max(), 1e-14, "distance from I")
+
+
+# --- what it cannot do ------------------------------------------------------------------------------------
+
+
+def peak(x: Any, y: Any, z: Any) -> Any:
+    return 1e5 / (1 + 1e5 * ((x - 0.31) ** 2 + (y + 0.42) ** 2 + (z - 0.53) ** 2))
+
+
+def cusp(x: Any, y: Any, z: Any) -> Any:
+    return np.exp(-np.sqrt(x * x + y * y + z * z))
+
+
+REFUSED = {
+    "cusp": cusp,
+    "cusp off the middle": lambda x, y, z: cusp(x - 0.3, y + 0.21, z - 0.77),
+    "|x - y|": lambda x, y, _: np.abs(x - y),
+    "pole": lambda x, y, z: 1 / (x + y + 0.123 + z * z),
+    "step": lambda x, y, z: (x + y * z > 0.1) * 1.0,
+    "peak": peak,
+    "peak on a smooth ground": lambda x, y, z: np.cos(x + y + z) + 1e-5 * peak(x, y, z),
+    "noise": lambda x, y, z: np.cos(x) + 1e-9 * np.sin(1e8 * x * (y + 2) * (z + 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_smooth_never_counts_as_converged(name: str) -> None:
+    for seed in (0, 1) if name in ("step", "pole") else (0,):
+        with pytest.warns(ConvergenceWarning) as caught:
+            F = chebyshev_tucker(REFUSED[name], CUBE, 1e-10, max_evals=200_000, random_state=seed)
+        assert not F.info.converged
+        assert_below(F.info.n_evals, 200_000, "evaluations")
+        assert_above(F.info.rel_error, 1e-10, "residual")
+        assert_says(caught[0].message, "mode", "Split the domain", "raise tol")
+
+
+def test_a_kink_is_named_with_its_mode_and_place() -> None:
+    with pytest.warns(ConvergenceWarning) as caught:
+        F = chebyshev_tucker(lambda x, y: np.abs(y - 2.5) * np.exp(x), [(0, 1), (2, 4)])
+    assert_says(caught[0].message, "mode 1 needs a degree above 2048 (near 2.5")
+    assert_equal(F.info.warnings, (str(caught[0].message),))
+    assert "mode 0" not in F.info.reason
+
+
+def test_a_kink_of_little_height_is_approximated() -> None:
+    F = chebyshev_tucker(cusp, CUBE, 2e-2)
+    assert F.info.converged
+    assert_below(error_of(F, cusp, CUBE), 4e-2, "error")
+
+
+def test_a_hint_finds_a_peak_that_would_be_missed() -> None:
+    def f(x: Any, y: Any, z: Any) -> Any:
+        return x + 2 * np.exp(-2e4 * ((x - 0.437) ** 2 + (y + 0.211) ** 2 + (z - 0.618) ** 2))
+
+    blind = quietly(chebyshev_tucker, f, CUBE, 1e-6)
+    F = chebyshev_tucker(f, CUBE, 1e-6, hints=[[0.437, -0.211, 0.618]])
+    assert F.info.converged
+    assert_below(error_of(F, f, CUBE, (0.437, -0.211, 0.618)), 2e-6, "error with the hint")
+    assert_above(error_of(blind, f, CUBE, (0.437, -0.211, 0.618)), 0.1, "error without")
+
+
+@pytest.mark.parametrize("max_evals", [1, 50, 3000])
+def test_the_limit_of_evaluations_is_kept(max_evals: int) -> None:
+    with pytest.warns(ConvergenceWarning, match=f"max_evals={max_evals} reached"):
+        F = chebyshev_tucker(EIGHT["cosh3"][0], CUBE, max_evals=max_evals)
+    assert_below(F.info.n_evals, max_evals, "evaluations")
+    assert np.isfinite(F.at(0.1, 0.2, 0.3))
+
+
+def test_a_small_limit_of_the_degree_is_kept() -> None:
+    with pytest.warns(ConvergenceWarning, match="mode 0 needs a degree above 16"):
+        F = chebyshev_tucker(lambda x: np.sin(50 * x), [(0, 1)], max_degree=20)
+    assert_below(F.coef_shape[0], 17, "coefficients")
+
+
+# --- functions as users write them ------------------------------------------------------------------------
+
+
+def test_scalar_functions_pools_and_integers_give_the_same_as_arrays() -> None:
+    want = chebyshev_tucker(cosine, CUBE)
+    scalar = chebyshev_tucker(lambda x, y, z: float(np.cos(x + y * z)), CUBE, vectorized=False)
+    with ThreadPoolExecutor(2) as pool:
+        parallel = chebyshev_tucker(cosine, CUBE, executor=pool)
+    for F in (scalar, parallel):
+        assert_equal(F.info.n_evals, want.info.n_evals)
+        assert_below(np.abs(F.core - want.core).max(), 1e-13, "difference")
+    whole = chebyshev_tucker(lambda x, _: np.full(x.shape, 7), CUBE[:2])
+    assert_below(abs(whole.at(0.3, 0.1) - 7), 1e-13, "difference")
+
+
+BAD_F = [
+    (lambda x, _: np.ones((len(x), 2)), ShapeError, ("shape (", "vectorized=False")),
+    (lambda x, _: x + 1j, DataError, ("real numbers", "complex")),
+    (lambda x, _: np.array(["a"] * len(x)), DataError, ("real numbers", "dtype")),
+    (lambda x, _: np.where(x > 0.9, np.nan, x), DataError, ("finite", "nan at (0.9")),
+    (lambda x, y: np.where(y > 0.9, np.inf, x), DataError, ("finite", "inf at (")),
+]
+
+
+@pytest.mark.parametrize(("f", "error", "parts"), BAD_F)
+def test_values_that_are_no_finite_numbers_are_refused(f: Any, error: Any, parts: tuple[str, ...]) -> None:
+    with pytest.raises(error) as caught:
+        chebyshev_tucker(f, CUBE[:2])
+    assert_says(caught, "chebyshev_tucker", *parts)
+
+
+BAD = [
+    ({"domain": (-1, 1)}, ShapeError, "`domain` must be a sequence of intervals"),
+    ({"domain": []}, ShapeError, "`domain`"),
+    ({"domain": [(1, 1)]}, DataError, "a < b"),
+    ({"domain": [(2, 1)]}, DataError, "a < b"),
+    ({"domain": [(0, np.inf)]}, DataError, "finite"),
+    ({"tol": 1e-17}, DataError, "float64"),
+    ({"tol": 2}, DataError, "tol"),
+    ({"max_evals": 0}, DataError, "max_evals"),
+    ({"max_degree": 3.5}, DataError, "max_degree"),
+    ({"hints": [[0, 0]]}, ShapeError, "(N, 1)"),
+    ({"hints": [[3]]}, DataError, "must lie in the domain"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "part"), BAD)
+def test_bad_arguments_are_refused_before_the_function_is_called(changed: Any, error: Any, part: str) -> None:
+    def never(x: Any) -> Any:
+        raise AssertionError("called")
+
+    with pytest.raises(error) as caught:
+        chebyshev_tucker(never, **{"domain": [(0, 1)], **changed})
+    assert_says(caught, "chebyshev_tucker", part)
+
+
+def test_no_warning_of_numpy_is_left_when_all_is_well() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert chebyshev_tucker(cosine, CUBE).info.converged

@@ -1,0 +1,121 @@
+"""``chebyshev_from_grid``: arrays, CP and Tucker formats on grids of any places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfac import CP, ConvergenceWarning, DataError, ShapeError, Tucker, chebyshev_from_grid, tucker
+from tenfac.core.modes.chebyshev import Chebyshev
+from tests.checks import assert_below, assert_equal, assert_says, quietly
+from tests.functional.battery import UNIT, points_of
+
+NODES = Chebyshev(30, (0.0, 1.0)).nodes()
+UNIFORM = np.linspace(-1, 1, 513)
+RATES = np.geomspace(0.1, 30, 40)
+
+
+def smooth(x: Any, y: Any, z: Any) -> Any:
+    return 1 / (1.5 + x + y * z)
+
+
+def on_grid(x: np.ndarray) -> np.ndarray:
+    return smooth(x[:, None, None], x[:, None], x)
+
+
+def gaussians() -> CP:
+    return CP(np.sqrt(RATES), [np.exp(-np.outer(UNIFORM**2, RATES))] * 3)
+
+
+def sum_of_gaussians(points: np.ndarray) -> np.ndarray:
+    return np.exp(-np.outer((points**2).sum(axis=0), RATES)) @ np.sqrt(RATES)
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-10, 1e-13])
+def test_values_at_chebyshev_points_keep_the_tolerance(tol: float) -> None:
+    F = chebyshev_from_grid(on_grid(NODES), [NODES] * 3, tol)
+    points = points_of(UNIT)
+    assert_below(np.abs(F.at(*points) - smooth(*points)).max() / smooth(0, 0, 0), tol, "error")
+    assert F.info.converged
+    assert_below(F.info.rel_error, tol, "estimate")
+
+
+def test_a_function_that_chebyshev_points_do_not_resolve_is_not_converged() -> None:
+    x = Chebyshev(12, (0.0, 1.0)).nodes()
+    with pytest.warns(ConvergenceWarning) as caught:
+        F = chebyshev_from_grid(np.sin(40 * x)[:, None] * x, [x, x])
+    assert not F.info.converged
+    assert_says(caught[0].message, "too coarse", "mode 0")
+
+
+@pytest.mark.parametrize("n", [65, 129])
+def test_cell_centers_reach_the_ends_of_the_domain_at_fourth_order(n: int) -> None:
+    cells = (np.arange(n) + 0.5) / n
+    F = quietly(chebyshev_from_grid, on_grid(cells), [cells] * 3, 1e-8, domain=UNIT)
+    points = points_of(UNIT)
+    assert_below(np.abs(F.at(*points) - smooth(*points)).max(), 2.0 / n**4, "error")
+    assert_equal([mode.domain for mode in F.modes], UNIT)
+
+
+def test_cp_and_tucker_formats_are_converted_without_the_dense_array() -> None:
+    data = gaussians()
+    points = points_of([(-1, 1)] * 3)
+    true = sum_of_gaussians(points)
+    small = Tucker(*tucker(CP(data.weights, [f[::16] for f in data.factors]).to_tensor(), tol=1e-8))
+    for got, tol in ((data, 1e-6), (small, 1e-3)):
+        x = UNIFORM if got is data else UNIFORM[::16]
+        F = chebyshev_from_grid(got, [x] * 3, tol)
+        assert F.info.converged
+        assert_below(np.abs(F.at(*points) - true).max() / true.max(), tol, "error")
+    assert_below(max(F.rank), 10, "rank")
+
+
+def test_the_weights_of_a_cp_tensor_set_its_ranks() -> None:
+    heavy = gaussians()
+    light = CP(np.where(RATES > 1, 1e-12, 1.0), heavy.factors)
+    F, G = (chebyshev_from_grid(t, [UNIFORM] * 3, 1e-6) for t in (heavy, light))
+    assert G.rank[0] < F.rank[0]
+
+
+def test_the_scale_of_the_values_does_not_matter() -> None:
+    plain = chebyshev_from_grid(on_grid(NODES), [NODES] * 3)
+    for scale in (1e-30, 1e30):
+        F = chebyshev_from_grid(scale * on_grid(NODES), [NODES] * 3)
+        assert_equal((F.rank, F.coef_shape), (plain.rank, plain.coef_shape))
+
+
+def test_zeros_are_zero() -> None:
+    F = chebyshev_from_grid(np.zeros((5, 6)), [np.arange(5), np.arange(6)])
+    assert F.info.converged
+    assert_equal(float(F.at(2.5, 3.5)), 0.0)
+
+
+BAD = [
+    ({"data": [[1.0]]}, DataError, "`data` must be an array"),
+    ({"data": np.full((4, 4), np.nan)}, DataError, "finite"),
+    ({"data": np.ones((4, 4)) + 1j}, DataError, "real"),
+    ({"axes": [np.arange(4)]}, ShapeError, "`axes`"),
+    ({"axes": [np.arange(4), np.arange(5)]}, ShapeError, "(4, 4)"),
+    ({"axes": [np.arange(4), np.array([0, 2, 1, 3])]}, DataError, "axes[1]"),
+    ({"domain": [(0, 3)]}, ShapeError, "2 intervals"),
+    ({"domain": [(0, 3), (1, 3)]}, DataError, "domain[1]"),
+    ({"domain": [(0, 3), (0, 9)]}, DataError, "extrapolate"),
+    ({"tol": 0}, DataError, "tol"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "part"), BAD)
+def test_bad_input_is_refused(changed: Any, error: Any, part: str) -> None:
+    given = {"data": np.ones((4, 4)), "axes": [np.arange(4), np.arange(4)], **changed}
+    with pytest.raises(error) as caught:
+        chebyshev_from_grid(**given)
+    assert_says(caught, "chebyshev_from_grid", part)
+
+
+def test_a_function_is_not_taken_for_data() -> None:
+    F = chebyshev_from_grid(np.ones((4, 4)), [np.arange(4)] * 2)
+    with pytest.raises(ShapeError) as caught:
+        chebyshev_from_grid(F, [np.arange(4)] * 2)
+    assert_says(caught, "function already")
