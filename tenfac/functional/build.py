@@ -100,8 +100,8 @@ def chebyshev_tucker(
     times ``R`` operations.
 
     *Full tensors.* A function that costs nothing may be sampled on a whole grid and given to
-    ``chebyshev_from_grid`` (the algorithm of [1]_): 2 to 300 times as many
-    evaluations, in one call; up to 10 times faster below 60 coefficients per variable, but you choose the grid.
+    ``chebyshev_from_grid`` (the algorithm of [1]_): 2 to 300 times as many evaluations, in one
+    call; up to 10 times faster below 60 coefficients per variable, but you choose the grid.
 
     References
     ----------
