@@ -20,7 +20,7 @@ from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 
 # Share of the tolerance, relative to the largest value seen, at which coefficients are noise.
 _NOISE = 0.1
-# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; rounding errors.
+# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
 _SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
 # Rounding errors of a fibre's polynomial, and of the argument of a steep function.
 _SPOT_ROUNDOFF = 1e-13
@@ -182,7 +182,7 @@ class Cross:
         return self.evaluate(lines.reshape(-1, self.ndim)).reshape(len(grid), len(points))
 
     def _resolved(self, n: int, axis: Axis) -> bool:
-        """Whether the last coefficients are noise, and the polynomials hold between the points of the grid."""
+        """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
         found = coefficients(axis.fibres)
         if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.tol * self.scale:
             return False

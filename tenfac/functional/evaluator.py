@@ -94,8 +94,8 @@ class Evaluator:
         if len(bad):
             place = ", ".join(f"{x:.6g}" for x in places[bad[0]])
             raise DataError(
-                f"chebyshev_tucker: `f` must be finite on the domain; got {values[bad[0]]} at ({place}). Leave "
-                "the singularity out of the domain."
+                f"chebyshev_tucker: `f` must be finite on the domain; got {values[bad[0]]} at ({place}). "
+                "Leave the singularity out of the domain."
             )
         return values
 

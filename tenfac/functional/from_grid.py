@@ -145,8 +145,8 @@ def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tu
     for n, (x, (a, b)) in enumerate(zip(places, box, strict=True)):
         if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
             raise DataError(
-                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one step "
-                f"more; got ({a:g}, {b:g}). Splines do not extrapolate further."
+                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one "
+                f"step more; got ({a:g}, {b:g}). Splines do not extrapolate further."
             )
     return places, box
 
@@ -211,7 +211,7 @@ def _height(core: np.ndarray, factors: Sequence[np.ndarray]) -> float:
 def _interpolated(
     factor: np.ndarray, x: np.ndarray, ab: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev coefficients of the functions through the columns, and an estimate of what they miss, as rows."""
+    """Chebyshev coefficients of the functions through the columns, and rows of what they miss."""
     (a, b), n = ab, len(x)
     if np.abs(Chebyshev(n, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
         found = coefficients(factor)

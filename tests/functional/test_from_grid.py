@@ -79,6 +79,14 @@ def test_the_weights_of_a_cp_tensor_set_its_ranks() -> None:
     assert G.rank[0] < F.rank[0]
 
 
+def test_heavy_terms_that_nearly_cancel_keep_what_is_left() -> None:
+    x = Chebyshev(12, (0.0, 1.0)).nodes()
+    near = np.stack([x, x + 1e-4 * x**2], axis=1)
+    data = CP(np.array([-1e6, 1e6]), [near, np.stack([x, x], axis=1)])
+    F = chebyshev_from_grid(data, [x, x], 1e-2)
+    assert_below(abs(F.at(0.5, 0.5) - 12.5), 1.0, "error")
+
+
 def test_the_scale_of_the_values_does_not_matter() -> None:
     plain = chebyshev_from_grid(on_grid(NODES), [NODES] * 3)
     for scale in (1e-30, 1e30):

@@ -1,0 +1,194 @@
+"""Functions of several variables: ``chebyshev_tucker`` beside teneva, numpy and scipy.
+
+Run from the root: ``python -m benchmarks.functions``. Eight functions at three tolerances, beside the full
+tensor on the grid found (the algorithm of arXiv:2503.01696) and teneva's TT-cross on it; forty functions with
+integrals in closed form; a function of four variables; the speed of evaluation at scattered points against
+numpy's ``chebval3d``, scipy's ``RegularGridInterpolator`` and teneva, each on the same function in the same
+process. Seconds are CPU seconds of one thread, the least of several runs. Writes ``results/functions.json``.
+teneva is left out where it is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy.interpolate import RegularGridInterpolator
+from scipy.special import airy
+from threadpoolctl import threadpool_limits
+
+import tenfac
+from tenfac.core.modes.chebyshev import Chebyshev
+from tests.functional.battery import EIGHT, FORTY, UNIT, points_of
+
+try:
+    import teneva
+except ImportError:
+    teneva = None
+
+RESULTS = Path(__file__).parent / "results" / "functions.json"
+TENEVA_EVALUATIONS = 300_000
+
+
+def timed(call: Callable[[], Any], runs: int = 3) -> tuple[Any, float]:
+    """What a call returns, and the least CPU seconds of some runs."""
+    least, found = np.inf, None
+    for _ in range(runs):
+        start = time.process_time()
+        found = call()
+        least = min(least, time.process_time() - start)
+    return found, least
+
+
+def error(values: np.ndarray, true: np.ndarray) -> float:
+    return float(np.abs(values - true).max() / np.abs(true).max())
+
+
+def full_tensor(f: Any, domain: Any, sizes: tuple[int, ...], tol: float) -> tuple[Any, int]:
+    """The function through its values on a whole grid, and their number."""
+    axes = [Chebyshev(2 * (k // 2) + 9, ab).nodes() for k, ab in zip(sizes, domain, strict=True)]
+    values = f(*np.meshgrid(*axes, indexing="ij"))
+    return tenfac.chebyshev_from_grid(values, axes, tol), values.size
+
+
+def tt_cross(f: Any, domain: Any, sizes: tuple[int, ...], tol: float, points: np.ndarray) -> dict[str, Any]:
+    """teneva's cross on the Chebyshev grid of known size, with a limit of evaluations."""
+    low, high = (list(ends) for ends in zip(*domain, strict=True))
+    n = [k + 1 for k in sizes]
+
+    def on_grid(index: np.ndarray) -> np.ndarray:
+        return f(*teneva.ind_to_poi(index, low, high, n, "cheb").T)
+
+    info: dict[str, Any] = {}
+    start = teneva.rand(n, 1, seed=0)
+    Y = teneva.cross(on_grid, start, m=TENEVA_EVALUATIONS, e=tol, nswp=12, dr_max=2, info=info)
+    A = teneva.func_int(Y)
+    got = teneva.func_get(points[:, :500].T, A, low, high)
+    return {"evaluations": int(info["m"]), "error": error(got, f(*points[:, :500]))}
+
+
+def eight() -> dict[str, Any]:
+    rows = {}
+    for name, (f, domain, allowed, peak) in EIGHT.items():
+        points = points_of(domain, peak)
+        for tol in (1e-6, 1e-10, 1e-13):
+            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol))
+            row = {
+                "evaluations": F.info.n_evals,
+                "allowed at 1e-13": allowed,
+                "rank": F.rank,
+                "coefficients": F.coef_shape,
+                "converged": F.info.converged,
+                "error / tol": error(F.at(*points), f(*points)) / tol,
+                "seconds": seconds,
+            }
+            if name != "wagon":
+                (G, count), row["full seconds"] = timed(
+                    lambda f=f, domain=domain, F=F, tol=tol: full_tensor(f, domain, F.coef_shape, tol)
+                )
+                row |= {"full evaluations": count, "full error / tol": error(G.at(*points), f(*points)) / tol}
+                if teneva is not None and tol == 1e-10 and name in ("yukawa", "runge25", "gauss10", "cosxyz"):
+                    row["teneva"] = tt_cross(f, domain, F.coef_shape, tol, points)
+            rows[f"{name} {tol:g}"] = row
+            print(f"{name:8} {tol:g}", {k: v for k, v in row.items() if k != "allowed at 1e-13"}, flush=True)
+    return rows
+
+
+def forty() -> dict[str, Any]:
+    spent, worst_integral, worst = 0, 0.0, 0.0
+    start = time.process_time()
+    made = {name: tenfac.chebyshev_tucker(f, UNIT, 1e-13) for name, (f, _) in FORTY.items()}
+    seconds = time.process_time() - start
+    for name, (f, exact) in FORTY.items():
+        F, points = made[name], points_of(UNIT)
+        total = F.core
+        for mode, factor in zip(F.modes, F.factors, strict=True):
+            total = np.tensordot(mode.integral(factor) @ factor, total, axes=1)
+        true = f(*points)
+        worst_integral = max(worst_integral, abs(float(total) - exact) / float(np.abs(true).max()))
+        worst = max(worst, error(F.at(*points), true))
+        spent += F.info.n_evals
+    return {"evaluations": spent, "worst integral": worst_integral, "worst error": worst, "seconds": seconds}
+
+
+def four_variables() -> dict[str, Any]:
+    def f(a: Any, b: Any, c: Any, d: Any) -> Any:
+        return airy(-8 * (a * d + b * c))[0]
+
+    domain = [(-1, 1)] * 4
+    F, seconds = timed(lambda: tenfac.chebyshev_tucker(f, domain, 1e-8), runs=1)
+    points = points_of(domain)
+    return {
+        "evaluations": F.info.n_evals,
+        "rank": F.rank,
+        "error": error(F.at(*points), f(*points)),
+        "converged": F.info.converged,
+        "seconds": seconds,
+    }
+
+
+def speed() -> dict[str, Any]:
+    """Points per second, and how many times faster than each peer."""
+    rows = {}
+    for name, tol in (("yukawa", 1e-6), ("yukawa", 1e-13), ("runge25", 1e-10)):
+        f, domain, _, _ = EIGHT[name]
+        F = tenfac.chebyshev_tucker(f, domain, tol)
+        points = points_of(domain, count=100_000)
+        rates = {"tenfac": 100_000 / timed(lambda F=F, points=points: F.at(*points))[1]}
+        dense = F.core
+        for n, factor in enumerate(F.factors):
+            dense = np.moveaxis(np.tensordot(factor, dense, axes=(1, n)), 0, n)
+        few = points[:, :500]
+        rates["numpy chebval3d"] = (
+            500
+            / timed(lambda few=few, dense=dense: np.polynomial.chebyshev.chebval3d(*few, dense), runs=2)[1]
+        )
+        side = max(round(F.n_params ** (1 / 3)), 5)
+        axes = [np.linspace(a, b, side) for a, b in domain]
+        cubic = RegularGridInterpolator(axes, f(*np.meshgrid(*axes, indexing="ij")), method="cubic")
+        rates["scipy cubic"] = 20_000 / timed(lambda c=cubic, p=points: c(p[:, :20_000].T), runs=2)[1]
+        row: dict[str, Any] = {"points per second": rates, "rank": F.rank, "coefficients": F.coef_shape}
+        row["errors"] = {
+            "tenfac": error(F.at(*points), f(*points)),
+            "scipy cubic": error(cubic(points[:, :20_000].T), f(*points[:, :20_000])),
+        }
+        if teneva is not None:
+            low, high = (list(ends) for ends in zip(*domain, strict=True))
+            A = teneva.svd(dense, 1e-14)
+            got, seconds = timed(
+                lambda A=A, few=few, low=low, high=high: teneva.func_get(few.T, A, low, high)
+            )
+            rates["teneva"] = 500 / seconds
+            row["errors"]["teneva"] = error(got, f(*few))
+        row["times faster"] = {k: rates["tenfac"] / v for k, v in rates.items() if k != "tenfac"}
+        rows[f"{name} {tol:g}"] = row
+        print(name, tol, row, flush=True)
+    return rows
+
+
+def main() -> None:
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    versions["teneva"] = getattr(teneva, "__version__", None)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = {
+            "versions": versions,
+            "machine": platform.machine(),
+            "eight": eight(),
+            "forty": forty(),
+            "airy in four variables": four_variables(),
+            "speed": speed(),
+        }
+    print({k: results[k] for k in ("forty", "airy in four variables")})
+    RESULTS.write_text(json.dumps(results, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
