@@ -21,7 +21,9 @@ PUBLIC = [
     "ConvergenceWarning",
     "DataError",
     "Discrete",
+    "Electrostatics",
     "FunctionalTucker",
+    "GaussianBasis",
     "KroneckerOperator",
     "MissingExtraError",
     "RankError",
@@ -49,6 +51,7 @@ PUBLIC = [
     "factor_match_score",
     "fold",
     "from_tensorly",
+    "gaussian_sum",
     "hooi",
     "import_lycoris",
     "import_peft",
@@ -64,6 +67,7 @@ PUBLIC = [
     "plot",
     "pyro_model",
     "randomized_tucker",
+    "read_charges",
     "save",
     "save_adapter",
     "svi",
@@ -76,6 +80,9 @@ PUBLIC = [
     "unmerge",
 ]
 DEFAULTS = {
+    "Electrostatics": {"kappa": 0.0, "tol": 1e-06},
+    "GaussianBasis": {"tol": 1e-10},
+    "gaussian_sum": {"tol": 1e-10},
     "FunctionalTucker": {
         "inference": "collapsed",
         "rank": "auto",

@@ -157,7 +157,7 @@ class GaussianBasis:
         made = []
         for n, axis in enumerate(self._axes):
             factor = xp.asarray(axis.factor, dtype=points.dtype, device=device_of(points))
-            made.append(axis.mode.rows(factor, points[:, n], derivative=int(n == derivative), xp=xp))
+            made.append(rows_of(axis.mode, factor, points[:, n], int(n == derivative), xp))
         return made
 
     def moments(self, centers: Any, amplitudes: Any) -> Any:
@@ -259,6 +259,7 @@ class GaussianBasis:
         Tucker
         """
         xp = namespace_of(core)
+        core = core.detach() if compressed and hasattr(core, "detach") else core
         factors = [xp.asarray(a.factor, dtype=core.dtype, device=device_of(core)) for a in self._axes]
         modes = self.modes
         if not compressed:
@@ -589,6 +590,13 @@ def _nested(
         basis = np.linalg.qr(np.concatenate([basis, new - basis @ (basis.T @ new)], axis=1))[0]
         ranks += [basis.shape[1]] * len(members)
     return basis, ranks
+
+
+def rows_of(mode: Chebyshev, factor: Any, x: Any, derivative: int, xp: Any) -> Any:
+    """Values or derivatives at points that were checked before; also where gradients are recorded."""
+    for _ in range(derivative):
+        mode, factor = mode.diff(factor)
+    return xp.matmul(mode.basis(x, xp), factor)
 
 
 # --- small products -----------------------------------------------------------------------------------------
