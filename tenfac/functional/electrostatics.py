@@ -20,7 +20,7 @@ from .separation import separate
 
 # Share of the tolerance for the Gaussians, their quadrature and what lies beyond the cutoff of the short part:
 # forces and an energy of charges that nearly cancel lose a digit that potentials keep.
-_GAUSSIANS, _QUADRATURE, _CUTOFF = 0.2, 0.02, 0.002
+_GAUSSIANS, _QUADRATURE, _CUTOFF, _ROUNDING = 0.05, 0.02, 0.002, 0.05
 # Largest alpha chosen, in 1 / half box: the rank is about 8 + 5 alpha at tol = 1e-10.
 _LARGEST = 16.0
 # Neighbors of a charge that "auto" aims at.
@@ -96,7 +96,7 @@ class Electrostatics:
     >>> ions = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     >>> salt = Electrostatics(ions, (-1.0) ** ions.sum(axis=1), tol=1e-8)
     >>> round(2 * float(salt.energy()) / 64, 5)  # per ion; -1.74756 for an infinite crystal
-    -1.45986
+    -1.62872
     >>> salt.potential([[1.5, 1.5, 1.5]]).shape, salt.forces().shape
     ((1,), (64, 3))
     """
@@ -129,14 +129,16 @@ class Electrostatics:
         sides = box[:, 1] - box[:, 0]
         self._tree = cKDTree(places.astype(float))
         _apart(self._tree, where)
-        self.alpha = _chosen(len(places), sides, self.tol) if given is None else given
+        self.alpha = _chosen(len(places), sides, self.tol, self.kappa) if given is None else given
         self._split = separate(self.alpha, float(np.linalg.norm(sides)), max(_QUADRATURE * self.tol, 2e-14), self.kappa)
         self.cutoff = self._split.cutoff(_CUTOFF * self.tol)
         self.basis = GaussianBasis(self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * self.tol, 1e-13))
         self.domain = self.basis.domain
         self._moments = self.basis.moments(self.positions, self.charges)
         self.core = self.basis.core(self._moments)
-        self.long_range: Tucker = self.basis.function(self.core)
+        largest = float(np.abs(to_numpy(self.charges)).max()) * self._split.at_zero
+        size = float(np.linalg.norm(to_numpy(self.core)))
+        self.long_range: Tucker = self.basis.function(self.core, budget=_ROUNDING * self.tol * max(largest, size))
         self.info = self._checked(start)
 
     def __repr__(self) -> str:
@@ -368,13 +370,13 @@ def _bounds(places: np.ndarray, alpha: float | None) -> np.ndarray:
     return np.stack([low - room, high + room], axis=1)
 
 
-def _chosen(count: int, sides: np.ndarray, tol: float) -> float:
+def _chosen(count: int, sides: np.ndarray, tol: float, kappa: float) -> float:
     """Alpha for about ``_NEIGHBORS`` charges within the cutoff, but no larger than keeps the rank small."""
     volume = float(np.prod(np.maximum(sides, 1e-3 * sides.max())))
     reach = (3 * _NEIGHBORS * volume / (4 * math.pi * count)) ** (1 / 3)
     wanted = math.sqrt(math.log(10 / (_CUTOFF * tol))) / reach
     half = float(sides.max()) / 2
-    return min(max(wanted, 1 / half), _LARGEST / half)
+    return max(min(max(wanted, 1 / half), _LARGEST / half), kappa / 4)
 
 
 def _apart(tree: cKDTree, where: str) -> None:

@@ -21,6 +21,8 @@ from ..core.tucker import Tucker
 
 # Share of the tolerance that the basis may use, the part of it a degree may use, and the share of rounding.
 _BASIS, _DEGREE, _ROUNDING = 0.3, 0.1, 0.1
+# Share of the tolerance that one center may use, for the sake of many.
+_MANY = 0.3
 # Most coefficients of a mode: 63 tables of this size squared are 0.5 GB.
 _MOST = 1024
 # Numbers formed at once: 32 MB in float64.
@@ -95,7 +97,7 @@ class GaussianBasis:
     >>> import numpy as np
     >>> basis = GaussianBasis([1.0, 4.0], [0.5, 2.0], domain=[(-1, 1)] * 3, tol=1e-8)
     >>> basis
-    GaussianBasis(2 Gaussians, rank=(14, 14, 14), tol=1e-08)
+    GaussianBasis(2 Gaussians, rank=(20, 20, 20), tol=1e-08)
     >>> F = basis.sum(np.array([[0.1, 0.2, 0.3]]), np.array([1.0]))
     >>> round(float(F.at(0.1, 0.2, 0.3)), 6)
     2.5
@@ -245,7 +247,7 @@ class GaussianBasis:
         core = self.core(self.moments(centers, amplitudes))
         return self.function(core, compressed=compressed)
 
-    def function(self, core: Any, *, compressed: bool = True) -> Tucker:
+    def function(self, core: Any, *, compressed: bool = True, budget: float | None = None) -> Tucker:
         """The function of a core.
 
         Parameters
@@ -253,6 +255,8 @@ class GaussianBasis:
         core : array, shape (r_0, ..., r_{D-1})
         compressed : bool
             Lower the rank to ``tol``. Not differentiable.
+        budget : float, optional
+            Error of the coefficients allowed for that; ``tol / 10`` of their norm if not given.
 
         Returns
         -------
@@ -267,7 +271,9 @@ class GaussianBasis:
         if to_number(xp.max(xp.abs(core))) == 0:  # charges that cancel, or are zero
             flat = [xp.ones((1, 1), dtype=core.dtype, device=device_of(core)) for _ in factors]
             return Tucker(xp.zeros_like(core[(slice(1),) * core.ndim]), flat, [Chebyshev(1, m.domain) for m in modes])
-        small, turns, _ = truncate(core, None, max(_ROUNDING * self.tol, 4 * eps(core.dtype)))
+        size = to_number(xp.linalg.vector_norm(xp.reshape(core, (-1,))))
+        share = _ROUNDING * self.tol if budget is None else min(budget / size, 0.5)
+        small, turns, _ = truncate(core, None, max(share, 4 * eps(core.dtype)))
         return Tucker(small, [xp.matmul(w, u) for w, u in zip(factors, turns, strict=True)], modes)
 
 
@@ -324,13 +330,14 @@ def gaussian_sum(
     (True, True)
     """
     start = time.perf_counter()
-    basis = GaussianBasis(exponents, weights, domain=domain, tol=tol)
+    tol = check_tol(tol, "gaussian_sum")
+    basis = GaussianBasis(exponents, weights, domain=domain, tol=max(_MANY * tol, 1e-13))
     made = basis.sum(centers, amplitudes)
     centers, amplitudes = check_charges(centers, amplitudes, basis.domain, "gaussian_sum")
     error = _measured(basis, made, to_numpy(centers), to_numpy(amplitudes))
     info = Report(
         converged=error <= tol,
-        reason="tolerance met" if error <= tol else "amplitudes cancel",
+        reason="tolerance met" if error <= tol else "the terms cancel",
         rel_error=error,
         seconds=time.perf_counter() - start,
     )
@@ -346,7 +353,7 @@ def gaussian_sum(
 
 def _measured(basis: GaussianBasis, made: Tucker, centers: np.ndarray, amplitudes: np.ndarray) -> float:
     """Largest error at some centers and random points, relative to the largest value there."""
-    each = max(_CHECKED // (2 * len(centers) * len(basis.weights)), 4)
+    each = min(max(_CHECKED // (2 * len(centers) * len(basis.weights)), 4), 64)
     rng = np.random.default_rng(0)
     low, high = np.array(basis.domain).T
     points = np.concatenate([centers[:: max(len(centers) // each, 1)][:each], rng.uniform(low, high, (each, len(low)))])

@@ -34,7 +34,7 @@ class Separation:
         In 1 / length.
     exponents, weights : array, shape (K,)
     error : float
-        Of the quadrature, relative to the long part at 0.
+        Of the quadrature, relative to the long part of Coulomb's law at 0.
 
     Examples
     --------
@@ -57,9 +57,9 @@ class Separation:
         return float(self.weights.sum())
 
     def cutoff(self, tol: float) -> float:
-        """Distance from which the short part is below ``tol`` times the long part at 0."""
+        """Distance from which the short part is below ``tol`` times Coulomb's long part at 0."""
         low, high = 1e-6 / self.alpha, 1 / self.alpha
-        bound = tol * self.at_zero
+        bound = tol * 2 * self.alpha / math.sqrt(math.pi)
         while self.short(np.array(high)) > bound:
             low, high = high, 2 * high
         for _ in range(30):
@@ -107,7 +107,7 @@ def separate(alpha: float, diameter: float, tol: float, kappa: float = 0.0) -> S
     diameter : float
         Largest distance.
     tol : float
-        Error allowed, relative to the long part at 0.
+        Error allowed, relative to the long part of Coulomb's law at 0.
     kappa : float
         Screening, in 1 / length; 0 for Coulomb's law.
 
@@ -119,8 +119,13 @@ def separate(alpha: float, diameter: float, tol: float, kappa: float = 0.0) -> S
     Examples
     --------
     >>> [len(separate(alpha, 2 * 3**0.5, 5e-13).weights) for alpha in (4.0, 8.0, 16.0)]
-    [45, 54, 63]
+    [50, 60, 70]
     """
+    if kappa > 10 * alpha:
+        raise DataError(
+            f"separate: alpha must be kappa / 10 or more, for screening leaves no long part; got alpha={alpha:g} for "
+            f"kappa={kappa:g}. Use a larger alpha."
+        )
     panels = max(math.ceil(math.log2(alpha * diameter)), 0)
     if kappa > 0:  # down to where exp(-kappa^2 / 4 t^2) is below rounding
         panels = max(panels, math.ceil(math.log2(_VANISHED * alpha / kappa)))
@@ -133,7 +138,7 @@ def separate(alpha: float, diameter: float, tol: float, kappa: float = 0.0) -> S
         t = (edges[:-1, None] + half * (1 + x)).ravel()
         weights = 2 / math.sqrt(math.pi) * (half * w).ravel() * np.exp(-((kappa / (2 * t)) ** 2))
         got = np.exp(-np.multiply.outer(r**2, t**2)) @ weights
-        error = float(np.abs(got - exact).max() / exact[0])
+        error = float(np.abs(got - exact).max() / (2 * alpha / math.sqrt(math.pi)))
         if error <= tol:
             break
     else:
