@@ -4,7 +4,8 @@ Run from the root: ``python -m benchmarks.electrostatics [SECTION ...]``; the se
 
 sums     alpha 8, 1e-10: moments, core and rounding for N up to 100,000; RHOSVD of the N K terms at N = 1,000
 systems  potential, energy and forces of clouds, a chain and rock salt against the double sum
-newton   one center, the smoothest terms of a sinc quadrature of 1 / r: ranks and errors of the published table
+newton   one center, the smoothest terms of a sinc quadrature of 1 / r: ranks and errors of the published
+table
 
 Prints ratios in the same process, process CPU seconds of one thread, the least of several runs, and writes
 ``results/electrostatics.json``; sections that are not run keep their entries.
@@ -28,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 import tenfac
 from tenfac import Electrostatics, GaussianBasis
-from tenfac.functional.gaussians import gaussian_rhosvd
+from tenfac.functional.rhosvd import gaussian_rhosvd
 from tenfac.functional.separation import separate
 
 RESULTS = Path(__file__).parent / "results" / "electrostatics.json"
@@ -126,8 +127,9 @@ def run_systems() -> dict[str, Any]:
 
 
 def sinc_terms(terms: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians of ``1 / r`` by the trapezoidal rule in ``t = sinh(s)``, the step best from 1 / n on."""
-    r = np.geomspace(1.0 / n, 3**0.5, 300)
+    """Gaussians of ``1 / r`` by the trapezoidal rule in ``t = sinh(s)``, the step best from the point "
+    "next to 0 on."""
+    r = np.geomspace(3**0.5 / n, 3**0.5, 300)
     best = None
     for step in np.linspace(0.15, 0.6, 91):
         s = step * np.arange(terms)
@@ -147,7 +149,12 @@ def run_newton() -> dict[str, Any]:
         a, b = np.meshgrid(x, x, indexing="ij")
         want = np.exp(-np.multiply.outer(a**2 + b**2 + n**-2.0, tau)) @ w
         error = float(np.abs(made.at(a, b, np.full_like(a, 1 / n)) - want).max() / np.abs(want).max())
-        out[f"n={n}"] = {"rank": max(made.rank), "published": rank, "error": error, "published error": published}
+        out[f"n={n}"] = {
+            "rank": max(made.rank),
+            "published": rank,
+            "error": error,
+            "published error": published,
+        }
         print(f"newton n={n}: rank {max(made.rank)} (published {rank}), error {error:.1e} ({published:.1e})")
     return out
 

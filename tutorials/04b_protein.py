@@ -14,17 +14,21 @@
 # # The electric potential of thousands of charges in a few thousand numbers
 #
 # **What is the potential around a large molecule, at any point, with its gradient, to six digits?** Adding up
-# all charges answers it, at a cost that grows with the molecule for every single point. `Electrostatics` splits
+# all charges answers it, at a cost that grows with the molecule for every single point. `Electrostatics`
+# splits
 # Coulomb's law exactly,
 #
 # $$\frac1r = \underbrace{\frac{\operatorname{erf}(\alpha r)}{r}}_\text{smooth} +
 # \underbrace{\frac{\operatorname{erfc}(\alpha r)}{r}}_\text{short},$$
 #
-# writes the smooth parts of *all* charges as one Tucker tensor with Chebyshev polynomials for its axes, and adds
-# the short parts of near neighbors. The rank of that tensor depends on $\alpha$, not on how many charges there
+# writes the smooth parts of *all* charges as one Tucker tensor with Chebyshev polynomials for its axes, and
+# adds
+# the short parts of near neighbors. The rank of that tensor depends on $\alpha$, not on how many charges
+# there
 # are.
 #
-# No protein file comes with the package, so the molecule here is made up: a self-avoiding chain of 2,500 atoms
+# No protein file comes with the package, so the molecule here is made up: a self-avoiding chain of 2,500
+# atoms
 # with partial charges, as dense as a folded protein. `read_charges("molecule.pqr")` reads a real one.
 
 # %%
@@ -70,7 +74,10 @@ print(f"{len(charges)} atoms, closest pair {distance:.2f} A, net charge {charges
 clock = time.perf_counter()
 molecule = Electrostatics(positions, charges, alpha=0.25, tol=1e-6)
 print(molecule)
-print(f"built in {time.perf_counter() - clock:.2f} s; {molecule.long_range.n_params:,} numbers hold the smooth part")
+print(
+    f"built in {time.perf_counter() - clock:.2f} s; {molecule.long_range.n_params:,} numbers hold the "
+    f"smooth part"
+)
 
 
 def direct(positions: np.ndarray, charges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +128,9 @@ pictures = {
 }
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.9), sharey=True)
 for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
-    image = ax.pcolormesh(x, y, 14.4 * picture.reshape(x.shape), cmap="RdBu_r", vmin=-8, vmax=8, rasterized=True)
+    image = ax.pcolormesh(
+        x, y, 14.4 * picture.reshape(x.shape), cmap="RdBu_r", vmin=-8, vmax=8, rasterized=True
+    )
     ax.set(xlabel="x (Å)", title=name, aspect="equal")
 axes[0].set_ylabel("y (Å)")
 fig.colorbar(image, ax=axes, label="potential at z = 0 (V)", shrink=0.9)
@@ -129,7 +138,8 @@ fig.colorbar(image, ax=axes, label="potential at z = 0 (V)", shrink=0.9)
 # %% [markdown]
 # ## The rank does not grow
 #
-# Charges of a random gas in a fixed box, the chain cut to its first atoms, and rock salt, all split at the same
+# Charges of a random gas in a fixed box, the chain cut to its first atoms, and rock salt, all split at the
+# same
 # $\alpha$ in units of the box: six per half box. A crystal repeats itself, and needs next to nothing.
 
 
@@ -166,10 +176,14 @@ assert max(ranks["rock salt"]) <= 8
 # %% [markdown]
 # ## What would make this fail
 #
-# * **Long molecules in one box.** The shorter the reach of the short part against the box, the larger $\alpha$ in
+# * **Long molecules in one box.** The shorter the reach of the short part against the box, the larger
+#   $\alpha$ in
 #   units of the box, and the rank grows in proportion; storage then grows like the volume.
-# * **One energy, once.** For a single energy of a few thousand charges a compiled double loop is hard to beat. The
+# * **One energy, once.** For a single energy of a few thousand charges a compiled double loop is hard to
+#   beat. The
 #   tensor pays where a fixed molecule is asked again and again: potentials at many points, docking, sampling.
-# * **Periodic boundaries.** Images are not summed: this is free space. Ewald methods are for crystals without end.
-# * **A solvent.** `kappa` screens like salt water in Debye and Hückel's theory; a dielectric boundary is another
+# * **Periodic boundaries.** Images are not summed: this is free space. Ewald methods are for crystals
+#   without end.
+# * **A solvent.** `kappa` screens like salt water in Debye and Hückel's theory; a dielectric boundary is
+#   another
 #   equation.

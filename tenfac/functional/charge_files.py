@@ -16,8 +16,10 @@ def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     path : str or path
-        A PQR file (lines ``ATOM`` and ``HETATM``, the last five fields ``x y z charge radius``, or the columns
-        of the PDB format with the charge in those of the occupancy), or a table with the columns ``x y z charge``
+        A PQR file (lines ``ATOM`` and ``HETATM``, the last five fields ``x y z charge radius``, or the
+        columns
+        of the PDB format with the charge in those of the occupancy), or a table with the columns ``x y z
+        charge``
         separated by blanks or commas, ``#`` before comments. Of several models the first is read.
 
     Returns
@@ -30,7 +32,8 @@ def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     DataError
-        If a line cannot be read, with its number; if there are no atoms; or if no atom has a charge, as in plain
+        If a line cannot be read, with its number; if there are no atoms; or if no atom has a charge, as in
+        plain
         PDB files.
 
     Examples
@@ -56,20 +59,25 @@ def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         if row is None or not np.isfinite(row).all():
             want = "end in the numbers x y z charge radius" if tagged else "be the numbers x y z charge"
             raise DataError(
-                f"read_charges: line {number} of {Path(path).name} must {want}; got {line.strip()!r}. A PDB file "
+                f"read_charges: line {number} of {Path(path).name} must {want}; got {line.strip()!r}. A "
+                f"PDB file "
                 "has no partial charges: make a PQR file of it, for example with pdb2pqr."
             )
         rows.append(row)
     if not rows:
-        raise DataError(f"read_charges: {Path(path).name} must have an atom or more; got none in {len(lines)} lines.")
+        raise DataError(
+            f"read_charges: {Path(path).name} must have an atom or more; got none in {len(lines)} lines."
+        )
     table = np.array(rows)
     if not table[:, 3].any():
         raise DataError(
-            f"read_charges: an atom must have a charge; got {len(table)} atoms of charge 0 in {Path(path).name}."
+            f"read_charges: an atom must have a charge; got {len(table)} atoms of charge 0 in "
+            f"{Path(path).name}."
         )
     if tagged and len(table) > 4 and np.ptp(table[:, 3]) == 0 and table[0, 3] == 1:
         raise DataError(
-            f"read_charges: the charges of {Path(path).name} must be charges; got 1.00 for all {len(table)} atoms, the "
+            f"read_charges: the charges of {Path(path).name} must be charges; got 1.00 for all "
+            f"{len(table)} atoms, the "
             "occupancy of a plain PDB file. Make a PQR file of it, for example with pdb2pqr."
         )
     return table[:, :3], table[:, 3]

@@ -1,4 +1,5 @@
-"""Potential, field, energy and forces of many charges: a smooth part as a Tucker tensor, near neighbors as pairs."""
+"""Potential, field, energy and forces of many charges: a smooth part as a Tucker tensor, near "
+"neighbors as pairs."""
 
 from __future__ import annotations
 
@@ -15,12 +16,14 @@ from ..core.arrays import device_of, eps, is_array, namespace_of, points_like, s
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.report import Report
 from ..core.tucker import Tucker
-from .gaussians import GaussianBasis, check_charges, check_points, check_tol, rows_of
+from .arguments import check_charges, check_points, check_tol
+from .gaussians import GaussianBasis, rows_of
 from .separation import separate
 
-# Share of the tolerance for the Gaussians, their quadrature and what lies beyond the cutoff of the short part:
+# Share of the tolerance for the Gaussians, their quadrature and what lies beyond the cutoff of the short
+# part:
 # forces and an energy of charges that nearly cancel lose a digit that potentials keep.
-_GAUSSIANS, _QUADRATURE, _CUTOFF, _ROUNDING = 0.05, 0.02, 0.002, 0.05
+_GAUSSIANS, _QUADRATURE, _CUTOFF, _ROUNDING = 0.05, 0.02, 0.002, 0.02
 # Largest alpha chosen, in 1 / half box: the rank is about 8 + 5 alpha at tol = 1e-10.
 _LARGEST = 16.0
 # Neighbors of a charge that "auto" aims at.
@@ -36,8 +39,10 @@ _MARGIN = 0.05
 class Electrostatics:
     """Electrostatics of charges in free space, range-separated: ``exp(-kappa r) / r = long(r) + short(r)``.
 
-    The long part of all charges together is one Tucker tensor with Chebyshev modes, ``long_range``, whose rank
-    depends on ``alpha`` and not on the number of charges; the short part is summed over near neighbors. Kernels
+    The long part of all charges together is one Tucker tensor with Chebyshev modes, ``long_range``, whose
+    rank
+    depends on ``alpha`` and not on the number of charges; the short part is summed over near neighbors.
+    Kernels
     are split exactly: ``erf(alpha r) / r`` and ``erfc(alpha r) / r`` for Coulomb's law. Results do not depend
     on ``alpha`` beyond ``tol``; speed does.
 
@@ -73,7 +78,8 @@ class Electrostatics:
     Raises
     ------
     DataError, ShapeError
-        If an argument is empty, not finite, outside of the box or of the wrong shape, or two charges coincide.
+        If an argument is empty, not finite, outside of the box or of the wrong shape, or two charges
+        coincide.
 
     Notes
     -----
@@ -81,12 +87,14 @@ class Electrostatics:
     ångström: times 14.3996 for volt and electronvolt.)
 
     Cost: ``2 N r^3`` for the moments and one pass over the pairs nearer than ``cutoff``, in blocks of bounded
-    memory; ``2 r^3`` per point for a potential. With torch tensors that require a gradient all of ``potential``,
+    memory; ``2 r^3`` per point for a potential. With torch tensors that require a gradient all of
+    ``potential``,
     ``energy``, ``forces`` is differentiable; memory then grows like ``N r^2``.
 
     References
     ----------
-    .. [1] P. Benner, V. Khoromskaia and B. Khoromskij, Range-separated tensor format for many-particle modeling,
+    .. [1] P. Benner, V. Khoromskaia and B. Khoromskij, Range-separated tensor format for many-particle
+    modeling,
        SIAM J. Sci. Comput. 40 (2018). doi:10.1137/16M1098930
     .. [2] P. Benner, V. Khoromskaia, B. Khoromskij and B. Sun, arXiv:2503.01696 (Chebyshev-Tucker).
 
@@ -130,20 +138,27 @@ class Electrostatics:
         self._tree = cKDTree(places.astype(float))
         _apart(self._tree, where)
         self.alpha = _chosen(len(places), sides, self.tol, self.kappa) if given is None else given
-        self._split = separate(self.alpha, float(np.linalg.norm(sides)), max(_QUADRATURE * self.tol, 2e-14), self.kappa)
+        self._split = separate(
+            self.alpha, float(np.linalg.norm(sides)), max(_QUADRATURE * self.tol, 2e-14), self.kappa
+        )
         self.cutoff = self._split.cutoff(_CUTOFF * self.tol)
-        self.basis = GaussianBasis(self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * self.tol, 1e-13))
+        self.basis = GaussianBasis(
+            self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * self.tol, 1e-13)
+        )
         self.domain = self.basis.domain
         self._moments = self.basis.moments(self.positions, self.charges)
         self.core = self.basis.core(self._moments)
         largest = float(np.abs(to_numpy(self.charges)).max()) * self._split.at_zero
         size = float(np.linalg.norm(to_numpy(self.core)))
-        self.long_range: Tucker = self.basis.function(self.core, budget=_ROUNDING * self.tol * max(largest, size))
+        self.long_range: Tucker = self.basis.function(
+            self.core, budget=_ROUNDING * self.tol * max(largest, size)
+        )
         self.info = self._checked(start)
 
     def __repr__(self) -> str:
         return (
-            f"Electrostatics({len(self._tree.data):,} charges, alpha={self.alpha:.3g}, cutoff={self.cutoff:.3g}, "
+            f"Electrostatics({len(self._tree.data):,} charges, alpha={self.alpha:.3g}, "
+            f"cutoff={self.cutoff:.3g}, "
             f"rank={self.long_range.rank}, {self.info!r})"
         )
 
@@ -210,7 +225,9 @@ class Electrostatics:
         total = (xp.sum(self._moments * self.core) - own) / 2
         for i, j in _pairs(self._tree, self.cutoff):
             r = self._distances(self.positions, i, j)[1]
-            pair = xp.take(self.charges, self._index(i), axis=0) * xp.take(self.charges, self._index(j), axis=0)
+            pair = xp.take(self.charges, self._index(i), axis=0) * xp.take(
+                self.charges, self._index(j), axis=0
+            )
             total = total + xp.sum(pair * self._split.short(r))
         return total
 
@@ -278,7 +295,8 @@ class Electrostatics:
             if not own and len(i) and to_number(xp.min(r)) == 0:
                 row = start + int(i[int(np.argmin(to_numpy(r)))])
                 raise DataError(
-                    f"{where}: a point must not be at a charge, where the potential is infinite; got row {row}. "
+                    f"{where}: a point must not be at a charge, where the potential is infinite; got "
+                    f"row {row}. "
                     "Call it without points for the potential of all other charges."
                 )
             charge = xp.take(self.charges, self._index(j), axis=0)
@@ -324,7 +342,9 @@ class Electrostatics:
         largest = max(float(np.abs(want).max()), float(np.abs(charges).max()) * self._split.at_zero)
         error = float(np.abs(got - want).max()) / largest if largest else 0.0
         met = error <= self.tol
-        reason = "tolerance met" if met else "the potentials of the charges cancel, or the dtype is too narrow"
+        reason = (
+            "tolerance met" if met else "the potentials of the charges cancel, or the dtype is too narrow"
+        )
         if not met:
             warnings.warn(
                 f"Electrostatics: the error at some charges is {error:.2g} of the largest potential, above "
@@ -365,7 +385,9 @@ def _bounds(places: np.ndarray, alpha: float | None) -> np.ndarray:
     """Bounding box with room around it."""
     low, high = places.min(axis=0).astype(float), places.max(axis=0).astype(float)
     longest = float((high - low).max())
-    scale = longest if longest > 0 else (1 / alpha if alpha is not None else max(float(np.abs(low).max()), 1.0))
+    scale = (
+        longest if longest > 0 else (1 / alpha if alpha is not None else max(float(np.abs(low).max()), 1.0))
+    )
     room = _MARGIN * scale
     return np.stack([low - room, high + room], axis=1)
 
@@ -387,9 +409,10 @@ def _apart(tree: cKDTree, where: str) -> None:
     distance = tree.query(tree.data, k=2)[0][:, 1]
     worst = int(distance.argmin())
     if distance[worst] <= 1e-12 * size:
-        other = [int(j) for j in tree.query(tree.data[worst], k=2)[1] if j != worst][0]
+        other = next(int(j) for j in tree.query(tree.data[worst], k=2)[1] if j != worst)
         raise DataError(
-            f"{where}: no two charges may be at one place, their energy is infinite; got {tree.data[worst].tolist()} "
+            f"{where}: no two charges may be at one place, their energy is infinite; got "
+            f"{tree.data[worst].tolist()} "
             f"in rows {sorted((worst, other))}. Join them into one charge."
         )
 

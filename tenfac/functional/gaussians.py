@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import device_of, eps, is_array, namespace_of, promote, spans, to_number, to_numpy
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
-from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
+from ..core.arrays import device_of, eps, namespace_of, spans, to_number, to_numpy
+from ..core.errors import ConvergenceWarning, DataError
+from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
+from .arguments import check_box, check_charges, check_terms, check_tol
 
 # Share of the tolerance that the basis may use, the part of it a degree may use, and the share of rounding.
 _BASIS, _DEGREE, _ROUNDING = 0.3, 0.1, 0.1
@@ -50,7 +51,8 @@ class GaussianBasis:
     For each mode an orthonormal matrix ``W`` of Chebyshev coefficients, and for each Gaussian the matrix
     ``b_k`` with ``exp(-tau_k (x - s)^2) = W(x) b_k W(s)^T``. A sum over any number of centers is then the
     Tucker tensor of core ``sum_k w_k M x b_k x b_k x b_k`` and factors ``W``, where ``M``, the moments, is
-    ``sum_nu z_nu W(s_nu) (x) W(s_nu) (x) W(s_nu)``. It depends on the Gaussians, the box and ``tol`` only: keep
+    ``sum_nu z_nu W(s_nu) (x) W(s_nu) (x) W(s_nu)``. It depends on the Gaussians, the box and ``tol`` only:
+    keep
     it, and use it for as many sums as there are.
 
     Parameters
@@ -112,9 +114,9 @@ class GaussianBasis:
         tol: float = 1e-10,
     ) -> None:
         where = "GaussianBasis"
-        self.domain = _box(domain, where)
+        self.domain = check_box(domain, where)
         self.tol = check_tol(tol, where)
-        self.exponents, self.weights = _terms(exponents, weights, where)
+        self.exponents, self.weights = check_terms(exponents, weights, where)
         total = np.abs(self.weights).sum()
         share = total / (len(self.weights) * np.maximum(np.abs(self.weights), 1e-300 * total))
         budgets = np.clip(_BASIS * self.tol * share, 4e-16, 1.0)
@@ -181,7 +183,7 @@ class GaussianBasis:
         total: Any = 0.0
         for span in spans(centers.shape[0], step):
             first, *rest = self.rows(centers[span, :])
-            others = _khatri_rao(rest, first.shape[0], xp)
+            others = row_products(rest, first.shape[0], xp)
             scaled = first * amplitudes[span][:, None]
             part = xp.matmul(xp.matrix_transpose(scaled), others) if rest else xp.sum(scaled, axis=0)
             total = total + part
@@ -270,7 +272,9 @@ class GaussianBasis:
             return Tucker(core, factors, modes)
         if to_number(xp.max(xp.abs(core))) == 0:  # charges that cancel, or are zero
             flat = [xp.ones((1, 1), dtype=core.dtype, device=device_of(core)) for _ in factors]
-            return Tucker(xp.zeros_like(core[(slice(1),) * core.ndim]), flat, [Chebyshev(1, m.domain) for m in modes])
+            return Tucker(
+                xp.zeros_like(core[(slice(1),) * core.ndim]), flat, [Chebyshev(1, m.domain) for m in modes]
+            )
         size = to_number(xp.linalg.vector_norm(xp.reshape(core, (-1,))))
         share = _ROUNDING * self.tol if budget is None else min(budget / size, 0.5)
         small, turns, _ = truncate(core, None, max(share, 4 * eps(core.dtype)))
@@ -288,8 +292,8 @@ def gaussian_sum(
 ) -> Tucker:
     """Sum Gaussians of given widths over many centers, as a function in Tucker format.
 
-    ``F(x) = sum_nu z_nu sum_k w_k exp(-tau_k |x - s_nu|^2)``, for x in a box: without a sample on a grid, at a
-    cost that N and K enter as a sum and not as a product, and at a rank that does not depend on N.
+    ``F(x) = sum_nu z_nu sum_k w_k exp(-tau_k |x - s_nu|^2)``, for x in a box: without a sample on a
+    grid, at a cost in which N and K add and do not multiply, and at a rank that does not depend on N.
 
     Parameters
     ----------
@@ -304,7 +308,8 @@ def gaussian_sum(
     domain : sequence of (float, float)
         The box, one interval per variable.
     tol : float
-        Largest error, relative to the largest value that one center could have; that of many centers, relative
+        Largest error, relative to the largest value that one center could have; that of many centers,
+        relative
         to the largest value of the sum, is measured and said in ``info``.
 
     Returns
@@ -343,7 +348,8 @@ def gaussian_sum(
     )
     if not info.converged:
         warnings.warn(
-            f"gaussian_sum: the error is {error:.2g} of the largest value, above tol={tol:g}: the terms cancel, or "
+            f"gaussian_sum: the error is {error:.2g} of the largest value, above tol={tol:g}: the terms "
+            f"cancel, or "
             "the dtype is too narrow. Use a smaller tol, or float64.",
             ConvergenceWarning,
             stacklevel=2,
@@ -356,7 +362,9 @@ def _measured(basis: GaussianBasis, made: Tucker, centers: np.ndarray, amplitude
     each = min(max(_CHECKED // (2 * len(centers) * len(basis.weights)), 4), 64)
     rng = np.random.default_rng(0)
     low, high = np.array(basis.domain).T
-    points = np.concatenate([centers[:: max(len(centers) // each, 1)][:each], rng.uniform(low, high, (each, len(low)))])
+    points = np.concatenate(
+        [centers[:: max(len(centers) // each, 1)][:each], rng.uniform(low, high, (each, len(low)))]
+    )
     points = points.astype(centers.dtype).astype(float)
     want = np.array([_direct(basis, point, centers, amplitudes) for point in points])
     like = made.core
@@ -368,159 +376,12 @@ def _measured(basis: GaussianBasis, made: Tucker, centers: np.ndarray, amplitude
 
 def _direct(basis: GaussianBasis, point: np.ndarray, centers: np.ndarray, amplitudes: np.ndarray) -> float:
     distances = np.sum((centers.astype(float) - point) ** 2, axis=1)
-    return float(sum(w * (amplitudes @ np.exp(-t * distances)) for w, t in zip(basis.weights, basis.exponents, strict=True)))
-
-
-def gaussian_rhosvd(
-    centers: np.ndarray,
-    amplitudes: np.ndarray,
-    exponents: np.ndarray,
-    weights: np.ndarray,
-    *,
-    domain: Sequence[tuple[float, float]],
-    size: int = 129,
-    tol: float = 1e-7,
-) -> Tucker:
-    """Sum Gaussians over centers by collecting all ``N K`` terms: the paper's way, to compare with.
-
-    Each term is a product of functions of one variable; all columns of a mode are interpolated at ``size``
-    Chebyshev points, their singular value decomposition is cut, and the core is summed over all terms (the
-    reduced higher-order SVD).
-
-    Parameters
-    ----------
-    centers : array, shape (N, D)
-    amplitudes : array, shape (N,)
-    exponents, weights : array, shape (K,)
-    domain : sequence of (float, float)
-    size : int
-        Chebyshev coefficients per mode.
-    tol : float
-        What is cut of each mode, relative to its columns, each weighted by ``|z_nu w_k|``.
-
-    Returns
-    -------
-    Tucker
-        With Chebyshev modes.
-
-    References
-    ----------
-    .. [1] P. Benner, V. Khoromskaia, B. Khoromskij and B. Sun, arXiv:2503.01696, algorithm 3.3, with analytic
-       samples in the place of splines, and weights in the singular value decomposition.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> one = gaussian_rhosvd(np.zeros((1, 3)), np.ones(1), np.ones(1), np.ones(1), domain=[(-1, 1)] * 3, size=17)
-    >>> one.rank, round(float(one.at(0.0, 0.0, 0.0)), 6)
-    ((1, 1, 1), 1.0)
-    """
-    box = _box(domain, "gaussian_rhosvd")
-    modes = [Chebyshev(size, interval) for interval in box]
-    scale = np.multiply.outer(amplitudes, weights).reshape(-1)
-    bases, columns = [], []
-    for n, mode in enumerate(modes):
-        distance = (mode.nodes()[:, None] - centers[:, n]) ** 2
-        samples = np.exp(-distance[:, :, None] * np.asarray(exponents)).reshape(size, -1)
-        found = coefficients(samples)
-        triangle = np.linalg.qr((found * np.abs(scale)).T, mode="r")
-        u, s, _ = np.linalg.svd(triangle.T, full_matrices=False)
-        tails = np.sqrt(np.cumsum((s**2)[::-1])[::-1])
-        rank = max(int(np.sum(tails > tol * tails[0] / math.sqrt(len(box)))), 1)
-        bases.append(u[:, :rank])
-        columns.append(u[:, :rank].T @ found)
-    core = np.zeros([basis.shape[1] for basis in bases])
-    for span in spans(len(scale), max(_NUMBERS // max(core[0].size, 1), 64)):
-        first, *rest = (column[:, span].T for column in columns)
-        core += ((first * scale[span, None]).T @ _khatri_rao(rest, len(first), np)).reshape(core.shape)
-    return Tucker(core, bases, modes)
-
-
-# --- arguments --------------------------------------------------------------------------------------------
-
-
-def check_tol(tol: Any, where: str) -> float:
-    """A tolerance that float64 can keep."""
-    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.floating)) or not 1e-13 <= tol < 1:
-        raise DataError(f"{where}: tol must be from 1e-13, what float64 can give, to below 1; got {tol!r}.")
-    return float(tol)
-
-
-def check_charges(centers: Any, amplitudes: Any, domain: Any, where: str, names: Any = None) -> tuple[Any, Any]:
-    """Finite arrays (N, D) and (N,) of one floating dtype, the first in the box if there is one."""
-    first, second = names or ("centers", "amplitudes")
-    if not is_array(centers) and not is_array(amplitudes):
-        centers, amplitudes = np.asarray(centers), np.asarray(amplitudes)
-    elif not is_array(amplitudes):
-        amplitudes = namespace_of(centers).asarray(amplitudes, device=device_of(centers))
-    elif not is_array(centers):
-        centers = namespace_of(amplitudes).asarray(centers, device=device_of(amplitudes))
-    centers, amplitudes = promote(centers, amplitudes, where=where)
-    columns = 3 if domain is None else len(domain)
-    if centers.ndim != 2 or centers.shape[1] != columns:
-        raise ShapeError(f"{where}: `{first}` must have shape (N, {columns}); got {tuple(centers.shape)}.")
-    if tuple(amplitudes.shape) != (centers.shape[0],):
-        raise ShapeError(
-            f"{where}: `{second}` must have one number for each of the {centers.shape[0]} {first}; got shape "
-            f"{tuple(amplitudes.shape)}."
+    return float(
+        sum(
+            w * (amplitudes @ np.exp(-t * distances))
+            for w, t in zip(basis.weights, basis.exponents, strict=True)
         )
-    if centers.shape[0] == 0:
-        raise ShapeError(f"{where}: `{first}` must have a row or more; got none.")
-    check_points(centers, domain, where, first)
-    values = to_numpy(amplitudes)
-    if np.iscomplexobj(values):
-        raise DataError(f"{where}: `{second}` must be real; got complex numbers.")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise DataError(f"{where}: `{second}` must be finite; got {values[bad[0]]} at {bad[0]}. Leave that row out.")
-    return centers, amplitudes
-
-
-def check_points(points: Any, domain: Any, where: str, name: str = "points") -> None:
-    """Finite real rows, in the box if there is one."""
-    values = to_numpy(points)
-    if np.iscomplexobj(values):
-        raise DataError(f"{where}: `{name}` must be real; got complex numbers.")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise DataError(f"{where}: `{name}` must be finite; got {values[bad[0]].tolist()} in row {bad[0]}.")
-    if domain is None:
-        return
-    low, high = np.array(domain).T
-    slack = 8 * np.finfo(values.dtype).eps * np.maximum(np.abs(low), np.abs(high)).max()
-    bad = np.flatnonzero(((values < low - slack) | (values > high + slack)).any(axis=1))
-    if len(bad):
-        raise DataError(
-            f"{where}: `{name}` must lie in the box {[tuple(map(float, pair)) for pair in domain]}; got "
-            f"{values[bad[0]].tolist()} in row {bad[0]}. Pass a larger `domain`."
-        )
-
-
-def _box(domain: Any, where: str) -> tuple[tuple[float, float], ...]:
-    try:
-        pairs = [tuple(map(float, pair)) for pair in domain]
-    except (TypeError, ValueError):
-        pairs = []
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise ShapeError(f"{where}: `domain` must be one interval (a, b) per variable; got {domain!r}.")
-    return tuple(check_interval(pair, where) for pair in pairs)
-
-
-def _terms(exponents: Any, weights: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Exponents in ascending order and their weights."""
-    tau = np.asarray(exponents, dtype=float)
-    w = np.ones_like(tau) if weights is None else np.asarray(weights, dtype=float)
-    if tau.ndim != 1 or tau.size == 0 or w.shape != tau.shape:
-        raise ShapeError(
-            f"{where}: `exponents` and `weights` must be two sequences of one length K >= 1; got shapes "
-            f"{tau.shape} and {w.shape}."
-        )
-    if not (np.isfinite(tau).all() and np.isfinite(w).all() and (tau >= 0).all()):
-        raise DataError(f"{where}: exponents must be finite and 0 or more, weights finite; got {tau} and {w}.")
-    if not np.any(w):
-        raise DataError(f"{where}: a weight must differ from 0; got zeros only.")
-    order = np.argsort(tau, kind="stable")
-    return tau[order], w[order]
+    )
 
 
 # --- the basis of one mode ----------------------------------------------------------------------------------
@@ -532,7 +393,8 @@ def _axis(tau: np.ndarray, budgets: np.ndarray, where: str) -> _Axis:
     if max(sizes) > _MOST:
         raise DataError(
             f"{where}: the narrowest Gaussian must be wider than 1/{_MOST // 8} of the box; got a width of "
-            f"{1 / math.sqrt(tau[-1]):.2g} half boxes. Sum narrow ones over near neighbors instead: a smaller "
+            f"{1 / math.sqrt(tau[-1]):.2g} half boxes. Sum narrow ones over near neighbors instead: a "
+            f"smaller "
             "`alpha`."
         )
     grams = [_trimmed(_table(t, n), _DEGREE * b) for t, n, b in zip(tau, sizes, budgets, strict=True)]
@@ -609,7 +471,7 @@ def rows_of(mode: Chebyshev, factor: Any, x: Any, derivative: int, xp: Any) -> A
 # --- small products -----------------------------------------------------------------------------------------
 
 
-def _khatri_rao(rows: Sequence[Any], n_points: int, xp: Any) -> Any:
+def row_products(rows: Sequence[Any], n_points: int, xp: Any) -> Any:
     """Products of the rows of matrices, ``(N, r_0 r_1 ...)``; None of none."""
     made = None
     for row in rows:

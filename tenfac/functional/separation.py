@@ -25,8 +25,10 @@ _VANISHED = 13
 class Separation:
     """``exp(-kappa r) / r = sum_k w_k exp(-tau_k r^2) + short(r)`` up to a diameter.
 
-    From ``exp(-kappa r) / r = (2 / sqrt(pi)) int_0^inf exp(-r^2 t^2 - kappa^2 / (4 t^2)) dt``: up to ``alpha``
-    by Gauss-Legendre on panels that double, beyond it in closed form, so that nothing is lost between the two.
+    From ``exp(-kappa r) / r = (2 / sqrt(pi)) int_0^inf exp(-r^2 t^2 - kappa^2 / (4 t^2)) dt``: up to
+    ``alpha``
+    by Gauss-Legendre on panels that double, beyond it in closed form, so that nothing is lost between the
+    two.
 
     Attributes
     ----------
@@ -123,7 +125,8 @@ def separate(alpha: float, diameter: float, tol: float, kappa: float = 0.0) -> S
     """
     if kappa > 10 * alpha:
         raise DataError(
-            f"separate: alpha must be kappa / 10 or more, for screening leaves no long part; got alpha={alpha:g} for "
+            f"separate: alpha must be kappa / 10 or more, for screening leaves no long part; got "
+            f"alpha={alpha:g} for "
             f"kappa={kappa:g}. Use a larger alpha."
         )
     panels = max(math.ceil(math.log2(alpha * diameter)), 0)
@@ -158,7 +161,12 @@ def _long(r: np.ndarray, alpha: float, kappa: float) -> np.ndarray:
     edges = alpha * 2.0 ** np.arange(-40.0, 1.0)
     half = np.diff(edges)[:, None] / 2
     t, w = (edges[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
-    return 2 / math.sqrt(math.pi) * np.exp(-np.multiply.outer(r**2, t**2)) @ (w * np.exp(-((kappa / (2 * t)) ** 2)))
+    return (
+        2
+        / math.sqrt(math.pi)
+        * np.exp(-np.multiply.outer(r**2, t**2))
+        @ (w * np.exp(-((kappa / (2 * t)) ** 2)))
+    )
 
 
 def _functions(array: Any) -> Any:

@@ -58,7 +58,12 @@ def direct(points, positions, charges, kappa: float = 0.0) -> tuple[np.ndarray, 
     return value, field
 
 
-SYSTEMS = {"gas": gas(700), "crystal": crystal(9), "chain": chain(900), "one sign": (gas(500)[0], np.ones(500))}
+SYSTEMS = {
+    "gas": gas(700),
+    "crystal": crystal(9),
+    "chain": chain(900),
+    "one sign": (gas(500)[0], np.ones(500)),
+}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -106,12 +111,14 @@ def test_forces_add_up_to_zero_and_units_scale() -> None:
     assert_below(np.abs(system.forces().sum(axis=0)).max() / np.abs(system.forces()).max(), 1e-8, "sum")
     larger = Electrostatics(1e10 * positions, 3 * charges, tol=1e-9)
     assert_relative(larger.potential() * (1e10 / 3), system.potential(), 1e-9)
-    moved = Electrostatics(positions + [100.0, 0.0, -7.0], charges, tol=1e-9)
+    moved = Electrostatics(positions + np.array([100.0, 0.0, -7.0]), charges, tol=1e-9)
     assert_relative(moved.forces(), system.forces(), 1e-8)
 
 
 def test_a_crystal_has_a_low_rank_whatever_its_size() -> None:
-    ranks = [max(Electrostatics(*crystal(edge), alpha=0.28, tol=1e-6).long_range.rank) for edge in (8, 12, 16)]
+    ranks = [
+        max(Electrostatics(*crystal(edge), alpha=0.28, tol=1e-6).long_range.rank) for edge in (8, 12, 16)
+    ]
     assert_below(max(ranks), 8, f"ranks {ranks}")
 
 
