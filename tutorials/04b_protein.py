@@ -15,21 +15,17 @@
 #
 # **What is the potential around a large molecule, at any point, with its gradient, to six digits?** Adding up
 # all charges answers it, at a cost that grows with the molecule for every single point. `Electrostatics`
-# splits
-# Coulomb's law exactly,
+# splits Coulomb's law exactly,
 #
 # $$\frac1r = \underbrace{\frac{\operatorname{erf}(\alpha r)}{r}}_\text{smooth} +
 # \underbrace{\frac{\operatorname{erfc}(\alpha r)}{r}}_\text{short},$$
 #
 # writes the smooth parts of *all* charges as one Tucker tensor with Chebyshev polynomials for its axes, and
-# adds
-# the short parts of near neighbors. The rank of that tensor depends on $\alpha$, not on how many charges
-# there
-# are.
+# adds the short parts of near neighbors. The rank of that tensor depends on $\alpha$, not on how many
+# charges there are.
 #
 # No protein file comes with the package, so the molecule here is made up: a self-avoiding chain of 2,500
-# atoms
-# with partial charges, as dense as a folded protein. `read_charges("molecule.pqr")` reads a real one.
+# atoms with partial charges, as dense as a folded protein. `read_charges("molecule.pqr")` reads a real one.
 
 # %%
 import time
@@ -139,8 +135,7 @@ fig.colorbar(image, ax=axes, label="potential at z = 0 (V)", shrink=0.9)
 # ## The rank does not grow
 #
 # Charges of a random gas in a fixed box, the chain cut to its first atoms, and rock salt, all split at the
-# same
-# $\alpha$ in units of the box: six per half box. A crystal repeats itself, and needs next to nothing.
+# same $\alpha$ in units of the box: six per half box. A crystal repeats itself, and needs next to nothing.
 
 
 # %%
@@ -168,6 +163,8 @@ for name, row in ranks.items():
     ax.semilogx(sizes, row, "o-", label=name)
     print(f"{name:10} N = {sizes}, rank {row}")
 ax.set(xlabel="charges", ylabel="rank of the smooth part", ylim=(0, None))
+ax.set_xticks([200, 500, 1000, 2000, 4000], ["200", "500", "1000", "2000", "4000"])
+ax.minorticks_off()
 ax.legend(frameon=False)
 fig.tight_layout()
 assert max(ranks["random gas"]) - min(ranks["random gas"]) <= 3
@@ -177,11 +174,9 @@ assert max(ranks["rock salt"]) <= 8
 # ## What would make this fail
 #
 # * **Long molecules in one box.** The shorter the reach of the short part against the box, the larger
-#   $\alpha$ in
-#   units of the box, and the rank grows in proportion; storage then grows like the volume.
+#   $\alpha$ in units of the box, and the rank grows in proportion; storage then grows like the volume.
 # * **One energy, once.** For a single energy of a few thousand charges a compiled double loop is hard to
-#   beat. The
-#   tensor pays where a fixed molecule is asked again and again: potentials at many points, docking, sampling.
+#   beat. The tensor pays where a fixed molecule is asked again and again: potentials at many points, docking, sampling.
 # * **Periodic boundaries.** Images are not summed: this is free space. Ewald methods are for crystals
 #   without end.
 # * **A solvent.** `kappa` screens like salt water in Debye and Hückel's theory; a dielectric boundary is

@@ -209,7 +209,7 @@ class GaussianBasis:
         for parities in product((0, 1), repeat=len(self._axes)):
             place = tuple(axis.part(p) for axis, p in zip(self._axes, parities, strict=True))
             block = self._block(moments[place], parities, xp)
-            out = _set(out, place, block)
+            out = _add(out, place, block)
         return out
 
     def _block(self, moments: Any, parities: Sequence[int], xp: Any) -> Any:
@@ -494,11 +494,4 @@ def _add(array: Any, place: tuple[slice, ...], values: Any) -> Any:
     if hasattr(array, "at"):  # JAX, whose arrays do not change
         return array.at[place].add(values)
     array[place] += values
-    return array
-
-
-def _set(array: Any, place: tuple[slice, ...], values: Any) -> Any:
-    if hasattr(array, "at"):
-        return array.at[place].set(values)
-    array[place] = values
     return array

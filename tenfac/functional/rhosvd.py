@@ -57,9 +57,9 @@ def gaussian_rhosvd(
     Examples
     --------
     >>> import numpy as np
-    >>> one = gaussian_rhosvd(np.zeros((1, 3)), np.ones(1), np.ones(1), np.ones(1), domain=[(-1, 1)] * 3,
-    size=17)
-    >>> one.rank, round(float(one.at(0.0, 0.0, 0.0)), 6)
+    >>> centers, one = np.zeros((1, 3)), np.ones(1)
+    >>> made = gaussian_rhosvd(centers, one, one, one, domain=[(-1, 1)] * 3, size=17)
+    >>> made.rank, round(float(made.at(0.0, 0.0, 0.0)), 6)
     ((1, 1, 1), 1.0)
     """
     box = check_box(domain, "gaussian_rhosvd")
