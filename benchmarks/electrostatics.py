@@ -78,7 +78,7 @@ def run_sums() -> dict[str, Any]:
                 lambda x=centers, z=charges: gaussian_rhosvd(
                     x, z, split.exponents, split.weights, domain=CUBE, size=basis.modes[0].size, tol=tol
                 ),
-                1,
+                3,
             )
             error = error_of(made, alpha, centers, charges)
             out["RHOSVD N=1000"] = {"seconds": spent, "rank": made.rank, "error": error}

@@ -176,7 +176,8 @@ assert max(ranks["rock salt"]) <= 8
 # * **Long molecules in one box.** The shorter the reach of the short part against the box, the larger
 #   $\alpha$ in units of the box, and the rank grows in proportion; storage then grows like the volume.
 # * **One energy, once.** For a single energy of a few thousand charges a compiled double loop is hard to
-#   beat. The tensor pays where a fixed molecule is asked again and again: potentials at many points, docking, sampling.
+#   beat. The tensor pays where a fixed molecule is asked again and again: potentials at many points,
+#   docking, sampling.
 # * **Periodic boundaries.** Images are not summed: this is free space. Ewald methods are for crystals
 #   without end.
 # * **A solvent.** `kappa` screens like salt water in Debye and Hückel's theory; a dielectric boundary is
