@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..core.arrays import device_of, eps, is_array, namespace_of, points_like, spans, to_number, to_numpy
+from ..core.arrays import (
+    device_of,
+    eps,
+    is_array,
+    library_name,
+    namespace_of,
+    points_like,
+    spans,
+    to_number,
+    to_numpy,
+)
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.report import Report
 from ..core.tucker import Tucker
@@ -124,6 +134,11 @@ class Electrostatics:
         positions, charges = _atoms(positions, charges)
         names = ("positions", "charges")
         self.positions, self.charges = check_charges(positions, charges, domain, where, names)
+        if library_name(self.positions) not in ("numpy", "torch"):
+            raise TypeError(
+                f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. Convert them "
+                "with numpy.asarray(x)."
+            )
         self.tol = check_tol(tol, where)
         if self.tol < 4 * eps(self.positions.dtype):
             raise DataError(

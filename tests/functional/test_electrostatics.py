@@ -293,6 +293,13 @@ def test_bad_input_is_refused(change, error, parts) -> None:
     assert_says(raised, *parts)
 
 
+def test_another_library_is_refused() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    with pytest.raises(TypeError) as raised:
+        Electrostatics(jnp.ones((1, 3)), jnp.ones(1))
+    assert_says(raised, "numpy or torch", "jax")
+
+
 def test_bad_points_are_refused() -> None:
     system = Electrostatics(*gas(20))
     for points, error, parts in (
