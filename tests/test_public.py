@@ -22,7 +22,9 @@ PUBLIC = [
     "ConvergenceWarning",
     "DataError",
     "Discrete",
+    "Electrostatics",
     "FunctionalTucker",
+    "GaussianBasis",
     "KroneckerOperator",
     "MissingExtraError",
     "RankError",
@@ -53,6 +55,7 @@ PUBLIC = [
     "factor_match_score",
     "fold",
     "from_tensorly",
+    "gaussian_sum",
     "hooi",
     "import_lycoris",
     "import_peft",
@@ -68,6 +71,7 @@ PUBLIC = [
     "plot",
     "pyro_model",
     "randomized_tucker",
+    "read_charges",
     "save",
     "save_adapter",
     "split",
@@ -83,6 +87,9 @@ PUBLIC = [
 ]
 DEFAULTS = {
     "Chebyshev": {"domain": (-1.0, 1.0)},
+    "Electrostatics": {"kappa": 0.0, "tol": 1e-06},
+    "GaussianBasis": {"tol": 1e-10},
+    "gaussian_sum": {"tol": 1e-10},
     "FunctionalTucker": {
         "inference": "collapsed",
         "rank": "auto",
