@@ -136,8 +136,8 @@ class Electrostatics:
         self.positions, self.charges = check_charges(positions, charges, domain, where, names)
         if library_name(self.positions) not in ("numpy", "torch"):
             raise TypeError(
-                f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. Convert them "
-                "with numpy.asarray(x)."
+                f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. "
+                "Convert them with numpy.asarray(x)."
             )
         self.tol = check_tol(tol, where)
         if self.tol < 4 * eps(self.positions.dtype):
