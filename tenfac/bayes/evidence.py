@@ -132,6 +132,11 @@ class Problem:
         parts = self.parts(rows)
         return sum(term.left_out(positions, part, hyper, derivative) for term, part in parts)
 
+    def cell_gap(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
+        """The part of ``gap`` that is of cells' effects, (N,): zero at the cells that were seen."""
+        parts = [(term, part) for term, part in self.parts(rows) if isinstance(term, Cells)]
+        return sum((term.left_out(positions, part, hyper) for term, part in parts), np.zeros(rows.shape[0]))
+
     def gap_covariance(self, positions: list[Array], hyper: Hyper) -> Array:
         """Covariance between points of what the functions kept leave out of f, shape (N, N)."""
         parts = self.parts(self.rows(positions, positions[self.exact].size))

@@ -182,7 +182,8 @@ class Prediction:
             if derivative == problem.exact:
                 white = white * self.exact_prior.slope(exact)[:, None]
             return Affine(white, offset, gap, residual)
-        gap = self._unknown(problem.gap(points, rows, self.hyper))
+        cells = problem.cell_gap(points, rows, self.hyper)
+        gap = cells + self._unknown(problem.gap(points, rows, self.hyper) - cells)
         if problem.residual is not None:
             for own in _same(exact):
                 part = [x[own] for x in points]
@@ -238,7 +239,7 @@ class Prediction:
         return mean, np.maximum(variance, 0.0)
 
     def _unknown(self, gap: Array) -> Array:
-        """What is left of the variance that the functions kept leave out at points.
+        """What is left of the variance that the functions kept leave out at points, cells' effects apart.
 
         All of it, or beside a residual within slices, which has taken it up at the observations, what exceeds
         almost all of theirs: nothing up to that, everything from twice as much on.

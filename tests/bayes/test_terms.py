@@ -10,7 +10,7 @@ import pytest
 from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.scales import widened
-from tenfac.bayes.terms import root_of
+from tenfac.bayes.terms import Cells, root_of
 from tests.bayes.toys import TERM_TOYS, Toy
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative
 from tests.oracles import DenseGP, bent_axis
@@ -256,3 +256,26 @@ def test_a_covariance_that_rounding_left_indefinite_has_a_root() -> None:
     cov = np.diag([1.0, 1e-3, -1e-15])
     root = root_of(cov)
     assert_below(np.abs(root @ root.T - cov).max(), 1e-12, "error")
+
+
+def test_an_unseen_cell_is_unknown_whatever_the_residual_took_up() -> None:
+    case = next(toy for toy in TERM_TOYS.values() if {"cells", "residual"} <= set(toy.terms))
+    prediction, points = built(case), case.at(40)
+    # as if everything that the product's functions leave out had been met at the observations
+    prediction = replace(prediction, problem=replace(prediction.problem, usual_gap=1e12))
+    found = prediction.affine(points).gap
+    (cells,) = (term for term in prediction.problem.mains if isinstance(term, Cells))
+    others = np.column_stack([points[n] for n in cells.others])
+    seen = (others[:, None] == np.column_stack(cells.nodes)).all(axis=2).any(axis=1)
+    rates, cov = np.exp(-prediction.hyper.cells[1:]), np.exp(prediction.hyper.cells[0])
+
+    def kernel(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        gaps = np.abs(x[:, None] - z)
+        gaps = np.where(cells.discrete, gaps > 0, gaps)
+        return cov * np.exp(-gaps @ rates[list(cells.others)])
+
+    nodes = np.column_stack(cells.nodes)
+    cross = kernel(others, nodes)
+    want = cov - np.einsum("nu,un->n", cross, np.linalg.solve(kernel(nodes, nodes), cross.T))
+    assert_close(found, np.where(seen, 0.0, want), 1e6)
+    assert_above(found[~seen].min(), 0.0, "variance left at cells that were not seen")
