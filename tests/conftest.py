@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
+
+# The arrays of tests are small: a second thread of a linear-algebra library doubles the time they take.
+# Libraries loaded already are told here; those that come later, and processes that tests start, read the
+# environment.
+threadpool_limits(limits=1)
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("quick")
