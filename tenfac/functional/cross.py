@@ -127,8 +127,10 @@ class Cross:
             since = 0 if self.residual < 0.8 * best else since + 1
             best = min(best, self.residual)
             if self.unresolved or still >= _STALLED or since >= _PATIENCE:
-                return
+                break
             self.cut *= _LOWER if still else 1
+        if not self.unresolved and self.residual <= self.tol * self.scale:
+            self.search()  # what stands still just below the tolerance has not been searched yet
 
     # --- growing ----------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tenfac.core.modes.chebyshev import lobatto
+from tenfac.functional import cross as cross_module
 from tenfac.functional.cross import Cross, _grid_points, _more_rows, _new_lines, _roughest
 from tenfac.functional.evaluator import Evaluator
 from tests.checks import assert_below, assert_close, assert_equal
@@ -70,3 +71,15 @@ def test_degrees_that_alias_on_the_first_grid_are_seen() -> None:
     made = cross_of(lambda x: np.cos(32 * np.arccos(x)), ndim=1)
     points = np.linspace(-1, 1, 50)[:, None]
     assert_below(np.abs(made.values(points) - np.cos(32 * np.arccos(points[:, 0]))).max(), 1e-8, "error")
+
+
+def test_what_stands_still_below_the_tolerance_is_searched_before_it_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched = []
+    search = Cross.search
+    monkeypatch.setattr(cross_module, "_ENOUGH", 0.0)  # never small enough to be searched on the way
+    monkeypatch.setattr(Cross, "search", lambda self: (searched.append(self.residual), search(self))[1])
+    made = cross_of(lambda x, y: np.cos(x + y * x), 2, 1e-6)
+    assert_below(made.residual, 1e-6, "residual")
+    assert_equal(len(searched), 1)

@@ -118,9 +118,8 @@ class Chebyshev:
         place = int(np.flatnonzero(~((values >= a - slack) & (values <= b + slack)))[0])
         which = f" at position {place} of {values.size}" if values.size > 1 else ""
         raise DataError(
-            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. Build "
-            f"the "
-            "function on a larger domain: polynomials do not extrapolate."
+            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. "
+            "Build the function on a larger domain: polynomials do not extrapolate."
         )
 
     def basis(self, x: Any, xp: Any) -> Any:
@@ -177,8 +176,7 @@ class Chebyshev:
         if low < a or high > b:
             raise DataError(
                 f"restrict: the interval must lie in the domain [{a:g}, {b:g}]; got [{low:g}, {high:g}]. "
-                f"Polynomials "
-                "do not extrapolate: build the function on a larger domain."
+                "Polynomials do not extrapolate: build the function on a larger domain."
             )
         mode = Chebyshev(self.size, (low, high))
         values = self.rows(factor, _as(mode.nodes(), factor), xp=xp)
