@@ -300,7 +300,7 @@ fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 plot.coefficient_decay(whole, axes[0], names=["log moneyness", "notional"])
 axes[0].set_title("a kink: coefficients fall like a power", fontsize=10)
 plot.coefficient_decay(F, axes[1], names=NAMES)
-axes[1].set_title("half a year before: they fall like powers of 1/2", fontsize=10)
+axes[1].set_title("half a year before: they fall geometrically", fontsize=10)
 
 # %% [markdown]
 # ## What would make this fail

@@ -176,12 +176,12 @@ def from_xarray(
             order = np.argsort(x)
             X, x = X.isel({dim: order}), x[order]
         axes.append(x)
-    _check_values(X)
+    values = _values(X)
     stays = [dim for dim, x in zip(X.dims, axes, strict=True) if x is None and dim in box]
     if stays:
         raise ShapeError(f"from_xarray: a discrete dimension has no interval; got `domain` for {stays}.")
     pairs = [None if x is None else box.get(dim, (x[0], x[-1])) for dim, x in zip(X.dims, axes, strict=True)]
-    return chebyshev_from_grid(X.values, axes, tol, domain=pairs)
+    return chebyshev_from_grid(values, axes, tol, domain=pairs)
 
 
 def _xarray(where: str) -> Any:
@@ -253,7 +253,8 @@ def _places(X: Any, dim: str) -> np.ndarray | None:
     return x
 
 
-def _check_values(X: Any) -> None:
+def _values(X: Any) -> np.ndarray:
+    """Values as numpy, computed if they are lazy."""
     values = X.values
     if values.dtype.kind not in "biuf":
         raise DataError(f"from_xarray: the values must be real numbers; got {values.dtype}.")
@@ -263,3 +264,4 @@ def _check_values(X: Any) -> None:
             f"from_xarray: the values must be finite; {count:,} of {values.size:,} are NaN or infinite. Fill "
             "them with X.interpolate_na, or fit FunctionalTucker, which takes what was observed."
         )
+    return values

@@ -62,6 +62,10 @@ def function_slice(
     MissingExtraError
         If Matplotlib is not installed.
 
+    Notes
+    -----
+    Rows of a discrete mode are numbered; ``to_xarray(t, dims, coords).plot()`` has their labels.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
