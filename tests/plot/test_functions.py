@@ -98,7 +98,7 @@ def test_a_slice_that_is_no_slice_is_refused() -> None:
 
 def known() -> tuple[np.ndarray, Tucker]:
     """Coefficients ``c[j, k]`` with factors that are not orthonormal."""
-    c = np.outer(0.5 ** np.arange(6), 0.1 ** np.arange(4)) + np.eye(6, 4)
+    c = np.outer(0.5 ** np.array([0, 3, 1, 2, 5, 4]), 0.1 ** np.arange(4)) + 0.01 * np.eye(6, 4)
     twist = np.array([[1.0, 1, 1, 1], [0, 2, 1, 1], [0, 0, 3, 1], [0, 0, 0, 0.1]])
     return c, Tucker(np.linalg.inv(twist), [c @ twist, np.eye(4)], [Chebyshev(6), Chebyshev(4)])
 
@@ -159,9 +159,10 @@ def test_zero_and_half_precision_are_drawn_and_batches_and_arrays_refused() -> N
             with pytest.raises(ShapeError) as error:
                 draw(other, ax=panel())
             assert_says(error, draw.__name__, "without a batch")
-        with pytest.raises(ShapeError) as error:
-            draw(zero, ax=panel(), names=["x"])
-        assert_says(error, "2 different names", "['x']")
+        for names in (["x"], ["x", "x"], "xy"):
+            with pytest.raises(ShapeError) as error:
+                draw(zero, ax=panel(), names=names)
+            assert_says(error, draw.__name__, "2 different names", repr(names))
 
 
 def test_without_axes_a_figure_is_made() -> None:
