@@ -77,6 +77,8 @@ def evaluate(
     >>> import numpy as np
     >>> evaluate(np.ones((1, 1)), [np.array([[0.0], [1.0]])] * 2, np.array([[0.5, 0.5]]))
     array([0.25])
+    >>> evaluate(np.ones(1), [np.array([[5.0], [6.0], [7.0]])], np.array([[-1.0], [0.0], [1.0]]), [0])
+    array([5., 6., 7.])
     """
     rows = [
         f[np.rint((points[:, n] + 1) / 2 * (len(f) - 1)).astype(int)]
