@@ -98,7 +98,7 @@ GRIDS = {
 }
 
 
-def errors_are_as_said(shape: str, grid: str, counts: Any, tols: Any) -> None:
+def assert_errors_are_as_said(shape: str, grid: str, counts: Any, tols: Any) -> None:
     f, points = SHAPES[shape], np.random.default_rng(0).uniform(-1, 1, (2, 2000))
     for n in counts:
         x = GRIDS[grid](n)
@@ -112,14 +112,14 @@ def errors_are_as_said(shape: str, grid: str, counts: Any, tols: Any) -> None:
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_error_made_is_at_most_twice_the_error_said(grid: str) -> None:
     for shape in ("runge", "kink"):
-        errors_are_as_said(shape, grid, (4, 9, 33), [1e-2])
+        assert_errors_are_as_said(shape, grid, (4, 9, 33), [1e-2])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_error_made_is_at_most_twice_the_error_said_for_every_shape(grid: str) -> None:
     for shape in SHAPES:
-        errors_are_as_said(shape, grid, (4, 6, 9, 17, 65, 150), (1e-2, 1e-3, 1e-5, 1e-8))
+        assert_errors_are_as_said(shape, grid, (4, 6, 9, 17, 65, 150), (1e-2, 1e-3, 1e-5, 1e-8))
 
 
 def test_two_places_do_not_show_a_line() -> None:
