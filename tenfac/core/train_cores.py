@@ -207,7 +207,7 @@ class Sweep:
     ----------
     cores : sequence of arrays
         From ``orthogonal``.
-    budget2 : array or None
+    budget2 : float or None
         Squared error that may be spent; None where ranks decide.
     xp : module
 
@@ -260,15 +260,17 @@ class Sweep:
             turn, upper = xp.linalg.qr(xp.matrix_transpose(flat))
             square, turn = xp.matrix_transpose(upper), xp.matrix_transpose(turn)
         vectors, values, right = xp.linalg.svd(square, full_matrices=False)
-        rank = values.shape[-1] if rank is None and self.budget2 is None else rank
-        if rank is None:
+        if self.budget2 is None:
+            rank = values.shape[-1] if rank is None else rank
+            beyond = values[..., rank:]
+            self.lost2 = self.lost2 + xp.sum(beyond * beyond, axis=-1)
+        else:
             share2 = max(self.budget2 - self.lost2, 0.0) / self.left
             squares = to_numpy(constant(values)).astype(np.float64) ** 2
             tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
             rank = max(int(np.argmax(tails <= share2)), 1)
-        self.left -= 1
-        beyond = values[..., rank:]
-        self.lost2 = self.lost2 + xp.sum(beyond * beyond, axis=-1)
+            self.lost2 += float(tails[rank])
+            self.left -= 1
         small = values[..., :rank, None] * right[..., :rank, :]
         return vectors[..., :rank], small if turn is None else xp.matmul(small, turn)
 
