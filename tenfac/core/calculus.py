@@ -169,7 +169,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Examples
@@ -208,7 +208,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             One coefficient less for every order.
 
         Raises
@@ -255,8 +255,8 @@ class Calculus:
 
         Notes
         -----
-        Ranks of Tucker at most double (the functions of a mode and their second derivatives); those of CP are
-        multiplied by the number of continuous modes.
+        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
+        those of CP are multiplied by the number of continuous modes.
 
         Examples
         --------
@@ -297,7 +297,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Raises
@@ -355,7 +355,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             Of the same degrees and ranks; ``round`` it, since fewer are needed.
 
         Raises

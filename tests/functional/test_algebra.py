@@ -132,7 +132,7 @@ def test_formats_that_cannot_be_composed_are_refused():
         assert_says(error, "compose", *parts)
     with pytest.raises(TypeError) as error:
         compose(np.add, F, np.ones(3))
-    assert_says(error, "Tucker or CP", "ndarray")
+    assert_says(error, "Tucker, TuckerTrain or CP", "ndarray")
 
 
 def test_functions_of_numpy_on_discrete_formats_say_what_to_write():
