@@ -405,7 +405,8 @@ class Calculus:
         -----
         A value the function takes, so never above its maximum; nothing certifies that no higher peak hides
         between the points. The grid has up to two points per coefficient of a mode and a million in all, and
-        the ascents start from its best points.
+        the ascents start from its best points. A train has no such limit: its grid is searched mode by mode,
+        the hundred beginnings kept that have most beyond them.
 
         Examples
         --------

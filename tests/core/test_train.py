@@ -17,6 +17,7 @@ from tenfac import (
     TuckerTrain,
     from_tensorly,
 )
+from tenfac.core.modes.chebyshev import coefficients
 from tests.checks import (
     assert_above,
     assert_below,
@@ -202,11 +203,10 @@ def test_float16_is_rounded_in_float32_and_reports_its_own_rounding():
 # --- functions ------------------------------------------------------------------------------------------
 
 
-def airy_like(d, n=9, domain=(-1.0, 2.0)):
+def wave_of_a_sum(d, n=9, domain=(-1.0, 2.0)):
     """``cos(x_0 + ... + x_{d-1})`` by its exact train of rank 2, and the function."""
     mode = Chebyshev(n, domain)
-    basis = np.linalg.inv(np.polynomial.chebyshev.chebvander(mode.nodes() * 2 / 3 - 1 / 3, n - 1))
-    wave = basis @ np.stack([np.cos(mode.nodes()), np.sin(mode.nodes())], axis=1)
+    wave = coefficients(np.stack([np.cos(mode.nodes()), np.sin(mode.nodes())], axis=1))
     turn = np.zeros((2, 2, 2))  # cos and sin of a sum from those of its terms
     turn[0, 0, 0], turn[1, 1, 0], turn[0, 1, 1], turn[1, 0, 1] = 1, -1, 1, 1
     cores = [np.eye(2)[None], *([turn] * (d - 2)), turn[..., :1]]
@@ -214,7 +214,7 @@ def airy_like(d, n=9, domain=(-1.0, 2.0)):
 
 
 def test_a_function_of_eight_variables_has_values_gradient_laplacian_and_integral():
-    t, f = airy_like(8, n=20)
+    t, f = wave_of_a_sum(8, n=20)
     x = np.random.default_rng(0).uniform(-1, 2, (8, 5000))
     assert_close(t.at(*x), f(*x), 1e4)
     value, gradient = t.value_and_grad(*x)
@@ -228,6 +228,23 @@ def test_a_function_of_eight_variables_has_values_gradient_laplacian_and_integra
     assert_close(t.integrate([1, 2, 5]).at(*x[:5]), _integrated(x[:5].sum(axis=0)), 1e5)
     assert_close((t + t.restrict([(-1, 2)] * 8)).round(tol=1e-12).at(*x), 2 * f(*x), 1e5)
     assert_equal((t + t).round(tol=1e-12).train_rank, (2,) * 7)
+
+
+def test_extrema_of_many_variables_are_found_where_no_grid_can_be_gone_through():
+    t, f = wave_of_a_sum(8, n=16)
+    for found, want in ((t.max(), 1), (t.min(), -1)):
+        assert_below(abs(found.value - want), 1e-9, "value")
+        assert_below(abs(f(*found.place) - want), 1e-9, "value at its place")
+
+
+def test_a_peak_in_a_negative_function_is_found():
+    mode, center = Chebyshev(40), np.linspace(-0.7, 0.6, 7)
+    columns = [np.stack([np.exp(-8 * (mode.nodes() - c) ** 2), np.ones(40)], axis=1) for c in center]
+    first, between = np.eye(2)[None], np.stack([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])], axis=1)
+    cores = [first, *([between] * 5), np.diag([1.0, -3.0])[..., None]]  # a bump less 3
+    value, place = TuckerTrain(cores, [coefficients(c) for c in columns], [mode] * 7).max()
+    assert_below(abs(value + 2), 1e-9, "value")
+    assert_below(np.abs(np.array(place) - center).max(), 1e-5, "place")
 
 
 def _integrated(rest):
