@@ -384,7 +384,7 @@ class TrainKernel:
     """
 
     def __init__(self, t: Any, xp: Any) -> None:
-        self.xp, self.cores, self.order = xp, t.cores, range(t.ndim)
+        self.xp, self.cores, self.order, self.by_rows = xp, t.cores, range(t.ndim), False
         bonds = t.train_rank
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
         sizes = [core.shape[-3:] for core in t.cores]
