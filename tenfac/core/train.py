@@ -157,7 +157,7 @@ class TuckerTrain(Format):
 
     def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:
         kernel = self._kernel(xp)
-        step = points_in_block(max(kernel.width * math.prod(self.batch_shape), 1))
+        step = points_in_block(kernel.width * math.prod(self.batch_shape))
         parts = []
         for span in spans(rows[0].shape[-2], step):
             columns = [xp.matrix_transpose(row[..., span, :]) for row in rows]

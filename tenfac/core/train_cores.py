@@ -14,6 +14,10 @@ from .points import Scratch, first_closed, last_closed, row_pairs, summed
 from .tracing import constant
 
 
+# Blocks of points are this much longer than for one core: matrix products are worth more than the cache.
+_LONGER = 8
+
+
 def times(core: Any, matrix: Any, xp: Any) -> Any:
     """Multiply the middle axis of a core by a matrix ``(*b, J, R)``.
 
@@ -388,7 +392,8 @@ class TrainKernel:
         bonds = t.train_rank
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
         sizes = [core.shape[-3:] for core in t.cores]
-        self.width = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
+        largest = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
+        self.width = max(largest // _LONGER, 1)
         self.heads = [xp.matrix_transpose(tall(core, xp)) for core in t.cores[: self.meet]]
         self.tails = [flat(core, xp) for core in t.cores[self.meet :]]
 
