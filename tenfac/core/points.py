@@ -139,7 +139,7 @@ def points_in_block(width: int) -> int:
     Examples
     --------
     >>> points_in_block(1), points_in_block(10_000)
-    (2048, 104)
+    (4096, 64)
     """
     return min(max(_CACHED // max(width, 1), 64), _POINTS)
 

@@ -13,7 +13,6 @@ from .contract import contract
 from .points import Scratch, first_closed, last_closed, row_pairs, summed
 from .tracing import constant
 
-
 # Blocks of points are this much longer than for one core: matrix products are worth more than the cache.
 _LONGER = 8
 
