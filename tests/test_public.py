@@ -46,6 +46,7 @@ PUBLIC = [
     "corcondia",
     "cp",
     "cp_scree",
+    "TuckerTrain",
     "TuckerTransformer",
     "cp_complete",
     "datasets",

@@ -150,7 +150,8 @@ def _check(
 def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
-            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}."
+            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
+            "Convert a TuckerTrain with to_tucker()."
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(
