@@ -17,6 +17,8 @@ _PARAMS, _SHARE = 1200, 0.7
 _STEPS, _GAIN = 6, 0.998
 # Models that may fail to be better in a row while the rank grows.
 _PATIENCE = 1
+# Mean square of rounding, in units of that of the values: nothing is left to find.
+_EXACT = 1e-26
 # What singular values of the first fit are cut at, each a share of the one before.
 _CUT = 0.6
 
@@ -111,6 +113,14 @@ class Search:
         score, _ = problem.leave_one_out(state, model.ridge)
         return Found(model, *_plain(problem, state), score)
 
+    def settled(self, found: Found, max_iter: int, tol: float) -> tuple[Found, int, bool]:
+        """The same model fitted to the end, the steps it took, and whether it came to rest."""
+        model, problem = found.model, self.problem(found.model)
+        state = problem.adopted(found.core, found.factors, model.rank)
+        state, steps, at_rest = problem.solve(state, model.ridge, max_iter, tol)
+        score, _ = problem.leave_one_out(state, model.ridge)
+        return Found(model, *_plain(problem, state), score), steps, at_rest
+
     def fits(self, model: Model) -> bool:
         """Whether a model has fewer numbers than there are rows, and no rank is idle."""
         rank, sizes = np.array(model.rank), model.sizes
@@ -118,6 +128,10 @@ class Search:
             return False
         numbers = rank.prod() + sum(r * (k - r) for r, k in zip(model.rank, sizes, strict=True))
         return numbers <= min(_PARAMS, max(_SHARE * len(self.y), 2))
+
+    def _may_try(self, trial: Model, model: Model) -> bool:
+        same = (trial.rank, trial.sizes) == (model.rank, model.sizes)
+        return same or self.fits(trial)
 
     def _grown(self, model: Model, tensor: np.ndarray, eyes: Sequence[np.ndarray]) -> Found:
         """The best rank on the path that singular values of the first fit show."""
@@ -128,7 +142,7 @@ class Search:
         best = self.fit(replace(model, rank=(1,) * len(values)), tensor, eyes)
         failed, seen, cut = 0, best.model.rank, max(v[0] for v in values)
         floor = 1e-15 * cut
-        while failed <= _PATIENCE and cut > floor:
+        while failed <= _PATIENCE and cut > floor and best.score > _EXACT:
             cut *= _CUT
             rank = self._allowed(tuple(max(int((v > cut).sum()), 1) for v in values), model)
             if rank == seen:
@@ -170,11 +184,11 @@ class Search:
         """Moves in turn, until each was tried in vain since the last that helped."""
         moves = list(self._moves(best.model))
         idle = 0
-        while idle < len(moves):
+        while idle < len(moves) and best.score > _EXACT:
             move = moves.pop(0)
             moves.append(move)
             idle += 1
-            while (trial := move(best.model)) != best.model and self.fits(trial):
+            while (trial := move(best.model)) != best.model and self._may_try(trial, best.model):
                 larger = any(a > b for a, b in zip(trial.rank, best.model.rank, strict=True))
                 start = self._more(best) if larger else (best.core, best.factors)
                 found = self.fit(trial, *start)
@@ -185,7 +199,7 @@ class Search:
 
     def _moves(self, model: Model) -> Iterator[Callable[[Model], Model]]:
         if "ridge" not in self.fixed:
-            for factor in (0.1, 10.0):
+            for factor in (0.05, 8.0):
                 yield lambda m, f=factor: replace(m, ridge=max(m.ridge * f, 1e-18 * len(self.y)))
         if "sizes" not in self.fixed:
             yield lambda m: replace(m, sizes=self._longer(m))

@@ -11,9 +11,11 @@ import numpy as np
 # Polynomials of several variables at most, and numbers of the box that holds their coefficients.
 _TERMS, _BOX = 300, 2**21
 # Decay of coefficients per degree that is tried for all modes, then for each.
-_DECAYS = (1.15, 1.3, 1.5, 1.8, 2.2, 2.8, 3.6, 5.0)
+_DECAYS = (2.5, 2.1, 1.75, 1.5, 1.3, 1.15)
 _CHANGES = (0.75, 1.33)
-_SLOWEST = 1.02
+_SLOWEST, _FASTEST = 1.02, 2.5
+# A better score is below this share of the best; below the second (mean square of y is 1) all is rounding.
+_GAIN, _ROUNDING = 0.99, 1e-15
 # Ridges tried, as a share of the number of rows.
 _RIDGES = np.geomspace(1e-16, 1e2, 55)
 
@@ -41,7 +43,7 @@ class Prior:
         """Other decays, in all modes or in one."""
         return Prior(
             tuple(
-                max(decay * factor, _SLOWEST) if decay and mode in (None, n) else decay
+                min(max(decay * factor, _SLOWEST), _FASTEST) if decay and mode in (None, n) else decay
                 for n, decay in enumerate(self.decays)
             )
         )
@@ -98,7 +100,8 @@ class PolynomialFit:
         residual = target[:, None] - self.design @ (scale[:, None] * (vectors @ (found[:, None] / shrunk)))
         free = 1 - (1 + (values / shrunk).sum(axis=0)) / n
         scores = (residual**2).sum(axis=0) / n / np.maximum(free, 0.02) ** 2
-        k = int(np.argmin(scores))
+        scores += _ROUNDING
+        k = int(np.flatnonzero(scores <= scores.min() / _GAIN)[-1])  # the smoothest
         return float(scores[k]), float(_RIDGES[k] * n)
 
     def coefficients(self, y: np.ndarray, prior: Prior, ridge: float) -> np.ndarray:
@@ -137,17 +140,20 @@ def first_fit(
     (True, True)
     """
     fit = PolynomialFit(bases, weights, _prior(2.0, discrete))
-    (score, ridge), prior = min(
-        ((fit.best(y, p), p) for p in (_prior(decay, discrete) for decay in _DECAYS)),
-        key=lambda found: found[0][0],
-    )
+    prior = _prior(_DECAYS[0], discrete)
+    score, ridge = fit.best(y, prior)
+    others = [_prior(decay, discrete) for decay in _DECAYS[1:]]
+    for other in others:
+        found = fit.best(y, other)
+        if found[0] < _GAIN * score:
+            (score, ridge), prior = found, other
     for n, labels in enumerate(discrete):
         for change in _CHANGES if len(bases) > 1 and not labels else ():
             other = prior.changed(change, n)
             found = fit.best(y, other)
-            if found[0] < score:
+            if found[0] < _GAIN * score:
                 (score, ridge), prior = found, other
-    if len(set(prior.decays)) > 1:
+    if len(set(filter(None, prior.decays))) > 1:
         fit = PolynomialFit(bases, weights, prior)
         score, ridge = fit.best(y, prior)
     return fit, prior, ridge
