@@ -19,6 +19,7 @@ from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.modes.discrete import Discrete
 from ..core.rank import tucker_rank
 from ..core.report import Report
+from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .points_search import Found, Model, Search
 from .points_start import first_fit
@@ -96,10 +97,10 @@ def chebyshev_from_points(
 
     Notes
     -----
-    *Model.* Minimises ``mean w (y - f)^2 / mean w y^2 + ridge * sum_k (c_k / s_k)^2 / mean w y^2`` over the
-    coefficients ``c`` of a Tucker tensor, all but the constant, with ``s_k = prod_n decay_n ** -k_n``: the
-    higher the degree, the smaller a coefficient is expected to be. Decays are chosen with the ridge. Rows of a
-    table are drawn to their mean.
+    *Model.* Minimises ``mean w (y - f)^2 + ridge * sum_k (c_k / s_k)^2`` for ``y`` of mean square 1, over the
+    coefficients ``c`` of Tucker tensors, all but the constant, with ``s_k = prod_n decay_n ** -k_n``: the
+    higher the degree, the smaller a coefficient is expected to be. Decays, 1.02 to 2.5, are chosen too. Rows
+    of a table are drawn to their mean.
 
     *Method.* A polynomial of low total degree is fitted first. Its singular values show which ranks to try;
     each is fitted by Gauss-Newton steps on the tensors of that rank, which unlike alternating least squares
@@ -132,7 +133,7 @@ def chebyshev_from_points(
     search, model = _search(data, sizes, ranks, degree is not None, ridge)
     best = search.run(model)
     found, steps, settled = search.settled(best, max_iter, _SETTLED)
-    result = _finished(found, data)
+    result = _finished(found, data, ranks is None)
     return replace(result, info=_report(result, found, data, (steps, settled, max_iter), start))
 
 
@@ -324,9 +325,7 @@ def _search(
         "sizes": degree_given,
         "ridge": ridge is not None,
     }
-    search = Search(
-        bases, data.values, data.weights, first, [name for name, given in fixed.items() if given]
-    )
+    search = Search(bases, data.values, data.weights, first, [name for name, given in fixed.items() if given])
     return search, Model(least, tuple(begin), prior, chosen if ridge is None else ridge * len(data.values))
 
 
@@ -343,8 +342,8 @@ def _contrasts(size: int) -> np.ndarray:
     return np.cos(angles) * np.where(np.arange(size) > 0, math.sqrt(2), 1.0)
 
 
-def _finished(found: Found, data: _Data) -> Tucker:
-    """Orthonormal factors; coefficients that do not matter are cut off."""
+def _finished(found: Found, data: _Data, free: bool) -> Tucker:
+    """Orthonormal factors; coefficients, and ranks that are free, are cut where they do not matter."""
     core, factors, modes = found.core * data.scale, [], []
     budget = _CHOP * math.sqrt(found.score) * data.scale
     for n, (factor, mode) in enumerate(zip(found.factors, data.modes, strict=True)):
@@ -358,6 +357,9 @@ def _finished(found: Found, data: _Data) -> Tucker:
         core = contract(core, [triangle if m == n else None for m in range(core.ndim)])
         factors.append(basis)
         modes.append(mode if labels else Chebyshev(size, mode.domain))
+    if free:
+        core, turns, _ = truncate(core, None, max(_CHOP * math.sqrt(found.score), 1e-15))
+        factors = [factor @ turn for factor, turn in zip(factors, turns, strict=True)]
     return Tucker(core, factors, modes)
 
 
@@ -368,15 +370,17 @@ def _constant(data: _Data, start: float) -> Tucker:
     core = core * math.sqrt(math.prod(sizes))
     factors = [np.full((size, 1), 1 / math.sqrt(size)) for size in sizes]
     info = Report(
-        True, "all values are equal", n_iter=0, rel_error=0.0, validation_error=0.0,
+        True,
+        "all values are equal",
+        n_iter=0,
+        rel_error=0.0,
+        validation_error=0.0,
         seconds=time.perf_counter() - start,
     )
     return Tucker(core, factors, data.modes, info=info)
 
 
-def _report(
-    result: Tucker, found: Found, data: _Data, steps: tuple[int, bool, int], start: float
-) -> Report:
+def _report(result: Tucker, found: Found, data: _Data, steps: tuple[int, bool, int], start: float) -> Report:
     n_iter, settled, max_iter = steps
     columns = [
         column.astype(int) if labels else column
@@ -396,7 +400,9 @@ def _report(
         notes.append(f"{_WHERE}: the fit still improved after max_iter={max_iter} steps. Raise max_iter.")
     for note in notes:
         warnings.warn(note, ConvergenceWarning, stacklevel=3)
-    reason = "tolerance met" if not notes else "max_iter reached" if not settled else "no better than a constant"
+    reason = (
+        "tolerance met" if not notes else "max_iter reached" if not settled else "no better than a constant"
+    )
     ridge = found.model.ridge / len(data.values)
     return Report(
         converged=not notes,

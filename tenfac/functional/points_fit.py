@@ -238,9 +238,7 @@ class _Tangent:
             taken += part.size
             new, triangle = np.linalg.qr(off @ part)
             block = (triangle @ turn).reshape(len(triangle), *np.delete(shape, n))
-            place = tuple(
-                slice(r, r + len(triangle)) if m == n else slice(r) for m, r in enumerate(shape)
-            )
+            place = tuple(slice(r, r + len(triangle)) if m == n else slice(r) for m, r in enumerate(shape))
             big[place] = np.moveaxis(block, 0, n)
             missing = np.zeros((len(new), shape[n] - new.shape[1]))
             factors.append(np.concatenate([self.state.factors[n], new, missing], axis=1))

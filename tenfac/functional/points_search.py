@@ -17,6 +17,8 @@ _PARAMS, _SHARE = 1200, 0.7
 _STEPS, _GAIN = 6, 0.998
 # Models that may fail to be better in a row while the rank grows.
 _PATIENCE = 1
+# Models tried at most.
+_MODELS = 80
 # Mean square of rounding, in units of that of the values: nothing is left to find.
 _EXACT = 1e-26
 # What singular values of the first fit are cut at, each a share of the one before.
@@ -94,11 +96,8 @@ class Search:
         """The best model found, from one that has its sizes, prior and ridge."""
         tensor = self.first.coefficients(self.y, model.prior, model.ridge)
         eyes = [np.eye(size) for size in tensor.shape]
-        if "rank" in self.fixed:
-            best = self.fit(model, tensor, eyes)
-        else:
-            best = self._grown(model, tensor, eyes)
-        return self._improved(best)
+        first = self.fit if "rank" in self.fixed else self._grown
+        return self._improved(first(model, tensor, eyes))
 
     def problem(self, model: Model) -> PointsProblem:
         """The least squares of a model."""
@@ -139,7 +138,7 @@ class Search:
             np.linalg.svd(np.moveaxis(tensor, n, 0).reshape(size, -1), compute_uv=False)
             for n, size in enumerate(tensor.shape)
         ]
-        best = self.fit(replace(model, rank=(1,) * len(values)), tensor, eyes)
+        best = self.fit(self._shortened(replace(model, rank=(1,) * len(values))), tensor, eyes)
         failed, seen, cut = 0, best.model.rank, max(v[0] for v in values)
         floor = 1e-15 * cut
         while failed <= _PATIENCE and cut > floor and best.score > _EXACT:
@@ -148,13 +147,26 @@ class Search:
             if rank == seen:
                 continue
             seen = rank
-            trial = replace(model, rank=rank)
+            trial = self._shortened(replace(best.model, rank=rank))
             if not self.fits(trial):
                 break
             found = self.fit(trial, *self._more(best))
             better = found.score < _GAIN * best.score
             best, failed = (found, 0) if better else (best, failed + 1)
         return best
+
+    def _shortened(self, model: Model) -> Model:
+        """Fewer coefficients where there are too few rows; the ridge makes the last of them small anyway."""
+        least = tuple(max(r, 2) if decay else k for r, k, decay in self._of_modes(model))
+        while not self.fits(model) and "sizes" not in self.fixed:
+            sizes = tuple(max(k - 1, low) for k, low in zip(model.sizes, least, strict=True))
+            if sizes == model.sizes:
+                break
+            model = replace(model, sizes=sizes)
+        return model
+
+    def _of_modes(self, model: Model) -> Iterator[tuple[int, int, float]]:
+        return zip(model.rank, model.sizes, model.prior.decays, strict=True)
 
     def _allowed(self, rank: tuple[int, ...], model: Model) -> tuple[int, ...]:
         """Ranks of which none is larger than the product of the others."""
@@ -184,7 +196,7 @@ class Search:
         """Moves in turn, until each was tried in vain since the last that helped."""
         moves = list(self._moves(best.model))
         idle = 0
-        while idle < len(moves) and best.score > _EXACT:
+        while idle < len(moves) and best.score > _EXACT and self.tried < _MODELS:
             move = moves.pop(0)
             moves.append(move)
             idle += 1
@@ -206,7 +218,8 @@ class Search:
         for factor in (0.8, 1.25):
             yield lambda m, f=factor: replace(m, prior=m.prior.changed(f))
         if "rank" not in self.fixed and len(model.rank) > 1:
-            yield lambda m: replace(m, rank=tuple(r + 1 for r in m.rank))
+            for change in (1, -1):
+                yield lambda m, c=change: replace(m, rank=tuple(r + c for r in m.rank))
             for n in range(len(model.rank)):
                 yield lambda m, n=n: replace(
                     m, rank=tuple(r - 1 if k == n else r for k, r in enumerate(m.rank))
