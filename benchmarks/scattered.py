@@ -9,9 +9,9 @@ points themselves* is shown, with the time of that one fit: teneva's ``als_func`
 ``RBFInterpolator`` over smoothings, polynomial ridge regression over degrees (its ridge by its own
 cross-validation). The Gaussian process chooses its parameters by its evidence on 500 rows.
 
-Data: a Yukawa potential on a cube with noise of two sizes, one draw each (``DRAWS``), and measured fluorescence over
-emission, excitation and time (TensorLy's kinetic data, one sample: 2000 of its entries are given, the others
-are predicted).
+Data: a Yukawa potential on a cube with noise of two sizes, one draw each (``DRAWS``), and measured
+fluorescence over emission, excitation and time (TensorLy's kinetic data, one sample: 2000 of its entries are
+given, the others are predicted).
 """
 
 from __future__ import annotations
@@ -104,12 +104,10 @@ def by_polynomial(degree: int) -> Any:
 
 
 def by_process(X: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    kernel = ConstantKernel(1.0) * RBF([1.0] * 3) + WhiteKernel(1e-3, (1e-10, 1.0))
-    scale = y.std()
+    kernel = ConstantKernel(1.0, (1e-3, 1e6)) * RBF([1.0] * 3, (1e-1, 1e2)) + WhiteKernel(1e-2, (1e-10, 1.0))
     part = np.random.default_rng(0).permutation(len(y))[:500]
-    small = GaussianProcessRegressor(kernel, normalize_y=True).fit(X[part], y[part] / scale)
-    full = GaussianProcessRegressor(small.kernel_, optimizer=None, normalize_y=True).fit(X, y / scale)
-    return lambda T: full.predict(T) * scale
+    small = GaussianProcessRegressor(kernel, normalize_y=True).fit(X[part], y[part])
+    return GaussianProcessRegressor(small.kernel_, optimizer=None, normalize_y=True).fit(X, y).predict
 
 
 def peers() -> dict[str, list[Any]]:
@@ -171,7 +169,7 @@ def main() -> None:
                     f"{row['seconds']:.2f} s ({row['seconds ratio']:.2f} x)",
                     flush=True,
                 )
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
