@@ -58,9 +58,11 @@ def test_a_polynomial_without_noise_is_recovered_to_rounding() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sigma", "bound"), [(1e-2, 2.7e-3), (1e-3, 5.5e-4)])
 def test_noise_is_averaged_out_with_ranks_and_degrees_of_its_own_choice(sigma: float, bound: float) -> None:
-    X = points(4000)
-    F = fitted(X, yukawa(X) + sigma * noise(4000), BOX)
-    assert_below(error(F, yukawa, 20_000), bound, "error")
+    errors = []
+    for seed in range(3):
+        X = points(4000, seed=seed)
+        errors.append(error(fitted(X, yukawa(X) + sigma * noise(4000, seed + 7), BOX), yukawa, 20_000))
+    assert_below(np.mean(errors), bound, "mean error")
 
 
 def test_a_fit_to_few_noisy_points_beats_the_noise() -> None:
