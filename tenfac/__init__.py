@@ -31,6 +31,7 @@ _HOME = {
     "adapter_report": "adapters.report",
     "align": "decompose.align",
     "chebyshev_from_grid": "functional.from_grid",
+    "chebyshev_from_points": "functional.from_points",
     "chebyshev_tucker": "functional.build",
     "compensate": "adapters.compensate",
     "compose": "functional.algebra",

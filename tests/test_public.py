@@ -39,6 +39,7 @@ PUBLIC = [
     "adapter_report",
     "align",
     "chebyshev_from_grid",
+    "chebyshev_from_points",
     "chebyshev_tucker",
     "compensate",
     "compose",
@@ -111,6 +112,7 @@ DEFAULTS = {
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
     "chebyshev_from_grid": {"tol": 1e-10},
+    "chebyshev_from_points": {"max_iter": 100},
     "chebyshev_tucker": {
         "tol": 1e-10,
         "max_evals": 3000000,
