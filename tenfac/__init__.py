@@ -42,6 +42,7 @@ _HOME = {
     "export_lycoris": "adapters.lycoris_files",
     "export_peft": "adapters.peft_files",
     "factor_match_score": "decompose.align",
+    "TuckerTrain": "core.train",
     "TuckerTransformer": "decompose.transformer",
     "cp_complete": "decompose.completion",
     "fold": "core.ops",

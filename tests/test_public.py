@@ -45,6 +45,7 @@ PUBLIC = [
     "corcondia",
     "cp",
     "cp_scree",
+    "TuckerTrain",
     "TuckerTransformer",
     "cp_complete",
     "datasets",

@@ -15,6 +15,7 @@ from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -110,7 +111,7 @@ def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[...,
 
 
 def _check(formats: Sequence[Any]) -> None:
-    if not formats or not all(isinstance(t, (Tucker, CP)) for t in formats):
+    if not formats or not all(isinstance(t, Format) for t in formats):
         kinds = [type(t).__name__ for t in formats]
         raise TypeError(f"compose: needs one or more Tucker or CP after the function; got {kinds}.")
     first = formats[0]
@@ -135,7 +136,7 @@ def _check(formats: Sequence[Any]) -> None:
 def _numpy(t: Any) -> Any:
     arrays = [to_numpy(constant(array)) for array in t._arrays().values()]
     wide = [array if np.iscomplexobj(array) else array.astype(np.float64) for array in arrays]
-    return type(t)(wide[0], wide[1:], t.modes)
+    return t._unflatten(wide, t.modes)
 
 
 def _slice(t: Any, index: tuple[int, ...]) -> Any:
@@ -185,4 +186,4 @@ def _like(t: Tucker, given: Any) -> Tucker:
     arrays = [
         xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()
     ]
-    return Tucker(arrays[0], arrays[1:], t.modes)
+    return t._unflatten(arrays, t.modes)
