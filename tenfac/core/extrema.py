@@ -48,7 +48,7 @@ def largest(t: Any) -> Extremum:
     if 0 in t.coef_shape:
         raise ShapeError(f"max: needs a tensor with entries; got {t!r}.")
     arrays = [to_numpy(constant(array)).astype(np.float64) for array in t._arrays().values()]
-    plain = t._unflatten(arrays, t.modes)
+    plain = t._with(arrays)
     axes = _axes(plain)
     best = None
     for place in _starts(plain, axes):

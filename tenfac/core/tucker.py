@@ -287,7 +287,7 @@ def reported(
     'tolerance met'
     """
     if dtype_name(dtype) not in HALF:
-        made, notes = wide._unflatten(wide._arrays().values(), wide.modes), ()
+        made, notes = wide._with(wide._arrays().values()), ()
     else:
         with np.errstate(over="ignore"):  # checked below
             made = wide._cast(dtype)

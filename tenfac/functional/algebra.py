@@ -136,7 +136,7 @@ def _check(formats: Sequence[Any]) -> None:
 def _numpy(t: Any) -> Any:
     arrays = [to_numpy(constant(array)) for array in t._arrays().values()]
     wide = [array if np.iscomplexobj(array) else array.astype(np.float64) for array in arrays]
-    return t._unflatten(wide, t.modes)
+    return t._with(wide)
 
 
 def _slice(t: Any, index: tuple[int, ...]) -> Any:
@@ -186,4 +186,4 @@ def _like(t: Tucker, given: Any) -> Tucker:
     arrays = [
         xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()
     ]
-    return t._unflatten(arrays, t.modes)
+    return t._with(arrays)
