@@ -111,7 +111,7 @@ class Format(Arithmetic, Calculus, ABC):
         modes: Sequence[Mode] | None = None,
         _closed: Iterable[int] = (),
     ) -> Self:
-        """Make a format like this one, some modes closed, from the arrays that join the factors, and these."""
+        """Make a format like this one, some modes closed, from the arrays that join the factors and these."""
         return type(self)(cores[0], factors, modes)
 
     def _arrays(self) -> dict[str, Any]:

@@ -121,7 +121,9 @@ class TuckerTrain(Format):
 
     def _rank_part(self) -> str:
         natural = self.order == tuple(range(self.ndim))
-        return f"rank={self.rank}, train_rank={self.train_rank}" + ("" if natural else f", order={self.order}")
+        return f"rank={self.rank}, train_rank={self.train_rank}" + (
+            "" if natural else f", order={self.order}"
+        )
 
     def _chain(self, by_mode: Sequence[Any]) -> list[Any]:
         """What belongs to the modes, along the train."""
@@ -379,7 +381,9 @@ class TuckerTrain(Format):
         spots = [order.index(n) for n in self.order]
         known = not (self.batch_shape or self._is_traced)
         cores = chain.swapped(self._chain(self._wide().cores), spots, known, xp)
-        made = TuckerTrain([cores[order.index(n)] for n in range(self.ndim)], self._wide().factors, self.modes, order=order)
+        made = TuckerTrain(
+            [cores[order.index(n)] for n in range(self.ndim)], self._wide().factors, self.modes, order=order
+        )
         return made._cast(self.dtype)
 
     def to_tucker(self, *, max_bytes: int | None = None) -> Tucker:

@@ -17,10 +17,12 @@ from ..core.arrays import generator, seed_of
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.report import Report
+from ..core.train import TuckerTrain
 from ..core.tucker import Tucker
 from .cross import Cross
 from .evaluator import Evaluator, OutOfEvaluationsError
-from .finish import shortened
+from .finish import shortened, shortened_train
+from .train_cross import TrainCore
 
 # Share of the tolerance that rounding and shortening may use.
 _ROUNDING = 0.3
@@ -38,7 +40,7 @@ def chebyshev_tucker(
     vectorized: bool = True,
     executor: Executor | None = None,
     random_state: int | np.random.Generator | None = 0,
-) -> Tucker:
+) -> Tucker | TuckerTrain:
     """Approximate a function by a core and one matrix of Chebyshev coefficients per variable.
 
     ``f(x, y, ...) ~ sum G[p, q, ...] u_p(x) v_q(y) ...`` with polynomials ``u, v, ...``: the hybrid
@@ -211,7 +213,7 @@ def _stalled(cross: Cross) -> str:
     )
 
 
-def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker, float]:
+def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker | TuckerTrain, float]:
     """The function of a cross, shortened, and the largest change that made."""
     left = cross.tol - cross.residual / max(cross.scale, 1e-300)
     budget = min(max(left, 0.1 * cross.tol), _ROUNDING * cross.tol) * cross.scale
@@ -219,5 +221,29 @@ def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker, flo
         return Tucker(
             np.zeros((1,) * len(box)), [np.ones((1, 1))] * len(box), [Chebyshev(1, ab) for ab in box]
         ), 0.0
-    core, factors, lost = shortened(cross.core, [a.factor for a in cross.axes], budget, cross.evaluate.place)
-    return Tucker(core, factors, [Chebyshev(len(f), ab) for f, ab in zip(factors, box, strict=True)]), lost
+    factors, place = [axis.factor for axis in cross.axes], cross.evaluate.place
+    if isinstance(cross.core, TrainCore):
+        return _finished_train(cross.core, factors, budget, place, box)
+    core, factors, lost = shortened(cross.core.entries, factors, budget, place)
+    return Tucker(core, factors, _modes(factors, box)), lost
+
+
+def _finished_train(
+    core: TrainCore,
+    factors: list[np.ndarray],
+    budget: float,
+    place: np.ndarray,
+    box: list[tuple[float, float]],
+) -> tuple[Tucker | TuckerTrain, float]:
+    """The same of a train: a train, or a Tucker tensor where that is smaller."""
+    order = core.order
+    cores, along, lost = shortened_train(core.cores, [factors[n] for n in order], budget, place[order])
+    spots = [order.index(n) for n in range(len(box))]
+    cores, factors = [cores[p] for p in spots], [along[p] for p in spots]
+    train = TuckerTrain(cores, factors, _modes(factors, box), order=order)
+    smaller = math.prod(train.rank) <= sum(core.size for core in cores)
+    return (train.to_tucker() if smaller else train), lost
+
+
+def _modes(factors: list[np.ndarray], box: list[tuple[float, float]]) -> list[Chebyshev]:
+    return [Chebyshev(len(factor), ab) for factor, ab in zip(factors, box, strict=True)]

@@ -39,10 +39,12 @@ _STALLED, _PATIENCE = 5, 12
 _EXTRA = 8
 # A fibre as many times larger than all known ones is drawn although they span it: it tells its degree better.
 _LARGER = 2
+# Probability of such a coordinate.
+_SHARED = 0.5
 # Of the new pivots at most this part are points of fibres of one mode.
 _SHARE = 2
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
-_STEPS, _CLOUD = np.geomspace(1e-3, 1, 14), 36
+_STEPS, _CLOUD, _CORNERS = np.geomspace(1e-3, 1, 14), 36, 12
 
 
 class Axis:
@@ -116,7 +118,9 @@ class Cross:
 
     def run(self, hints: np.ndarray) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
-        points = np.concatenate([hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS if self.ndim <= _WHOLE else 1, self.ndim))])
+        points = np.concatenate(
+            [hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS if self.ndim <= _WHOLE else 1, self.ndim))]
+        )
         still, best, since = 0, np.inf, 0
         for _ in range(_MAX_ROUNDS):
             before = self.core.sizes
@@ -213,7 +217,9 @@ class Cross:
         bases = [self._span(axis.fibres) for axis in self.axes]
         rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
         try:
-            self.core.grow([lobatto(a.size)[index] for a, index in zip(self.axes, rows, strict=True)], self.cut)
+            self.core.grow(
+                [lobatto(a.size)[index] for a, index in zip(self.axes, rows, strict=True)], self.cut
+            )
         finally:  # out of evaluations, a train may be of use already
             if self.core.shape == tuple(map(len, rows)):
                 for axis, basis, index in zip(self.axes, bases, rows, strict=True):
@@ -232,6 +238,9 @@ class Cross:
     def worst(self, count: int) -> np.ndarray:
         """Points where the approximation is worst: random ones, evaluated, and those of all fibres, free."""
         points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
+        if self.ndim > _WHOLE:  # few of them are near anything: half share coordinates with the largest value
+            half = points[::2]
+            points[::2] = np.where(self.rng.random(half.shape) < _SHARED, self.evaluate.place, half)
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
         order = np.argsort(-gaps)[:count]
@@ -256,12 +265,22 @@ class Cross:
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
             lines[:, n, :, n] += steps
-        cloud = self.rng.uniform(-1, 1, (_CLOUD, self.ndim)) * np.geomspace(1e-3, 1, _CLOUD)[:, None]
-        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud]), -1, 1)
+        corners = self._corners()
+        count = _CLOUD - len(corners)
+        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
+        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud, corners]), -1, 1)
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual = max(self.residual, float(gaps.max()))
         bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
         return points[bad[np.argsort(-gaps[bad])][:4]]
+
+    def _corners(self) -> np.ndarray:
+        """Corners of a cube of many dimensions: where a product or a sum is largest, and few points are."""
+        if self.ndim <= _WHOLE:
+            return np.empty((0, self.ndim))
+        corners = self.rng.choice([-1.0, 1.0], (_CORNERS, self.ndim))
+        corners[:2] = [[-1.0], [1.0]]
+        return corners
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""

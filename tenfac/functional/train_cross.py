@@ -77,8 +77,13 @@ class TrainCore:
     def _restart(self) -> None:
         bonds = range(1, self.ndim)
         self.prefixes = [np.empty((1, 0), dtype=int), *(np.empty((0, n), dtype=int) for n in bonds)]
-        self.suffixes = [*(np.empty((0, self.ndim - n), dtype=int) for n in bonds), np.empty((1, 0), dtype=int)]
-        self.rows = [np.empty((0, 2), dtype=int) for _ in range(self.ndim)]  # prefix of the bond before, index
+        self.suffixes = [
+            *(np.empty((0, self.ndim - n), dtype=int) for n in bonds),
+            np.empty((1, 0), dtype=int),
+        ]
+        self.rows = [
+            np.empty((0, 2), dtype=int) for _ in range(self.ndim)
+        ]  # prefix of the bond before, index
         self.blocks = [np.empty((0, 0, 0)) for _ in range(self.ndim)]
         self.carried: list[Any] = [None] * (self.ndim - 1)
 
@@ -304,7 +309,7 @@ class TrainCore:
         order = chain_order(weight, self.order)
         if order == self.order:
             return False
-        self.order = order
+        self.order, self.missed = order, self.missed[:0]
         self._restart()
         self._start()
         return True
