@@ -1,4 +1,4 @@
-"""Values on a grid of chosen indices: only what is new is evaluated, and new indices are chosen by pivoting."""
+"""Values on a grid of chosen indices: only what is new is evaluated, indices are chosen by pivoting."""
 
 from __future__ import annotations
 

@@ -83,6 +83,8 @@ class Axis:
 class Cross:
     """State of an adaptive cross: axes and the core, refined until the residual is below the tolerance.
 
+    The core is whole up to four variables, and a tensor train beyond.
+
     Parameters
     ----------
     evaluate : Evaluator
@@ -118,9 +120,8 @@ class Cross:
 
     def run(self, hints: np.ndarray) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
-        points = np.concatenate(
-            [hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS if self.ndim <= _WHOLE else 1, self.ndim))]
-        )
+        count = _FIRST_PIVOTS if self.ndim <= _WHOLE else 1
+        points = np.concatenate([hints, self.rng.uniform(-1, 1, (count, self.ndim))])
         still, best, since = 0, np.inf, 0
         for _ in range(_MAX_ROUNDS):
             before = self.core.sizes
@@ -216,10 +217,9 @@ class Cross:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
         bases = [self._span(axis.fibres) for axis in self.axes]
         rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
+        places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
         try:
-            self.core.grow(
-                [lobatto(a.size)[index] for a, index in zip(self.axes, rows, strict=True)], self.cut
-            )
+            self.core.grow(places, self.cut)
         finally:  # out of evaluations, a train may be of use already
             if self.core.shape == tuple(map(len, rows)):
                 for axis, basis, index in zip(self.axes, bases, rows, strict=True):
