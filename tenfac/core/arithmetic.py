@@ -90,13 +90,14 @@ class Arithmetic:
 
         Notes
         -----
-        Cost: ``sum_n I_n R_n S_n`` and, for Tucker, a core contraction. Neither very large nor very small
-        entries lose their squares on the way. float32 for half precision, whose range is too small.
+        Cost: ``sum_n I_n R_n S_n`` and, for Tucker and trains, a contraction of the cores. Neither very large
+        nor very small entries lose their squares on the way. float32 for half precision, whose range is too
+        small.
         """
         if not isinstance(other, type(self)):
             raise TypeError(
                 f"inner: needs a {type(self).__name__}; got {type(other).__name__}. Convert one with "
-                "to_tucker() or to_cp()."
+                "to_tucker(), to_train() or to_cp()."
             )
         left, right = self._aligned(other, "inner")
         pairs = left._pairs(right, "inner")

@@ -169,7 +169,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Examples
@@ -208,7 +208,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             One coefficient less for every order.
 
         Raises
@@ -255,8 +255,8 @@ class Calculus:
 
         Notes
         -----
-        Ranks of Tucker at most double (the functions of a mode and their second derivatives); those of CP are
-        multiplied by the number of continuous modes.
+        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
+        those of CP are multiplied by the number of continuous modes.
 
         Examples
         --------
@@ -297,7 +297,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Raises
@@ -355,7 +355,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             Of the same degrees and ranks; ``round`` it, since fewer are needed.
 
         Raises
@@ -405,7 +405,8 @@ class Calculus:
         -----
         A value the function takes, so never above its maximum; nothing certifies that no higher peak hides
         between the points. The grid has up to two points per coefficient of a mode and a million in all, and
-        the ascents start from its best points.
+        the ascents start from its best points. A train has no such limit: its grid is searched mode by mode,
+        the hundred beginnings kept that have most beyond them.
 
         Examples
         --------

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arithmetic import unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote
@@ -18,7 +18,11 @@ from .modes.protocol import Mode
 from .points import WeightsKernel
 from .precision import half_of, is_complex, itemsize
 from .report import Report
+from .train_cores import from_weights
 from .tucker import Tucker
+
+if TYPE_CHECKING:
+    from .train import TuckerTrain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -180,3 +184,23 @@ class CP(Format):
         unit = xp.broadcast_to(unit, (*self.batch_shape, self.rank, self.rank))
         core = CP(self.weights, (unit,) * self.ndim).to_tensor()
         return Tucker(core, self.factors, self.modes)
+
+    def to_train(self, *, max_bytes: int | None = None) -> TuckerTrain:
+        """Convert to a tensor train of the same factors, its cores of ``R^3`` numbers diagonal.
+
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Refuse larger cores.
+
+        Raises
+        ------
+        DataError
+            If a core would be larger than ``max_bytes``.
+        """
+        from .train import TuckerTrain
+
+        sizes = (*self.batch_shape, self.rank, self.rank, self.rank)
+        byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_train", "Reduce the rank of the CP tensor.")
+        cores = from_weights(self.weights, self.ndim, namespace_of(self.weights))
+        return TuckerTrain(cores, self.factors, self.modes)

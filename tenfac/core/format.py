@@ -247,9 +247,9 @@ class Format(Arithmetic, Calculus, ABC):
 
         Notes
         -----
-        The tensor is not formed. Cost for N points: ``N D R`` multiplications for CP; for Tucker ``N R_0 R_1
-        R_2``, or ``N R_1 R_2`` where many points share the index of a mode. Under ``jax.jit`` an index
-        outside its mode gives NaN instead of an error.
+        The tensor is not formed. Cost for N points: ``N D R`` multiplications for CP, ``N sum S_{n-1} R_n
+        S_n`` for a train; for Tucker ``N R_0 R_1 R_2``, or ``N R_1 R_2`` where many points share the index of
+        a mode. Under ``jax.jit`` an index outside its mode gives NaN instead of an error.
         """
         xp = namespace_of(self.factors[0])
         points, shape = self._points(indices)
@@ -414,7 +414,7 @@ class Format(Arithmetic, Calculus, ABC):
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Raises
@@ -450,7 +450,7 @@ class Format(Arithmetic, Calculus, ABC):
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
         """
         xp = namespace_of(self.factors[0])
         modes = range(self.ndim) if modes is None else modes

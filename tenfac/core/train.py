@@ -15,7 +15,7 @@ from .format import Format
 from .format_state import entries, finite, validated
 from .modes.protocol import Mode
 from .points import points_in_block
-from .precision import half_of, itemsize, wide
+from .precision import HALF, dtype_name, half_of, itemsize, wide
 from .rank import at_most, rank_or_tol
 from .report import Report
 from .tracing import clock
@@ -296,7 +296,8 @@ class TuckerTrain(Format):
             )
         ranks, bonds, tol = self._ranks_or_tol(rank, tol, train_rank)
         finite(self._wide()._arrays(), "round")
-        made, rel_error = self._wide()._rounded(ranks, bonds, tol)
+        part = 0.9 if dtype_name(self.dtype) in HALF else 1.0  # the rounding to half precision has its own
+        made, rel_error = self._wide()._rounded(ranks, bonds, None if tol is None else part * tol)
         return reported(made, rel_error, tol, self.dtype, "round", start)
 
     def _ranks_or_tol(self, rank: Any, tol: Any, train_rank: Any) -> tuple[Any, Any, float | None]:
@@ -353,6 +354,16 @@ class TuckerTrain(Format):
         ]
         norm = to_number(plain[1].norm())
         return to_number((plain[0] - plain[1]).norm()) / norm if norm else 0.0
+
+    def _heights(self) -> list[Any]:
+        """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
+        xp = namespace_of(self.factors[0])
+        found = []
+        centers = self._by_mode(chain.centers(self._chain(self.cores), xp))
+        for core, factor in zip(centers, self.factors, strict=True):
+            rows = xp.reshape(xp.moveaxis(chain.times(core, factor, xp), 1, 0), (factor.shape[0], -1))
+            found.append(xp.linalg.vector_norm(rows, axis=-1))
+        return found
 
     # --- other formats ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,30 @@ def times(core: Any, matrix: Any, xp: Any) -> Any:
     return contract(core, [None, matrix, None], xp=xp)
 
 
+def tall(core: Any, xp: Any) -> Any:
+    """A core as a matrix ``(*b, S_{n-1} R_n, S_n)``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> tall(np.ones((2, 3, 4)), xp).shape
+    (6, 4)
+    """
+    return xp.reshape(core, (*core.shape[:-3], core.shape[-3] * core.shape[-2], core.shape[-1]))
+
+
+def flat(core: Any, xp: Any) -> Any:
+    """A core as a matrix ``(*b, S_{n-1}, R_n S_n)``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> flat(np.ones((2, 3, 4)), xp).shape
+    (2, 12)
+    """
+    return xp.reshape(core, (*core.shape[:-2], core.shape[-2] * core.shape[-1]))
+
+
 def dense(cores: Sequence[Any], xp: Any) -> Any:
     """The tensor ``(*b, R_0, ..., R_{D-1})`` of a train.
 
@@ -36,11 +61,54 @@ def dense(cores: Sequence[Any], xp: Any) -> Any:
     array([3., 3., 3., 3.])
     """
     lead = cores[0].shape[:-3]
-    grown = xp.reshape(cores[0], (*lead, *cores[0].shape[-2:]))
+    grown = tall(cores[0], xp)
     for core in cores[1:]:
-        grown = xp.matmul(grown, xp.reshape(core, (*lead, core.shape[-3], -1)))
-        grown = xp.reshape(grown, (*lead, -1, core.shape[-1]))
+        grown = xp.matmul(grown, flat(core, xp))
+        grown = xp.reshape(grown, (*lead, grown.shape[-2] * core.shape[-2], core.shape[-1]))
     return xp.reshape(grown, (*lead, *(core.shape[-2] for core in cores)))
+
+
+def from_core(core: Any, ndim: int, xp: Any) -> list[Any]:
+    """Cores of the train that is one core ``(*b, R_0, ..., R_{D-1})``: that core and unit matrices around it.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> [core.shape for core in from_core(np.ones((2, 3, 4)), 3, xp)]
+    [(1, 2, 2), (2, 3, 4), (4, 4, 1)]
+    """
+    lead, sizes = core.shape[: core.ndim - ndim], core.shape[core.ndim - ndim :]
+    made, bond, placed = [], 1, False
+    for n, size in enumerate(sizes):
+        rest = math.prod(sizes[n + 1 :])
+        here = not placed and (n == ndim - 1 or bond * size > rest)
+        if here:
+            numbers, after = core, rest
+        else:
+            after = rest if placed else bond * size
+            unit = xp.eye(bond if placed else after, dtype=core.dtype, device=device_of(core))
+            numbers = xp.broadcast_to(unit, (*lead, *unit.shape))
+        made.append(xp.reshape(numbers, (*lead, bond, size, after)))
+        bond, placed = after, placed or here
+    return made
+
+
+def from_weights(weights: Any, ndim: int, xp: Any) -> list[Any]:
+    """Cores of the train that is a diagonal core of weights ``(*b, R)``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> [core.shape for core in from_weights(np.ones(2), 3, xp)]
+    [(1, 2, 2), (2, 2, 2), (2, 2, 1)]
+    """
+    unit = xp.eye(weights.shape[-1], dtype=weights.dtype, device=device_of(weights))
+    unit = xp.broadcast_to(unit, (*weights.shape, unit.shape[-1]))
+    if ndim == 1:
+        return [weights[..., None, :, None]]
+    first = (unit * weights[..., None, :])[..., None, :, :]
+    between = unit[..., :, :, None] * unit[..., None, :, :]
+    return [first, *([between] * (ndim - 2)), unit[..., :, :, None]]
 
 
 def absorbed(cores: Sequence[Any], rows: Mapping[int, Any], xp: Any) -> list[Any]:
@@ -155,12 +223,8 @@ def product(left: Sequence[Any], right: Sequence[Any], grams: Sequence[Any], xp:
     state = None
     for a, b, gram in zip(left, right, grams, strict=True):
         b = times(b, gram, xp)
-        lead, (s, r, t) = b.shape[:-3], b.shape[-3:]
-        b = xp.reshape(b, (*lead, s, r * t))
-        grown = b if state is None else xp.matmul(state, b)
-        grown = xp.reshape(grown, (*lead, -1, t))
-        a = xp.reshape(a, (*lead, -1, a.shape[-1]))
-        state = xp.matmul(xp.matrix_transpose(a), grown)
+        b = b if state is None else _before(state, b, xp)
+        state = xp.matmul(xp.matrix_transpose(tall(a, xp)), tall(b, xp))
     return state[..., 0, 0]
 
 
@@ -176,7 +240,7 @@ def triangle(cores: Sequence[Any], xp: Any) -> Any:
     state = None
     for core in cores:
         core = core if state is None else _before(state, core, xp)
-        state = xp.linalg.qr(xp.reshape(core, (*core.shape[:-3], -1, core.shape[-1])))[1]
+        state = xp.linalg.qr(tall(core, xp))[1]
     return state[..., 0]
 
 
@@ -193,11 +257,27 @@ def orthogonal(cores: Sequence[Any], xp: Any) -> list[Any]:
     made = list(cores)
     for n in range(len(made) - 1, 0, -1):
         core = made[n]
-        flat = xp.reshape(core, (*core.shape[:-2], -1))
-        basis, upper = xp.linalg.qr(xp.matrix_transpose(flat))
+        basis, upper = xp.linalg.qr(xp.matrix_transpose(flat(core, xp)))
         rows = xp.matrix_transpose(basis)
         made[n] = xp.reshape(rows, (*rows.shape[:-1], *core.shape[-2:]))
         made[n - 1] = _after(made[n - 1], xp.matrix_transpose(upper), xp)
+    return made
+
+
+def centers(cores: Sequence[Any], xp: Any) -> list[Any]:
+    """Each core as it is when all others are orthonormal: with the norm, and that of every part of it.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> first, last = centers([np.ones((1, 2, 3)), np.ones((3, 2, 1))], xp)
+    >>> float(np.linalg.norm(first).round(12)), float(np.linalg.norm(last).round(12))
+    (6.0, 6.0)
+    """
+    first, *rest = orthogonal(cores, xp)
+    made = [first]
+    for core in rest:
+        made.append(_before(xp.linalg.qr(tall(made[-1], xp))[1], core, xp))
     return made
 
 
@@ -214,9 +294,8 @@ def swapped(cores: Sequence[Any], spots: Sequence[int], cut: bool, xp: Any) -> l
     while any(a > b for a, b in pairwise(spots)):
         made = orthogonal(made, xp)  # what follows the pair at hand is orthonormal, and so is what was done
         for n in range(len(made) - 1):
-            pair = contract(made[n], [None, None, xp.matrix_transpose(_flat_rows(made[n + 1], xp))], xp=xp)
-            lead, (s, r) = made[n].shape[:-3], made[n].shape[-3:-1]
-            q, t = made[n + 1].shape[-2:]
+            (*lead, s, r, _), (q, t) = made[n].shape, made[n + 1].shape[-2:]
+            pair = xp.matmul(tall(made[n], xp), flat(made[n + 1], xp))
             pair = xp.reshape(pair, (*lead, s, r, q, t))
             if spots[n] > spots[n + 1]:
                 pair, r, q = xp.moveaxis(pair, -3, -2), q, r
@@ -231,10 +310,6 @@ def swapped(cores: Sequence[Any], spots: Sequence[int], cut: bool, xp: Any) -> l
     return made
 
 
-def _flat_rows(core: Any, xp: Any) -> Any:
-    return xp.reshape(core, (*core.shape[:-2], -1))
-
-
 class Sweep:
     """Truncate a train from left to right, each mode and each bond where all errors are orthogonal.
 
@@ -242,7 +317,7 @@ class Sweep:
     ----------
     cores : sequence of arrays
         From ``orthogonal``.
-    budget2 : array or None
+    budget2 : float or None
         Squared error that may be spent; None where ranks decide.
     xp : module
 
@@ -272,38 +347,49 @@ class Sweep:
         xp, made, bases = self.xp, [], []
         last, core = len(self.cores) - 1, self.cores[0]
         for n in range(last + 1):
-            basis, small = self._cut(
-                xp.reshape(xp.moveaxis(core, -2, -3), (*core.shape[:-3], core.shape[-2], -1)),
-                None if ranks is None else ranks[n],
-            )
-            core = xp.reshape(small, (*core.shape[:-3], small.shape[-2], core.shape[-3], core.shape[-1]))
-            core = xp.moveaxis(core, -2, -3)
+            basis, small = self._cut(self._wide(core), None if ranks is None else ranks[n])
+            core = self._back(small, core)
+            if n < last:
+                vectors, rest = self._cut(tall(core, xp), None if train_ranks is None else train_ranks[n])
+                core = xp.reshape(vectors, (*core.shape[:-1], vectors.shape[-1]))
+                if core.shape[-2] > core.shape[-3] * core.shape[-1]:  # fewer columns hold the same numbers
+                    turn, small = xp.linalg.qr(self._wide(core))
+                    basis, core = xp.matmul(basis, turn), self._back(small, core)
+            made.append(core)
             bases.append(basis)
             if n < last:
-                flat = xp.reshape(core, (*core.shape[:-3], -1, core.shape[-1]))
-                basis, rest = self._cut(flat, None if train_ranks is None else train_ranks[n])
-                made.append(xp.reshape(basis, (*core.shape[:-1], basis.shape[-1])))
                 core = _before(rest, self.cores[n + 1], xp)
-        made.append(core)
         return made, bases
 
-    def _cut(self, flat: Any, rank: int | None) -> tuple[Any, Any]:
+    def _wide(self, core: Any) -> Any:
+        """A core as a matrix ``(*b, R_n, S_{n-1} S_n)``."""
+        moved = self.xp.moveaxis(core, -2, -3)
+        return flat(moved, self.xp)
+
+    def _back(self, matrix: Any, core: Any) -> Any:
+        """The core that such a matrix is."""
+        shape = (*core.shape[:-3], matrix.shape[-2], core.shape[-3], core.shape[-1])
+        return self.xp.moveaxis(self.xp.reshape(matrix, shape), -2, -3)
+
+    def _cut(self, matrix: Any, rank: int | None) -> tuple[Any, Any]:
         """Leading left singular vectors of a matrix, and the matrix in their coordinates."""
         xp = self.xp
-        square, turn = flat, None
-        if flat.shape[-1] > flat.shape[-2]:
-            turn, upper = xp.linalg.qr(xp.matrix_transpose(flat))
+        square, turn = matrix, None
+        if matrix.shape[-1] > matrix.shape[-2]:
+            turn, upper = xp.linalg.qr(xp.matrix_transpose(matrix))
             square, turn = xp.matrix_transpose(upper), xp.matrix_transpose(turn)
         vectors, values, right = xp.linalg.svd(square, full_matrices=False)
-        rank = values.shape[-1] if rank is None and self.budget2 is None else rank
-        if rank is None:
+        if self.budget2 is None:
+            rank = values.shape[-1] if rank is None else rank
+            beyond = values[..., rank:]
+            self.lost2 = self.lost2 + xp.sum(beyond * beyond, axis=-1)
+        else:
             share2 = max(self.budget2 - self.lost2, 0.0) / self.left
             squares = to_numpy(constant(values)).astype(np.float64) ** 2
             tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
             rank = max(int(np.argmax(tails <= share2)), 1)
-        self.left -= 1
-        beyond = values[..., rank:]
-        self.lost2 = self.lost2 + xp.sum(beyond * beyond, axis=-1)
+            self.lost2 += float(tails[rank])
+            self.left -= 1
         small = values[..., :rank, None] * right[..., :rank, :]
         return vectors[..., :rank], small if turn is None else xp.matmul(small, turn)
 
@@ -333,11 +419,8 @@ class TrainKernel:
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
         sizes = [core.shape[-3:] for core in t.cores]
         self.width = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
-        self.heads = [self._head(core) for core in self.cores[: self.meet]]
-
-    def _head(self, core: Any) -> Any:
-        """A core as a matrix that takes pairs ``S_{n-1} R_n`` to ``S_n``."""
-        return self.xp.matrix_transpose(self.xp.reshape(core, (*core.shape[:-3], -1, core.shape[-1])))
+        self.heads = [xp.matrix_transpose(tall(core, xp)) for core in self.cores[: self.meet]]
+        self.tails = [flat(core, xp) for core in self.cores[self.meet :]]
 
     def value(self, columns: Sequence[Any], scratch: Scratch | None) -> Any:
         """Values ``(*b, N)``."""
@@ -345,12 +428,11 @@ class TrainKernel:
         for head, column in zip(self.heads, columns[: self.meet], strict=True):
             pair = column if state is None else row_pairs(state, column, xp, scratch)
             state = xp.matmul(head, pair)
-        if self.meet == len(self.cores):
+        if not self.tails:
             return state[..., 0, :]
-        for n in reversed(range(self.meet, len(self.cores))):
-            pair = columns[n] if end is None else row_pairs(columns[n], end, xp, scratch)
-            core = self.cores[n]
-            end = xp.matmul(xp.reshape(core, (*core.shape[:-2], -1)), pair)
+        for tail, column in zip(reversed(self.tails), reversed(columns[self.meet :]), strict=True):
+            pair = column if end is None else row_pairs(column, end, xp, scratch)
+            end = xp.matmul(tail, pair)
         return summed(state, end, xp)
 
     def gradient(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
@@ -358,12 +440,12 @@ class TrainKernel:
         xp, columns = self.xp, [column for column, _ in pairs]
         before = [xp.ones_like(columns[0][:1, :])]
         for core, column in zip(self.cores[:-1], columns[:-1], strict=True):
-            before.append(xp.matmul(self._head(core), row_pairs(before[-1], column, xp)))
+            before.append(xp.matmul(xp.matrix_transpose(tall(core, xp)), row_pairs(before[-1], column, xp)))
         after, slopes, value = before[0], [], None
         for core, state, (column, slope) in zip(
             reversed(self.cores), reversed(before), reversed(pairs), strict=True
         ):
-            open_ = xp.matmul(xp.reshape(core, (-1, core.shape[-1])), after)  # (S R, N)
+            open_ = xp.matmul(tall(core, xp), after)  # (S R, N)
             end = first_closed(open_, state, xp)
             slopes.append(None if slope is None else summed(end, slope, xp))
             value = summed(end, column, xp) if value is None else value

@@ -22,10 +22,12 @@ from .precision import HALF, dtype_name, half_of, itemsize
 from .rank import rank_or_tol
 from .report import Report
 from .tracing import clock
+from .train_cores import from_core
 from .truncate import truncate_any, truncation_report
 
 if TYPE_CHECKING:
     from .cp import CP
+    from .train import TuckerTrain
 
 _Format = TypeVar("_Format", bound=Format)
 
@@ -225,6 +227,27 @@ class Tucker(Format):
         small, factors, rel_error = truncate_any(core, ranks, tol, self.ndim, self.dtype, "round")
         factors = [xp.matmul(basis, factor) for (basis, _), factor in zip(pairs, factors, strict=True)]
         return reported(Tucker(small, factors, self.modes), rel_error, tol, self.dtype, "round", start)
+
+    def _heights(self) -> list[Any]:
+        """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
+        xp = namespace_of(self.core)
+        found = []
+        for n, factor in enumerate(self.factors):
+            rows = contract(self.core, [factor if m == n else None for m in range(self.ndim)], xp=xp)
+            rows = xp.reshape(xp.moveaxis(rows, n, 0), (factor.shape[0], -1))
+            found.append(xp.linalg.vector_norm(rows, axis=-1))
+        return found
+
+    def to_train(self) -> TuckerTrain:
+        """Convert to a tensor train of the same factors, exactly; ``round`` finds how small it can be.
+
+        Notes
+        -----
+        One core is this core, the others are unit matrices: up to D times its numbers before the rounding.
+        """
+        from .train import TuckerTrain
+
+        return TuckerTrain(from_core(self.core, self.ndim, namespace_of(self.core)), self.factors, self.modes)
 
     def to_cp(self, *, max_bytes: int | None = None) -> CP:
         """Convert to CP format, exactly: a term for every fiber of the core along its longest mode.
