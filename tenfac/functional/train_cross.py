@@ -48,10 +48,12 @@ class TrainCore:
 
     Attributes
     ----------
-    order : list of int
-        The modes along the chain.
     cores : list of arrays
-        Along the chain.
+        Along the chain, after the last full sweep.
+    order : list of int
+        The modes along ``cores``.
+    chain : list of int
+        The modes along the blocks, which may be those of a sweep that has not ended.
 
     Examples
     --------
@@ -67,7 +69,7 @@ class TrainCore:
     def __init__(self, evaluate: Any, ndim: int, tol: float, rng: np.random.Generator) -> None:
         self.evaluate, self.ndim, self.tol, self.rng = evaluate, ndim, tol, rng
         self.cut = _CUT
-        self.order, self.reconsidered = list(range(ndim)), False
+        self.order, self.chain, self.reconsidered = list(range(ndim)), list(range(ndim)), False
         self.places = [np.empty(0)] * ndim
         self.cores = [np.zeros((1, 0, 1))] * ndim
         self.doubtful = np.empty((0, ndim))  # points to look at
@@ -107,7 +109,7 @@ class TrainCore:
     @property
     def lengths(self) -> list[int]:
         """Indices known of each mode, along the chain."""
-        return [len(self.places[n]) for n in self.order]
+        return [len(self.places[n]) for n in self.chain]
 
     def at(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """The core times a row per mode, point by point: ``(N, R_n) -> (N,)``."""
@@ -164,7 +166,7 @@ class TrainCore:
     def _start(self) -> None:
         """First suffixes: from a large entry, climbed to along the modes."""
         where = self.evaluate.place
-        spot = np.array([np.abs(self.places[n] - where[n]).argmin() for n in self.order])
+        spot = np.array([np.abs(self.places[n] - where[n]).argmin() for n in self.chain])
         for p, length in enumerate(self.lengths):
             if length > 1:
                 line = np.repeat(spot[None], length, axis=0)
@@ -182,6 +184,7 @@ class TrainCore:
         shapes = zip(self.prefixes[:-1], self.lengths[:-1], self.carried, strict=True)
         self.cores = [carried.reshape(len(left), length, -1) for left, length, carried in shapes]
         self.cores.append(self.blocks[-1])
+        self.order = self.chain
 
     def _choose(self, p: int) -> None:
         """Prefixes after mode ``p``, and how its block follows from them; the next block is filled."""
@@ -224,7 +227,7 @@ class TrainCore:
         for start in range(0, len(index), _CHUNK):
             some = index[start : start + _CHUNK]
             points = np.empty(some.shape)
-            for p, n in enumerate(self.order):
+            for p, n in enumerate(self.chain):
                 points[:, n] = self.places[n][some[:, p]]
             found.append(self.evaluate(points))
         return np.concatenate(found)
@@ -277,7 +280,7 @@ class TrainCore:
         lengths = self.lengths
         count = int(min(_ENTRIES, np.prod(np.array(lengths, dtype=float)) - 1))
         index = np.stack([self.rng.integers(0, length, count) for length in lengths], axis=1)
-        near = [np.abs(self.places[n] - self.doubtful[:, n, None]).argmin(axis=1) for n in self.order]
+        near = [np.abs(self.places[n] - self.doubtful[:, n, None]).argmin(axis=1) for n in self.chain]
         index = np.concatenate([index, np.stack(near, axis=1)])
         self.doubtful = self.doubtful[:0]
         if not len(index):
@@ -301,15 +304,15 @@ class TrainCore:
         def weight(modes: Sequence[int]) -> float:
             index = np.repeat(second[None], _SAMPLES, axis=0)
             index[..., list(modes)] = first[:, None, list(modes)]
-            entries = self._values(index[..., self.order].reshape(-1, self.ndim))
+            entries = self._values(index[..., self.chain].reshape(-1, self.ndim))
             sizes = np.linalg.svd(entries.reshape(_SAMPLES, _SAMPLES), compute_uv=False)
             least = self.tol * sizes[0] + np.finfo(float).tiny
             return float(np.log(np.maximum(sizes / least, 1)).sum())
 
-        order = chain_order(weight, self.order)
-        if order == self.order:
+        order = chain_order(weight, self.chain)
+        if order == self.chain:
             return False
-        self.order, self.missed = order, self.missed[:0]
+        self.chain, self.missed = order, self.missed[:0]
         self._restart()
         self._start()
         return True
