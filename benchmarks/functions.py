@@ -2,8 +2,8 @@
 
 Run from the root: ``python -m benchmarks.functions``. Eight functions at three tolerances, beside the full
 tensor on the grid found (the algorithm of arXiv:2503.01696) and teneva's TT-cross on it; forty functions with
-integrals in closed form; a function of four variables; functions of five to ten, whose core is a tensor train,
-beside teneva's TT-cross in the given order of the variables; the speed of evaluation at scattered points against
+integrals in closed form; a function of four variables; functions of five to ten, whose core is a tensor
+train, beside teneva's TT-cross in the order given; the speed of evaluation at scattered points against
 numpy's ``chebval3d``, scipy's ``RegularGridInterpolator`` and teneva, each on the same function in the same
 process. Seconds are CPU seconds of one thread, the least of several runs. Writes ``results/functions.json``.
 teneva is left out where it is not installed.

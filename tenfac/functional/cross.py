@@ -40,7 +40,7 @@ _EXTRA = 8
 # A fibre as many times larger than all known ones is drawn although they span it: it tells its degree better.
 _LARGER = 2
 # Probability of such a coordinate.
-_SHARED = 0.5
+_SHARED = 0.3
 # Of the new pivots at most this part are points of fibres of one mode.
 _SHARE = 2
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
@@ -238,9 +238,10 @@ class Cross:
     def worst(self, count: int) -> np.ndarray:
         """Points where the approximation is worst: random ones, evaluated, and those of all fibres, free."""
         points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
-        if self.ndim > _WHOLE:  # few of them are near anything: half share coordinates with the largest value
-            half = points[::2]
-            points[::2] = np.where(self.rng.random(half.shape) < _SHARED, self.evaluate.place, half)
+        if self.ndim > _WHOLE:  # few are near a peak or an edge: half share coordinates with these
+            drawn, half = self.rng.random((_RANDOM // 2, self.ndim)), points[: _RANDOM // 2]
+            half[drawn < _SHARED] = np.sign(half[drawn < _SHARED])
+            points[: _RANDOM // 2] = np.where(drawn > 1 - _SHARED, self.evaluate.place, half)
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
         order = np.argsort(-gaps)[:count]

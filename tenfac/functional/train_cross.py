@@ -31,6 +31,8 @@ _ENTRIES, _ENOUGH, _MAX_SWEEPS = 100, 0.3, 30
 _WORST = 0.2
 # Rows and columns of the matrices by which orders of the chain are compared.
 _SAMPLES = 12
+# Singular values below this share of the largest do not count: where few samples tell cuts apart.
+_DISTINCT = 1e-6
 _CHUNK = 2**17
 
 
@@ -297,16 +299,14 @@ class TrainCore:
 
     def _reorder(self) -> bool:
         """Begin again along a better chain, if there is one."""
-        first, second = (
-            np.stack([self.rng.integers(0, len(x), _SAMPLES) for x in self.places], axis=1) for _ in range(2)
-        )
+        first, second = self.rng.uniform(-1, 1, (2, _SAMPLES, self.ndim))
 
         def weight(modes: Sequence[int]) -> float:
-            index = np.repeat(second[None], _SAMPLES, axis=0)
-            index[..., list(modes)] = first[:, None, list(modes)]
-            entries = self._values(index[..., self.chain].reshape(-1, self.ndim))
+            points = np.repeat(second[None], _SAMPLES, axis=0)
+            points[..., list(modes)] = first[:, None, list(modes)]
+            entries = self.evaluate(points.reshape(-1, self.ndim))
             sizes = np.linalg.svd(entries.reshape(_SAMPLES, _SAMPLES), compute_uv=False)
-            least = self.tol * sizes[0] + np.finfo(float).tiny
+            least = max(self.tol, _DISTINCT) * sizes[0] + np.finfo(float).tiny
             return float(np.log(np.maximum(sizes / least, 1)).sum())
 
         order = chain_order(weight, self.chain)
