@@ -97,7 +97,7 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
             both = _columns(t.modes[n], factor, points[n][span], n, scratch, xp)
             rank = t.factors[n].shape[-1]
             pairs.append((both[:rank, ...], both[rank:, ...] if n in factors else None))
-        value, found = kernel.gradient(pairs)
+        value, found = kernel.gradient(pairs, scratch)
         by_mode = dict(zip(kernel.order, found, strict=True))
         values.append(value)
         slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
@@ -152,7 +152,7 @@ class Kernel(Protocol):
 
     def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, list[Any]]: ...
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
 
 
 class CoreKernel:
@@ -176,7 +176,7 @@ class CoreKernel:
         """Values ``(N,)``."""
         return _value(self.core, columns, scratch, self.xp)
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
         """Values, and derivatives by each mode from columns and their derivatives."""
         return _gradient(self.core, pairs, self.xp)
 
@@ -199,7 +199,7 @@ class WeightsKernel:
         """Values ``(N,)``."""
         return _cp_value(self.weights, columns, self.xp)
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
         """Values, and derivatives by each mode from columns and their derivatives."""
         return _cp_gradient(self.weights, pairs, self.xp)
 

@@ -435,17 +435,21 @@ class TrainKernel:
             end = xp.matmul(tail, pair)
         return summed(state, end, xp)
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]:
         """Values, and derivatives by each mode from columns and their derivatives; no batch."""
         xp, columns = self.xp, [column for column, _ in pairs]
         before = [xp.ones_like(columns[0][:1, :])]
         for core, column in zip(self.cores[:-1], columns[:-1], strict=True):
-            before.append(xp.matmul(xp.matrix_transpose(tall(core, xp)), row_pairs(before[-1], column, xp)))
+            before.append(
+                xp.matmul(xp.matrix_transpose(tall(core, xp)), row_pairs(before[-1], column, xp, scratch))
+            )
         after, slopes, value = before[0], [], None
         for core, state, (column, slope) in zip(
             reversed(self.cores), reversed(before), reversed(pairs), strict=True
         ):
-            open_ = xp.matmul(tall(core, xp), after)  # (S R, N)
+            matrix = tall(core, xp)
+            room = scratch.get("pair", matrix.shape[0], after.shape[1])
+            open_ = xp.matmul(matrix, after) if room is None else np.matmul(matrix, after, out=room)
             end = first_closed(open_, state, xp)
             slopes.append(None if slope is None else summed(end, slope, xp))
             value = summed(end, column, xp) if value is None else value

@@ -115,7 +115,8 @@ def chebyshev_from_grid(
 def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
-            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}."
+            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
+            "Convert a TuckerTrain with to_tucker()."
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(

@@ -128,6 +128,18 @@ def test_rounding_finds_the_exact_ranks_at_the_smallest_tolerance(make):
     assert_close(twice.to_tensor(), 2 * format_dense(t), like=t.factors[0], factor=300)
 
 
+@pytest.mark.parametrize("tol", [0.2, 0.5, 0.8])
+def test_the_tolerance_is_kept_where_every_step_can_use_all_of_it(tol):
+    make = _numpy_make()
+    t = Tucker(make(*(4,) * 6), [make(5, 4, seed=n) for n in range(6)]).to_train()  # nothing small in it
+    assert_below(true_error(t.round(tol=tol), format_dense(t)), tol, "error")
+
+
+def test_a_closed_mode_leaves_the_smaller_of_its_bonds(make):
+    t = train(make)
+    assert_equal([u.train_rank for u in (t[:, 0], t[:, :, 0], t[0, ..., 1])], [(2, 3), (2, 3), (4,)])
+
+
 def test_rounding_to_ranks_is_as_good_as_truncated_svds_allow(make):
     t, dense = decaying(make, d=4)
     small = t.round((2, 3, 3, 2), train_rank=(2, 2, 1))

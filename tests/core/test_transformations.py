@@ -227,7 +227,7 @@ def test_torch_func_grad_is_the_gradient_of_autograd():
     assert_relative(torch.func.grad(loss)(X), Y.grad, 1e-10)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["tucker", "cp", pytest.param("train", marks=pytest.mark.slow)])
 def test_autograd_passes_through_every_method(name):
     arrays = [torch.from_numpy(a).requires_grad_() for a in parts(name)]
     u, matrix = format_of(name, [torch.from_numpy(a) for a in parts(name, seed=1)]), torch.ones(2, 3).double()
