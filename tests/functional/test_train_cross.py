@@ -59,7 +59,7 @@ SEVERAL = {
     "sine of the sum": (lambda *x: np.sin(sum(x)), 6, 1_500, (2,) * 6),
     "sine of ten": (lambda *x: np.sin(sum(x)), 10, 3_000, (2,) * 10),
     "reciprocal": (lambda *x: 1 / (7 + sum(x)), 6, 10_000, None),
-    "gaussian": (gaussian, 6, 10_000, (8, 1, 1, 8, 1, 1)),
+    "gaussian": (gaussian, 6, 10_000, None),
     "corner": (corner, 6, 6_000, None),
     "constant": (lambda *_: 3.0, 6, 510, (1,) * 6),
     "of one variable": (lambda *x: np.exp(x[2]), 6, 510, (1,) * 6),
