@@ -27,6 +27,7 @@ PUBLIC = [
     "GaussianBasis",
     "KroneckerOperator",
     "MissingExtraError",
+    "Patches",
     "RankError",
     "Report",
     "ShapeError",
@@ -56,6 +57,7 @@ PUBLIC = [
     "factor_match_score",
     "fold",
     "from_tensorly",
+    "from_xarray",
     "gaussian_sum",
     "hooi",
     "import_lycoris",
@@ -78,6 +80,7 @@ PUBLIC = [
     "split",
     "svi",
     "to_torch",
+    "to_xarray",
     "tucker",
     "tucker_adapter",
     "tucker_append",
@@ -90,6 +93,7 @@ DEFAULTS = {
     "Chebyshev": {"domain": (-1.0, 1.0)},
     "Electrostatics": {"kappa": 0.0, "tol": 1e-06},
     "GaussianBasis": {"tol": 1e-10},
+    "from_xarray": {"tol": 1e-10, "discrete": ()},
     "gaussian_sum": {"tol": 1e-10},
     "FunctionalTucker": {
         "inference": "collapsed",
@@ -399,6 +403,7 @@ MISSING = {
     "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
     "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
     "torch": ("torch", "tenfac.to_torch(None)"),
+    "xarray": ("xarray", "tenfac.to_xarray(None)"),
 }
 
 

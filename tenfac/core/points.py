@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from .arrays import device_of, spans
-from .modes.protocol import Mode
 
-# Points handled at once, and numbers in the largest intermediate of a block: 8 MB in float64.
-_POINTS, _NUMBERS = 2048, 2**20
+# Points at which polynomials are evaluated at once, and numbers of these at most: 8 MB in float64.
+_POINTS, _NUMBERS = 4096, 2**20
+# Numbers in the largest intermediate of the points multiplied at once: 1 MB, what caches hold.
+_CACHED = 2**17
+# Product of the two smaller ranks of three from which each point is a matrix product of its own.
+_WIDE = 64
 
 
 class Scratch:
@@ -57,8 +60,10 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     Notes
     -----
     For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2
-    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products. For a train every
-    core enters so, from both ends: ``2 sum S_{n-1} R_n S_n`` in the place of ``2 prod(R)``.
+    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products. Three modes of large
+    ranks in numpy the other way round: the core first, which leaves a small matrix for each point. For a
+    train every core enters as a matrix, from both ends: ``2 sum S_{n-1} R_n S_n`` in the place of ``2
+    prod(R)``.
 
     Examples
     --------
@@ -69,9 +74,12 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     array([0.125])
     """
     kernel, scratch, parts = t._kernel(xp), Scratch(t.factors[0]), []
-    for span in spans(points[0].shape[0], _step(t, kernel)):
-        columns = [_columns(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in kernel.order]
-        parts.append(kernel.value(columns, scratch))
+    read = _rows if kernel.by_rows else _columns
+    for span in spans(points[0].shape[0], _outer(t)):
+        held = [read(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in kernel.order]
+        for part in spans(points[0][span].shape[0], points_in_block(kernel.width)):
+            place = part if kernel.by_rows else (slice(None), part)
+            parts.append(kernel.value([numbers[place] for numbers in held], scratch))
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
@@ -90,24 +98,39 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
     wanted = [n for n in kernel.order if t.modes[n].domain is not None]
     factors = {n: _with_derivative(t.modes[n], t.factors[n], xp) for n in wanted}
     values, slopes, scratch = [], [], Scratch(t.factors[0])
-    for span in spans(points[0].shape[0], max(_step(t, kernel) // 2, 64)):
-        pairs = []
-        for n in kernel.order:
-            factor = factors.get(n, t.factors[n])
-            both = _columns(t.modes[n], factor, points[n][span], n, scratch, xp)
-            rank = t.factors[n].shape[-1]
-            pairs.append((both[:rank, ...], both[rank:, ...] if n in factors else None))
-        value, found = kernel.gradient(pairs, scratch)
-        by_mode = dict(zip(kernel.order, found, strict=True))
-        values.append(value)
-        slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
+    by_rows = kernel.by_rows and len(wanted) == t.ndim
+    read, inner = _rows if by_rows else _columns, max(points_in_block(kernel.width) // 2, 64)
+    for span in spans(points[0].shape[0], _outer(t)):
+        held = [
+            read(t.modes[n], factors.get(n, t.factors[n]), points[n][span], n, scratch, xp)
+            for n in kernel.order
+        ]
+        for part in spans(points[0][span].shape[0], inner):
+            if by_rows:
+                value, found = kernel.gradient_by_rows([rows[part] for rows in held], scratch)
+            else:
+                pairs = [_split(held[k][:, part], t.factors[n].shape[-1]) for k, n in enumerate(kernel.order)]
+                value, found = kernel.gradient(pairs, scratch)
+            by_mode = dict(zip(kernel.order, found, strict=True))
+            values.append(value)
+            slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
     return xp.concat(values), xp.concat(slopes)
 
 
-def _step(t: Any, kernel: Kernel) -> int:
-    """Points in a block."""
-    largest = max(kernel.width, max(factor.shape[-2] for factor in t.factors), 1)
-    return points_in_block(largest)
+def _outer(t: Any) -> int:
+    """Points at which the polynomials are evaluated at once."""
+    return min(max(_NUMBERS // max(factor.shape[-2] for factor in t.factors), 64), _POINTS)
+
+
+def _is_wide(core: Any) -> bool:
+    """Whether each point is worth a matrix product of its own; other libraries make that slowly."""
+    wide = isinstance(core, np.ndarray) and core.ndim == 3
+    return wide and core.shape[1] * core.shape[2] >= _WIDE
+
+
+def _split(both: Any, rank: int) -> tuple[Any, Any]:
+    """Columns of a factor and, where they follow, of its derivative."""
+    return both[:rank, ...], both[rank:, ...] if both.shape[0] > rank else None
 
 
 def points_in_block(width: int) -> int:
@@ -118,14 +141,24 @@ def points_in_block(width: int) -> int:
     >>> points_in_block(1), points_in_block(10_000)
     (2048, 104)
     """
-    return min(max(_NUMBERS // width, 64), _POINTS)
+    return min(max(_CACHED // max(width, 1), 64), _POINTS)
 
 
-def _columns(mode: Mode, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
+def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
     """Rows of a factor at points, transposed: ``(R, N)``."""
-    if hasattr(mode, "columns"):
-        return mode.columns(factor, x, xp=xp, out=scratch.get(f"basis {n}", mode.size, x.shape[0]))
-    return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+    if not hasattr(mode, "values"):
+        return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+    basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
+    made = scratch.get(f"columns {n}", factor.shape[-1], x.shape[0])
+    return xp.matmul(xp.matrix_transpose(factor), basis) if made is None else np.matmul(factor.T, basis, made)
+
+
+def _rows(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> np.ndarray:
+    """Rows of a factor at points: ``(N, R)``."""
+    if not hasattr(mode, "values"):
+        return np.ascontiguousarray(mode.rows(factor, x, xp=xp))
+    basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
+    return np.matmul(basis.T, factor, scratch.get(f"columns {n}", x.shape[0], factor.shape[-1]))
 
 
 def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
@@ -148,11 +181,14 @@ class Kernel(Protocol):
     """
 
     order: Sequence[int]  # the modes, as columns are given
+    by_rows: bool  # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
     width: int  # numbers at each point in the largest intermediate
 
     def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
 
     def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]: ...
 
 
 class CoreKernel:
@@ -171,14 +207,21 @@ class CoreKernel:
         self.order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
         core = t.core if self.order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(self.order))
         self.core = np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+        self.by_rows = _is_wide(self.core)
 
     def value(self, columns: Sequence[Any], scratch: Scratch) -> Any:
         """Values ``(N,)``."""
+        if self.by_rows:
+            return _value_by_rows(self.core, columns, scratch)
         return _value(self.core, columns, scratch, self.xp)
 
     def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
         """Values, and derivatives by each mode from columns and their derivatives."""
         return _gradient(self.core, pairs, self.xp)
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]:
+        """The same from rows that hold functions and derivatives side by side."""
+        return _gradient_by_rows(self.core, both, scratch)
 
 
 class WeightsKernel:
@@ -193,7 +236,7 @@ class WeightsKernel:
 
     def __init__(self, t: Any, xp: Any) -> None:
         self.xp, self.weights = xp, t.weights
-        self.order, self.width = range(t.ndim), t.rank
+        self.order, self.width, self.by_rows = range(t.ndim), t.rank, False
 
     def value(self, columns: Sequence[Any], _scratch: Scratch) -> Any:
         """Values ``(N,)``."""
@@ -217,6 +260,31 @@ def _value(core: Any, columns: Sequence[Any], scratch: Scratch, xp: Any) -> Any:
     for column in reversed(columns):
         tensor = last_closed(tensor, column, xp)
     return tensor[0, :]
+
+
+def _value_by_rows(core: np.ndarray, rows: Sequence[np.ndarray], scratch: Scratch) -> np.ndarray:
+    """``sum core * rows`` for each point of three modes, rows ``(N, R_n)``: the core enters first."""
+    first, middle, last = rows
+    rest, count = core.shape[1:], len(first)
+    inner = np.matmul(first, core.reshape(len(core), -1), scratch.get("inner", count, rest[0] * rest[1]))
+    left = np.matmul(middle[:, None, :], inner.reshape(count, *rest))
+    return np.einsum("nr,nr->n", left[:, 0], last)
+
+
+def _gradient_by_rows(
+    core: np.ndarray, both: Sequence[np.ndarray], scratch: Scratch
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Value and derivatives; rows ``(N, 2 R_n)`` hold those of the functions, then of their derivatives."""
+    first, middle, last = (rows.reshape(len(rows), 2, -1) for rows in both)
+    rest, count = core.shape[1:], len(first)
+    flat, matrix = first.reshape(2 * count, -1), core.reshape(len(core), -1)
+    inner = np.matmul(flat, matrix, scratch.get("inner", 2 * count, rest[0] * rest[1]))
+    inner = inner.reshape(count, 2, *rest)
+    value, slope = np.matmul(middle, inner[:, 0]).transpose(1, 0, 2)
+    along = np.matmul(middle[:, :1], inner[:, 1])[:, 0]
+    ends = [(along, last[:, 0]), (slope, last[:, 0]), (value, last[:, 1]), (value, last[:, 0])]
+    *slopes, value = [np.einsum("nr,nr->n", a, b) for a, b in ends]
+    return value, slopes
 
 
 def row_pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:

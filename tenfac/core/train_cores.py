@@ -414,10 +414,11 @@ class TrainKernel:
     """
 
     def __init__(self, t: Any, xp: Any) -> None:
-        self.xp, self.cores, self.order = xp, t._chain(t.cores), t.order
+        self.xp, self.order, self.by_rows = xp, t.order, False
+        self.cores = t._chain(t.cores)
         bonds = t.train_rank
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
-        sizes = [core.shape[-3:] for core in t.cores]
+        sizes = [core.shape[-3:] for core in self.cores]
         self.width = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
         self.heads = [xp.matrix_transpose(tall(core, xp)) for core in self.cores[: self.meet]]
         self.tails = [flat(core, xp) for core in self.cores[self.meet :]]

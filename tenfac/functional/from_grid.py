@@ -35,7 +35,7 @@ def chebyshev_from_grid(
     axes: Sequence[Any],
     tol: float = 1e-10,
     *,
-    domain: Sequence[tuple[float, float]] | None = None,
+    domain: Sequence[tuple[float, float] | None] | None = None,
 ) -> Tucker:
     """Turn values on a grid into a function: the factors of their Tucker format become coefficients.
 
@@ -47,21 +47,22 @@ def chebyshev_from_grid(
     data : array, Tucker or CP, shape (I_0, ..., I_{D-1})
         Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats have ``Discrete`` modes and stay
         compressed: the dense array is not formed.
-    axes : sequence of D arrays, shapes (I_n,)
-        Ascending places. Chebyshev-Lobatto points of the domain (``Chebyshev(I, (a, b)).nodes()``) are
-        interpolated by the polynomial through them, all others by a cubic spline; each mode for itself.
+    axes : sequence of D arrays, shapes (I_n,), or None
+        Ascending places; None for a mode that stays discrete: labels, channels. Chebyshev-Lobatto points of
+        the domain (``Chebyshev(I, (a, b)).nodes()``) are interpolated by the polynomial through them, all
+        others by a cubic spline; each mode for itself.
     tol : float
         Allowed error, as a share of the largest value.
     domain : sequence of D pairs (a, b), optional
-        The first and last places if not given; up to one step more than these, for cells with the places in
-        their middle.
+        One for each mode, None for a discrete one. The first and last places if not given; up to one step
+        more than these, for cells with the places in their middle.
 
     Returns
     -------
     Tucker
-        With ``Chebyshev`` modes and orthonormal factors, float64 numpy. ``info.rel_error`` is an estimate:
-        the change by rounding, plus what interpolation loses (the last coefficients of each mode, or splines
-        on half of the places).
+        With ``Chebyshev`` (and ``Discrete``) modes and orthonormal factors, float64 numpy.
+        ``info.rel_error`` is an estimate: the change by rounding, plus what interpolation loses (the last
+        coefficients of each mode, or splines on half of the places).
 
     Raises
     ------
@@ -102,17 +103,51 @@ def chebyshev_from_grid(
     errors = np.zeros(len(places))
     made = []
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
+        if ab is None:
+            made.append(factors[n])
+            continue
         found, missed = _interpolated(factors[n], x, ab)
         made.append(found)
         errors[n] = _height(core, [missed if m == n else f for m, f in enumerate(factors)])
-    core, made, lost = shortened(core, made, _ROUNDING * tol * size)
+    counted = [n for n, ab in enumerate(box) if ab is None]
+    core, made, lost = shortened(core, made, _ROUNDING * tol * size, discrete=counted)
     error = (float(errors.sum()) + lost) / size + _DATA * tol if size else 0.0
     info = _report(error, errors, tol, start)
-    modes = [Chebyshev(len(f), ab) for f, ab in zip(made, box, strict=True)]
+    modes = [Chebyshev(len(f), ab) if ab else Discrete(len(f)) for f, ab in zip(made, box, strict=True)]
     return Tucker(core, made, modes, info=info)
 
 
-def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
+def _check(
+    data: Any, axes: Any, domain: Any
+) -> tuple[list[np.ndarray | None], list[tuple[float, float] | None]]:
+    _check_values(data)
+    places = [None if x is None else np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
+    shapes = [None if x is None else x.shape for x in places]
+    if len(shapes) != data.ndim or any(
+        s not in (None, (size,)) for s, size in zip(shapes, data.shape, strict=True)
+    ):
+        raise ShapeError(
+            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)} (None "
+            f"for a discrete mode); got shapes {shapes}."
+        )
+    for n, x in enumerate(places):
+        if x is not None and (len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all()):
+            raise DataError(
+                f"{_WHERE}: axes[{n}] must be two or more finite places that ascend. Sort it first."
+            )
+    pairs = [None if x is None else (x[0], x[-1]) for x in places] if domain is None else list(domain)
+    if [pair is None for pair in pairs] != [x is None for x in places]:
+        raise ShapeError(
+            f"{_WHERE}: `domain` must be {len(places)} intervals, None where `axes` is None; got {domain!r}."
+        )
+    box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
+    for n, (x, ab) in enumerate(zip(places, box, strict=True)):
+        if ab is not None:
+            _check_reach(x, ab, n)
+    return places, box
+
+
+def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
             f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
@@ -128,28 +163,17 @@ def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tu
             raise DataError(
                 f"{_WHERE}: `data` must be real and finite; got {array.dtype} or values that are not."
             )
-    places = [np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
-    if [x.shape for x in places] != [(size,) for size in data.shape] or not places:
-        raise ShapeError(
-            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)}; got "
-            f"shapes {[x.shape for x in places]}."
+    if not data.ndim or 0 in data.shape:
+        raise ShapeError(f"{_WHERE}: `data` must have modes and entries; got shape {tuple(data.shape)}.")
+
+
+def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
+    a, b = ab
+    if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
+        raise DataError(
+            f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one "
+            f"step more; got ({a:g}, {b:g}). Splines do not extrapolate further."
         )
-    for n, x in enumerate(places):
-        if len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all():
-            raise DataError(
-                f"{_WHERE}: axes[{n}] must be two or more finite places that ascend. Sort it first."
-            )
-    pairs = [(x[0], x[-1]) for x in places] if domain is None else list(domain)
-    if len(pairs) != len(places):
-        raise ShapeError(f"{_WHERE}: `domain` must be {len(places)} intervals; got {len(pairs)}.")
-    box = [check_interval(pair, _WHERE) for pair in pairs]
-    for n, (x, (a, b)) in enumerate(zip(places, box, strict=True)):
-        if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
-            raise DataError(
-                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one "
-                f"step more; got ({a:g}, {b:g}). Splines do not extrapolate further."
-            )
-    return places, box
 
 
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:

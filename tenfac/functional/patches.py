@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.io import public_class
 from ..core.modes.chebyshev import Chebyshev
 from ..core.precision import dtype_name
 from ..core.rank import check_tol
@@ -28,14 +29,18 @@ _FLOOR = {"float64": 1e-14, "float32": 1e-6}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patches:
-    """A function as one format for each box of a grid, made by ``split``; save the function itself.
+    """A function as one format for each box of a grid, made by ``split``.
 
-    Attributes
+    Parameters
     ----------
     edges : tuple of arrays
         Ends of the intervals of each continuous mode, ascending; empty for a discrete mode.
     parts : tuple of Tucker or TuckerTrain
         In row-major order of the boxes.
+
+    Notes
+    -----
+    ``save`` and ``load`` keep it.
 
     Examples
     --------
@@ -47,6 +52,13 @@ class Patches:
 
     edges: tuple[np.ndarray, ...]
     parts: tuple[Tucker | TuckerTrain, ...]
+
+    def __post_init__(self) -> None:
+        if math.prod(self.counts) != len(self.parts) or not self.parts:
+            raise ShapeError(
+                f"Patches: needs a part for each of {math.prod(self.counts)} boxes; got {len(self.parts)}. "
+                "Write split(t, counts)."
+            )
 
     @property
     def n_params(self) -> int:
@@ -62,6 +74,27 @@ class Patches:
         box = " x ".join(f"[{edge[0]:g}, {edge[-1]:g}]" if len(edge) else "-" for edge in self.edges)
         largest = max(max(part.rank) for part in self.parts)
         return f"Patches({self.counts} boxes on {box}, ranks up to {largest}, {self.n_params:,} numbers)"
+
+    def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        arrays: dict[str, Any] = {f"edges.{n}": edge for n, edge in enumerate(self.edges)}
+        states = []
+        for k, part in enumerate(self.parts):
+            state, own = part._to_state()
+            states.append({**state, "type": type(part).__name__})
+            arrays.update({f"parts.{k}.{name}": array for name, array in own.items()})
+        return {"ndim": len(self.edges), "parts": states}, arrays
+
+    @classmethod
+    def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Patches:
+        own: dict[str, dict[str, Any]] = {}
+        for key, array in arrays.items():
+            number, _, name = key.removeprefix("parts.").partition(".")
+            own.setdefault(number, {})[name] = array
+        parts = [
+            public_class(state.get("type", "Tucker"))._from_state(state, own[str(k)])
+            for k, state in enumerate(header["parts"])
+        ]
+        return cls(tuple(arrays[f"edges.{n}"] for n in range(header["ndim"])), tuple(parts))
 
     def at(self, *indices: Any) -> Any:
         """Evaluate at points, as ``Tucker.at``; a point on an edge belongs to the box above it.

@@ -51,6 +51,34 @@ def test_the_gradient_by_autograd_is_that_of_value_and_grad(name):
     assert_close(slope, to_numpy(t.value_and_grad(x.detach(), 1, 0.5)[1])[:, 0], like=x)
 
 
+@pytest.mark.parametrize("modes", [(Chebyshev(12, (0.0, 2.0)), Chebyshev(11), Chebyshev(13)), MODES])
+@pytest.mark.parametrize("ranks", [(9, 8, 10), (3, 8, 9), (2, 3, 2)])
+def test_values_and_slopes_in_blocks_are_the_full_sum(make, modes, ranks, monkeypatch):
+    monkeypatch.setattr("tenfac.core.points._POINTS", 70)
+    monkeypatch.setattr("tenfac.core.points._CACHED", 64)
+    rng = np.random.default_rng(0)
+    core, factors = (
+        rng.standard_normal(ranks),
+        [rng.standard_normal((m.size, r)) for m, r in zip(modes, ranks, strict=True)],
+    )
+    t = Tucker(make.asarray(core), [make.asarray(f) for f in factors], modes)
+    x = rng.uniform(0, 1, (3, 150))
+    x[1] = rng.integers(0, 3, 150) if isinstance(modes[1], Discrete) else x[1]
+    given = [x[n].astype(int) if isinstance(m, Discrete) else make.asarray(x[n]) for n, m in enumerate(modes)]
+    rows = [m.rows(f, v if m.domain else v.astype(int)) for m, f, v in zip(modes, factors, x, strict=True)]
+    want = np.einsum("pqr,np,nq,nr->n", core, *rows)
+    value, slopes = t.value_and_grad(*given)
+    for got in (t.at(*given), value):
+        assert_close(got, want, 1000, like=value)
+    wanted = [n for n, m in enumerate(modes) if m.domain]
+    for k, n in enumerate(wanted):
+        turned = [
+            m.rows(f, x[i] if m.domain else x[i].astype(int), derivative=int(i == n)) if m.domain else rows[i]
+            for i, (m, f) in enumerate(zip(modes, factors, strict=True))
+        ]
+        assert_close(slopes[:, k], np.einsum("pqr,np,nq,nr->n", core, *turned), 2000, like=value)
+
+
 def test_half_precision_is_computed_in_float32(make):
     t = made("tucker", parts("tucker", lambda a: make.asarray(a)))
     half = t._cast(np.float16) if make.library == "numpy" else t._cast(__import__("torch").bfloat16)

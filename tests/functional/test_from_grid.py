@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac import CP, ConvergenceWarning, DataError, ShapeError, Tucker, chebyshev_from_grid, tucker
+from tenfac import (
+    CP,
+    ConvergenceWarning,
+    DataError,
+    Discrete,
+    ShapeError,
+    Tucker,
+    chebyshev_from_grid,
+    tucker,
+)
 from tenfac.core.modes.chebyshev import Chebyshev
 from tests.checks import assert_below, assert_equal, assert_says, quietly
 from tests.functional.battery import UNIT, points_of
@@ -100,7 +109,31 @@ def test_zeros_are_zero() -> None:
     assert_equal(float(F.at(2.5, 3.5)), 0.0)
 
 
+def test_a_mode_without_places_stays_discrete_for_arrays_cp_and_tucker() -> None:
+    x, heights = NODES, np.array([1.0, -2.0, 0.5, 0.0])
+    whole = on_grid(x)[..., None] * heights
+    formats = (whole, Tucker(*tucker(whole, tol=1e-13)), CP(None, [x[:, None]] * 3 + [heights[:, None]]))
+    for data in formats:
+        F = chebyshev_from_grid(data, [x, None, x, None], 1e-8)
+        assert_equal((F.shape, F.modes[1], F.modes[3]), ((None, 30, None, 4), Discrete(30), Discrete(4)))
+        assert F.info.converged
+        y, k = np.arange(30)[:, None], np.arange(4)
+        truth = smooth if not isinstance(data, CP) else lambda x, y, z: x * y * z
+        want = truth(0.3, x[y], 0.77) * heights[k]
+        assert_below(np.abs(F.at(0.3, y, 0.77, k) - want).max(), 1e-8 * np.abs(whole).max(), "error")
+
+
+def test_labels_need_not_be_smooth() -> None:
+    jumps = 10 * np.random.default_rng(0).standard_normal(40)
+    F = chebyshev_from_grid(np.outer(jumps, np.exp(NODES)), [None, NODES], 1e-12, domain=[None, (0, 1)])
+    assert F.info.converged
+    assert_below(F.coef_shape[1], 20, "coefficients of an exponential")
+    assert_below(np.abs(F.at(np.arange(40), 0.5) - jumps * np.exp(0.5)).max(), 1e-10, "error")
+
+
 BAD = [
+    ({"axes": [np.arange(4), None], "domain": [(0, 3), (0, 3)]}, ShapeError, "None where `axes` is None"),
+    ({"data": np.ones((0, 4)), "axes": [None, np.arange(4)]}, ShapeError, "(0, 4)"),
     ({"data": [[1.0]]}, DataError, "`data` must be an array"),
     ({"data": np.full((4, 4), np.nan)}, DataError, "finite"),
     ({"data": np.ones((4, 4)) + 1j}, DataError, "real"),
