@@ -115,12 +115,12 @@ def _starts_of_train(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     """High points of a grid that is too large to be gone through, by a beam along the train."""
     xp = namespace_of(t.factors[0])
     rows = [mode.rows(f, x, xp=xp) for mode, f, x in zip(t.modes, t.factors, axes, strict=True)]
-    grid = t._build(t.cores, rows)
+    grid = t._rebuilt(t.cores, rows)
     places = _beam(grid, xp)
     lowest = grid.at(*places.T).min()
     if lowest < 0:  # the beam finds what is far from zero: shifted, that is what is high
         level = [np.full((1, 1, 1), -lowest), *[np.ones((1, 1, 1))] * (t.ndim - 1)]
-        shifted = grid + t._build(level, [np.ones((len(x), 1)) for x in axes])
+        shifted = grid + t._rebuilt(level, [np.ones((len(x), 1)) for x in axes])
         places = np.concatenate([places, _beam(shifted, xp)])
     values = grid.at(*places.T)
     return _apart([(float(v), tuple(map(int, p))) for v, p in zip(values, places, strict=True)], axes)

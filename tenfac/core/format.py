@@ -104,7 +104,14 @@ class Format(Arithmetic, Calculus, ABC):
         """Names of these arrays in a file."""
         return (cls._CORE,)
 
+    @classmethod
     def _build(
+        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode] | None = None
+    ) -> Self:
+        """Make the format from the arrays that join the factors, in a sequence, and the factors."""
+        return cls(cores[0], factors, modes)
+
+    def _rebuilt(
         self,
         cores: Sequence[Any],
         factors: Sequence[Any],
@@ -112,7 +119,7 @@ class Format(Arithmetic, Calculus, ABC):
         _closed: Iterable[int] = (),
     ) -> Self:
         """Make a format like this one, some modes closed, from the arrays that join the factors and these."""
-        return type(self)(cores[0], factors, modes)
+        return self._build(cores, factors, modes)
 
     def _arrays(self) -> dict[str, Any]:
         """All arrays by name."""
@@ -373,7 +380,7 @@ class Format(Arithmetic, Calculus, ABC):
         """Format of the factors and modes in ``parts``, the other modes closed by rows ``(*b, 1, R_n)``."""
         cores = self._absorb(rows, xp) if rows else self._cores
         if parts:
-            return self._build(cores, tuple(f for f, _ in parts), tuple(m for _, m in parts), rows)
+            return self._rebuilt(cores, tuple(f for f, _ in parts), tuple(m for _, m in parts), rows)
         return cores[0] if cores[0].ndim else cores[0][()]
 
     @abstractmethod
@@ -402,7 +409,7 @@ class Format(Arithmetic, Calculus, ABC):
         cores, factors = arrays[: -self.ndim], arrays[-self.ndim :]
         factors[mode] = matrix @ factors[mode]
         modes = [*self.modes[:mode], Discrete(matrix.shape[0]), *self.modes[mode + 1 :]]
-        made = self._build(cores, factors, modes)
+        made = self._rebuilt(cores, factors, modes)
         return made if back is None else made._cast(back)
 
     def contract(self, vectors: Mapping[int, Any]) -> Any:

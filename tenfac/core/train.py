@@ -143,7 +143,13 @@ class TuckerTrain(Format):
     def _core_names(cls, ndim: int) -> tuple[str, ...]:
         return tuple(f"cores.{n}" for n in range(ndim))
 
+    @classmethod
     def _build(
+        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode] | None = None
+    ) -> TuckerTrain:
+        return cls(tuple(cores), factors, modes)
+
+    def _rebuilt(
         self,
         cores: Sequence[Any],
         factors: Sequence[Any],
@@ -225,7 +231,7 @@ class TuckerTrain(Format):
             factors[n] = xp.concat([self.factors[n], bent], axis=-1)
         spots = [self.order.index(n) for n in modes]
         cores = self._by_mode(chain.summed_over_modes(self._chain(self.cores), spots, xp))
-        return self._build(cores, factors, self.modes)
+        return self._rebuilt(cores, factors, self.modes)
 
     # --- norms --------------------------------------------------------------------------------------------
 
@@ -336,7 +342,7 @@ class TuckerTrain(Format):
         cores[-1] = (cores[-1] * root) * root
         cores, turns = self._by_mode(cores), self._by_mode(turns)
         factors = [xp.matmul(basis, turn) for (basis, _), turn in zip(pairs, turns, strict=True)]
-        made = self._build(cores, factors, self.modes)._cast(self.dtype)
+        made = self._rebuilt(cores, factors, self.modes)._cast(self.dtype)
         share = sweep.lost2 / xp.where(norm2 > 0, norm2, xp.ones_like(norm2))
         if self.batch_shape or self._is_traced:
             return made, xp.sqrt(share)
@@ -349,7 +355,7 @@ class TuckerTrain(Format):
         """Relative error of the stored numbers as an approximation of another train, in double precision."""
         xp = namespace_of(self.factors[0])
         plain = [
-            t._build([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
+            t._rebuilt([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
             for t in (self, other)
         ]
         norm = to_number(plain[1].norm())
