@@ -248,7 +248,7 @@ def _climb(state: Sequential, cost: float, learn: bool, stop: _Stop) -> _Path:
     trace = [_worth(state, cost)]
     for n in range(1, stop.max_iter + 1):
         before = state.kept()
-        idle = _round(state, cost, least, stop.max_bytes)
+        _round(state, cost, least, stop.max_bytes)
         state.refresh()
         if _worth(state, cost) < trace[-1]:  # rounding: the statistics of an ill-conditioned set of columns
             state.restore(before)
@@ -256,27 +256,26 @@ def _climb(state: Sequential, cost: float, learn: bool, stop: _Stop) -> _Path:
         if learn:
             _learn_noise(state)
         trace.append(_worth(state, cost))
-        if idle and trace[-1] - trace[-2] < least:
+        if trace[-1] - trace[-2] < least:
             return _Path(state, tuple(trace), n, True, "tolerance met")
     return _Path(state, tuple(trace), stop.max_iter, False, f"{stop.max_iter} rounds done")
 
 
 def _worth(state: Sequential, cost: float) -> float:
-    return state.evidence - cost * len(state.active)
+    return float(state.evidence - cost * len(state.active))
 
 
-def _round(state: Sequential, cost: float, least: float, max_bytes: float) -> bool:
-    """Make the best changes, one after the other; True if none is left."""
+def _round(state: Sequential, cost: float, least: float, max_bytes: float) -> None:
+    """Make the best changes, one after the other."""
     for _ in range(max(10, len(state.active))):
         j, gamma, gain = state.best_action(cost)
         if gain < least:
-            return True
+            return
         size = (len(state.active) + 1, state.data.size)
         byte_guard(
             size, state.columns.itemsize, max_bytes, "fit_unstructured", "Raise max_bytes, or lower prune_alpha."
         )
         state.set(j, gamma)
-    return False
 
 
 def _learn_noise(state: Sequential) -> None:
