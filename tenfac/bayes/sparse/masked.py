@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import get_lapack_funcs, solve_triangular
 
 from ...core.arrays import byte_guard, spans
 from ...core.contract import contract
@@ -74,7 +74,7 @@ class Masked:
     * few missing: by the inverse of a block matrix
       ``E = C^-1 - C^-1 P^H (P C^-1 P^H)^-1 P C^-1``, P the rows missing. With ``L L^H = P C^-1 P^H`` the
       columns of ``F = C^-1 P^H L^-H`` count as further snapshots, with a minus sign in ``b``; ``log det C_oo =
-      log det C + 2 log det L``. Costs ``|m|^2 M``.
+      log det C + 2 log det L``. Costs ``|m| M sum M_i + |m|^3``.
     * few measured: ``C_oo`` itself, an elementwise product of the modes' Gram matrices at the places measured;
       ``b`` sums ``E_oo'`` times the other modes' Gram matrices over equal rows of mode i. Costs ``|o|^3``.
 
@@ -95,8 +95,8 @@ class Masked:
     >>> import numpy as np
     >>> from tenfac.bayes.sparse.observed import observe
     >>> data = observe([np.eye(2)], np.ones((2, 1)), np.array([True, False]))
-    >>> Masked(data, [np.ones(2)], 1.0).statistics(0)
-    (array([0.25, 0.  ]), array([0.5, 0. ]))
+    >>> Masked(data, [np.ones(2)], 1.0).statistics()[0]
+    [(array([0.25, 0.  ]), array([0.5, 0. ]))]
     """
 
     def __init__(
@@ -128,54 +128,42 @@ class Masked:
         data = self.data
         there = np.zeros(math.prod(data.row_shape), dtype=bool)
         there[data.places] = True
-        rows = np.unravel_index(np.flatnonzero(~there), data.row_shape)
-        count = len(rows[0])
-        self._missing = [axis.vectors[r] for axis, r in zip(self.axes, rows, strict=True)]
-        inner = np.zeros((count, count), dtype=data.values.dtype)
-        for part in spans(math.prod(data.row_shape[1:]), max(_BLOCK // max(count * data.row_shape[0], 1), 1)):
-            across = self._rows(part)
-            weights = self.shrink.reshape(data.row_shape[0], -1)[:, part].reshape(-1)
-            inner += (across * weights) @ across.conj().T
+        self._lacking = np.flatnonzero(~there)
+        inner = np.zeros((len(self._lacking),) * 2, dtype=data.values.dtype)
+        for span in self._spans():
+            inner[:, span] = self._at_missing(self.shrink * self._from_missing(_unit(inner, span))).T
         self._lower = np.linalg.cholesky(inner)
         turned = self._turn(data.spread(data.values.T))
-        lacking = np.stack([self._at_missing(row * self.shrink) for row in turned], axis=-1)
-        halfway = solve_triangular(self._lower, lacking, lower=True) if count else lacking
-        back = solve_triangular(self._lower.conj().T, halfway, lower=False) if count else lacking
+        lacking = self._at_missing(turned * self.shrink).T
+        halfway = _solve(self._lower, lacking)
+        back = _solve(self._lower, halfway, adjoint=True)
         self.solved = self.shrink * (turned - self._from_missing(back.T))
         logdet = float(np.log(self.values + self.noise).sum())
         logdet += 2 * float(np.log(np.diag(self._lower).real).sum())
         quadratic = float(np.sum(abs(turned) ** 2 * self.shrink) - np.sum(abs(halfway) ** 2))
         return logdet, quadratic
 
-    def _rows(self, part: slice) -> Array:
-        """Rows of ``P U`` for the missing places, all of the first mode and ``part`` of the others."""
-        first, *others = self._missing
-        across = np.ones((len(first), 1), dtype=first.dtype)
-        for other in others:
-            across = (across[:, :, None] * other[:, None, :]).reshape(len(first), across.shape[1] * other.shape[1])
-        across = across[:, part]
-        return (first[:, :, None] * across[:, None]).reshape(len(first), first.shape[1] * across.shape[1])
-
-    def _at_missing(self, tensor: Array) -> Array:
-        """``P U`` times one tensor."""
-        return contract(tensor, self._missing, paired=tuple(range(len(self._missing))))
+    def _at_missing(self, tensors: Array) -> Array:
+        """``P U`` times tensors in the axes of the modes: (b, m)."""
+        full = contract(tensors, [None, *(axis.vectors for axis in self.axes)])
+        return full.reshape(len(tensors), self.shrink.size)[:, self._lacking]
 
     def _from_missing(self, rows: Array) -> Array:
-        """``(P U)^H`` times rows (b, m)."""
-        adjoints = [None, *(axis.vectors.conj().T for axis in self.axes)]
-        full = np.zeros((len(rows), math.prod(self.data.row_shape)), dtype=rows.dtype)
-        lacking = np.ones(full.shape[1], dtype=bool)
-        lacking[self.data.places] = False
-        full[:, lacking] = rows
-        return contract(full.reshape(len(rows), *self.data.row_shape), adjoints)
+        """``(P U)^H`` times rows (b, m): tensors in the axes of the modes."""
+        full = np.zeros((len(rows), self.shrink.size), dtype=rows.dtype)
+        full[:, self._lacking] = rows
+        return self._turn(full.reshape(len(rows), *self.data.row_shape))
+
+    def _spans(self) -> Any:
+        """Slices of the missing places, of which as many tensors make a block."""
+        count = len(self._lacking)
+        return spans(count, max(_BLOCK // self.shrink.size, 1)) if count else ()
 
     def _pseudo_snapshots(self) -> Any:
         """Blocks of the columns of ``F`` as tensors in the axes of the modes."""
-        count = len(self._lower)
-        for span in spans(count, max(_BLOCK // self.shrink.size, 1)) if count else ():
-            unit = np.zeros((count, span.stop - span.start), dtype=self._lower.dtype)
-            unit[span] = np.eye(span.stop - span.start)
-            yield self.shrink * self._from_missing(solve_triangular(self._lower.conj().T, unit, lower=False).T)
+        for span in self._spans():
+            columns = _solve(self._lower, _unit(self._lower, span).T, adjoint=True)
+            yield self.shrink * self._from_missing(columns.T)
 
     # --- few measured ---
 
@@ -185,11 +173,9 @@ class Masked:
         covariance = reduce(np.multiply, [self._gram_at(i) for i in range(len(self.axes))])
         covariance[np.diag_indices(data.size)] += self.noise
         lower = np.linalg.cholesky(covariance)
-        inverse = solve_triangular(lower, np.eye(data.size), lower=True)
-        self._inverse = inverse.conj().T @ inverse
-        half = inverse @ data.values
-        solved = inverse.conj().T @ half
-        self.solved = self._turn(data.spread(solved.T))
+        half = _solve(lower, data.values)
+        self.solved = self._turn(data.spread(_solve(lower, half, adjoint=True).T))
+        self._lower = lower
         return 2 * float(np.log(np.diag(lower).real).sum()), float(np.sum(abs(half) ** 2))
 
     def _gram_at(self, i: int) -> Array:
@@ -203,28 +189,40 @@ class Masked:
     def _turn(self, rows: Array) -> Array:
         return contract(rows, [None, *(axis.vectors.conj().T for axis in self.axes)])
 
-    def statistics(self, i: int) -> tuple[Array, Array]:
-        """``a`` and ``b`` of the variances of mode ``i``, both (N_i,); ``dL/dlog gamma = c T (a - b)``."""
-        turned, gammas = self.axes[i].turned, self.gammas[i]
-        a = gammas * _quadratics(turned, self._second_moment(self.solved, i)) / self.data.snapshots
-        if not self.few_missing:
-            return a, gammas * _quadratics(self.data.factors[i], self._summed_inverse(i))
-        weights = self.shrink
-        for k, axis in enumerate(self.axes):
-            weights = weights if k == i else np.moveaxis(np.moveaxis(weights, k, -1) * axis.values, -1, k)
-        rest = tuple(k for k in range(len(self.axes)) if k != i)
-        moment = np.diag(weights.sum(axis=rest)).astype(turned.dtype)
-        for block in self._pseudo_snapshots():
-            moment -= self._second_moment(block, i)
-        return a, gammas * np.maximum(_quadratics(turned, moment), 0.0)
+    def statistics(self) -> tuple[list[tuple[Array, Array]], tuple[float, float]]:
+        """``a`` and ``b`` of every mode's variances, both (N_i,), and ``|E Y|^2 / T`` and ``trace E``.
 
-    def noise_statistics(self) -> tuple[float, float]:
-        """``|E Y|^2 / T`` and ``trace E``; ``dL/dnoise = c T (first - second)``."""
-        first = float(np.sum(abs(self.solved) ** 2)) / self.data.snapshots
-        if not self.few_missing:
-            return first, float(np.trace(self._inverse).real)
-        lost = sum(float(np.sum(abs(block) ** 2)) for block in self._pseudo_snapshots())
-        return first, float(self.shrink.sum()) - lost
+        The evidence changes with ``log gamma_i`` by ``c T (a - b)``, with the noise by ``c T`` times the
+        difference of the last two.
+        """
+        modes = range(len(self.axes))
+        misfit = float(np.sum(abs(self.solved) ** 2)) / self.data.snapshots
+        moments = [self._second_moment(self.solved, i) / self.data.snapshots for i in modes]
+        a = [g * _quadratics(x.turned, m) for g, x, m in zip(self.gammas, self.axes, moments, strict=True)]
+        if self.few_missing:
+            moments, trace = self._expected_moments()
+            columns = [axis.turned for axis in self.axes]
+        else:
+            inverse = _inverse(self._lower)
+            moments, trace = [self._summed(inverse, i) for i in modes], float(np.trace(inverse).real)
+            columns = list(self.data.factors)
+        b = [g * _quadratics(x, m) for g, x, m in zip(self.gammas, columns, moments, strict=True)]
+        return list(zip(a, b, strict=True)), (misfit, trace)
+
+    def _expected_moments(self) -> tuple[list[Array], float]:
+        """What the second moments are expected to be, of ``C^-1`` less the pseudo-snapshots; trace of ``E``."""
+        modes = range(len(self.axes))
+        moments, trace = [], float(self.shrink.sum())
+        for i in modes:
+            weights = self.shrink
+            for k in modes:
+                weights = weights if k == i else np.moveaxis(np.moveaxis(weights, k, -1) * self.axes[k].values, -1, k)
+            rest = tuple(k for k in modes if k != i)
+            moments.append(np.diag(weights.sum(axis=rest)).astype(self.data.values.dtype))
+        for block in self._pseudo_snapshots():
+            trace -= float(np.sum(abs(block) ** 2))
+            moments = [moment - self._second_moment(block, i) for i, moment in enumerate(moments)]
+        return moments, trace
 
     def _second_moment(self, rows: Array, i: int) -> Array:
         """Sum over tensors and all other modes, each weighted with its values, of the products in mode ``i``."""
@@ -234,10 +232,10 @@ class Masked:
         flat = np.moveaxis(rows, i + 1, 0).reshape(rows.shape[i + 1], -1)
         return flat @ flat.conj().T
 
-    def _summed_inverse(self, i: int) -> Array:
+    def _summed(self, inverse: Array, i: int) -> Array:
         """``sum E_oo' conj(product of the other modes' Gram matrices)`` over the places of each pair of rows."""
         others = [self._gram_at(k).conj() for k in range(len(self.axes)) if k != i]
-        weighted = reduce(np.multiply, others, self._inverse)
+        weighted = reduce(np.multiply, others, inverse)
         pick = np.zeros((self.data.row_shape[i], self.data.size))
         pick[self._places[i], np.arange(self.data.size)] = 1.0
         return pick @ weighted @ pick.T
@@ -251,6 +249,28 @@ class Masked:
 def _quadratics(columns: Array, moment: Array) -> Array:
     """``a^H moment a`` of every column, real."""
     return np.sum(columns.conj() * (moment @ columns), axis=0).real
+
+
+def _unit(like: Array, span: slice) -> Array:
+    """Rows ``span`` of the identity of the size of a square matrix."""
+    unit = np.zeros((span.stop - span.start, len(like)), dtype=like.dtype)
+    unit[np.arange(len(unit)), np.arange(span.start, span.stop)] = 1.0
+    return unit
+
+
+def _solve(lower: Array, columns: Array, adjoint: bool = False) -> Array:
+    """Solve with a triangular factor ``L``, or ``L^H``; of any size."""
+    if not len(lower):
+        return columns
+    return solve_triangular(lower, columns, lower=True, trans="C" if adjoint else "N", check_finite=False)
+
+
+def _inverse(lower: Array) -> Array:
+    """Inverse of ``L L^H``."""
+    (potri,) = get_lapack_funcs(("potri",), (lower,))
+    inverse, _ = potri(lower, lower=1)
+    below = np.tril(inverse, -1)
+    return below + below.conj().T + np.diag(np.diag(inverse).real)
 
 
 def check_memory(data: Observed, max_bytes: float, where: str) -> None:

@@ -75,7 +75,8 @@ def fit_masked(
 
     Notes
     -----
-    A sweep costs ``min(m^2 M, n^3)`` operations for n measurements of M with ``m = M - n`` missing.
+    A sweep costs ``m M sum M_i + m^3`` or ``n^3`` operations, whichever of the ``m = M - n`` missing and the
+    ``n`` measured are fewer.
 
     Examples
     --------
@@ -188,10 +189,7 @@ def _sweeps(
     least = tol * state.data.size * state.data.snapshots
     last = state.evidence
     while len(trace) < max_iter:
-        for i in range(len(state.gammas)):
-            state = _better_mode(state, i)
-        if learn:
-            state = _better_noise(state)
+        state = _better(state, learn)
         trace.append(state.evidence)
         if state.evidence - last < least:
             return state, True
@@ -199,30 +197,54 @@ def _sweeps(
     return state, False
 
 
+def _better(state: Masked, learn: bool) -> Masked:
+    """The fixed point of all variances at once if it does not lower the evidence, else one after the other."""
+    pairs, noise = state.statistics()
+    ratios = [_ratio(a, b) for a, b in pairs]
+    total = float(_ratio(pairs[-1][0].sum(), pairs[-1][1].sum()))  # of all modes: the scale they share
+    if total > 0:
+        shared = [*(ratio / total for ratio in ratios[:-1]), ratios[-1]]
+        gammas = [_floored(g * ratio) for g, ratio in zip(state.gammas, shared, strict=True)]
+        if all(g.any() for g in gammas):
+            found = Masked(state.data, gammas, _noise(state, noise, 1.0) if learn else state.noise)
+            if found.evidence >= state.evidence:
+                return found
+    for i in range(len(state.gammas)):
+        state = _better_mode(state, i)
+    return _better_noise(state) if learn else state
+
+
+def _ratio(a: Any, b: Any) -> Any:
+    return np.where(b > 0, a / np.where(b > 0, b, 1.0), 0.0)
+
+
+def _floored(gammas: Array) -> Array:
+    return np.where(gammas < _GAMMA_FLOOR * gammas.max(), 0.0, gammas)
+
+
 def _better_mode(state: Masked, i: int) -> Masked:
     """The fixed point of one mode's variances if it does not lower the evidence, else its root."""
-    a, b = state.statistics(i)
-    gammas = state.gammas[i]
-    ratio = np.where((gammas > 0) & (b > 0), a / np.where(b > 0, b, 1.0), 0.0)
+    ratio = _ratio(*state.statistics()[0][i])
     for power in (1.0, 0.5):
-        new = gammas * ratio**power
-        new[new < _GAMMA_FLOOR * new.max()] = 0.0
-        if not new.any():
-            return state
-        found = state.with_mode(i, new)
-        if found.evidence >= state.evidence:
+        new = _floored(state.gammas[i] * ratio**power)
+        found = state.with_mode(i, new) if new.any() else state
+        if found is not state and found.evidence >= state.evidence:
             return found
     return state
 
 
 def _better_noise(state: Masked) -> Masked:
     """The same for the noise."""
-    first, second = state.noise_statistics()
+    pair = state.statistics()[1]
     for power in (1.0, 0.5):
-        found = state.with_noise(max(state.noise * (first / max(second, 1e-300)) ** power, _NOISE_FLOOR))
+        found = state.with_noise(_noise(state, pair, power))
         if found.evidence >= state.evidence:
             return found
     return state
+
+
+def _noise(state: Masked, pair: tuple[float, float], power: float) -> float:
+    return max(state.noise * float(_ratio(*np.array(pair))) ** power, _NOISE_FLOOR)
 
 
 def _pruned(state: Masked, prune_alpha: float | None) -> Masked:
