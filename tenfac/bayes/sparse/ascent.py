@@ -80,7 +80,7 @@ def first_state(problem: Problem, weights: Sequence[Any], noise: float) -> State
         for factor, weight, one in zip(problem.factors, weights, problem.coupling, strict=True)
     ]
     modes, turns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    turned = contract(y, [None, *turns, None][1:], xp=xp)
+    turned = contract(y, [*turns, None], xp=xp)
     outside = 0.0
     if any(turn.shape[0] < turn.shape[1] for turn in turns):
         back = [xp.conj(xp.matrix_transpose(turn)) for turn in turns]
@@ -131,7 +131,9 @@ def _guarded(
             new = sweep(state, sums, sizes, exponent, learn, xp)
             new_sums = moments(new, sizes, xp)
             new_value = evidence(new, new_sums, sizes)
-            slack = _ROUNDING * (abs(new_sums.logdet) + new_sums.quadratic + new.outside / new.noise + abs(value))
+            slack = _ROUNDING * (
+                abs(new_sums.logdet) + new_sums.quadratic + new.outside / new.noise + abs(value)
+            )
             if new_value >= value - slack or exponent < 1.0:
                 break
             exponent = 0.5

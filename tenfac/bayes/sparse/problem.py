@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.arrays import as_float, eps, is_array, namespace_of, promote, to_number
+from ...core.arrays import as_float, device_of, eps, is_array, namespace_of, promote, to_number
 from ...core.errors import DataError, ShapeError
 from ...kron.operator import KroneckerOperator
 from .statistics import Sizes, energy
@@ -60,7 +60,7 @@ class Problem:
         """What the engine needs to know of the measurements."""
         xp, measured = self.xp, self.measured
         real = not xp.isdtype(measured.dtype, "complex floating")
-        ones = xp.ones(measured.shape[-1], dtype=xp.float64, device=measured.device)
+        ones = xp.ones(measured.shape[-1], dtype=xp.float64, device=device_of(measured))
         least = self.total / math.prod(measured.shape) * 16 * eps(measured.dtype)
         pairs = zip(self.factors, self.coupling, strict=True)
         counts = tuple((factor if one is None else one).shape[1] for factor, one in pairs)
@@ -150,7 +150,7 @@ def problem_of(
     xp = namespace_of(*factors, measured)
     *factors, measured = promote(*factors, measured, where=where)
     dtype = measured.dtype
-    measured = _shaped(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
+    measured = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
     _check_finite(measured, "Y", where)
     wide = xp.complex128 if xp.isdtype(dtype, "complex floating") else xp.float64
     factors = [xp.astype(factor, wide, copy=False) for factor in factors]
@@ -169,8 +169,20 @@ def problem_of(
     )
 
 
-def _shaped(measured: Any, rows: list[int], snapshots: bool, where: str, xp: Any) -> Any:
-    """Measurements as ``(M_0, ..., M_{I-1}, T)``."""
+def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp: Any) -> Any:
+    """Measurements as ``(M_0, ..., M_{I-1}, T)``.
+
+    Raises
+    ------
+    ShapeError
+        Naming the mode that does not fit.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> measured_of(xp.ones(6), [2, 3], False, "fit", xp).shape
+    (2, 3, 1)
+    """
     shape, count = tuple(measured.shape), math.prod(rows)
     if 0 in shape:
         raise ShapeError(f"{where}: Y must hold at least one number; got shape {shape}.")
@@ -224,7 +236,7 @@ def _couplings(coupling: Any, factors: Sequence[Any], where: str, xp: Any) -> tu
 
 
 def _coupling(one: Any, factor: Any, n: int, where: str, xp: Any) -> Any:
-    one = xp.asarray(one, device=factor.device)
+    one = xp.asarray(one, device=device_of(factor))
     columns = factor.shape[1]
     if one.ndim != 2 or one.shape[0] != columns or one.shape[1] == 0:
         raise ShapeError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from scipy.stats import chi2
 
-from ...core.arrays import eps, spans
+from ...core.arrays import device_of, eps, spans
 from .spectra import Spectrum
 from .statistics import Moments, Sizes, State, empty_evidence, energy, evidence, moments, others, squared
 from .updates import in_front, replaced
@@ -24,7 +24,7 @@ def threshold(alpha: float, count: int) -> float:
     Examples
     --------
     >>> round(threshold(0.05, 15), 2)
-    3.69
+    3.68
     """
     return float(chi2.isf(min(2 * alpha / count, 1.0), 1)) / 2
 
@@ -90,12 +90,30 @@ def _coupled_gains(mode: Spectrum, rest: Any, turned: Any, noise: float, sizes: 
         pairs = xp.reshape(back[:, :, None] * axes[:, None, :], (axes.shape[0], k * k))
         shares = xp.matrix_transpose(pairs) @ xp.astype(inverse * rest, pairs.dtype)
         blocks = xp.reshape(xp.matrix_transpose(shares), (-1, k, k))
-        values, vectors = xp.linalg.eigh(xp.eye(k, dtype=blocks.dtype, device=blocks.device) - blocks)
+        values, vectors = xp.linalg.eigh(xp.eye(k, dtype=blocks.dtype, device=device_of(blocks)) - blocks)
         left = xp.where(values > eps(values.dtype), values, eps(values.dtype))
         explained = xp.matrix_transpose(xp.matrix_transpose(back) @ part)  # (rest, k)
-        rotated = xp.matrix_transpose(xp.conj(vectors) if sizes.half == 1.0 else vectors) @ explained[:, :, None]
+        rotated = (
+            xp.matrix_transpose(xp.conj(vectors) if sizes.half == 1.0 else vectors) @ explained[:, :, None]
+        )
         gains.append(xp.sum(xp.log(left)) + xp.sum(squared(rotated[:, :, 0], xp) / left))
     return sizes.half * xp.stack(gains)
+
+
+def all_gains(state: State, sizes: Sizes, xp: Any) -> tuple[Any, ...]:
+    """Gains of the weights of every mode (see ``column_gains``).
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> all_gains(State((), None, 0.0, 1.0), Sizes(1, xp.ones(1), 0.5, 0.0, ()), xp)
+    ()
+    """
+    found, turned = [], state.turned
+    for i in range(len(state.modes)):
+        found.append(column_gains(state, i, turned, sizes, xp))
+        turned = in_front(xp.matrix_transpose(turned), state.modes, i + 1, sizes, xp)
+    return tuple(found)
 
 
 def pruned(state: State, sums: Moments, sizes: Sizes, alpha: float, xp: Any) -> State | None:
@@ -116,8 +134,8 @@ def pruned(state: State, sums: Moments, sizes: Sizes, alpha: float, xp: Any) -> 
     >>> import array_api_compat.numpy as xp
     >>> from tenfac.bayes.sparse.spectra import spectrum
     >>> mode = spectrum(xp.eye(2), xp.arange(2), xp.asarray([9.0, 0.1]), xp.arange(2), None, xp)
-    >>> state, sizes = State((mode,), xp.asarray([[0.3], [4.0]]), 0.0, 1.0), Sizes(2, xp.ones(1), 0.5, 0.0, (1,))
-    >>> state = state._replace(turned=mode.vectors.T @ xp.asarray([[4.0], [0.3]]))
+    >>> state = State((mode,), mode.vectors.T @ xp.asarray([[4.0], [0.3]]), 0.0, 1.0)
+    >>> sizes = Sizes(2, xp.ones(1), 0.5, 0.0, (2,))
     >>> pruned(state, moments(state, sizes, xp), sizes, 0.05, xp).modes[0].labels.tolist()
     [0]
     """
@@ -135,7 +153,9 @@ def pruned(state: State, sums: Moments, sizes: Sizes, alpha: float, xp: Any) -> 
                 new_value = empty_evidence(total, state.noise, sizes)
             elif count:
                 trial = [*modes[:i], mode, *modes[i + 1 :]]
-                new = State(tuple(trial), in_front(moved, trial, i + 1, sizes, xp), outside + lost, state.noise)
+                new = State(
+                    tuple(trial), in_front(moved, trial, i + 1, sizes, xp), outside + lost, state.noise
+                )
                 new_value = evidence(new, moments(new, sizes, xp, front=(i + 1) % len(modes)), sizes)
             if count < 2 or value - new_value <= count * least:
                 break
@@ -155,5 +175,5 @@ def _without(mode: Spectrum, places: Any, turned: Any, xp: Any) -> tuple[Spectru
         return mode, xp.matrix_transpose(turned), 0.0
     if places.shape[0] == mode.weights.shape[0]:
         return None, turned, 0.0
-    gone = xp.any(xp.arange(mode.weights.shape[0], device=places.device)[:, None] == places, axis=1)
+    gone = xp.any(xp.arange(mode.weights.shape[0], device=device_of(places))[:, None] == places, axis=1)
     return replaced(mode, mode.weights, ~gone, turned, xp)

@@ -1,10 +1,10 @@
-"""One mode of a Kronecker prior: its active columns, their variances, and the axes in which they are diagonal."""
+"""One mode of a Kronecker prior: its active columns, their variances, and the axes that make it diagonal."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...core.arrays import triangular_factor
+from ...core.arrays import device_of, triangular_factor
 from ...core.contract import adjoint
 
 # From this many columns per row on, the axes are those of the triangular factor of the columns.
@@ -60,8 +60,8 @@ def spectrum(factor: Any, columns: Any, weights: Any, labels: Any, coupling: Any
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> spectrum(xp.ones((1, 2)), xp.arange(2), xp.ones(2), xp.arange(2), None, xp).values.tolist()
-    [2.0]
+    >>> spectrum(xp.asarray([[3.0, 4.0]]), xp.arange(2), xp.ones(2), xp.arange(2), None, xp).values.round(9)
+    array([25.])
     """
     gammas = weights if coupling is None else coupling @ weights
     scaled = factor * xp.sqrt(gammas)
@@ -131,7 +131,7 @@ def first_spectrum(factor: Any, weights: Any, coupling: Any, xp: Any) -> tuple[S
     >>> mode.factor.shape, turn.shape
     ((1, 1), (1, 3))
     """
-    device = factor.device
+    device = device_of(factor)
     columns = xp.arange(factor.shape[1], device=device)
     labels = xp.arange(weights.shape[0], device=device)
     basis = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from ...core.arrays import device_of
 from .ascent import first_state
 from .problem import Problem
 from .statistics import State, squared
@@ -36,7 +36,7 @@ def plain_start(problem: Problem, noise: float | None) -> State:
     signal = max(power - noise, _NOISE_SHARE * power) * rows
     share = signal ** (1 / len(traces))
     weights = [
-        xp.full(count, share / trace, dtype=xp.float64, device=y.device)
+        xp.full(count, share / trace, dtype=xp.float64, device=device_of(y))
         for count, trace in zip(problem.sizes.counts, traces, strict=True)
     ]
     return first_state(problem, weights, noise)

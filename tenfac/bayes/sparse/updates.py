@@ -13,9 +13,7 @@ from .statistics import Moments, Sizes, State, energy, noise_ratio, weight_ratio
 _FLOOR = 1e-8
 
 
-def sweep(
-    state: State, sums: Moments, sizes: Sizes, exponent: float, learn_noise: bool, xp: Any
-) -> State:
+def sweep(state: State, sums: Moments, sizes: Sizes, exponent: float, learn_noise: bool, xp: Any) -> State:
     """Update the noise and every mode once.
 
     Each weight is multiplied by ``(a / b)**exponent``: exponent 1 is MacKay's fixed point, 1/2 the
