@@ -1,4 +1,4 @@
-"""Evidence of a Kronecker prior when some measurements are missing: exact, by the smallest of three matrices."""
+"""Evidence of a Kronecker prior when measurements are missing: exact, by the smallest of three matrices."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def axes_of(factor: Array, gammas: Array) -> Axes:
 class Masked:
     """Evidence of the measurements that are there, and its derivatives.
 
-    With ``C = noise I + A Gamma A^H`` over all places, which Kronecker eigenvectors diagonalise, and ``o``, ``m``
-    the places measured and missing, all that the evidence needs is ``E``, the inverse of ``C_oo`` filled up
-    with zeros: ``dL/dlog gamma_ij = c T (a_ij - b_ij)`` with
+    With ``C = noise I + A Gamma A^H`` over all places, which Kronecker eigenvectors diagonalise, and ``o``,
+    ``m`` the places measured and missing, all that the evidence needs is ``E``, the inverse of ``C_oo``
+    filled up with zeros: ``dL/dlog gamma_ij = c T (a_ij - b_ij)`` with
 
-    ``a_ij = sum_l gamma_l |a_l^H E Y|^2 / T`` and ``b_ij = sum_l gamma_l a_l^H E a_l`` over the unknowns l with
-    index j in mode i; for the noise ``|E Y|^2 / T`` and ``trace E``.
+    ``a_ij = sum_l gamma_l |a_l^H E Y|^2 / T`` and ``b_ij = sum_l gamma_l a_l^H E a_l`` over the unknowns l
+    with index j in mode i; for the noise ``|E Y|^2 / T`` and ``trace E``.
 
     `C_oo` is linear in each mode's variances, so that the fixed point ``gamma <- gamma a / b`` and the
     minorise-maximise step with the root of the ratio are what they are without a mask. Three exact ways, of
@@ -74,10 +74,11 @@ class Masked:
 
     * few missing: by the inverse of a block matrix
       ``E = C^-1 - C^-1 P^H (P C^-1 P^H)^-1 P C^-1``, P the rows missing. With ``L L^H = P C^-1 P^H`` the
-      columns of ``F = C^-1 P^H L^-H`` count as further snapshots, with a minus sign in ``b``; ``log det C_oo =
-      log det C + 2 log det L``. Costs ``|m| M sum M_i + |m|^3``.
-    * few measured: ``C_oo`` itself, an elementwise product of the modes' Gram matrices at the places measured;
-      ``b`` sums ``E_oo'`` times the other modes' Gram matrices over equal rows of mode i. Costs ``|o|^3``.
+      columns of ``F = C^-1 P^H L^-H`` count as further snapshots, with a minus sign in ``b``;
+      ``log det C_oo = log det C + 2 log det L``. Costs ``|m| M sum M_i + |m|^3``.
+    * few measured: ``C_oo`` itself, an elementwise product of the modes' Gram matrices at the places
+      measured; ``b`` sums ``E_oo'`` times the other modes' Gram matrices over equal rows of mode i. Costs
+      ``|o|^3``.
     * few columns left: their posterior, ``b`` the sum of ``1 - Sigma_ll / gamma_l``. Costs ``|o| k^2``.
 
     Parameters
@@ -104,7 +105,9 @@ class Masked:
     ) -> None:
         self.data, self.gammas, self.noise = data, tuple(gammas), float(noise)
         pairs = zip(data.factors, self.gammas, strict=True)
-        self.axes = tuple(axis or axes_of(*pair) for axis, pair in zip(axes or [None] * len(gammas), pairs, strict=True))
+        self.axes = tuple(
+            axis or axes_of(*pair) for axis, pair in zip(axes or [None] * len(gammas), pairs, strict=True)
+        )
         self.values = reduce(np.multiply.outer, [axis.values for axis in self.axes])
         self.shrink = 1 / (self.values + self.noise)
         self.way = self._cheapest()
@@ -215,7 +218,7 @@ class Masked:
         return logdet, quadratic
 
     def _statistics_by_columns(self) -> tuple[list[tuple[Array, Array]], float]:
-        """``a``, ``b`` and trace of ``E`` from the posterior of the active box: ``b`` sums ``1 - Sigma / gamma``."""
+        """``a``, ``b`` and trace of ``E`` from the posterior of the box: ``b`` sums ``1 - Sigma / gamma``."""
         explained = 1 - self.noise * np.diag(_inverse(self._lower)).real
         squares = np.mean(abs(self._whitened) ** 2, axis=1)
         used = [gamma > 0 for gamma in self.gammas]
@@ -257,13 +260,17 @@ class Masked:
         return list(zip(a, b, strict=True)), (misfit, trace)
 
     def _expected_moments(self) -> tuple[list[Array], float]:
-        """What the second moments are expected to be, of ``C^-1`` less the pseudo-snapshots; trace of ``E``."""
+        """Second moments as expected, of ``C^-1`` less the pseudo-snapshots; trace of ``E``."""
         modes = range(len(self.axes))
         moments, trace = [], float(self.shrink.sum())
         for i in modes:
             weights = self.shrink
             for k in modes:
-                weights = weights if k == i else np.moveaxis(np.moveaxis(weights, k, -1) * self.axes[k].values, -1, k)
+                weights = (
+                    weights
+                    if k == i
+                    else np.moveaxis(np.moveaxis(weights, k, -1) * self.axes[k].values, -1, k)
+                )
             rest = tuple(k for k in modes if k != i)
             moments.append(np.diag(weights.sum(axis=rest)).astype(self.data.values.dtype))
         for block in self._pseudo_snapshots():
@@ -272,7 +279,7 @@ class Masked:
         return moments, trace
 
     def _second_moment(self, rows: Array, i: int) -> Array:
-        """Sum over tensors and all other modes, each weighted with its values, of the products in mode ``i``."""
+        """Sum of products in mode ``i`` over tensors and all other modes, each weighted with its values."""
         for k, axis in enumerate(self.axes):
             if k != i:
                 rows = np.moveaxis(np.moveaxis(rows, k + 1, -1) * np.sqrt(axis.values), -1, k + 1)
@@ -280,7 +287,7 @@ class Masked:
         return flat @ flat.conj().T
 
     def _summed(self, inverse: Array, i: int) -> Array:
-        """``sum E_oo' conj(product of the other modes' Gram matrices)`` over the places of each pair of rows."""
+        """``sum E_oo' conj(product of the other modes' Gram matrices)`` over places of equal rows."""
         others = [self._gram_at(k).conj() for k in range(len(self.axes)) if k != i]
         weighted = reduce(np.multiply, others, inverse)
         pick = np.zeros((self.data.row_shape[i], self.data.size))
@@ -289,7 +296,10 @@ class Masked:
 
     def posterior_mean(self, support: Sequence[Array]) -> Array:
         """Mean on the box of columns ``support`` of each mode, (T, k_1, ..., k_I), of the scaled values."""
-        matrices = [axis.turned[:, s].conj().T * self.gammas[i][s][:, None] for i, (axis, s) in enumerate(zip(self.axes, support, strict=True))]
+        matrices = [
+            axis.turned[:, s].conj().T * self.gammas[i][s][:, None]
+            for i, (axis, s) in enumerate(zip(self.axes, support, strict=True))
+        ]
         return contract(self.solved, [None, *matrices])
 
 
@@ -331,7 +341,7 @@ def check_memory(data: Observed, max_bytes: float, where: str) -> None:
     """
     side = min(data.size, math.prod(data.row_shape) - data.size)
     remedy = (
-        "That is a square matrix over the measurements missing, or over those there if these are fewer. Raise "
-        "max_bytes, or leave out whole rows of a mode, which costs nothing."
+        "That is a square matrix over the measurements missing, or over those there if these are fewer. "
+        "Raise max_bytes, or leave out whole rows of a mode, which costs nothing."
     )
     byte_guard((side, side), 3 * data.values.itemsize, max_bytes, where, remedy)

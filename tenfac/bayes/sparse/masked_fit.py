@@ -22,7 +22,7 @@ _FIRST_NOISE = 0.1
 
 def fit_masked(
     factors: Sequence[Any],
-    Y: Any,  # noqa: N803
+    Y: Any,
     mask: Any,
     *,
     noise: float | None = None,
@@ -91,12 +91,16 @@ def fit_masked(
     [[3, 7], [2, 5]]
     """
     if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise DataError(f"fit_masked: noise must be a positive variance; got {noise!r}. Leave it out to learn it.")
+        raise DataError(
+            f"fit_masked: noise must be a positive variance; got {noise!r}. Leave it out to learn it."
+        )
     data = cut_rows(observe(factors, Y, mask, "fit_masked"))
     check_memory(data, max_bytes, "fit_masked")
     if not np.any(data.values):
         return _nothing(data, noise, Y)
-    state = Masked(data, _first(data, gammas, noise), _FIRST_NOISE if noise is None else noise / data.scale**2)
+    state = Masked(
+        data, _first(data, gammas, noise), _FIRST_NOISE if noise is None else noise / data.scale**2
+    )
     trace: list[float] = []
     converged = False
     while not converged:
@@ -182,9 +186,7 @@ def _first(data: Observed, gammas: Sequence[Any] | None, noise: float | None) ->
     return unit
 
 
-def _sweeps(
-    state: Masked, learn: bool, trace: list[float], max_iter: int, tol: float
-) -> tuple[Masked, bool]:
+def _sweeps(state: Masked, learn: bool, trace: list[float], max_iter: int, tol: float) -> tuple[Masked, bool]:
     """Sweep until nothing gains; the evidence after every sweep goes to ``trace``."""
     least = tol * state.data.size * state.data.snapshots
     last = state.evidence
@@ -198,7 +200,7 @@ def _sweeps(
 
 
 def _better(state: Masked, learn: bool) -> Masked:
-    """The fixed point of all variances at once if it does not lower the evidence, else one after the other."""
+    """The fixed point of all variances at once if that does not lower the evidence, else one by one."""
     pairs, noise = state.statistics()
     ratios = [_ratio(a, b) for a, b in pairs]
     total = float(_ratio(pairs[-1][0].sum(), pairs[-1][1].sum()))  # of all modes: the scale they share

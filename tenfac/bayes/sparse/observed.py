@@ -102,7 +102,7 @@ class Observed:
         return contract(self.spread(np.ones((1, self.size))), squares).reshape(-1)
 
 
-def observe(factors: Sequence[Any], Y: Any, mask: Any = None, where: str = "fit_unstructured") -> Observed:  # noqa: N803
+def observe(factors: Sequence[Any], Y: Any, mask: Any = None, where: str = "fit_unstructured") -> Observed:
     """Validate factors, measurements and mask, and bring them to one double precision.
 
     Parameters
@@ -133,7 +133,9 @@ def observe(factors: Sequence[Any], Y: Any, mask: Any = None, where: str = "fit_
                 "Write v[:, None] for a column."
             )
         if not np.isfinite(factor).all():
-            raise DataError(f"{where}: factors[{i}] must be finite; got NaN or infinity. Mend the dictionary.")
+            raise DataError(
+                f"{where}: factors[{i}] must be finite; got NaN or infinity. Mend the dictionary."
+            )
     full = _double(Y)
     rows = tuple(len(factor) for factor in matrices)
     if not matrices or full.shape[:-1] != rows or 0 in full.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ...core.contract import contract
 from .box import Box, outer
 
 

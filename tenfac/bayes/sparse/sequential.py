@@ -1,4 +1,4 @@
-"""Fast marginal likelihood of sparse Bayesian learning: columns come, change and go, one mode product each."""
+"""Fast marginal likelihood of sparse Bayesian learning: columns come, change and go one by one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BLOCK = 2**22  # numbers in a block of correlations: 32 MB
 class Sequential:
     """Active columns, their variances and posterior, and what every other column would add to the evidence.
 
-    With ``C = noise I + A_S diag(gamma) A_S^H`` over the active columns S, a column a enters the evidence only
-    by ``s = a^H C^-1 a`` and ``q_t = a^H C^-1 y_t``, C without its own term [1]_: as a function of its
+    With ``C = noise I + A_S diag(gamma) A_S^H`` over the active columns S, a column a enters the evidence
+    only by ``s = a^H C^-1 a`` and ``q_t = a^H C^-1 y_t``, C without its own term [1]_: as a function of its
     variance g it is ``c T [m g / (1 + g s) - log(1 + g s)]`` with m the mean of ``|q_t|^2``, largest at
-    ``g = (m - s) / s^2``, or 0. A change of one variance changes ``C^-1`` by ``rho v v^H``, ``v = C^-1 a``, so
-    that the statistics of all N columns follow from ``A^H v``: one chain of mode products. The k columns that
+    ``g = (m - s) / s^2``, or 0. A change of one variance changes ``C^-1`` by ``rho v v^H``, ``v = C^-1 a``:
+    the statistics of all N columns follow from ``A^H v``: one chain of mode products. The k columns that
     are active are kept, nothing of size k N is.
 
     Parameters
@@ -83,7 +83,7 @@ class Sequential:
         self.refresh()
 
     def _correlate(self, root: Array) -> None:
-        """Statistics of all columns: ``s = a^H C^-1 a`` with covariance ``root root^H``, ``q = a^H C^-1 Y``."""
+        """Statistics ``a^H C^-1 a`` and ``a^H C^-1 Y`` of all columns; the covariance is ``root root^H``."""
         lost = np.zeros_like(self.norms)
         step = max(_BLOCK // max(self.norms.size, self.data.size), 1)
         for span in spans(len(self.gammas), step):
@@ -103,7 +103,7 @@ class Sequential:
         return s, m
 
     def gains(self, cost: float) -> tuple[Array, Array]:
-        """What the best variance of each column, all others fixed, adds to the evidence less ``cost`` a column.
+        """What the best variance of each column adds to the evidence less ``cost`` a column, others fixed.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class Sequential:
         self.residual = self.data.values - self.columns.T @ self.mean
 
     def _shift(self, v: Array, s: float, change: float) -> None:
-        """Update ``s`` and ``q`` of all columns for ``change`` in the variance of the column with ``C^-1 a = v``."""
+        """Update ``s`` and ``q`` of all columns for a change in the variance of that with ``C^-1 a = v``."""
         rate = change / (1 + change * s)
         w = self.data.correlate(v[None])[0]
         self.s -= rate * abs(w) ** 2
@@ -192,7 +192,7 @@ class Sequential:
         return float(np.sum(1 - np.real(np.diag(self.covariance)) / self.gammas))
 
     def noise_steps(self) -> tuple[float, float]:
-        """Noise variances to try: the fixed point [1]_, and the step of EM, which never lowers the evidence."""
+        """Noise variances to try: the fixed point [1]_, and EM's, which never lowers the evidence."""
         misfit = float(np.sum(abs(self.residual) ** 2)) / self.data.snapshots
         explained, n = self.determined(), self.data.size
         return misfit / max(n - explained, 1e-3), (misfit + self.noise * explained) / n

@@ -22,8 +22,8 @@ class SupportEvidence:
     Parameters
     ----------
     kronecker, unstructured : float
-        Log marginal likelihood of each solution. The larger of the two does not decide: the unstructured prior
-        may place its k variances in any of ``binomial(N, k)`` ways.
+        Log marginal likelihood of each solution. The larger of the two does not decide: the unstructured
+        prior may place its k variances in any of ``binomial(N, k)`` ways.
     kronecker_support, unstructured_support : float
         Log probability of each support if all of its size, or sizes, are equally probable:
         ``-sum log binomial(N_i, k_i)`` and ``-log binomial(N, k)``.
@@ -56,7 +56,7 @@ class SupportEvidence:
 
 def support_looks_kronecker(
     factors: Sequence[Any],
-    Y: Any,  # noqa: N803
+    Y: Any,
     solution: Solution,
     *,
     noise: float | None = None,

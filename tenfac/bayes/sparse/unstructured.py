@@ -1,4 +1,4 @@
-"""Sparse Bayesian learning with one variance per unknown, for supports that are not Kronecker; matrix-free."""
+"""Sparse Bayesian learning with one variance per unknown, for any support; matrix-free."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class _Path(NamedTuple):
 
 def fit_unstructured(
     factors: Sequence[Any],
-    Y: Any,  # noqa: N803
+    Y: Any,
     *,
     noise: float | None = None,
     mask: Any = None,
@@ -273,7 +273,11 @@ def _round(state: Sequential, cost: float, least: float, max_bytes: float) -> No
             return
         size = (len(state.active) + 1, state.data.size)
         byte_guard(
-            size, state.columns.itemsize, max_bytes, "fit_unstructured", "Raise max_bytes, or lower prune_alpha."
+            size,
+            state.columns.itemsize,
+            max_bytes,
+            "fit_unstructured",
+            "Raise max_bytes, or lower prune_alpha.",
         )
         state.set(j, gamma)
 

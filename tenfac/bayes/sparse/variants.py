@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.arrays import device_of, is_array, namespace_of, to_numpy
-from ...core.errors import DataError, ShapeError
+from ...core.errors import ConvergenceWarning, DataError, ShapeError
 from .box import Box
 from .masked import Masked
 from .masked_fit import cut_rows, fit_masked
@@ -19,8 +20,7 @@ from .scattered import MaskedBox, Scattered
 from .support_check import SupportEvidence, support_looks_kronecker
 from .unstructured import fit_unstructured
 
-PRIORS = ("kronecker", "unstructured")
-_SMALL = 10**5  # unknowns, or entries of a square matrix over the measurements, that a check may take
+_SMALL = 10**5  # unknowns that a look at the support may take
 _DOUBTFUL = 0.5  # share of the box that differs from zero below which its support is looked at
 
 
@@ -66,8 +66,8 @@ def mask_of(mask: Any, operator: Any, where: str) -> np.ndarray | None:
     found = to_numpy(mask) if is_array(mask) else np.asarray(mask)
     if found.dtype != bool or found.shape not in (rows, (math.prod(rows),)):
         raise ShapeError(
-            f"{where}: `mask` must be boolean and have the shape {rows} of one snapshot, True where measured; "
-            f"got {found.dtype} of shape {found.shape}. Snapshots share one mask."
+            f"{where}: `mask` must be boolean and have the shape {rows} of one snapshot, True where "
+            f"measured; got {found.dtype} of shape {found.shape}. Snapshots share one mask."
         )
     return None if found.all() else found.reshape(rows)
 
@@ -106,7 +106,9 @@ def check_variant(model: Any, what: str) -> None:
     if model.coupling is not None:
         raise DataError(f"KroneckerSBL: `coupling` is not available with {what}. Leave it out.")
     if model.n_hops:
-        raise DataError(f"KroneckerSBL: hops are not available with {what}; got n_hops={model.n_hops}. Set 0.")
+        raise DataError(
+            f"KroneckerSBL: hops are not available with {what}; got n_hops={model.n_hops}. Set 0."
+        )
 
 
 def recover_variant(model: Any, problem: Problem, mask: np.ndarray | None) -> Outcome:
@@ -144,7 +146,9 @@ def _scattered(problem: Problem, factors: list[Any], found: Any, mask: np.ndarra
     columns = tuple(factor[:, one] for factor, one in zip(factors, support, strict=True))
     box = Scattered(found.mean, (), (found.gammas,), found.noise, xp, columns=columns)
     (matrix,), _ = box.as_kronecker(columns)
-    box = Scattered(found.mean, (matrix[_rows(mask, matrix)],), (found.gammas,), found.noise, xp, columns=columns)
+    box = Scattered(
+        found.mean, (matrix[_rows(mask, matrix)],), (found.gammas,), found.noise, xp, columns=columns
+    )
     half, snapshots = problem.sizes.half, found.mean.shape[-1]
     variances = xp.real(xp.linalg.diagonal(found.covariance))
     s = 1 / variances - 1 / found.gammas
@@ -238,8 +242,8 @@ def doubt_about_support(model: Any, problem: Problem, mask: np.ndarray | None, s
         return None
     return (
         "KroneckerSBL: the support does not look Kronecker. The unstructured prior explains the measurements "
-        f"with {found.solution.gammas.shape[0]} coefficients, log evidence {found.unstructured:.6g}; the box has "
-        f"{math.prod(box.shape)}, log evidence {found.kronecker:.6g}. Fit with prior='unstructured'."
+        f"with {found.solution.gammas.shape[0]} coefficients, log evidence {found.unstructured:.6g}; the box "
+        f"has {math.prod(box.shape)}, log evidence {found.kronecker:.6g}. Fit with prior='unstructured'."
     )
 
 
@@ -256,10 +260,6 @@ def compare(
     >>> compare(KroneckerSBL(noise=1.0), [np.eye(1)], np.ones((1, 1)), None, box).kronecker
     -1.0
     """
-    import warnings
-
-    from ...core.errors import ConvergenceWarning
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         noise = None if model.noise is None else float(model.noise)

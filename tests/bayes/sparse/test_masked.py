@@ -31,11 +31,13 @@ def truth(x: np.ndarray, columns: tuple[int, ...]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("complex_", [False, True])
-@pytest.mark.parametrize(("way", "share"), [("missing", 0.8), ("measured", 0.4), ("columns", 0.6), ("missing", 1.0)])
+@pytest.mark.parametrize(
+    ("way", "share"), [("missing", 0.8), ("measured", 0.4), ("columns", 0.6), ("missing", 1.0)]
+)
 def test_evidence_statistics_and_mean_equal_the_dense_formulas(
     monkeypatch: pytest.MonkeyPatch, complex_: bool, way: str, share: float
 ) -> None:
-    monkeypatch.setattr(Masked, "_cheapest", lambda self: way)
+    monkeypatch.setattr(Masked, "_cheapest", lambda _: way)
     rng = np.random.default_rng(1)
     factors = [draw(rng, shape, complex_) for shape in zip(ROWS, COLUMNS, strict=True)]
     y, mask = draw(rng, (*ROWS, 2), complex_), rng.random(ROWS) < share
@@ -109,7 +111,10 @@ def test_whole_rows_missing_are_rows_cut_from_the_factor() -> None:
 def test_one_mode_with_missing_measurements_is_fewer_measurements() -> None:
     factors, y, _ = problem(9, (40,), (50,), 4)
     mask = np.random.default_rng(10).random(40) < 0.7
-    masked, cut = fit_masked(factors, y, mask), fit_masked([factors[0][mask]], y[mask], np.ones(mask.sum(), bool))
+    masked, cut = (
+        fit_masked(factors, y, mask),
+        fit_masked([factors[0][mask]], y[mask], np.ones(mask.sum(), bool)),
+    )
     assert_close(masked.gammas[0], cut.gammas[0])
 
 
@@ -159,7 +164,11 @@ def test_stopping_early_warns() -> None:
 def test_bad_input_is_refused(change: dict[str, Any], error: type[Exception], words: list[str]) -> None:
     mask = np.ones((3, 2), dtype=bool)
     mask[0, 1] = False
-    given: dict[str, Any] = {"factors": [np.eye(3), np.eye(2)], "Y": np.ones((3, 2, 1)), "mask": mask} | change
+    given: dict[str, Any] = {
+        "factors": [np.eye(3), np.eye(2)],
+        "Y": np.ones((3, 2, 1)),
+        "mask": mask,
+    } | change
     with pytest.raises(error) as caught:
         fit_masked(given.pop("factors"), given.pop("Y"), given.pop("mask"), **given)
     assert_says(caught, *words)

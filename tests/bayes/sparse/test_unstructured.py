@@ -19,7 +19,9 @@ from .toys_masked import dense, dense_evidence, dense_posterior, nmse, problem
 ROWS, COLUMNS = (4, 5, 3), (5, 6, 4)
 
 
-def state_after_changes(complex_: bool, masked: bool) -> tuple[Sequential, np.ndarray, np.ndarray, np.ndarray]:
+def state_after_changes(
+    complex_: bool, masked: bool
+) -> tuple[Sequential, np.ndarray, np.ndarray, np.ndarray]:
     """A state that columns came to, changed in and left; dense matrix, measurements and variances."""
     factors, y, _ = problem(0, ROWS, COLUMNS, snapshots=2, complex_=complex_)
     mask = np.random.default_rng(1).random(ROWS) < 0.7 if masked else np.ones(ROWS, dtype=bool)
@@ -33,7 +35,9 @@ def state_after_changes(complex_: bool, masked: bool) -> tuple[Sequential, np.nd
 
 
 @pytest.mark.parametrize(("complex_", "masked"), [(False, False), (True, True)])
-def test_statistics_and_posterior_after_changes_equal_the_dense_formulas(complex_: bool, masked: bool) -> None:
+def test_statistics_and_posterior_after_changes_equal_the_dense_formulas(
+    complex_: bool, masked: bool
+) -> None:
     state, matrix, y, gammas = state_after_changes(complex_, masked)
     inverse = np.linalg.inv(0.1 * np.eye(len(matrix)) + (matrix * gammas) @ matrix.conj().T)
     want_s = np.sum(matrix.conj() * (inverse @ matrix), axis=0).real
@@ -44,7 +48,9 @@ def test_statistics_and_posterior_after_changes_equal_the_dense_formulas(complex
         assert_close(state.mean, mean[state.active], 1000)
         assert_close(state.covariance, covariance[np.ix_(state.active, state.active)], 1000)
         state.refresh()
-    want = dense_evidence(matrix, y * state.data.scale, gammas * state.data.scale**2, 0.1 * state.data.scale**2)
+    want = dense_evidence(
+        matrix, y * state.data.scale, gammas * state.data.scale**2, 0.1 * state.data.scale**2
+    )
     assert_close(state.evidence, want, 1000)
 
 
@@ -64,7 +70,9 @@ def test_the_gain_of_every_change_is_what_the_evidence_then_gains() -> None:
 def test_a_solution_has_the_dense_posterior_and_evidence_and_is_a_maximum(complex_: bool) -> None:
     factors, y, _ = problem(2, ROWS, COLUMNS, snapshots=3, complex_=complex_)
     mask = np.random.default_rng(3).random(ROWS) < 0.8
-    found = fit_unstructured(factors, np.where(mask[..., None], y, np.nan), mask=mask, prune_alpha=None, tol=1e-12)
+    found = fit_unstructured(
+        factors, np.where(mask[..., None], y, np.nan), mask=mask, prune_alpha=None, tol=1e-12
+    )
     matrix, flat = dense(factors, mask), y[mask]
     gammas = np.zeros(math.prod(COLUMNS))
     places = np.ravel_multi_index(found.indices.T, COLUMNS)
