@@ -109,7 +109,7 @@ class Masked:
             axis or axes_of(*pair) for axis, pair in zip(axes or [None] * len(gammas), pairs, strict=True)
         )
         self.values = reduce(np.multiply.outer, [axis.values for axis in self.axes])
-        self.shrink = 1 / (self.values + self.noise)
+        self.shrink, self.roots = 1 / (self.values + self.noise), np.sqrt(self.values)
         self.way = self._cheapest()
         ways = {"missing": self._by_missing, "measured": self._by_measured, "columns": self._by_columns}
         logdet, quadratic = ways[self.way]()
@@ -175,9 +175,11 @@ class Masked:
 
     def _pseudo_snapshots(self) -> Any:
         """Blocks of the columns of ``F`` as tensors in the axes of the modes."""
+        if len(self._lower):
+            (trtri,) = get_lapack_funcs(("trtri",), (self._lower,))
+            inverse = np.tril(trtri(self._lower, lower=1)[0]).conj()
         for span in self._spans():
-            columns = _solve(self._lower, _unit(self._lower, span).T, adjoint=True)
-            yield self.shrink * self._from_missing(columns.T)
+            yield self.shrink * self._from_missing(inverse[span])
 
     # --- few measured ---
 
@@ -247,7 +249,7 @@ class Masked:
         if self.way == "columns":
             pairs, trace = self._statistics_by_columns()
             return pairs, (misfit, trace)
-        moments = [self._second_moment(self.solved, i) / self.data.snapshots for i in modes]
+        moments = [one / self.data.snapshots for one in self._second_moments(self.solved)]
         a = [g * _quadratics(x.turned, m) for g, x, m in zip(self.gammas, self.axes, moments, strict=True)]
         if self.way == "missing":
             moments, trace = self._expected_moments()
@@ -275,16 +277,25 @@ class Masked:
             moments.append(np.diag(weights.sum(axis=rest)).astype(self.data.values.dtype))
         for block in self._pseudo_snapshots():
             trace -= float(np.sum(abs(block) ** 2))
-            moments = [moment - self._second_moment(block, i) for i, moment in enumerate(moments)]
+            lost = self._second_moments(block)
+            moments = [moment - less for moment, less in zip(moments, lost, strict=True)]
         return moments, trace
 
-    def _second_moment(self, rows: Array, i: int) -> Array:
-        """Sum of products in mode ``i`` over tensors and all other modes, each weighted with its values."""
-        for k, axis in enumerate(self.axes):
-            if k != i:
-                rows = np.moveaxis(np.moveaxis(rows, k + 1, -1) * np.sqrt(axis.values), -1, k + 1)
-        flat = np.moveaxis(rows, i + 1, 0).reshape(rows.shape[i + 1], -1)
-        return flat @ flat.conj().T
+    def _second_moments(self, rows: Array) -> list[Array]:
+        """Sums of products in each mode over tensors and all other modes, each weighted with its values.
+
+        Where a mode has the value 0 no active column has a component, and 0 is written.
+        """
+        rows = rows * self.roots
+        moments = []
+        for i, axis in enumerate(self.axes):
+            right = math.prod(self.data.row_shape[i + 1 :])
+            parts = rows.reshape(-1, len(axis.values), right)
+            flat = parts[:, :, 0]
+            found = flat.T @ flat.conj() if right == 1 else (parts @ parts.conj().swapaxes(1, 2)).sum(axis=0)
+            scale = np.where(axis.values > 0, 1 / np.sqrt(np.where(axis.values > 0, axis.values, 1.0)), 0.0)
+            moments.append(found * scale[:, None] * scale)
+        return moments
 
     def _summed(self, inverse: Array, i: int) -> Array:
         """``sum E_oo' conj(product of the other modes' Gram matrices)`` over places of equal rows."""
