@@ -140,7 +140,7 @@ def test_no_measurement_but_zeros_gives_an_empty_model() -> None:
         assert_equal((model.noise_, model.sample(2).shape, model.predict().shape), (0.0, (2, 0), (3,)))
 
 
-@pytest.mark.parametrize("share", [0.9, 2.0])
+@pytest.mark.parametrize("share", [pytest.param(0.9, marks=pytest.mark.slow), 2.0])
 def test_scattered_unknowns_are_warned_of_and_the_other_prior_is_better(share: float) -> None:
     rows, columns = (8, 9, 7), (10, 10, 10)
     factors, y, x = problem(10, rows, columns, 12)
