@@ -1,0 +1,135 @@
+"""Dictionaries and measurements as the dense methods take them: numpy, double precision, snapshots last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfac.core.arrays import is_array, to_numpy
+from tenfac.core.errors import DataError, ShapeError
+
+Array = NDArray[Any]
+
+
+def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[list[Array], Array]:
+    """Read factors ``(M_i, N_i)`` and measurements as arrays of one real or complex double dtype.
+
+    Parameters
+    ----------
+    factors : KroneckerOperator or sequence of arrays, shapes (M_i, N_i)
+    Y : array, shape (M_1, ..., M_I) or (prod M_i,), with a trailing axis T if ``snapshots``
+    snapshots : bool
+    where : str
+        What to call the caller in errors.
+
+    Returns
+    -------
+    factors : list of ndarray
+    Y : ndarray, shape (M_1, ..., M_I, T)
+
+    Raises
+    ------
+    ShapeError
+        If they do not fit; the message names the mode.
+    DataError
+        If an entry is NaN or infinite.
+
+    Examples
+    --------
+    >>> A, Y = read_problem([np.ones((2, 4)), np.ones((3, 5))], np.arange(6), False, "toy")
+    >>> Y.shape, str(Y.dtype)
+    ((2, 3, 1), 'float64')
+    """
+    matrices = [_numbers(A, f"factors[{i}]", where) for i, A in enumerate(_sequence(factors, where))]
+    for i, A in enumerate(matrices):
+        if A.ndim != 2 or 0 in A.shape:
+            raise ShapeError(
+                f"{where}: factors[{i}] must be a matrix (M_{i}, N_{i}) with at least one entry; got shape "
+                f"{A.shape}. Write v[:, None] for a column."
+            )
+    measured = _numbers(Y, "Y", where)
+    shape = tuple(A.shape[0] for A in matrices)
+    tail = measured.shape[-1:] if snapshots else (1,)
+    body = measured.shape[:-1] if snapshots else measured.shape
+    if body not in (shape, (math.prod(shape),)) or 0 in tail:
+        raise ShapeError(_misfit(where, shape, measured.shape, body, snapshots))
+    dtype = np.result_type(np.float64, measured, *matrices)
+    return [A.astype(dtype) for A in matrices], measured.astype(dtype).reshape(*shape, *tail)
+
+
+def check_noise(noise: Any, where: str) -> float:
+    """Refuse a noise variance that is not a positive number."""
+    if not is_positive(noise):
+        raise DataError(
+            f"{where}: `noise` is the variance of the noise and must be positive and finite; got {noise!r}."
+        )
+    return float(noise)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is one finite number above zero.
+
+    Examples
+    --------
+    >>> is_positive(0.5), is_positive(float("inf")), is_positive("1")
+    (True, False, False)
+    """
+    number = np.asarray(value)
+    return number.ndim == 0 and number.dtype.kind in "iuf" and bool(0 < number < math.inf)
+
+
+def check_support(support: Any, sizes: Sequence[int], where: str) -> tuple[Array, ...]:
+    """Read one sorted array of distinct column numbers per mode."""
+    if len(support) != len(sizes):
+        raise ShapeError(
+            f"{where}: `support` must have one index array for each of {len(sizes)} modes; got "
+            f"{len(support)}."
+        )
+    found = []
+    for i, (entries, size) in enumerate(zip(support, sizes, strict=True)):
+        rows = np.unique(np.asarray(entries))
+        if rows.size == 0 or rows.dtype.kind not in "iu" or rows[0] < 0 or rows[-1] >= size:
+            raise DataError(
+                f"{where}: support[{i}] must hold integers from 0 to {size - 1}, at least one; got "
+                f"{entries!r}."
+            )
+        found.append(rows)
+    return tuple(found)
+
+
+def _sequence(factors: Any, where: str) -> Sequence[Any]:
+    inner = getattr(factors, "factors", factors)  # of a KroneckerOperator
+    if not isinstance(inner, (list, tuple)) or not inner:
+        raise TypeError(
+            f"{where}: `factors` must be a list of matrices or a KroneckerOperator; got "
+            f"{type(factors).__name__}. Write [A] for one mode."
+        )
+    return inner
+
+
+def _numbers(array: Any, name: str, where: str) -> Array:
+    values = to_numpy(array) if is_array(array) else np.asarray(array)
+    if values.dtype.kind not in "biufc":
+        raise DataError(f"{where}: {name} must hold numbers; got dtype {values.dtype}.")
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{where}: {name} must be finite; got NaN or infinite entries. Remove or fill them first."
+        )
+    return values
+
+
+def _misfit(
+    where: str, shape: tuple[int, ...], got: tuple[int, ...], body: tuple[int, ...], snapshots: bool
+) -> str:
+    wanted = f"({', '.join(map(str, shape))}{', T' if snapshots else ''})"
+    text = f"{where}: Y must have shape {wanted}, one axis for each factor's rows; got {got}."
+    if len(body) == len(shape):
+        i = next((n for n, (a, b) in enumerate(zip(shape, body, strict=True)) if a != b), 0)
+        return f"{text} Mode {i} has {body[i]} measurements, factors[{i}] has {shape[i]} rows."
+    if not snapshots and len(got) == len(shape) + 1:
+        return f"{text} Pass snapshots=True if the last axis counts snapshots."
+    return f"{text} Reshape it in row-major order."
