@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.sparse.estep import Posterior, outer, posterior
-from tenfac.bayes.sparse.inputs import check_noise, read_problem
+from tenfac.bayes.sparse.inputs import check_noise, give_back, read_problem
 from tenfac.bayes.sparse.solution import Solution
 from tenfac.core.errors import ShapeError
 
@@ -183,42 +183,47 @@ def expectation_maximization(
     ...     where="toy")[1].round(3)
     array([2.667, 0.   ])
     """
+    like = Y
     matrices, Y = read_problem(factors, Y, snapshots, where)
     sizes = [A.shape[1] for A in matrices]
     ratios = _ratios(rules.relative, len(sizes), where)
     learn = noise is None
     sigma2 = start_noise(Y) if noise is None else check_noise(noise, where)
     gammas = [np.ones(n) for n in sizes] if start is None else [np.asarray(g, dtype=float) for g in start]
-    if not Y.any():
-        return _nothing(sizes, Y, sigma2, snapshots, 0, True, "the measurements are zero")
     keep = [np.arange(n) for n in sizes]
+    if not Y.any():
+        gammas, keep = _no_columns(len(sizes))
     trace: list[float] = []
     change, n_iter = np.inf, 0
-    while n_iter < rules.max_iter and change > rules.tol:
+    while n_iter < rules.max_iter and change > rules.tol and keep[0].size:
         before = outer(_full(gammas, keep, sizes))
         gammas, keep = _pruned(gammas, keep, ratios, rules.floor)
-        if not all(map(len, keep)):
-            return _nothing(sizes, Y, sigma2, snapshots, n_iter, False, _EMPTY)
         found = posterior(_columns(matrices, keep), gammas, Y, sigma2)
         trace.append(found.evidence)
+        if not keep[0].size:
+            break
         gammas = m_step(second_moments(found), gammas, keep)
         sigma2 = learned_noise(found, sigma2, Y) if learn else sigma2
         change = float(np.linalg.norm(outer(_full(gammas, keep, sizes)) - before) / np.linalg.norm(before))
         n_iter += 1
-    found = posterior(_columns(matrices, keep), gammas, Y, sigma2, variances=False)
     X = np.zeros((*sizes, Y.shape[-1]), dtype=Y.dtype)
-    X[np.ix_(*keep)] = found.mean
-    converged = bool(change <= rules.tol)
+    evidence = np.inf  # of zeros without noise
+    if sigma2 > 0:
+        found = posterior(_columns(matrices, keep), gammas, Y, sigma2, variances=False)
+        evidence = found.evidence
+        X[np.ix_(*keep)] = found.mean
+    reason = "the variances stand still" if change <= rules.tol else "max_iter reached"
+    reason = reason if keep[0].size else _EMPTY if Y.any() else "the measurements are zero"
     solution = Solution(
-        tuple(_full(gammas, keep, sizes)),
+        tuple(give_back(g, like) for g in _full(gammas, keep, sizes)),
         sigma2,
-        found.evidence,
-        (*trace[1:], found.evidence),
+        evidence,
+        (*trace[1:], evidence),
         n_iter,
-        converged,
-        "the variances stand still" if converged else "max_iter reached",
+        bool(change <= rules.tol or not Y.any()),
+        reason,
     )
-    return solution, X if snapshots else X[..., 0]
+    return solution, give_back(X if snapshots else X[..., 0], like)
 
 
 def alternate(
@@ -327,7 +332,13 @@ def _pruned(
     gammas: list[Array], keep: list[Array], ratios: Sequence[float], floor: float
 ) -> tuple[list[Array], list[Array]]:
     stay = [(g >= r * g.max()) & (g >= floor) for g, r in zip(gammas, ratios, strict=True)]
+    if not all(s.any() for s in stay):
+        return _no_columns(len(gammas))
     return [g[s] for g, s in zip(gammas, stay, strict=True)], [k[s] for k, s in zip(keep, stay, strict=True)]
+
+
+def _no_columns(d: int) -> tuple[list[Array], list[Array]]:
+    return [np.zeros(0)] * d, [np.arange(0)] * d
 
 
 def _columns(matrices: Sequence[Array], keep: Sequence[Array]) -> list[Array]:
@@ -348,18 +359,3 @@ def _averaged(target: Array, gammas: Sequence[Array], mode: int) -> Array:
     for k in range(mode):
         target = np.tensordot(1 / gammas[k], target, axes=1) / gammas[k].size
     return target
-
-
-def _nothing(
-    sizes: Sequence[int], Y: Array, noise: float, snapshots: bool, n_iter: int, converged: bool, reason: str
-) -> tuple[Solution, Array]:
-    """The empty model."""
-    c, kappa = (1.0, 1.0) if np.iscomplexobj(Y) else (0.5, 2.0)
-    evidence = np.inf
-    if noise > 0:
-        evidence = -c * (
-            Y.size * float(np.log(kappa * np.pi * noise)) + float((np.abs(Y) ** 2).sum()) / noise
-        )
-    tail = Y.shape[-1:] if snapshots else ()
-    zeros = tuple(np.zeros(n) for n in sizes)
-    return Solution(zeros, noise, evidence, (), n_iter, converged, reason), np.zeros((*sizes, *tail), Y.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.arrays import is_array, to_numpy
+from tenfac.core.arrays import device_of, eps, is_array, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
 
 Array = NDArray[Any]
@@ -59,6 +59,22 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
         raise ShapeError(_misfit(where, shape, measured.shape, body, snapshots))
     dtype = np.result_type(np.float64, measured, *matrices)
     return [A.astype(dtype) for A in matrices], measured.astype(dtype).reshape(*shape, *tail)
+
+
+def give_back(array: Array, like: Any) -> Any:
+    """Bring a result to the library, device and precision of what was given.
+
+    Examples
+    --------
+    >>> give_back(np.ones(2), np.ones(3, dtype=np.float32)).dtype
+    dtype('float32')
+    """
+    if not is_array(like):
+        return array
+    xp = namespace_of(like)
+    if xp.isdtype(like.dtype, ("real floating", "complex floating")) and eps(like.dtype) > 1e-8:
+        array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
+    return array if isinstance(like, np.ndarray) else xp.asarray(array, device=device_of(like))
 
 
 def check_noise(noise: Any, where: str) -> float:
