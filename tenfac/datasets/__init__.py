@@ -1,4 +1,4 @@
-"""Real data that ships in dependencies: named modes, units, index values ascending, no download. And makers."""
+"""Real data that ships in dependencies: named modes, units, index values ascending, no download; makers."""
 
 from tenfac.datasets.catalogue import load, names
 from tenfac.datasets.dataset import Axis, Dataset

@@ -89,10 +89,10 @@ def em_am(
 
     Notes
     -----
-    The expectation step is exact and costs mode products, not the covariance of all unknowns: the iterates
-    are those of the published code but for rounding, some 1,000 times sooner. The evidence rises by steps
-    that are short by a factor ``N / N_i``; ``KroneckerSBL`` with its own update needs a fraction of the
-    iterations.
+    Variances start at one in any unit: bring the data to order one. The expectation step is exact and costs
+    mode products, not the covariance of all unknowns: the iterates are those of the published code but for
+    rounding, some 1,000 times sooner. Its steps are short by a factor ``N / N_i``; ``KroneckerSBL`` with its
+    own update needs a fraction of the iterations.
 
     References
     ----------
@@ -186,9 +186,9 @@ def expectation_maximization(
     like = Y
     matrices, Y = read_problem(factors, Y, snapshots, where)
     sizes = [A.shape[1] for A in matrices]
-    ratios = _ratios(rules.relative, len(sizes), where)
     learn = noise is None
     sigma2 = start_noise(Y) if noise is None else check_noise(noise, where)
+    ratios = _ratios(rules.relative, len(sizes), where)
     gammas = [np.ones(n) for n in sizes] if start is None else [np.asarray(g, dtype=float) for g in start]
     keep = [np.arange(n) for n in sizes]
     if not Y.any():
@@ -212,15 +212,14 @@ def expectation_maximization(
         found = posterior(_columns(matrices, keep), gammas, Y, sigma2, variances=False)
         evidence = found.evidence
         X[np.ix_(*keep)] = found.mean
-    reason = "the variances stand still" if change <= rules.tol else "max_iter reached"
-    reason = reason if keep[0].size else _EMPTY if Y.any() else "the measurements are zero"
+    converged, reason = _ending(change <= rules.tol, n_iter, bool(keep[0].size), bool(Y.any()))
     solution = Solution(
         tuple(give_back(g, like) for g in _full(gammas, keep, sizes)),
         sigma2,
         evidence,
         (*trace[1:], evidence),
         n_iter,
-        bool(change <= rules.tol or not Y.any()),
+        converged,
         reason,
     )
     return solution, give_back(X if snapshots else X[..., 0], like)
@@ -316,6 +315,21 @@ _EMPTY = (
     "every column of a mode fell below the thresholds, whose floor assumes data of order one; scale the "
     "data, or lower floor"
 )
+
+
+_STUCK = (
+    "the first iteration changed nothing: variances start at one in any unit, far below these data; scale "
+    "the data to order one"
+)
+
+
+def _ending(settled: bool, n_iter: int, columns: bool, data: bool) -> tuple[bool, str]:
+    """Whether that is convergence, and why it ended."""
+    if not columns:
+        return (False, _EMPTY) if data else (True, "the measurements are zero")
+    if settled:
+        return (True, "the variances stand still") if n_iter > 1 else (False, _STUCK)
+    return False, "max_iter reached"
 
 
 def _ratios(relative: float | tuple[float, ...], d: int, where: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def _coupled(C: Array, mean: Array) -> Array:
 
 def _couplings(coupling: Any, sizes: Sequence[int]) -> list[Array | None]:
     d = len(sizes)
-    if np.ndim(coupling) == 0 and coupling is not None:
+    if isinstance(coupling, Real):
         coupling = [None if d == 3 and i == 1 else coupling for i in range(d)]
     if coupling is None or len(coupling) != d:
         raise ShapeError(
@@ -120,7 +121,13 @@ def _couplings(coupling: Any, sizes: Sequence[int]) -> list[Array | None]:
         )
     made: list[Array | None] = []
     for i, (entry, size) in enumerate(zip(coupling, sizes, strict=True)):
-        C = None if entry is None else neighbours(size, entry) if np.ndim(entry) == 0 else np.asarray(entry)
+        C = (
+            None
+            if entry is None
+            else neighbours(size, float(entry))
+            if isinstance(entry, Real)
+            else np.asarray(entry)
+        )
         if C is not None and C.shape != (size, size):
             raise ShapeError(
                 f"em_pattern: coupling[{i}] must have shape ({size}, {size}), as factors[{i}] has {size} "
