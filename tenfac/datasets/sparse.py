@@ -195,7 +195,7 @@ def _counts(given: Any, d: int | None, name: str) -> tuple[int, ...]:
     where = f"make_kronecker_sparse: `{name}`"
     if isinstance(given, Integral) and d is not None:
         given = (given,) * d
-    if isinstance(given, Integral) or not len(given) or (d is not None and len(given) != d):
+    if not isinstance(given, (list, tuple, np.ndarray)) or len(given) != (d or len(given) or 1):
         wanted = "one number for each mode" if d is None else f"one number, or {d} as there are modes"
         raise ShapeError(f"{where} must be {wanted}; got {given!r}.")
     if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in given):
