@@ -60,6 +60,7 @@ PUBLIC = [
     "import_lycoris",
     "import_peft",
     "khatri_rao",
+    "kron_omp",
     "kronecker",
     "load",
     "merge",
@@ -141,6 +142,7 @@ DEFAULTS = {
     "import_lycoris": {"name": "default", "prefix": "lycoris", "activate": True},
     "import_peft": {"name": "default", "activate": True},
     "detach": {"keep_merged": False},
+    "kron_omp": {"normalize": True, "snapshots": False},
     "load_adapter": {"activate": True, "strict_base": True, "also_trained": True},
     "nearest_kronecker": {"terms": 1, "tol": 1e-08, "max_iter": 500, "random_state": 0},
     "nuts": {

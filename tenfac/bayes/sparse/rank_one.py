@@ -86,9 +86,8 @@ def rank_one_sbl(
     sigma2 = _noise(noise, left, tensor.shape, abs(scale), where)
     found, steps, converged = [], 0, True
     for A, u in zip(matrices, vectors, strict=True):
-        # unit mean square, as the variances start at one
-        size = math.sqrt(u.size)
-        per_mode = None if sigma2 is None else sigma2 * u.size / abs(scale) ** 2
+        size = float(np.linalg.norm(A)) or 1.0  # of what variances of one predict, where they start
+        per_mode = None if sigma2 is None else sigma2 * size**2 / abs(scale) ** 2
         solution, x = em_am([A], size * u, per_mode, rules=rules)
         found.append(x / size)
         steps, converged = max(steps, solution.n_iter), converged and solution.converged
