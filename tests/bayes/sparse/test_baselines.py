@@ -16,7 +16,7 @@ from tenfac.bayes.sparse.recovery import Recovery
 from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
 from tenfac.core.report import Report
 from tenfac.datasets import SparseProblem, make_irs_channel, make_kronecker_sparse
-from tests.bayes.sparse.dense import dense_posterior, kron
+from tests.bayes.sparse.published import dense_posterior, kron
 from tests.checks import (
     assert_above,
     assert_below,

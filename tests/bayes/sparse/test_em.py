@@ -24,7 +24,7 @@ from tenfac.bayes.sparse.em import (
 from tenfac.bayes.sparse.pattern_em import PC_IRS, em_pattern, neighbours
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.datasets import make_irs_channel, make_kronecker_sparse
-from tests.bayes.sparse.dense import Settings, dense_em, kron
+from tests.bayes.sparse.published import Settings, dense_em, kron
 from tests.checks import (
     assert_above,
     assert_below,

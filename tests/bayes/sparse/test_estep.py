@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tenfac.bayes.sparse.estep import posterior
-from tests.bayes.sparse.dense import dense_posterior, kron
+from tests.bayes.sparse.published import dense_posterior, kron
 from tests.checks import assert_close, assert_relative
 
 
