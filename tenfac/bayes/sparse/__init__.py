@@ -1,1 +1,1 @@
-"""Sparse Bayesian recovery with Kronecker dictionaries: ``KroneckerSBL`` in ``kronecker_sbl``, and its peers."""
+"""Sparse Bayesian recovery with Kronecker dictionaries."""
