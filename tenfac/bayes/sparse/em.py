@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.sparse.estep import Posterior, outer, posterior
+from tenfac.bayes.sparse.box import outer
+from tenfac.bayes.sparse.estep import Posterior, posterior
 from tenfac.bayes.sparse.inputs import check_noise, give_back, read_problem
 from tenfac.bayes.sparse.solution import Solution
 from tenfac.core.errors import ShapeError

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.sparse.box import outer
 from tenfac.core.contract import contract
 
 Array = NDArray[Any]
@@ -108,18 +108,6 @@ def posterior(
     evidence = -c * (T * logs + float((power * D[..., None]).sum()))
     residual = float((noise**2 * power * D[..., None] ** 2).sum())
     return Posterior(mean, variance, evidence, residual, float(((total - noise) * D).sum()))
-
-
-def outer(vectors: Sequence[Array]) -> Array:
-    """Outer product of vectors, shape (N_1, ..., N_I).
-
-    Examples
-    --------
-    >>> outer([np.array([1.0, 2.0]), np.array([3.0, 4.0])])
-    array([[3., 4.],
-           [6., 8.]])
-    """
-    return np.asarray(reduce(np.multiply.outer, vectors))
 
 
 def _padded(values: Array, size: int) -> Array:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.arrays import device_of, eps, is_array, namespace_of, to_numpy
+from tenfac.bayes.sparse.problem import factors_of, measured_of
+from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
 
 Array = NDArray[Any]
@@ -44,21 +45,17 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     >>> Y.shape, str(Y.dtype)
     ((2, 3, 1), 'float64')
     """
-    matrices = [_numbers(A, f"factors[{i}]", where) for i, A in enumerate(_sequence(factors, where))]
-    for i, A in enumerate(matrices):
-        if A.ndim != 2 or 0 in A.shape:
-            raise ShapeError(
-                f"{where}: factors[{i}] must be a matrix (M_{i}, N_{i}) with at least one entry; got shape "
-                f"{A.shape}. Write v[:, None] for a column."
-            )
-    measured = _numbers(Y, "Y", where)
-    shape = tuple(A.shape[0] for A in matrices)
-    tail = measured.shape[-1:] if snapshots else (1,)
-    body = measured.shape[:-1] if snapshots else measured.shape
-    if body not in (shape, (math.prod(shape),)) or 0 in tail:
-        raise ShapeError(_misfit(where, shape, measured.shape, body, snapshots))
+    matrices = [to_numpy(A) for A in factors_of(factors, where)]
+    if not is_array(Y):
+        raise TypeError(
+            f"{where}: Y must be an array; got {type(Y).__name__}. Convert it with numpy.asarray."
+        )
+    measured = to_numpy(as_float(Y, where))
+    measured = measured_of(measured, [A.shape[0] for A in matrices], snapshots, where, namespace_of(measured))
+    if not np.isfinite(measured).all():
+        raise DataError(f"{where}: Y must be finite; got NaN or infinite entries. Leave out what is missing.")
     dtype = np.result_type(np.float64, measured, *matrices)
-    return [A.astype(dtype) for A in matrices], measured.astype(dtype).reshape(*shape, *tail)
+    return [A.astype(dtype) for A in matrices], measured.astype(dtype)
 
 
 def give_back(array: Array, like: Any) -> Any:
@@ -115,37 +112,3 @@ def check_support(support: Any, sizes: Sequence[int], where: str) -> tuple[Array
             )
         found.append(rows)
     return tuple(found)
-
-
-def _sequence(factors: Any, where: str) -> Sequence[Any]:
-    inner = getattr(factors, "factors", factors)  # of a KroneckerOperator
-    if not isinstance(inner, (list, tuple)) or not inner:
-        raise TypeError(
-            f"{where}: `factors` must be a list of matrices or a KroneckerOperator; got "
-            f"{type(factors).__name__}. Write [A] for one mode."
-        )
-    return inner
-
-
-def _numbers(array: Any, name: str, where: str) -> Array:
-    values = to_numpy(array) if is_array(array) else np.asarray(array)
-    if values.dtype.kind not in "biufc":
-        raise DataError(f"{where}: {name} must hold numbers; got dtype {values.dtype}.")
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"{where}: {name} must be finite; got NaN or infinite entries. Remove or fill them first."
-        )
-    return values
-
-
-def _misfit(
-    where: str, shape: tuple[int, ...], got: tuple[int, ...], body: tuple[int, ...], snapshots: bool
-) -> str:
-    wanted = f"({', '.join(map(str, shape))}{', T' if snapshots else ''})"
-    text = f"{where}: Y must have shape {wanted}, one axis for each factor's rows; got {got}."
-    if len(body) == len(shape):
-        i = next((n for n, (a, b) in enumerate(zip(shape, body, strict=True)) if a != b), 0)
-        return f"{text} Mode {i} has {body[i]} measurements, factors[{i}] has {shape[i]} rows."
-    if not snapshots and len(got) == len(shape) + 1:
-        return f"{text} Pass snapshots=True if the last axis counts snapshots."
-    return f"{text} Reshape it in row-major order."

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.sparse.box import outer
 from tenfac.bayes.sparse.em import Rules, em_am
-from tenfac.bayes.sparse.estep import outer
 from tenfac.bayes.sparse.inputs import check_noise, give_back, read_problem
 from tenfac.bayes.sparse.recovery import Recovery
 from tenfac.core.errors import DataError, nearest_name

@@ -193,8 +193,8 @@ def test_results_come_back_in_the_library_and_precision_of_the_measurements(make
         ([np.full((2, 3), np.inf)], np.ones(2), 1.0, DataError, "factors[0]"),
         ([np.ones((2, 3))], np.ones(2), 0.0, DataError, "`noise`"),
         ([np.ones((2, 3))], np.ones(2), "loud", DataError, "'loud'"),
-        (np.ones((2, 3)), np.ones(2), 1.0, TypeError, "Write [A]"),
-        ([np.array([["a"]])], np.ones(1), 1.0, DataError, "numbers"),
+        ([np.ones((2, 3))], [1.0, 2.0], 1.0, TypeError, "numpy.asarray"),
+        ([np.array([["a"]])], np.ones(1), 1.0, DataError, "dtype"),
     ],
 )
 def test_bad_input_is_refused_with_what_to_do(
