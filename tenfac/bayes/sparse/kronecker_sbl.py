@@ -29,8 +29,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     """Sparse coefficients of a Kronecker dictionary from noisy measurements, with their posterior.
 
     The measurements are ``Y = X x_0 A_0 x_1 A_1 ... + noise``: ``vec(Y) = (A_0 kron A_1 kron ...) vec(X)``.
-    Most columns of each factor are not used, so that ``X`` is zero outside a box of few rows per mode (a Kronecker
-    support [1]_). The prior of ``X[j, k, ...]`` is Gaussian with variance ``g_0[j] g_1[k] ...``; these
+    Most columns of each factor are not used, so that ``X`` is zero outside a box of few rows per mode (a
+    Kronecker support [1]_). The prior of ``X[j, k, ...]`` is Gaussian with variance ``g_0[j] g_1[k] ...``; these
     numbers and the noise maximise the evidence, which makes most of them zero. One to six modes, real or
     complex, wide or tall factors.
 
@@ -49,16 +49,16 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         among the columns of a mode) are deleted, and so is a model that is no better than noise; then it
         goes on. 0 deletes nothing.
     n_starts : int, default 2
-        Starts of which the one with the highest evidence wins: all columns alike, then one that begins with
-        large steps towards the strongest coefficients, then random ones.
+        Starts of which the one with the highest evidence wins: all columns alike; then the first result with
+        the variances drawn anew in the mode with most active columns per row; then random ones.
     n_hops : int, default 0
-        Restarts from the best solution with the variances of one mode drawn anew.
+        Restarts from the best solution with the variances of one mode, drawn too, anew.
     max_iter : int, default 500
         Most sweeps over the modes per start.
     tol : float, default 1e-5
         Converged when a sweep raises the log evidence by less than this per measurement.
     random_state : int, numpy Generator or None, default 0
-        Draws random starts and hops; nothing else is random.
+        Draws the starts after the first.
     verbose : {0, 1, 2}, default 0
         1 shows a progress bar, 2 also logs a line per start to the logger ``tenfac``.
 
@@ -100,7 +100,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     unrelated problems is a loop over ``fit``.
 
     The evidence has local maxima. Few measurements per active column (six of eight, say) leave some fits in
-    one; more starts and hops help, and ``starts_`` shows whether they agreed.
+    one; more starts and hops help, and ``starts_`` shows whether they agreed. Modes with at least half as many
+    active columns as rows are tried from 16 more starts at once, all other modes held.
 
     References
     ----------

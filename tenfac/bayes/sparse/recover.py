@@ -9,12 +9,17 @@ import numpy as np
 from scipy.stats import chi2
 
 from ...core.arrays import device_of
-from .ascent import Climb, Options, climb
+from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
+from .search import best_of_many, one_mode
 from .solution import Solution
-from .starts import plain_start
-from .statistics import Moments, State, empty_evidence
+from .starts import found_weights, hop_start, plain_start, random_start
+from .statistics import Moments, State, empty_evidence, energy
+
+# Starts tried at once for a mode with few rows, and how often all such modes are gone through.
+_MANY = 16
+_ROUNDS = 2
 
 
 class Found(NamedTuple):
@@ -46,15 +51,64 @@ def recover(
     >>> found.solution.gammas[0].nonzero()
     (array([0]),)
     """
-    if problem.total == 0:
-        return _nothing(problem, options, "the measurements are zero")
-    xp, sizes = problem.xp, problem.sizes
-    best = climb(plain_start(problem, options.noise), sizes, options, xp)
-    starts = [best.evidence]
+    if problem.total == 0 or any(energy(factor, problem.xp) == 0 for factor in problem.factors):
+        return _nothing(problem, options, "nothing but noise can be in the measurements")
+    starts: list[float] = []
+    best: Climb | None = None
+    for number in range(n_starts + n_hops):
+        state = _start(problem, options, best, number, n_starts, rng)
+        tried = climb(state, problem.sizes, options, problem.xp)
+        tried = _searched(problem, options, tried, rng)
+        starts.append(_in_units(problem, tried.evidence))
+        best = tried if best is None or tried.evidence > best.evidence else best
     best = _without_chance(problem, options, best)
-    solution = _solution(problem, best, options)
-    gains = _gains(problem, best)
-    return Found(best, solution, tuple(_in_units(problem, one) for one in starts), gains)
+    return Found(best, _solution(problem, best, options), tuple(starts), _gains(problem, best))
+
+
+def _start(
+    problem: Problem,
+    options: Options,
+    best: Climb | None,
+    number: int,
+    n_starts: int,
+    rng: np.random.Generator,
+) -> State:
+    """All columns alike; then the hardest mode anew; then all modes at random; hops: one mode at random."""
+    if best is None:
+        return plain_start(problem, options.noise)
+    if not best.state.modes or 1 < number < n_starts:
+        return random_start(problem, options.noise, rng)
+    rows = problem.measured.shape
+    if number == 1 < n_starts:
+        taken = [mode.weights.shape[0] / m for mode, m in zip(best.state.modes, rows, strict=False)]
+        i = int(np.argmax(taken))
+    else:
+        hardness = np.array([(n / m) ** 2 for n, m in zip(problem.sizes.counts, rows, strict=False)])
+        i = int(rng.choice(len(hardness), p=hardness / hardness.sum()))
+    return hop_start(problem, best, i, options.noise, rng)
+
+
+def _searched(problem: Problem, options: Options, found: Climb, rng: np.random.Generator) -> Climb:
+    """Try many starts at once for each mode that has at least half as many active columns as rows."""
+    for _ in range(_ROUNDS):
+        before = found
+        for i in range(len(problem.factors)):
+            if not found.state.modes:
+                return found
+            rows, columns = problem.measured.shape[i], problem.sizes.counts[i]
+            if rows >= columns or 2 * found.state.modes[i].weights.shape[0] < rows:
+                continue
+            one = one_mode(problem, found, i)
+            better = best_of_many(one, problem.sizes.half, _MANY, rng, problem.xp)
+            if better is not None:
+                weights = found_weights(problem, found)
+                weights[i] = better
+                state = first_state(problem, weights, found.state.noise)
+                tried = climb(state, problem.sizes, options, problem.xp)
+                found = tried if tried.evidence > found.evidence else found
+        if found is before:
+            break
+    return found
 
 
 def _gains(problem: Problem, best: Climb) -> tuple[Any, ...]:

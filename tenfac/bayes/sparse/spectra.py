@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...core.arrays import device_of, triangular_factor
+from ...core.arrays import device_of, to_number, triangular_factor
 from ...core.contract import adjoint
 
 # From this many columns per row on, the axes are those of the triangular factor of the columns.
@@ -116,7 +116,7 @@ def kept(mode: Spectrum, weights: Any, keep: Any, xp: Any) -> tuple[Spectrum, An
 
 
 def first_spectrum(factor: Any, weights: Any, coupling: Any, xp: Any) -> tuple[Spectrum, Any]:
-    """Diagonalise a factor as given, of any shape (M, N).
+    """Diagonalise a factor as given, of any shape (M, N); weights that are zero are left out.
 
     Returns
     -------
@@ -134,6 +134,13 @@ def first_spectrum(factor: Any, weights: Any, coupling: Any, xp: Any) -> tuple[S
     device = device_of(factor)
     columns = xp.arange(factor.shape[1], device=device)
     labels = xp.arange(weights.shape[0], device=device)
+    used = weights > 0
+    if not to_number(xp.all(used)):
+        weights, labels = weights[used], labels[used]
+        coupling = None if coupling is None else coupling[:, used]
+        active = used if coupling is None else xp.sum(coupling, axis=1) > 0
+        coupling = None if coupling is None else coupling[active, :]
+        factor, columns = factor[:, active], columns[active]
     basis = None
     if factor.shape[1] < factor.shape[0]:
         basis, factor = xp.linalg.qr(factor)
