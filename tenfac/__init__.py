@@ -52,6 +52,7 @@ _HOME = {
     "import_lycoris": "adapters.lycoris_files",
     "import_peft": "adapters.peft_files",
     "khatri_rao": "core.ops",
+    "kron_omp": "bayes.sparse.omp",
     "kronecker": "core.ops",
     "kronecker_log_evidence": "bayes.sparse.evidence",
     "load": "core.io",

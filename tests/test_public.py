@@ -61,6 +61,7 @@ PUBLIC = [
     "import_lycoris",
     "import_peft",
     "khatri_rao",
+    "kron_omp",
     "kronecker",
     "kronecker_log_evidence",
     "load",
@@ -143,6 +144,7 @@ DEFAULTS = {
     "import_lycoris": {"name": "default", "prefix": "lycoris", "activate": True},
     "import_peft": {"name": "default", "activate": True},
     "detach": {"keep_merged": False},
+    "kron_omp": {"normalize": True, "snapshots": False},
     "KroneckerSBL": {
         "update": "fixed_point",
         "prune_alpha": 0.05,

@@ -32,9 +32,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
 
     The measurements are ``Y = X x_0 A_0 x_1 A_1 ... + noise``: ``vec(Y) = (A_0 kron A_1 kron ...) vec(X)``.
     Most columns of each factor are not used, so that ``X`` is zero outside a box of few rows per mode (a
-    Kronecker support [1]_). The prior of ``X[j, k, ...]`` is Gaussian with variance ``g_0[j] g_1[k] ...``; these
-    numbers and the noise maximise the evidence, which makes most of them zero. One to six modes, real or
-    complex, wide or tall factors.
+    Kronecker support [1]_). The prior of ``X[j, k, ...]`` is Gaussian with variance ``g_0[j] g_1[k] ...``;
+    these numbers and the noise maximise the evidence, which makes most of them zero. One to six modes, real
+    or complex, wide or tall factors.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     unrelated problems is a loop over ``fit``.
 
     The evidence has local maxima. Few measurements per active column (six of eight, say) leave some fits in
-    one; more starts and hops help, and ``starts_`` shows whether they agreed. Modes with at least half as many
-    active columns as rows are tried from 16 more starts at once, all other modes held.
+    one; more starts and hops help, and ``starts_`` shows whether they agreed. Modes with at least half as
+    many active columns as rows are tried from 16 more starts at once, all other modes held.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Many starts at once for the weights of one mode, all other modes held: where few rows leave local maxima."""
+"""Many starts at once for the weights of one mode, all others held: where few rows leave local maxima."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def best_of_many(one: OneMode, half: float, count: int, rng: np.random.Generator
     >>> import numpy as np
     >>> A = xp.asarray([[1.0, 0.0, 0.8], [0.0, 1.0, 0.6]])
     >>> one = OneMode(A, None, A[:, 2:] * 3, xp.ones(1), 1e-4, xp.asarray([5.0, 3.0, 0.0]))
-    >>> best_of_many(one, 0.5, 8, np.random.default_rng(0), xp).argmax()
+    >>> best_of_many(one, 0.5, 8, np.random.default_rng(0), xp).argmax().tolist()
     2
     """
     columns = one.weights.shape[0]

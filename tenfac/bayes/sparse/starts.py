@@ -57,7 +57,8 @@ def hop_start(problem: Problem, found: Climb, i: int, noise: float | None, rng: 
     >>> from tenfac.bayes.sparse.ascent import Options, climb
     >>> from tenfac.bayes.sparse.problem import problem_of
     >>> problem = problem_of([np.eye(2), np.eye(3)], np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.1]]))
-    >>> found = climb(plain_start(problem, None), problem.sizes, Options(None, 1.0, 0.05, 9, 1e-5), problem.xp)
+    >>> options = Options(None, 1.0, 0.05, 9, 1e-5)
+    >>> found = climb(plain_start(problem, None), problem.sizes, options, problem.xp)
     >>> hop_start(problem, found, 0, None, np.random.default_rng(0)).modes[0].weights.shape
     (2,)
     """
