@@ -173,7 +173,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             Whether ``Y`` has one more axis, last, of measurements with the same support: (..., T).
         mask : array of bool, shape (M_0, ..., M_{I-1}) or (M,), optional
             True where measured, for all snapshots; what ``Y`` holds elsewhere, NaN perhaps, is not read. The
-            evidence is exactly that of what was measured; it starts once, and costs more than without.
+            evidence is exactly that of what was measured. One start, by the fixed point; it costs more than
+            without.
 
         Returns
         -------
