@@ -19,10 +19,11 @@ from ...core.precision import dtype_name
 from ...core.report import Report
 from .ascent import Options
 from .box import Box, posterior_mean
+from .em import em_am, em_svd
 from .posterior_methods import PosteriorMethods
-from .problem import Problem, problem_of
-from .recover import Found, recover
-from .settings import UPDATES, check_settings
+from .problem import Problem, factors_of, problem_of
+from .recover import Found, found_by, recover
+from .settings import REPLICAS, UPDATES, check_settings
 
 
 class KroneckerSBL(PosteriorMethods, BaseEstimator):
@@ -38,9 +39,10 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     ----------
     noise : float, optional
         Variance of the noise (of a complex number, that of its squared magnitude). Learned if None.
-    update : {"fixed_point", "mm"}, default "fixed_point"
-        Step of the prior variances. None lowers the evidence; "mm" needs no guard, and about twice as
-        many sweeps.
+    update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
+        Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
+        about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (see ``tenfac.em_am``),
+        with their start, thresholds and stopping rule: of the settings below they read only ``noise``.
     coupling : list of arrays, shapes (N_i, m_i), or None per mode, optional
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
@@ -78,7 +80,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     log_evidence_ : float
         Log marginal likelihood of the measurements with all constants; infinite for measurements that are
         all zero.
-    evidence_trace_ : array, shape (n_iter_ + 1,)
+    evidence_trace_ : array
         Log evidence at the start and after each sweep of the winning start. It falls only where columns were
         deleted.
     starts_ : array
@@ -187,8 +189,15 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         problem = problem_of(
             operator, Y, snapshots=snapshots, coupling=self.coupling, where="KroneckerSBL.fit"
         )
-        rng = generator(self.random_state)
-        found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
+        if self.update in REPLICAS:
+            replica = em_am if self.update == "em_am" else em_svd
+            solution, _ = replica(
+                factors_of(operator, "KroneckerSBL.fit"), Y, self.noise, snapshots=snapshots
+            )
+            found = found_by(problem, solution)
+        else:
+            rng = generator(self.random_state)
+            found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
         self._store(problem, found)
         self._report(problem, found, time.perf_counter() - started)
         return self
@@ -221,10 +230,12 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         solution = found.solution
         said = ()
         if not solution.converged:
-            slope = solution.trace[-1] - solution.trace[-2] if solution.n_iter else math.nan
+            slope = solution.trace[-1] - solution.trace[-2] if len(solution.trace) > 1 else math.nan
+            fixed = self.update in REPLICAS
+            remedy = "Take update='fixed_point'." if fixed else "Raise max_iter, or tol."
             said = (
                 f"KroneckerSBL: not converged after {solution.n_iter} sweeps; the last one raised the log "
-                f"evidence by {slope:.3g}. Raise max_iter, or tol.",
+                f"evidence by {slope:.3g}. {remedy}",
             )
             warnings.warn(said[0], ConvergenceWarning, stacklevel=3)
         self.info_ = Report(

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from ...core.arrays import device_of
+from ...core.arrays import device_of, to_number
 from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
 from .search import best_of_many, one_mode
 from .solution import Solution
 from .starts import found_weights, hop_start, plain_start, random_start
-from .statistics import Moments, State, empty_evidence, energy
+from .statistics import Moments, State, empty_evidence, energy, evidence, moments
 
 # Starts tried at once for a mode with few rows, and how often all such modes are gone through.
 _MANY = 16
@@ -63,6 +63,30 @@ def recover(
         best = tried if best is None or tried.evidence > best.evidence else best
     best = _without_chance(problem, options, best)
     return Found(best, _solution(problem, best, options), tuple(starts), _gains(problem, best))
+
+
+def found_by(problem: Problem, solution: Solution) -> Found:
+    """What the engine makes of a solution that another solver found: posterior, gains, residual.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tenfac.bayes.sparse.problem import problem_of
+    >>> problem = problem_of([np.eye(2)], np.array([4.0, 0.0]))
+    >>> solution = Solution((np.array([9.0, 0.0]),), 1.0, -3.0, (), 1, True, "")
+    >>> found_by(problem, solution).climb.state.modes[0].columns.tolist()
+    [0]
+    """
+    if problem.total == 0 or any(to_number(problem.xp.max(g)) == 0 for g in solution.gammas):
+        options = Options(solution.noise / problem.scale**2, 1.0, 0.0, 0, 1.0)
+        return _nothing(problem, options, solution.reason)
+    xp, sizes = problem.xp, problem.sizes
+    weights = [xp.astype(g, xp.float64) for g in solution.gammas]
+    weights[-1] = weights[-1] / problem.unit**2
+    state = first_state(problem, weights, solution.noise / problem.scale**2)
+    sums = moments(state, sizes, xp)
+    made = Climb(state, sums, evidence(state, sums, sizes), solution.trace, solution.converged)
+    return Found(made, solution, (solution.evidence,), all_gains(state, sizes, xp))
 
 
 def _start(
