@@ -17,6 +17,7 @@ from ...core.arrays import device_of, generator, namespace_of, seed_of
 from ...core.errors import ConvergenceWarning
 from ...core.precision import dtype_name
 from ...core.report import Report
+from ...decompose.progress import Progress
 from .ascent import Options
 from .box import Box, posterior_mean
 from .em import em_am, em_svd
@@ -41,7 +42,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         Variance of the noise (of a complex number, that of its squared magnitude). Learned if None.
     update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
         Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
-        about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (see ``tenfac.em_am``),
+        about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (see ``tenfac.bayes.sparse.em``),
         with their start, thresholds and stopping rule: of the settings below they read only ``noise``.
     coupling : list of arrays, shapes (N_i, m_i), or None per mode, optional
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
@@ -197,7 +198,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             found = found_by(problem, solution)
         else:
             rng = generator(self.random_state)
-            found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
+            counts = int(self.n_starts), int(self.n_hops)
+            with Progress("KroneckerSBL", sum(counts), self.verbose, unit="start") as progress:
+                found = recover(problem, self._options(problem), *counts, rng, progress)
         self._store(problem, found)
         self._report(problem, found, time.perf_counter() - started)
         return self

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from ...core.arrays import device_of, to_number
+from ...decompose.progress import Progress
 from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
@@ -38,7 +39,12 @@ class Found(NamedTuple):
 
 
 def recover(
-    problem: Problem, options: Options, n_starts: int, n_hops: int, rng: np.random.Generator
+    problem: Problem,
+    options: Options,
+    n_starts: int,
+    n_hops: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
 ) -> Found:
     """Maximise the evidence from several starts.
 
@@ -51,6 +57,7 @@ def recover(
     >>> found.solution.gammas[0].nonzero()
     (array([0]),)
     """
+    progress = progress or Progress("recover")
     if problem.total == 0 or any(energy(factor, problem.xp) == 0 for factor in problem.factors):
         return _nothing(problem, options, "nothing but noise can be in the measurements")
     starts: list[float] = []
@@ -60,6 +67,9 @@ def recover(
         tried = climb(state, problem.sizes, options, problem.xp)
         tried = _searched(problem, options, tried, rng)
         starts.append(_in_units(problem, tried.evidence))
+        columns = [mode.labels.shape[0] for mode in tried.state.modes]
+        progress.log("start %d: log evidence %.6g, columns %s", number + 1, starts[-1], columns)
+        progress.move()
         best = tried if best is None or tried.evidence > best.evidence else best
     best = _without_chance(problem, options, best)
     return Found(best, _solution(problem, best, options), tuple(starts), _gains(problem, best))

@@ -216,6 +216,17 @@ def test_sweeps_that_did_not_converge_are_said() -> None:
     assert_equal((model.info_.converged, model.n_iter_), (False, 2))
 
 
+def test_verbose_tells_each_start(caplog: Any, capsys: Any) -> None:
+    factors, y, _, _ = sparse_problem((6, 7), (8, 9), 2)
+    with caplog.at_level("INFO", logger="tenfac"):
+        KroneckerSBL(verbose=2, n_hops=1).fit(factors, y[..., 0])
+    assert_equal(len(caplog.messages), 3)
+    assert_says(caplog.messages[0], "KroneckerSBL: start 1: log evidence", "columns [2, 2]")
+    assert_says(capsys.readouterr().err, "KroneckerSBL", "start")
+    KroneckerSBL().fit(factors, y[..., 0])
+    assert_equal(capsys.readouterr().err, "")
+
+
 GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
 
 
