@@ -151,7 +151,7 @@ DEFAULTS = {
         "n_starts": 2,
         "n_hops": 0,
         "max_iter": 500,
-        "tol": 1e-05,
+        "tol": 3e-06,
         "random_state": 0,
         "verbose": 0,
     },
