@@ -25,7 +25,7 @@ import scipy.interpolate
 from threadpoolctl import threadpool_limits
 
 import tenfac
-from tenfac.core.points import _step
+from tenfac.core.points import _inner
 from tenfac.functional.build import chebyshev_tucker
 
 try:
@@ -51,17 +51,23 @@ CASES = (("yukawa", yukawa, 1e-6), ("yukawa", yukawa, 1e-13), ("cosh3", cosh3, 1
 
 def rate(call: Callable[[], Any], count: int, runs: int = 5) -> float:
     """Points per CPU second, the best of several runs."""
-    best = np.inf
+    return rates({"": (call, count)}, runs)[""]
+
+
+def rates(calls: dict[str, tuple[Callable[[], Any], int]], runs: int = 9) -> dict[str, float]:
+    """Points per CPU second, the best of several runs, in turns: a busy machine slows all of them."""
+    best = dict.fromkeys(calls, np.inf)
     for _ in range(runs):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return count / max(best, 1e-9)
+        for name, (call, _count) in calls.items():
+            start = time.process_time()
+            call()
+            best[name] = min(best[name], time.process_time() - start)
+    return {name: count / max(best[name], 1e-9) for name, (_, count) in calls.items()}
 
 
 def matrix_products(t: Any) -> Callable[[], Any]:
     """The matrix products of a block, as often as there are blocks."""
-    step, ranks = _step(t), sorted(t.rank)
+    step, ranks = _inner(t), sorted(t.rank)
     pair, basis = np.ones((ranks[0] * ranks[1], step)), [np.ones((f.shape[0], step)) for f in t.factors]
     core = np.ones((ranks[2], ranks[0] * ranks[1]))
 
@@ -74,67 +80,77 @@ def matrix_products(t: Any) -> Callable[[], Any]:
     return run
 
 
-def peers(t: Any, f: Callable[..., Any], X: np.ndarray) -> dict[str, dict[str, float]]:
-    """Rate and error of the other ways to evaluate."""
-    found = {}
+def peers(t: Any, f: Callable[..., Any], X: np.ndarray) -> dict[str, tuple[Callable[..., Any], np.ndarray]]:
+    """The other ways to evaluate, and at which of the points."""
     full = np.einsum("pqr,ip,jq,kr->ijk", t.core, *t.factors, optimize=True)
-    some = X[:, :300]
-    found["chebval3d"] = measured(lambda x: np.polynomial.chebyshev.chebval3d(*x, full), f, some)
+    found = {"chebval3d": (lambda x: np.polynomial.chebyshev.chebval3d(*x, full), X[:, :300])}
     if teneva is not None:
         train = [
             t.factors[0][None],
             np.einsum("pqr,jq->pjr", t.core, t.factors[1]),
             t.factors[2].T[:, :, None],
         ]
-        found["teneva"] = measured(
-            lambda x: teneva.func_get(np.ascontiguousarray(x.T), train, -1.0, 1.0), f, X[:, :3000]
+        found["teneva"] = (
+            lambda x: teneva.func_get(np.ascontiguousarray(x.T), train, -1.0, 1.0),
+            X[:, :3000],
         )
     axis = np.linspace(-1, 1, max(round(t.n_params ** (1 / 3)), 4))
     table = f(*np.meshgrid(axis, axis, axis, indexing="ij"))
     cubic = scipy.interpolate.RegularGridInterpolator((axis,) * 3, table, method="cubic")
-    found["scipy cubic, equal storage"] = measured(lambda x: cubic(x.T), f, X[:, :20_000])
+    found["scipy cubic, equal storage"] = (lambda x: cubic(x.T), X[:, :20_000])
     return found
 
 
-def measured(call: Callable[[np.ndarray], Any], f: Callable[..., Any], X: np.ndarray) -> dict[str, float]:
+def error_of(call: Callable[[np.ndarray], Any], f: Callable[..., Any], X: np.ndarray) -> float:
     exact = f(*X)
-    error = float(np.abs(call(X) - exact).max() / np.abs(exact).max())
-    return {"points_per_second": rate(lambda: call(X), X.shape[1], 3), "error": error}
+    return float(np.abs(call(X) - exact).max() / np.abs(exact).max())
 
 
 def case(name: str, f: Callable[..., Any], tol: float) -> dict[str, Any]:
     t = chebyshev_tucker(f, [(-1, 1)] * 3, tol)
     X = np.random.default_rng(0).uniform(-1, 1, (3, POINTS))
-    exact = f(*X)
-    values = rate(lambda: t.at(*X), POINTS)
     start = time.process_time()
     patches = tenfac.split(t, CUT, tol=tol)
     seconds = time.process_time() - start
-    row = {
+    others = peers(t, f, X)
+    found = rates(
+        {
+            "values": (lambda: t.at(*X), POINTS),
+            "products": (matrix_products(t), POINTS),
+            "gradients": (lambda: t.value_and_grad(*X), POINTS),
+            "patches": (lambda: patches.at(*X), POINTS),
+            **{peer: (lambda c=call, x=x: c(x), x.shape[1]) for peer, (call, x) in others.items()},
+        }
+    )
+    values = found["values"]
+    added = np.abs(patches.at(*X) - t.at(*X)).max() / tol / np.abs(f(*X)).max()
+    return {
         "function": name,
         "tol": tol,
         "rank": t.rank,
         "coefficients": t.coef_shape,
-        "error": float(np.abs(t.at(*X) - exact).max() / np.abs(exact).max()),
+        "error": error_of(lambda x: t.at(*x), f, X),
         "points_per_second": values,
-        "share_of_matrix_products": values / rate(matrix_products(t), POINTS),
+        "share_of_matrix_products": values / found["products"],
         "gflops": values * (2 * sum(f.size for f in t.factors) + 2 * t.core.size) / 1e9,
-        "value_and_grad_cost": values / rate(lambda: t.value_and_grad(*X), POINTS),
+        "value_and_grad_cost": values / found["gradients"],
         "grid_points_per_second": rate(lambda: t.on_grid(*[np.linspace(-1, 1, 128)] * 3), 128**3),
         "split": {
             "boxes": CUT**3,
-            "speed_up": rate(lambda: patches.at(*X), POINTS) / values,
+            "speed_up": found["patches"] / values,
             "storage": patches.n_params / t.n_params,
-            "added_error_over_tol": float(
-                np.abs(patches.at(*X) - t.at(*X)).max() / tol / np.abs(exact).max()
-            ),
+            "added_error_over_tol": float(added),
             "seconds": seconds,
         },
-        "peers": peers(t, f, X),
+        "peers": {
+            peer: {
+                "points_per_second": found[peer],
+                "error": error_of(call, f, x),
+                "times_slower": values / found[peer],
+            }
+            for peer, (call, x) in others.items()
+        },
     }
-    for peer in row["peers"].values():
-        peer["times_slower"] = values / peer["points_per_second"]
-    return row
 
 
 def show(row: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ PUBLIC = [
     "KroneckerOperator",
     "KroneckerSBL",
     "MissingExtraError",
+    "Patches",
     "RankError",
     "Report",
     "ShapeError",
@@ -39,6 +40,7 @@ PUBLIC = [
     "adapter_report",
     "align",
     "chebyshev_from_grid",
+    "chebyshev_from_points",
     "chebyshev_tucker",
     "compensate",
     "compose",
@@ -46,6 +48,7 @@ PUBLIC = [
     "corcondia",
     "cp",
     "cp_scree",
+    "TuckerTrain",
     "TuckerTransformer",
     "cp_complete",
     "datasets",
@@ -56,6 +59,7 @@ PUBLIC = [
     "factor_match_score",
     "fold",
     "from_tensorly",
+    "from_xarray",
     "gaussian_sum",
     "hooi",
     "import_lycoris",
@@ -80,6 +84,7 @@ PUBLIC = [
     "split",
     "svi",
     "to_torch",
+    "to_xarray",
     "tucker",
     "tucker_adapter",
     "tucker_append",
@@ -92,6 +97,7 @@ DEFAULTS = {
     "Chebyshev": {"domain": (-1.0, 1.0)},
     "Electrostatics": {"kappa": 0.0, "tol": 1e-06},
     "GaussianBasis": {"tol": 1e-10},
+    "from_xarray": {"tol": 1e-10, "discrete": ()},
     "gaussian_sum": {"tol": 1e-10},
     "FunctionalTucker": {
         "inference": "collapsed",
@@ -109,6 +115,7 @@ DEFAULTS = {
     "Report": {"history": (), "warnings": ()},
     "TuckerTransformer": {"center": True},
     "chebyshev_from_grid": {"tol": 1e-10},
+    "chebyshev_from_points": {"max_iter": 100},
     "chebyshev_tucker": {
         "tol": 1e-10,
         "max_evals": 3000000,
@@ -413,6 +420,7 @@ MISSING = {
     "table": ("pandas", "tenfac.datasets.load_il2().to_frame()"),
     "plot": ("PIL", "tenfac.datasets.load_sample_image('china')"),
     "torch": ("torch", "tenfac.to_torch(None)"),
+    "xarray": ("xarray", "tenfac.to_xarray(None)"),
 }
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .arrays import device_of, spans
-from .modes.protocol import Mode
 
-# Points handled at once, and numbers in the largest intermediate of a block: 8 MB in float64.
-_POINTS, _NUMBERS = 2048, 2**20
+# Points at which polynomials are evaluated at once, and numbers of these at most: 8 MB in float64.
+_POINTS, _NUMBERS = 4096, 2**20
+# Numbers in the largest intermediate of the points multiplied at once: 1 MB, what caches hold.
+_CACHED = 2**17
+# Product of the two smaller ranks of three from which each point is a matrix product of its own.
+_WIDE = 64
 
 
 class Scratch:
@@ -45,7 +48,7 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Format
         Without a batch.
     points : sequence of D arrays, shapes (N,)
     xp : module
@@ -57,7 +60,10 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     Notes
     -----
     For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2
-    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products.
+    prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products. Three modes of large
+    ranks in numpy the other way round: the core first, which leaves a small matrix for each point. For a
+    train every core enters as a matrix, from both ends: ``2 sum S_{n-1} R_n S_n`` in the place of ``2
+    prod(R)``.
 
     Examples
     --------
@@ -67,13 +73,13 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     >>> values_at(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
     array([0.125])
     """
-    order, core = _ordered(t, xp)
-    scratch, parts = Scratch(t._first), []
-    for span in spans(points[0].shape[0], _step(t)):
-        columns = [_columns(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in order]
-        parts.append(
-            _value(core, columns, scratch, xp) if core is not None else _cp_value(t.weights, columns, xp)
-        )
+    kernel, scratch, parts = t._kernel(xp), Scratch(t.factors[0]), []
+    read = _rows if kernel.by_rows else _columns
+    for span in spans(points[0].shape[0], _outer(t)):
+        held = [read(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in kernel.order]
+        for part in spans(points[0][span].shape[0], points_in_block(kernel.width)):
+            place = part if kernel.by_rows else (slice(None), part)
+            parts.append(kernel.value([numbers[place] for numbers in held], scratch))
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
@@ -88,47 +94,71 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
     >>> values_and_gradients(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
     (array([0.125]), array([[0.25, 0.5 ]]))
     """
-    order, core = _ordered(t, xp)
-    wanted = [n for n in order if t.modes[n].domain is not None]
+    kernel = t._kernel(xp)
+    wanted = [n for n in kernel.order if t.modes[n].domain is not None]
     factors = {n: _with_derivative(t.modes[n], t.factors[n], xp) for n in wanted}
-    values, slopes, scratch = [], [], Scratch(t._first)
-    for span in spans(points[0].shape[0], max(_step(t) // 2, 64)):
-        pairs = []
-        for n in order:
-            factor = factors.get(n, t.factors[n])
-            both = _columns(t.modes[n], factor, points[n][span], n, scratch, xp)
-            rank = t.factors[n].shape[-1]
-            pairs.append((both[:rank, ...], both[rank:, ...] if n in factors else None))
-        value, found = _gradient(core, pairs, xp) if core is not None else _cp_gradient(t.weights, pairs, xp)
-        by_mode = dict(zip(order, found, strict=True))
-        values.append(value)
-        slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
+    values, slopes, scratch = [], [], Scratch(t.factors[0])
+    by_rows = kernel.by_rows and len(wanted) == t.ndim
+    read, inner = _rows if by_rows else _columns, max(points_in_block(kernel.width) // 2, 64)
+    for span in spans(points[0].shape[0], _outer(t)):
+        held = [
+            read(t.modes[n], factors.get(n, t.factors[n]), points[n][span], n, scratch, xp)
+            for n in kernel.order
+        ]
+        for part in spans(points[0][span].shape[0], inner):
+            if by_rows:
+                value, found = kernel.gradient_by_rows([rows[part] for rows in held], scratch)
+            else:
+                pairs = [_split(held[k][:, part], t.factors[n].shape[-1]) for k, n in enumerate(kernel.order)]
+                value, found = kernel.gradient(pairs, scratch)
+            by_mode = dict(zip(kernel.order, found, strict=True))
+            values.append(value)
+            slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
     return xp.concat(values), xp.concat(slopes)
 
 
-def _step(t: Any) -> int:
-    """Points in a block."""
-    ranks = sorted(factor.shape[-1] for factor in t.factors)
-    pair = math.prod(ranks[:2]) if t._FIRST == "core" else ranks[0]
-    rest = math.prod(ranks[2:]) if t._FIRST == "core" else 1
-    largest = max(pair, rest, max(factor.shape[-2] for factor in t.factors), 1)
-    return min(max(_NUMBERS // largest, 64), _POINTS)
+def _outer(t: Any) -> int:
+    """Points at which the polynomials are evaluated at once."""
+    return min(max(_NUMBERS // max(factor.shape[-2] for factor in t.factors), 64), _POINTS)
 
 
-def _ordered(t: Any, xp: Any) -> tuple[list[int], Any]:
-    """Modes from the largest rank to the smallest, and the core in that order; None for CP."""
-    if t._FIRST == "weights":
-        return list(range(t.ndim)), None
-    order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
-    core = t.core if order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(order))
-    return order, np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+def _is_wide(core: Any) -> bool:
+    """Whether each point is worth a matrix product of its own; other libraries make that slowly."""
+    wide = isinstance(core, np.ndarray) and core.ndim == 3
+    return wide and core.shape[1] * core.shape[2] >= _WIDE
 
 
-def _columns(mode: Mode, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
+def _split(both: Any, rank: int) -> tuple[Any, Any]:
+    """Columns of a factor and, where they follow, of its derivative."""
+    return both[:rank, ...], both[rank:, ...] if both.shape[0] > rank else None
+
+
+def points_in_block(width: int) -> int:
+    """Points handled at once when each needs ``width`` numbers.
+
+    Examples
+    --------
+    >>> points_in_block(1), points_in_block(10_000)
+    (4096, 64)
+    """
+    return min(max(_CACHED // max(width, 1), 64), _POINTS)
+
+
+def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
     """Rows of a factor at points, transposed: ``(R, N)``."""
-    if hasattr(mode, "columns"):
-        return mode.columns(factor, x, xp=xp, out=scratch.get(f"basis {n}", mode.size, x.shape[0]))
-    return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+    if not hasattr(mode, "values"):
+        return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+    basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
+    made = scratch.get(f"columns {n}", factor.shape[-1], x.shape[0])
+    return xp.matmul(xp.matrix_transpose(factor), basis) if made is None else np.matmul(factor.T, basis, made)
+
+
+def _rows(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> np.ndarray:
+    """Rows of a factor at points: ``(N, R)``."""
+    if not hasattr(mode, "values"):
+        return np.ascontiguousarray(mode.rows(factor, x, xp=xp))
+    basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
+    return np.matmul(basis.T, factor, scratch.get(f"columns {n}", x.shape[0], factor.shape[-1]))
 
 
 def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
@@ -140,44 +170,172 @@ def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
 # --- one block ----------------------------------------------------------------------------------------
 
 
+class Kernel(Protocol):
+    """What a format does with the columns ``(R_n, N)`` of its factors at a block of points.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> CP(None, [np.ones((2, 3))])._kernel(np).width
+    3
+    """
+
+    order: Sequence[int]  # the modes, as columns are given
+    by_rows: bool  # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    width: int  # numbers at each point in the largest intermediate
+
+    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+
+
+class CoreKernel:
+    """Tucker: modes from the largest rank to the smallest, and the core in that order.
+
+    Examples
+    --------
+    >>> from tenfac import Tucker
+    >>> CoreKernel(Tucker(np.ones((2, 3)), [np.ones((4, 2)), np.ones((4, 3))]), np).order
+    [1, 0]
+    """
+
+    def __init__(self, t: Any, xp: Any) -> None:
+        ranks = sorted(t.rank)
+        self.xp, self.width = xp, max(math.prod(ranks[:2]), math.prod(ranks[2:]))
+        self.order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
+        core = t.core if self.order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(self.order))
+        self.core = np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+        self.by_rows = _is_wide(self.core)
+
+    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any:
+        """Values ``(N,)``."""
+        if self.by_rows:
+            return _value_by_rows(self.core, columns, scratch)
+        return _value(self.core, columns, scratch, self.xp)
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
+        """Values, and derivatives by each mode from columns and their derivatives."""
+        return _gradient(self.core, pairs, self.xp)
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]:
+        """The same from rows that hold functions and derivatives side by side."""
+        return _gradient_by_rows(self.core, both, scratch)
+
+
+class WeightsKernel:
+    """CP: products of columns.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> WeightsKernel(CP(None, [np.ones((4, 2))]), np).value([np.ones((2, 3))], Scratch(None))
+    array([2., 2., 2.])
+    """
+
+    def __init__(self, t: Any, xp: Any) -> None:
+        self.xp, self.weights = xp, t.weights
+        self.order, self.width, self.by_rows = range(t.ndim), t.rank, False
+
+    def value(self, columns: Sequence[Any], _scratch: Scratch) -> Any:
+        """Values ``(N,)``."""
+        return _cp_value(self.weights, columns, self.xp)
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
+        """Values, and derivatives by each mode from columns and their derivatives."""
+        return _cp_gradient(self.weights, pairs, self.xp)
+
+
 def _value(core: Any, columns: Sequence[Any], scratch: Scratch, xp: Any) -> Any:
     """``sum core * columns`` for each point; columns ``(R_n, N)``."""
     if len(columns) == 1:
         return xp.matmul(core[None, :], columns[0])[0, :]
     if len(columns) == 2:
-        return _summed(xp.matmul(core, columns[1]), columns[0], xp)
+        return summed(xp.matmul(core, columns[1]), columns[0], xp)
     *columns, a, b = columns
-    pair = _pairs(a, b, xp, scratch)
+    pair = row_pairs(a, b, xp, scratch)
     rest = core.shape[: len(columns)]
     tensor = xp.matmul(xp.reshape(core, (math.prod(rest), -1)), pair)
     for column in reversed(columns):
-        tensor = _last_closed(tensor, column, xp)
+        tensor = last_closed(tensor, column, xp)
     return tensor[0, :]
 
 
-def _pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:
-    """Products of all pairs of rows of ``(P, N)`` and ``(Q, N)``: ``(P Q, N)``."""
-    shape = (a.shape[0], b.shape[0], a.shape[1])
+def _value_by_rows(core: np.ndarray, rows: Sequence[np.ndarray], scratch: Scratch) -> np.ndarray:
+    """``sum core * rows`` for each point of three modes, rows ``(N, R_n)``: the core enters first."""
+    first, middle, last = rows
+    rest, count = core.shape[1:], len(first)
+    inner = np.matmul(first, core.reshape(len(core), -1), scratch.get("inner", count, rest[0] * rest[1]))
+    left = np.matmul(middle[:, None, :], inner.reshape(count, *rest))
+    return np.einsum("nr,nr->n", left[:, 0], last)
+
+
+def _gradient_by_rows(
+    core: np.ndarray, both: Sequence[np.ndarray], scratch: Scratch
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Value and derivatives; rows ``(N, 2 R_n)`` hold those of the functions, then of their derivatives."""
+    first, middle, last = (rows.reshape(len(rows), 2, -1) for rows in both)
+    rest, count = core.shape[1:], len(first)
+    flat, matrix = first.reshape(2 * count, -1), core.reshape(len(core), -1)
+    inner = np.matmul(flat, matrix, scratch.get("inner", 2 * count, rest[0] * rest[1]))
+    inner = inner.reshape(count, 2, *rest)
+    value, slope = np.matmul(middle, inner[:, 0]).transpose(1, 0, 2)
+    along = np.matmul(middle[:, :1], inner[:, 1])[:, 0]
+    ends = [(along, last[:, 0]), (slope, last[:, 0]), (value, last[:, 1]), (value, last[:, 0])]
+    *slopes, value = [np.einsum("nr,nr->n", a, b) for a, b in ends]
+    return value, slopes
+
+
+def row_pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:
+    """Products of all pairs of rows of ``(*b, P, N)`` and ``(*b, Q, N)``: ``(*b, P Q, N)``.
+
+    Examples
+    --------
+    >>> row_pairs(np.array([[2.0], [3.0]]), np.array([[5.0], [7.0]]), np).tolist()
+    [[10.0], [14.0], [15.0], [21.0]]
+    """
+    shape = (*a.shape[:-1], b.shape[-2], a.shape[-1])
     out = None if scratch is None else scratch.get("pair", *shape)
-    made = a[:, None, :] * b[None, :, :] if out is None else np.multiply(a[:, None], b[None], out=out)
-    return xp.reshape(made, (shape[0] * shape[1], shape[2]))
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    made = a * b if out is None else np.multiply(a, b, out=out)
+    return xp.reshape(made, (*shape[:-3], shape[-3] * shape[-2], shape[-1]))
 
 
-def _summed(a: Any, b: Any, xp: Any) -> Any:
-    """``sum_r a[r, n] b[r, n]``."""
-    return np.einsum("rn,rn->n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=0)
+def summed(a: Any, b: Any, xp: Any) -> Any:
+    """``sum_r a[r, n] b[r, n]``, of each of a batch.
+
+    Examples
+    --------
+    >>> summed(np.ones((2, 3)), np.ones((2, 3)), np)
+    array([2., 2., 2.])
+    """
+    return np.einsum("...rn,...rn->...n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=-2)
 
 
-def _last_closed(tensor: Any, column: Any, xp: Any) -> Any:
-    """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+def last_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``.
+
+    Examples
+    --------
+    >>> last_closed(np.array([[2.0], [3.0]]), np.array([[5.0], [7.0]]), np)
+    array([[31.]])
+    """
     split = xp.reshape(tensor, (tensor.shape[0] // column.shape[0], *column.shape))
     if isinstance(split, np.ndarray):
         return np.einsum("prn,rn->pn", split, column)
     return xp.sum(split * column[None, :, :], axis=1)
 
 
-def _first_closed(tensor: Any, column: Any, xp: Any) -> Any:
-    """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+def first_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``.
+
+    Examples
+    --------
+    >>> first_closed(np.array([[2.0], [3.0]]), np.array([[5.0]]), np)
+    array([[10.],
+           [15.]])
+    """
     rows = column.shape[0]
     split = xp.reshape(tensor, (rows, tensor.shape[0] // rows, column.shape[1]))
     if isinstance(split, np.ndarray):
@@ -193,11 +351,11 @@ def _gradient(core: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any
     if not rest:
         ends = [matrix * xp.ones_like(first)]
     else:
-        beyond = reduce(lambda a, b: _pairs(a, b, xp), rest)
+        beyond = reduce(lambda a, b: row_pairs(a, b, xp), rest)
         tensor = xp.matmul(xp.matrix_transpose(matrix), first)
         ends = [xp.matmul(matrix, beyond), *_all_but_one(tensor, rest, xp)]
-    slopes = [None if d is None else _summed(end, d, xp) for end, (_, d) in zip(ends, pairs, strict=True)]
-    return _summed(ends[0], first, xp), slopes
+    slopes = [None if d is None else summed(end, d, xp) for end, (_, d) in zip(ends, pairs, strict=True)]
+    return summed(ends[0], first, xp), slopes
 
 
 def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
@@ -206,8 +364,8 @@ def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
         return [tensor]
     head = tensor
     for column in reversed(columns[1:]):
-        head = _last_closed(head, column, xp)
-    return [head, *_all_but_one(_first_closed(tensor, columns[0], xp), columns[1:], xp)]
+        head = last_closed(head, column, xp)
+    return [head, *_all_but_one(first_closed(tensor, columns[0], xp), columns[1:], xp)]
 
 
 def _cp_value(weights: Any, columns: Sequence[Any], xp: Any) -> Any:
@@ -236,9 +394,10 @@ def constant_format(t: Any, number: Any) -> Any:
     """
     from .arrays import namespace_of
 
-    xp = namespace_of(t._first)
+    xp = namespace_of(t.factors[0])
     lead = t.batch_shape
     factors = [mode.constant(factor) for mode, factor in zip(t.modes, t.factors, strict=True)]
     factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]
-    ones = xp.ones((*lead, *(1,) * (t._first.ndim - len(lead))), dtype=t.dtype, device=device_of(t._first))
-    return type(t)(ones * number, factors, t.modes)
+    sizes = [(*lead, *(1,) * (core.ndim - len(lead))) for core in t._cores]
+    first, *rest = [xp.ones(size, dtype=t.dtype, device=device_of(t.factors[0])) for size in sizes]
+    return t._build((first * number, *rest), factors, t.modes)

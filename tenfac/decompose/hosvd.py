@@ -14,7 +14,7 @@ from ..core.precision import half_of
 from ..core.rank import rank_or_tol
 from ..core.tracing import clock, is_traced
 from ..core.truncate import squared_norm, truncate_any
-from ..core.tucker import Tucker, truncated
+from ..core.tucker import Tucker, reported
 from .checks import check_finite
 from .chunked import chunked_tucker, is_chunked
 from .sparse_input import is_sparse
@@ -39,7 +39,8 @@ def tucker(
         bfloat16 are computed in float32 and returned as they came (sparse or in chunks: as float32), with a
         note in ``info.warnings``. Or a
         sparse array of scipy, pydata sparse or torch, which is never made dense, or an array in chunks (zarr,
-        h5py, dask), which is read slab by slab, twice. A numpy memmap is read in blocks too.
+        h5py, dask), which is read slab by slab, twice. A numpy memmap is read in blocks too. Of an
+        xarray.DataArray the values; ``to_xarray(t, X.dims, X.coords)`` gives its names back.
     rank : int or sequence of int, optional
         One rank for all modes, or one per mode, at most the sizes.
     tol : float, optional
@@ -96,6 +97,8 @@ def tucker(
     >>> bool(np.linalg.norm(t.to_tensor() - X) <= 1e-6 * np.linalg.norm(X))
     True
     """
+    if type(X).__name__ == "DataArray" and hasattr(X, "dims"):
+        X = X.data
     if batch and (is_sparse(X) or is_chunked(X)):
         raise ShapeError(
             f"tucker: `batch` must be 0 for sparse arrays and arrays in chunks; got {batch!r}. Decompose "
@@ -124,7 +127,7 @@ def tucker(
     if norm2 is not None and not math.isfinite(norm2):
         check_finite(X, "tucker")
     core, factors, rel_error = truncate_any(X, ranks, tol, len(shape), dtype, "tucker", norm2=norm2)
-    return truncated(core, factors, None, rel_error, tol, dtype, "tucker", start)
+    return reported(Tucker(core, tuple(factors)), rel_error, tol, dtype, "tucker", start)
 
 
 def _check_batch(batch: Any, ndim: int) -> int:

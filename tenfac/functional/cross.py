@@ -296,7 +296,8 @@ def _more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
 def _roughest(fibres: np.ndarray) -> float:
     """The point of the grid where fibres bend most."""
     grid = lobatto(len(fibres))
-    bends = np.abs(np.diff(fibres, 2, axis=0)) / (grid[2:] - grid[:-2])[:, None]
+    slopes = np.diff(fibres, axis=0) / np.diff(grid)[:, None]
+    bends = np.abs(np.diff(slopes, axis=0))
     return float(grid[1 + bends.max(axis=1).argmax()])
 
 

@@ -1,12 +1,11 @@
-"""Potential, field, energy and forces of many charges: a smooth part as a Tucker tensor, near "
-"neighbors as pairs."""
+"""Potential, field, energy and forces of many charges: a smooth part as a Tucker tensor, and near pairs."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,22 @@ from ..core.report import Report
 from ..core.tucker import Tucker
 from .arguments import check_charges, check_points, check_tol
 from .gaussians import GaussianBasis, rows_of
+from .lattice import find_lattice
+from .neighbors import check_apart, neighbors, pairs
 from .separation import separate
 
 # Share of the tolerance for the Gaussians, their quadrature and what lies beyond the cutoff of the short
 # part:
 # forces and an energy of charges that nearly cancel lose a digit that potentials keep.
 _GAUSSIANS, _QUADRATURE, _CUTOFF, _ROUNDING = 0.05, 0.02, 0.002, 0.02
+# Screening in 1 / side of the box below which Slater's kernel is summed to a smaller tolerance.
+_FLAT = 0.05
 # Largest alpha chosen, in 1 / half box: the rank is about 8 + 5 alpha at tol = 1e-10.
 _LARGEST = 16.0
 # Neighbors of a charge that "auto" aims at.
 _NEIGHBORS = 120
-# Pairs, and numbers of the core's size, handled at once.
-_PAIRS, _NUMBERS = 2**20, 2**21
+# Numbers of the core's size handled at once.
+_NUMBERS = 2**21
 # Charges at which the result is compared with the direct sum.
 _CHECKED = 32
 # Room around the charges, in longest sides.
@@ -47,14 +50,12 @@ _MARGIN = 0.05
 
 
 class Electrostatics:
-    """Electrostatics of charges in free space, range-separated: ``exp(-kappa r) / r = long(r) + short(r)``.
+    """Electrostatics of charges in free space, range-separated: ``kernel(r) = long(r) + short(r)``.
 
     The long part of all charges together is one Tucker tensor with Chebyshev modes, ``long_range``, whose
-    rank
-    depends on ``alpha`` and not on the number of charges; the short part is summed over near neighbors.
-    Kernels
-    are split exactly: ``erf(alpha r) / r`` and ``erfc(alpha r) / r`` for Coulomb's law. Results do not depend
-    on ``alpha`` beyond ``tol``; speed does.
+    rank depends on ``alpha`` and not on the number of charges; the short part is summed over near neighbors.
+    Kernels are split exactly: ``erf(alpha r) / r`` and ``erfc(alpha r) / r`` for Coulomb's law. Results do
+    not depend on ``alpha`` beyond ``tol``; speed does.
 
     Parameters
     ----------
@@ -67,8 +68,11 @@ class Electrostatics:
         of its longest side around it.
     alpha : float, optional
         Where the kernel is split, in 1 / length; chosen from the density of the charges if not given.
+    kernel : str, optional
+        ``"coulomb"``: ``1 / r``; ``"yukawa"``: ``exp(-kappa r) / r``; ``"slater"``: ``exp(-kappa r)``. By
+        default Coulomb's, or Yukawa's where ``kappa`` is given.
     kappa : float
-        Screening in 1 / length: Yukawa's kernel; 0 is Coulomb's.
+        Screening in 1 / length.
     tol : float
         Error of potentials, relative to the largest one.
 
@@ -76,6 +80,7 @@ class Electrostatics:
     ----------
     positions, charges : array
     domain : tuple of (float, float)
+    kernel : str
     alpha, kappa, tol, cutoff : float
     basis : GaussianBasis
     core : array
@@ -89,23 +94,23 @@ class Electrostatics:
     ------
     DataError, ShapeError
         If an argument is empty, not finite, outside of the box or of the wrong shape, or two charges
-        coincide.
+        coincide (which Slater's kernel allows).
 
     Notes
     -----
     Units are Gaussian: potentials in charge / length, energies in charge^2 / length. (Elementary charges and
-    ångström: times 14.3996 for volt and electronvolt.)
+    ångström: times 14.3996 for volt and electronvolt.) With Slater's kernel: without the length.
 
     Cost: ``2 N r^3`` for the moments and one pass over the pairs nearer than ``cutoff``, in blocks of bounded
-    memory; ``2 r^3`` per point for a potential. With torch tensors that require a gradient all of
-    ``potential``,
-    ``energy``, ``forces`` is differentiable; memory then grows like ``N r^2``.
+    memory; ``2 r^3`` per point for a potential. Charges on a regular grid (crystals; empty places are fine)
+    are found to be so: their moments cost ``2 r`` each, the near pairs one convolution by FFT. With torch
+    tensors that require a gradient all of ``potential``, ``energy``, ``forces`` is differentiable; memory
+    then grows like ``N r^2``.
 
     References
     ----------
     .. [1] P. Benner, V. Khoromskaia and B. Khoromskij, Range-separated tensor format for many-particle
-    modeling,
-       SIAM J. Sci. Comput. 40 (2018). doi:10.1137/16M1098930
+       modeling, SIAM J. Sci. Comput. 40 (2018). doi:10.1137/16M1098930
     .. [2] P. Benner, V. Khoromskaia, B. Khoromskij and B. Sun, arXiv:2503.01696 (Chebyshev-Tucker).
 
     Examples
@@ -126,6 +131,7 @@ class Electrostatics:
         *,
         domain: Sequence[tuple[float, float]] | None = None,
         alpha: float | None = None,
+        kernel: str | None = None,
         kappa: float = 0.0,
         tol: float = 1e-6,
     ) -> None:
@@ -146,35 +152,42 @@ class Electrostatics:
                 f"{self.positions.dtype}; got {tol:g}. Convert them to float64."
             )
         self.kappa = _positive(kappa, "kappa", where, zero=True)
+        self.kernel = _kernel(kernel, self.kappa, where)
+        slater = self.kernel == "slater"
         places = to_numpy(self.positions)
         given = None if alpha is None else _positive(alpha, "alpha", where)
         box = _bounds(places, given) if domain is None else np.array(domain, dtype=float)
         sides = box[:, 1] - box[:, 0]
         self._tree = cKDTree(places.astype(float))
-        _apart(self._tree, where)
+        recorded = any(getattr(x, "requires_grad", False) for x in (self.positions, self.charges))
+        self._lattice = None if recorded else find_lattice(places)
+        if not slater and self._lattice is None:
+            check_apart(self._tree, where)
         self.alpha = _chosen(len(places), sides, self.tol, self.kappa) if given is None else given
-        self._split = separate(
-            self.alpha, float(np.linalg.norm(sides)), max(_QUADRATURE * self.tol, 2e-14), self.kappa
-        )
-        self.cutoff = self._split.cutoff(_CUTOFF * self.tol)
+        # forces of a kernel that hardly changes over the box are small beside its potentials
+        tol = self.tol * min(_FLAT * self.kappa * float(sides.max()), 1.0) if slater else self.tol
+        diameter, share = float(np.linalg.norm(sides)), max(_QUADRATURE * tol, 2e-14)
+        self._split = separate(self.alpha, diameter, share, self.kappa, slater=slater)
+        self.cutoff = self._split.cutoff(_CUTOFF * tol)
         self.basis = GaussianBasis(
-            self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * self.tol, 1e-13)
+            self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * tol, 1e-13)
         )
         self.domain = self.basis.domain
-        self._moments = self.basis.moments(self.positions, self.charges)
+        self._moments = (
+            self.basis.moments(self.positions, self.charges)
+            if self._lattice is None
+            else self._lattice.moments(self.basis, self.charges)
+        )
         self.core = self.basis.core(self._moments)
         largest = float(np.abs(to_numpy(self.charges)).max()) * self._split.at_zero
         size = float(np.linalg.norm(to_numpy(self.core)))
-        self.long_range: Tucker = self.basis.function(
-            self.core, budget=_ROUNDING * self.tol * max(largest, size)
-        )
+        self.long_range: Tucker = self.basis.function(self.core, budget=_ROUNDING * tol * max(largest, size))
         self.info = self._checked(start)
 
     def __repr__(self) -> str:
         return (
-            f"Electrostatics({len(self._tree.data):,} charges, alpha={self.alpha:.3g}, "
-            f"cutoff={self.cutoff:.3g}, "
-            f"rank={self.long_range.rank}, {self.info!r})"
+            f"Electrostatics({len(self._tree.data):,} charges, {self.kernel}, alpha={self.alpha:.3g}, "
+            f"cutoff={self.cutoff:.3g}, rank={self.long_range.rank}, {self.info!r})"
         )
 
     # --- results ----------------------------------------------------------------------------------------
@@ -185,7 +198,7 @@ class Electrostatics:
         Parameters
         ----------
         points : array, shape (N, 3), optional
-            In the box, and none at a charge; the charges themselves if not given.
+            In the box, and none at a charge but for Slater's kernel; the charges themselves if not given.
         part : str
             ``"total"``, ``"long"`` or ``"short"``.
 
@@ -238,7 +251,10 @@ class Electrostatics:
         xp = namespace_of(self.charges)
         own = self._split.at_zero * xp.sum(self.charges**2)
         total = (xp.sum(self._moments * self.core) - own) / 2
-        for i, j in _pairs(self._tree, self.cutoff):
+        if self._lattice is not None:
+            near = self._lattice.short(self._split, self.cutoff, self.charges, gradient=False)[0]
+            return total + xp.sum(near * self.charges) / 2
+        for i, j in pairs(self._tree, self.cutoff):
             r = self._distances(self.positions, i, j)[1]
             pair = xp.take(self.charges, self._index(i), axis=0) * xp.take(
                 self.charges, self._index(j), axis=0
@@ -256,11 +272,19 @@ class Electrostatics:
         targets = self.positions if own else self._targets(points, where)
         value = slope = 0.0
         if part != "short":
-            value, slope = self._long(targets, gradient)
+            value, slope = (
+                self._lattice.long(self.long_range, gradient)
+                if own and self._lattice is not None
+                else self._long(targets, gradient)
+            )
             if own:
                 value = value - self._split.at_zero * self.charges
         if part != "long":
-            near, near_slope = self._short(targets, own, gradient, where)
+            near, near_slope = (
+                self._lattice.short(self._split, self.cutoff, self.charges, gradient)
+                if own and self._lattice is not None
+                else self._short(targets, own, gradient, where)
+            )
             value, slope = value + near, (slope + near_slope) if gradient else None
         return value, slope
 
@@ -303,21 +327,21 @@ class Electrostatics:
         """The part of near neighbors, block by block."""
         xp = namespace_of(targets)
         values, slopes = [], []
-        for start, stop, i, j in _neighbors(self._tree, to_numpy(targets).astype(float), self.cutoff):
+        for start, stop, i, j in neighbors(self._tree, to_numpy(targets).astype(float), self.cutoff):
             if own:
                 i, j = i[i + start != j], j[i + start != j]
             delta, r = self._distances(targets[start:stop, :], i, j)
-            if not own and len(i) and to_number(xp.min(r)) == 0:
+            if self.kernel != "slater" and not own and len(i) and to_number(xp.min(r)) == 0:
                 row = start + int(i[int(np.argmin(to_numpy(r)))])
                 raise DataError(
                     f"{where}: a point must not be at a charge, where the potential is infinite; got "
-                    f"row {row}. "
-                    "Call it without points for the potential of all other charges."
+                    f"row {row}. Call it without points for the potential of all other charges."
                 )
             charge = xp.take(self.charges, self._index(j), axis=0)
             values.append(self._collected(charge * self._split.short(r), i, stop - start))
             if gradient:
-                along = (charge * self._split.short_slope(r) / r)[:, None] * delta
+                slope = charge * self._split.short_slope(r) / xp.where(r > 0, r, xp.ones_like(r))
+                along = slope[:, None] * delta
                 columns = [self._collected(along[:, n], i, stop - start) for n in range(3)]
                 slopes.append(xp.stack(columns, axis=1))
         return xp.concat(values), xp.concat(slopes) if gradient else None
@@ -329,7 +353,11 @@ class Electrostatics:
         """Vectors from charges j to targets i, and their lengths."""
         xp = namespace_of(targets)
         delta = xp.take(targets, self._index(i), axis=0) - xp.take(self.positions, self._index(j), axis=0)
-        return delta, xp.sqrt(xp.sum(delta**2, axis=1))
+        square = xp.sum(delta**2, axis=1)
+        if self.kernel == "slater":  # 0 is allowed: the kink there has slope 0, their mean over directions
+            apart = square > 0
+            return delta, xp.where(apart, xp.sqrt(xp.where(apart, square, xp.ones_like(square))), 0 * square)
+        return delta, xp.sqrt(square)
 
     def _collected(self, values: Any, rows: np.ndarray, size: int) -> Any:
         """Sums of the values with one row number."""
@@ -344,14 +372,16 @@ class Electrostatics:
         places, charges = to_numpy(self.positions).astype(float), to_numpy(self.charges).astype(float)
         rows = np.unique(np.linspace(0, len(places) - 1, _CHECKED).astype(int))
         r = np.linalg.norm(places[rows, None] - places, axis=2)
-        inverse = 1 / np.where(r > 0, r, np.inf)
-        want = (np.exp(-self.kappa * r) * inverse) @ charges
+        others = rows[:, None] != np.arange(len(places))
+        kernel = np.zeros_like(r)
+        kernel[others] = self._split.kernel(r[others])
+        want = kernel @ charges
         xp = namespace_of(self.positions)
         targets = xp.take(self.positions, self._index(rows), axis=0)
         targets = targets.detach() if hasattr(targets, "detach") else targets
         smooth = to_numpy(self.long_range.at(*[targets[:, n] for n in range(3)])).astype(float)
         near = np.zeros_like(r)
-        inside = (r > 0) & (r < self.cutoff)
+        inside = others & (r < self.cutoff)
         near[inside] = self._split.short(r[inside])
         got = smooth - self._split.at_zero * charges[rows] + near @ charges
         largest = max(float(np.abs(want).max()), float(np.abs(charges).max()) * self._split.at_zero)
@@ -396,6 +426,21 @@ def _positive(value: Any, name: str, where: str, *, zero: bool = False) -> float
     return float(value)
 
 
+def _kernel(name: Any, kappa: float, where: str) -> str:
+    """The name of a kernel that fits its screening."""
+    if name is None:
+        return "yukawa" if kappa > 0 else "coulomb"
+    if name not in ("coulomb", "yukawa", "slater"):
+        raise DataError(f"{where}: `kernel` must be 'coulomb', 'yukawa' or 'slater'; got {name!r}.")
+    if (name == "coulomb") != (kappa == 0):
+        least = "0" if name == "coulomb" else "above 0"
+        raise DataError(
+            f"{where}: kappa must be {least} for kernel={name!r}; got {kappa:g}. 1 / r is 'coulomb', "
+            "exp(-kappa r) / r 'yukawa', exp(-kappa r) 'slater'."
+        )
+    return str(name)
+
+
 def _bounds(places: np.ndarray, alpha: float | None) -> np.ndarray:
     """Bounding box with room around it."""
     low, high = places.min(axis=0).astype(float), places.max(axis=0).astype(float)
@@ -414,48 +459,3 @@ def _chosen(count: int, sides: np.ndarray, tol: float, kappa: float) -> float:
     wanted = math.sqrt(math.log(10 / (_CUTOFF * tol))) / reach
     half = float(sides.max()) / 2
     return max(min(max(wanted, 1 / half), _LARGEST / half), kappa / 4)
-
-
-def _apart(tree: cKDTree, where: str) -> None:
-    """No two charges at one place."""
-    if tree.n < 2:
-        return
-    size = float(np.abs(tree.data).max())
-    distance = tree.query(tree.data, k=2)[0][:, 1]
-    worst = int(distance.argmin())
-    if distance[worst] <= 1e-12 * size:
-        other = next(int(j) for j in tree.query(tree.data[worst], k=2)[1] if j != worst)
-        raise DataError(
-            f"{where}: no two charges may be at one place, their energy is infinite; got "
-            f"{tree.data[worst].tolist()} "
-            f"in rows {sorted((worst, other))}. Join them into one charge."
-        )
-
-
-# --- neighbors ---------------------------------------------------------------------------------------------
-
-
-def _per_point(tree: cKDTree, points: np.ndarray, cutoff: float) -> float:
-    """Neighbors of a point, from a sample, rounded up."""
-    sample = points[:: max(len(points) // 64, 1)]
-    return float(np.mean(tree.query_ball_point(sample, cutoff, return_length=True))) + 1
-
-
-def _neighbors(
-    tree: cKDTree, points: np.ndarray, cutoff: float
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Blocks of points ``start:stop`` with the pairs (row in the block, charge) nearer than the cutoff."""
-    if not len(points):
-        yield 0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        return
-    step = max(int(_PAIRS / _per_point(tree, points, cutoff)), 16)
-    for span in spans(len(points), step):
-        found = cKDTree(points[span]).sparse_distance_matrix(tree, cutoff, output_type="ndarray")
-        yield span.start, span.stop, found["i"].copy(), found["j"].copy()
-
-
-def _pairs(tree: cKDTree, cutoff: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of pairs of charges nearer than the cutoff, each pair once."""
-    for start, _, i, j in _neighbors(tree, tree.data, cutoff):
-        once = i + start < j
-        yield i[once] + start, j[once]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -16,7 +16,11 @@ _POINTS = 400
 
 
 def shortened(
-    core: np.ndarray, factors: Sequence[np.ndarray], budget: float, place: np.ndarray | None = None
+    core: np.ndarray,
+    factors: Sequence[np.ndarray],
+    budget: float,
+    place: np.ndarray | None = None,
+    discrete: Collection[int] = (),
 ) -> tuple[np.ndarray, list[np.ndarray], float]:
     """Cut ranks and degrees of coefficient factors while the function moves by at most ``budget``.
 
@@ -24,11 +28,13 @@ def shortened(
     ----------
     core : array, shape (R_0, ..., R_{D-1})
     factors : sequence of D arrays, shapes (K_n, R_n)
-        Chebyshev coefficients.
+        Chebyshev coefficients; values of ``discrete`` modes.
     budget : float
         Largest change of a value.
     place : array, shape (D,), optional
         Point of the cube [-1, 1]^D around which the function is looked at closely: its peak.
+    discrete : collection of int
+        Modes whose rows are kept.
 
     Returns
     -------
@@ -49,36 +55,48 @@ def shortened(
     bases = [basis for basis, _ in pairs]
     size = float(np.linalg.norm(core))
     if not size:
-        return np.zeros((1,) * core.ndim), [np.eye(1) for _ in bases], 0.0
+        ones = [np.ones((len(basis) if n in discrete else 1, 1)) for n, basis in enumerate(bases)]
+        return np.zeros((1,) * core.ndim), ones, 0.0
     points = _places(core.ndim, place)
-    before = evaluate(core, bases, points)
+    before = evaluate(core, bases, points, discrete)
     for share in _SHARES:
-        small, made = _cut(core, bases, share * budget, size)
-        lost = float(np.abs(evaluate(small, made, points) - before).max())
+        small, made = _cut(core, bases, share * budget, size, discrete)
+        lost = float(np.abs(evaluate(small, made, points, discrete) - before).max())
         if lost <= budget:
             break
     return small, made, lost
 
 
-def evaluate(core: np.ndarray, factors: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
-    """Values at points of the cube, ``(N, D) -> (N,)``.
+def evaluate(
+    core: np.ndarray, factors: Sequence[np.ndarray], points: np.ndarray, discrete: Collection[int] = ()
+) -> np.ndarray:
+    """Values at points of the cube, ``(N, D) -> (N,)``; rows of ``discrete`` modes are spread over [-1, 1].
 
     Examples
     --------
     >>> import numpy as np
     >>> evaluate(np.ones((1, 1)), [np.array([[0.0], [1.0]])] * 2, np.array([[0.5, 0.5]]))
     array([0.25])
+    >>> evaluate(np.ones(1), [np.array([[5.0], [6.0], [7.0]])], np.array([[-1.0], [0.0], [1.0]]), [0])
+    array([5., 6., 7.])
     """
-    rows = [Chebyshev(f.shape[0]).rows(f, points[:, n]) for n, f in enumerate(factors)]
+    rows = [
+        f[np.rint((points[:, n] + 1) / 2 * (len(f) - 1)).astype(int)]
+        if n in discrete
+        else Chebyshev(len(f)).rows(f, points[:, n])
+        for n, f in enumerate(factors)
+    ]
     return contract(core, rows, paired=range(len(rows)))
 
 
 def _cut(
-    core: np.ndarray, bases: Sequence[np.ndarray], budget: float, size: float
+    core: np.ndarray, bases: Sequence[np.ndarray], budget: float, size: float, discrete: Collection[int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     core, turns, _ = truncate(core, None, max(budget / size, 1e-16))
     factors = [basis @ turn for basis, turn in zip(bases, turns, strict=True)]
     for n, factor in enumerate(factors):
+        if n in discrete:
+            continue
         flat = np.moveaxis(core, n, 0).reshape(core.shape[n], -1)
         heights = np.linalg.norm(factor @ flat, axis=1)
         kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > budget)

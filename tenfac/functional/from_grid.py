@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.interpolate
 
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
@@ -20,14 +19,15 @@ from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .finish import shortened
+from .resolution import polynomial_error, spline, spline_error
 
 _WHERE = "chebyshev_from_grid"
 # Shares of the tolerance: for the ranks of the data, and for those of the function with its degrees.
 _DATA, _ROUNDING = 0.3, 0.3
 # Entries at which the size of the function and the error of interpolation are looked at.
 _ENTRIES = 2000
-# Error of a cubic spline on every second point over that on all points, less one.
-_RICHARDSON = 15
+# Entries from which a larger one is looked for along every mode in turn, and how often.
+_STARTS, _SWEEPS = 8, 3
 
 
 def chebyshev_from_grid(
@@ -35,7 +35,7 @@ def chebyshev_from_grid(
     axes: Sequence[Any],
     tol: float = 1e-10,
     *,
-    domain: Sequence[tuple[float, float]] | None = None,
+    domain: Sequence[tuple[float, float] | None] | None = None,
 ) -> Tucker:
     """Turn values on a grid into a function: the factors of their Tucker format become coefficients.
 
@@ -47,21 +47,23 @@ def chebyshev_from_grid(
     data : array, Tucker or CP, shape (I_0, ..., I_{D-1})
         Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats have ``Discrete`` modes and stay
         compressed: the dense array is not formed.
-    axes : sequence of D arrays, shapes (I_n,)
-        Ascending places. Chebyshev-Lobatto points of the domain (``Chebyshev(I, (a, b)).nodes()``) are
-        interpolated by the polynomial through them, all others by a cubic spline; each mode for itself.
+    axes : sequence of D arrays, shapes (I_n,), or None
+        Ascending places; None for a mode that stays discrete: labels, channels. Chebyshev-Lobatto points of
+        the domain (``Chebyshev(I, (a, b)).nodes()``) are interpolated by the polynomial through them, all
+        others by a cubic spline; each mode for itself.
     tol : float
         Allowed error, as a share of the largest value.
     domain : sequence of D pairs (a, b), optional
-        The first and last places if not given; up to one step more than these, for cells with the places in
-        their middle.
+        One for each mode, None for a discrete one. The first and last places if not given; up to one step
+        more than these, for cells with the places in their middle.
 
     Returns
     -------
     Tucker
-        With ``Chebyshev`` modes and orthonormal factors, float64 numpy. ``info.rel_error`` is an estimate:
-        the change by rounding, plus what interpolation loses (the last coefficients of each mode, or splines
-        on half of the places).
+        With ``Chebyshev`` (and ``Discrete``) modes and orthonormal factors, float64 numpy.
+        ``info.rel_error`` is an estimate: the change by rounding, plus what interpolation loses in each mode:
+        what splines on half of the places lose, and how that compares with a quarter of them; or how the last
+        coefficients fall.
 
     Raises
     ------
@@ -102,20 +104,54 @@ def chebyshev_from_grid(
     errors = np.zeros(len(places))
     made = []
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
-        found, missed = _interpolated(factors[n], x, ab)
+        if ab is None:
+            made.append(factors[n])
+            continue
+        found, errors[n] = _interpolated(core, factors, n, x, ab)
         made.append(found)
-        errors[n] = _height(core, [missed if m == n else f for m, f in enumerate(factors)])
-    core, made, lost = shortened(core, made, _ROUNDING * tol * size)
+    counted = [n for n, ab in enumerate(box) if ab is None]
+    core, made, lost = shortened(core, made, _ROUNDING * tol * size, discrete=counted)
     error = (float(errors.sum()) + lost) / size + _DATA * tol if size else 0.0
     info = _report(error, errors, tol, start)
-    modes = [Chebyshev(len(f), ab) for f, ab in zip(made, box, strict=True)]
+    modes = [Chebyshev(len(f), ab) if ab else Discrete(len(f)) for f, ab in zip(made, box, strict=True)]
     return Tucker(core, made, modes, info=info)
 
 
-def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
+def _check(
+    data: Any, axes: Any, domain: Any
+) -> tuple[list[np.ndarray | None], list[tuple[float, float] | None]]:
+    _check_values(data)
+    places = [None if x is None else np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
+    shapes = [None if x is None else x.shape for x in places]
+    if len(shapes) != data.ndim or any(
+        s not in (None, (size,)) for s, size in zip(shapes, data.shape, strict=True)
+    ):
+        raise ShapeError(
+            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)} (None "
+            f"for a discrete mode); got shapes {shapes}."
+        )
+    for n, x in enumerate(places):
+        if x is not None and (len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all()):
+            raise DataError(
+                f"{_WHERE}: axes[{n}] must be two or more finite places that ascend. Sort it first."
+            )
+    pairs = [None if x is None else (x[0], x[-1]) for x in places] if domain is None else list(domain)
+    if [pair is None for pair in pairs] != [x is None for x in places]:
+        raise ShapeError(
+            f"{_WHERE}: `domain` must be {len(places)} intervals, None where `axes` is None; got {domain!r}."
+        )
+    box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
+    for n, (x, ab) in enumerate(zip(places, box, strict=True)):
+        if ab is not None:
+            _check_reach(x, ab, n)
+    return places, box
+
+
+def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
-            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}."
+            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
+            "Convert a TuckerTrain with to_tucker()."
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(
@@ -127,28 +163,17 @@ def _check(data: Any, axes: Any, domain: Any) -> tuple[list[np.ndarray], list[tu
             raise DataError(
                 f"{_WHERE}: `data` must be real and finite; got {array.dtype} or values that are not."
             )
-    places = [np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
-    if [x.shape for x in places] != [(size,) for size in data.shape] or not places:
-        raise ShapeError(
-            f"{_WHERE}: `axes` must be one array of places per mode, of sizes {tuple(data.shape)}; got "
-            f"shapes {[x.shape for x in places]}."
+    if not data.ndim or 0 in data.shape:
+        raise ShapeError(f"{_WHERE}: `data` must have modes and entries; got shape {tuple(data.shape)}.")
+
+
+def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
+    a, b = ab
+    if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
+        raise DataError(
+            f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one "
+            f"step more; got ({a:g}, {b:g}). Splines do not extrapolate further."
         )
-    for n, x in enumerate(places):
-        if len(x) < 2 or not np.isfinite(x).all() or not (np.diff(x) > 0).all():
-            raise DataError(
-                f"{_WHERE}: axes[{n}] must be two or more finite places that ascend. Sort it first."
-            )
-    pairs = [(x[0], x[-1]) for x in places] if domain is None else list(domain)
-    if len(pairs) != len(places):
-        raise ShapeError(f"{_WHERE}: `domain` must be {len(places)} intervals; got {len(pairs)}.")
-    box = [check_interval(pair, _WHERE) for pair in pairs]
-    for n, (x, (a, b)) in enumerate(zip(places, box, strict=True)):
-        if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
-            raise DataError(
-                f"{_WHERE}: domain[{n}] must hold axes[{n}], from {x[0]:g} to {x[-1]:g}, and at most one "
-                f"step more; got ({a:g}, {b:g}). Splines do not extrapolate further."
-            )
-    return places, box
 
 
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
@@ -198,34 +223,39 @@ def _cp_height(weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
 
 
 def _height(core: np.ndarray, factors: Sequence[np.ndarray]) -> float:
-    """Largest magnitude at entries drawn at random and at the largest rows."""
+    """Largest magnitude: of entries drawn at random, and from the best of them along each mode in turn."""
     rng = np.random.default_rng(0)
-    rows = [f[rng.integers(len(f), size=_ENTRIES)] for f in factors]
-    rows = [
-        np.concatenate([r, f[[np.linalg.norm(f, axis=1).argmax()]]])
-        for r, f in zip(rows, factors, strict=True)
+    drawn = [
+        np.append(rng.integers(len(f), size=_ENTRIES), np.linalg.norm(f, axis=1).argmax()) for f in factors
     ]
-    return float(np.abs(contract(core, rows, paired=range(core.ndim))).max())
+    modes = range(core.ndim)
+    values = np.abs(contract(core, [f[at] for f, at in zip(factors, drawn, strict=True)], paired=modes))
+    found = float(values.max())
+    best = [at[np.argsort(values)[-_STARTS:]] for at in drawn]
+    for n in [*modes] * _SWEEPS:
+        rows = [None if m == n else factors[m][best[m]] for m in modes]
+        along = np.abs(contract(core, rows, paired=[m for m in modes if m != n]) @ factors[n].T)
+        best[n] = np.atleast_1d(along.argmax(axis=-1))
+        found = max(found, float(along.max()))
+    return found
 
 
 def _interpolated(
-    factor: np.ndarray, x: np.ndarray, ab: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev coefficients of the functions through the columns, and rows of what they miss."""
-    (a, b), n = ab, len(x)
-    if np.abs(Chebyshev(n, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
+    core: np.ndarray, factors: Sequence[np.ndarray], n: int, x: np.ndarray, ab: tuple[float, float]
+) -> tuple[np.ndarray, float]:
+    """Chebyshev coefficients of the functions through the columns of a factor, and what they miss."""
+    (a, b), factor, count = ab, factors[n], len(x)
+
+    def height(rows: np.ndarray) -> float:
+        return _height(core, [rows if m == n else f for m, f in enumerate(factors)])
+
+    if np.abs(Chebyshev(count, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
         found = coefficients(factor)
-        return found, found[-max(n // 8, 2) :] if n > 2 else np.zeros((1, factor.shape[1]))
-    size = 2 ** int(np.ceil(np.log2(2 * n))) + 1
+        mode = Chebyshev(count)
+        return found, polynomial_error(found, mode.rows(np.eye(count), lobatto(2 * count)), height)
+    size = 2 ** int(np.ceil(np.log2(2 * count))) + 1
     nodes = np.clip((a + b) / 2 + (b - a) / 2 * lobatto(size), a, b)
-    spline = scipy.interpolate.make_interp_spline(x, factor, k=min(3, n - 1))
-    missed = np.zeros((1, factor.shape[1]))
-    if n >= 8:
-        half = x[::2] if n % 2 else np.append(x[::2], x[-1])
-        kept = np.isin(x, half)
-        coarse = scipy.interpolate.make_interp_spline(half, factor[kept], k=3)
-        missed = (coarse(x[~kept]) - factor[~kept]) / _RICHARDSON
-    return coefficients(spline(nodes)), missed
+    return coefficients(spline(x, factor)(nodes)), spline_error(x, factor, nodes, height)
 
 
 def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Report:

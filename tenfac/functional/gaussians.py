@@ -52,8 +52,7 @@ class GaussianBasis:
     ``b_k`` with ``exp(-tau_k (x - s)^2) = W(x) b_k W(s)^T``. A sum over any number of centers is then the
     Tucker tensor of core ``sum_k w_k M x b_k x b_k x b_k`` and factors ``W``, where ``M``, the moments, is
     ``sum_nu z_nu W(s_nu) (x) W(s_nu) (x) W(s_nu)``. It depends on the Gaussians, the box and ``tol`` only:
-    keep
-    it, and use it for as many sums as there are.
+    keep it, and use it for as many sums as there are.
 
     Parameters
     ----------
@@ -133,6 +132,11 @@ class GaussianBasis:
     def rank(self) -> tuple[int, ...]:
         """Functions of the basis in each mode."""
         return tuple(axis.factor.shape[1] for axis in self._axes)
+
+    @property
+    def factors(self) -> tuple[np.ndarray, ...]:
+        """Coefficients ``W`` of the basis functions in each mode."""
+        return tuple(axis.factor for axis in self._axes)
 
     @property
     def modes(self) -> tuple[Chebyshev, ...]:
@@ -309,8 +313,7 @@ def gaussian_sum(
         The box, one interval per variable.
     tol : float
         Largest error, relative to the largest value that one center could have; that of many centers,
-        relative
-        to the largest value of the sum, is measured and said in ``info``.
+        relative to the largest value of the sum, is measured and said in ``info``.
 
     Returns
     -------
@@ -394,8 +397,7 @@ def _axis(tau: np.ndarray, budgets: np.ndarray, where: str) -> _Axis:
         raise DataError(
             f"{where}: the narrowest Gaussian must be wider than 1/{_MOST // 8} of the box; got a width of "
             f"{1 / math.sqrt(tau[-1]):.2g} half boxes. Sum narrow ones over near neighbors instead: a "
-            f"smaller "
-            "`alpha`."
+            "smaller `alpha`."
         )
     grams = [_trimmed(_table(t, n), _DEGREE * b) for t, n, b in zip(tau, sizes, budgets, strict=True)]
     size = max(len(gram) for gram in grams)

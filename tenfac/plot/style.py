@@ -7,6 +7,7 @@ from tenfac.core.errors import MissingExtraError, ShapeError
 # M. Okabe and K. Ito, Color universal design (2008)
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+COLORS = (BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9")  # one per curve, in this order
 INK = "#333333"
 GRAY = "#8A8A8A"
 PALE = "#D9D9D9"

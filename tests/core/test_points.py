@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, DataError, Discrete, Tucker
+from tenfac import CP, Chebyshev, DataError, Discrete, Tucker, TuckerTrain
 from tests.checks import assert_below, assert_close, assert_equal, to_numpy
 
 MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
@@ -13,17 +13,21 @@ MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
 
 def parts(name, library):
     rng = np.random.default_rng(0)
-    ranks = (2, 2, 3) if name == "tucker" else (2, 2, 2)
-    first = rng.standard_normal(ranks if name == "tucker" else 2)
-    arrays = [first, *(rng.standard_normal((m.size, r)) for m, r in zip(MODES, ranks, strict=True))]
+    ranks = (2, 2, 2) if name == "cp" else (2, 2, 3)
+    sizes = {"tucker": [ranks], "cp": [2], "train": [(1, 2, 2), (2, 2, 3), (3, 3, 1)]}[name]
+    arrays = [
+        *map(rng.standard_normal, sizes),
+        *(rng.standard_normal((m.size, r)) for m, r in zip(MODES, ranks, strict=True)),
+    ]
     return [library(array) for array in arrays]
 
 
 def made(name, arrays):
-    return (Tucker if name == "tucker" else CP)(arrays[0], arrays[1:], MODES)
+    kind = {"tucker": Tucker, "cp": CP, "train": TuckerTrain}[name]
+    return kind._build(arrays[:-3], arrays[-3:], MODES)
 
 
-@pytest.mark.parametrize("name", ["tucker", "cp"])
+@pytest.mark.parametrize("name", ["tucker", "cp", "train"])
 def test_gradients_reach_the_points_and_every_array(name):
     torch = pytest.importorskip("torch")
     arrays = [array.requires_grad_() for array in parts(name, torch.tensor)]
@@ -38,13 +42,41 @@ def test_gradients_reach_the_points_and_every_array(name):
     assert torch.autograd.gradcheck(run, (x, y, *arrays))
 
 
-@pytest.mark.parametrize("name", ["tucker", "cp"])
+@pytest.mark.parametrize("name", ["tucker", "cp", "train"])
 def test_the_gradient_by_autograd_is_that_of_value_and_grad(name):
     torch = pytest.importorskip("torch")
     t = made(name, parts(name, torch.tensor))
     x = torch.linspace(0, 2, 7, dtype=torch.float64, requires_grad=True)  # with both ends
     (slope,) = torch.autograd.grad(t.at(x, 1, 0.5).sum(), x)
     assert_close(slope, to_numpy(t.value_and_grad(x.detach(), 1, 0.5)[1])[:, 0], like=x)
+
+
+@pytest.mark.parametrize("modes", [(Chebyshev(12, (0.0, 2.0)), Chebyshev(11), Chebyshev(13)), MODES])
+@pytest.mark.parametrize("ranks", [(9, 8, 10), (3, 8, 9), (2, 3, 2)])
+def test_values_and_slopes_in_blocks_are_the_full_sum(make, modes, ranks, monkeypatch):
+    monkeypatch.setattr("tenfac.core.points._POINTS", 70)
+    monkeypatch.setattr("tenfac.core.points._CACHED", 64)
+    rng = np.random.default_rng(0)
+    core, factors = (
+        rng.standard_normal(ranks),
+        [rng.standard_normal((m.size, r)) for m, r in zip(modes, ranks, strict=True)],
+    )
+    t = Tucker(make.asarray(core), [make.asarray(f) for f in factors], modes)
+    x = rng.uniform(0, 1, (3, 150))
+    x[1] = rng.integers(0, 3, 150) if isinstance(modes[1], Discrete) else x[1]
+    given = [x[n].astype(int) if isinstance(m, Discrete) else make.asarray(x[n]) for n, m in enumerate(modes)]
+    rows = [m.rows(f, v if m.domain else v.astype(int)) for m, f, v in zip(modes, factors, x, strict=True)]
+    want = np.einsum("pqr,np,nq,nr->n", core, *rows)
+    value, slopes = t.value_and_grad(*given)
+    for got in (t.at(*given), value):
+        assert_close(got, want, 1000, like=value)
+    wanted = [n for n, m in enumerate(modes) if m.domain]
+    for k, n in enumerate(wanted):
+        turned = [
+            m.rows(f, x[i] if m.domain else x[i].astype(int), derivative=int(i == n)) if m.domain else rows[i]
+            for i, (m, f) in enumerate(zip(modes, factors, strict=True))
+        ]
+        assert_close(slopes[:, k], np.einsum("pqr,np,nq,nr->n", core, *turned), 2000, like=value)
 
 
 def test_half_precision_is_computed_in_float32(make):

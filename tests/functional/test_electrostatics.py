@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from tenfac import DataError, Electrostatics, ShapeError, read_charges
+from tenfac.functional.lattice import find_lattice
 from tenfac.functional.separation import separate
 from tests.checks import (
     assert_above,
@@ -36,25 +37,31 @@ def crystal(edge: int, spacing: float = 2.8) -> tuple[np.ndarray, np.ndarray]:
 def chain(count: int) -> tuple[np.ndarray, np.ndarray]:
     """A self-avoiding walk with partial charges of either sign."""
     rng, step = np.random.default_rng(3), 1.5
-    places = [np.zeros(3)]
-    while len(places) < count:
-        move = rng.standard_normal(3) - 0.1 * places[-1]
-        new = places[-1] + step * move / np.linalg.norm(move)
-        if np.min(np.sum((np.array(places) - new) ** 2, axis=1)) > 1.2:
-            places.append(new)
-    return np.array(places), rng.uniform(-0.8, 0.8, count)
+    places, made = np.zeros((count, 3)), 1
+    while made < count:
+        move = rng.standard_normal(3) - 0.03 * places[made - 1]
+        new = places[made - 1] + step * move / np.linalg.norm(move)
+        if np.min(np.sum((places[:made] - new) ** 2, axis=1)) > 1.2:
+            places[made] = new
+            made += 1
+    return places, rng.uniform(-0.8, 0.8, count)
 
 
-def direct(points, positions, charges, kappa: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def direct(
+    points, positions, charges, kappa: float = 0.0, *, slater: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Potential and field, pair by pair; a charge at the point itself is left out."""
     value, field = np.zeros(len(points)), np.zeros((len(points), 3))
     for n, point in enumerate(points):
         delta = point - positions
         r = np.linalg.norm(delta, axis=1)
         others = r > 0
-        kernel = charges[others] * np.exp(-kappa * r[others]) / r[others]
+        kernel = charges[others] * np.exp(-kappa * r[others])
+        if not slater:
+            kernel /= r[others]
         value[n] = kernel.sum()
-        field[n] = (kernel * (1 / r[others] + kappa) / r[others]) @ delta[others]
+        slope = kernel * kappa if slater else kernel * (1 / r[others] + kappa)
+        field[n] = (slope / r[others]) @ delta[others]
     return value, field
 
 
@@ -66,12 +73,15 @@ SYSTEMS = {
 }
 
 
+KERNELS = [("coulomb", 0.0), ("yukawa", 0.15), ("slater", 0.15), ("slater", 1e-3)]
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize("kappa", [0.0, 0.15])
-def test_potential_forces_and_energy_are_those_of_the_direct_sum(name, kappa) -> None:
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS)
+def test_potential_forces_and_energy_are_those_of_the_direct_sum(name, kernel, kappa) -> None:
     positions, charges = SYSTEMS[name]
-    system = Electrostatics(positions, charges, kappa=kappa, tol=1e-6)
-    value, field = direct(positions, positions, charges, kappa)
+    system = Electrostatics(positions, charges, kernel=kernel, kappa=kappa, tol=1e-6)
+    value, field = direct(positions, positions, charges, kappa, slater=kernel == "slater")
     assert system.info.converged
     assert_below(np.abs(system.potential() - value).max() / np.abs(value).max(), 1e-6, "potential")
     want = charges[:, None] * field
@@ -94,9 +104,13 @@ def test_potential_and_field_at_points() -> None:
     assert_equal(system.potential(np.zeros((0, 3))).shape, (0,))
 
 
-def test_results_do_not_depend_on_alpha() -> None:
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS[:3])
+def test_results_do_not_depend_on_alpha(kernel, kappa) -> None:
     positions, charges = gas(400)
-    systems = [Electrostatics(positions, charges, alpha=a, tol=1e-9) for a in (0.1, 0.25, 0.5)]
+    systems = [
+        Electrostatics(positions, charges, alpha=a, kernel=kernel, kappa=kappa, tol=1e-9)
+        for a in (0.1, 0.25, 0.5)
+    ]
     ranks = [max(system.long_range.rank) for system in systems]
     assert ranks[0] < ranks[1] < ranks[2]
     for system in systems[1:]:
@@ -122,6 +136,52 @@ def test_a_crystal_has_a_low_rank_whatever_its_size() -> None:
     assert_below(max(ranks), 8, f"ranks {ranks}")
 
 
+def scattered(monkeypatch, *args, **options) -> Electrostatics:
+    """The same charges taken pair by pair also where they lie on a grid."""
+    monkeypatch.setattr("tenfac.functional.electrostatics.find_lattice", lambda _: None)
+    made = Electrostatics(*args, **options)
+    monkeypatch.undo()
+    return made
+
+
+def test_charges_on_a_grid_have_the_results_of_charges_anywhere(monkeypatch, make) -> None:
+    cells, charges = crystal(7, 1.0)
+    some = np.random.default_rng(0).random(len(cells)) < 0.6  # vacancies, and rounding of 0.3 k
+    one_plane = cells[:, 1] == 2
+    tol = 1e-8 if make.dtype == "float64" else 1e-4
+    for rows, kernel, kappa in ((some, "coulomb", 0.0), (one_plane, "slater", 0.4), (some, "yukawa", 1.0)):
+        given = [make.asarray(x) for x in (cells[rows] * [0.3, 0.7, 0.5] + 1.0, charges[rows])]
+        options = {"kernel": kernel, "kappa": kappa, "tol": tol}
+        grid, plain = Electrostatics(*given, **options), scattered(monkeypatch, *given, **options)
+        for name in ("potential", "forces", "energy"):
+            got, want = getattr(grid, name)(), getattr(plain, name)()
+            assert_same_kind(got, want)
+            assert_close(got, want, 1e4)
+
+
+def test_a_grid_is_found_to_rounding_only() -> None:
+    cells = crystal(5, 1.0)[0]
+    x = 0.1 * cells
+    assert_equal(find_lattice(x).shape, (5, 5, 5))
+    assert_equal(find_lattice(np.concatenate([cells, cells + 0.5])).shape, (10, 10, 10))
+    for moved in (x + 1e-9 * (cells == 2), x + 1e-3 * gas(125)[0], cells**2.0, cells[[0, 1, 1]]):
+        assert_equal(find_lattice(moved), None)
+    sparse = np.concatenate([cells[:3], 40.0 + cells[:1]])
+    assert_equal(find_lattice(sparse), None)
+
+
+def test_slater_kernels_take_points_at_charges_and_charges_at_one_place() -> None:
+    positions, charges = gas(50)
+    twice = np.concatenate([positions, positions[:5]]), np.concatenate([charges, charges[:5]])
+    system = Electrostatics(*twice, kernel="slater", kappa=0.2, tol=1e-8)
+    distances = np.linalg.norm(twice[0][:, None] - twice[0], axis=2)
+    want = np.exp(-0.2 * distances) @ twice[1]
+    assert_below(np.abs(system.potential(twice[0]) - want).max() / np.abs(want).max(), 1e-8, "at charges")
+    assert_below(np.abs(system.potential() - (want - twice[1])).max() / np.abs(want).max(), 1e-8, "of others")
+    field = direct(*twice[:1], *twice, 0.2, slater=True)[1]
+    assert_below(np.abs(system.field() - field).max() / np.abs(field).max(), 1e-8, "field")
+
+
 def test_library_and_dtype_are_those_of_the_positions(make) -> None:
     positions, charges = gas(60)
     tol = 1e-6 if make.dtype == "float64" else 1e-4
@@ -132,23 +192,26 @@ def test_library_and_dtype_are_those_of_the_positions(make) -> None:
         assert_below(np.abs(to_numpy(got) - want).max() / np.abs(want).max(), tol, "error")
 
 
-def test_torch_gradients_of_the_energy_are_forces_and_potentials() -> None:
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS[:3])
+def test_torch_gradients_of_the_energy_are_forces_and_potentials(kernel, kappa) -> None:
     torch = pytest.importorskip("torch")
     positions, charges = (torch.from_numpy(v).requires_grad_() for v in gas(40))
-    system = Electrostatics(positions, charges, tol=1e-9)
+    system = Electrostatics(positions, charges, kernel=kernel, kappa=kappa, tol=1e-9)
     by_place, by_charge = torch.autograd.grad(system.energy(), [positions, charges])
     assert_close(-by_place, system.forces().detach(), 1e6)
     assert_close(by_charge, system.potential().detach(), 1e6)
 
 
-def test_torch_gradients_of_potentials_by_everything() -> None:
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS[:3:2])
+def test_torch_gradients_of_potentials_by_everything(kernel, kappa) -> None:
     torch = pytest.importorskip("torch")
     positions, charges = (torch.from_numpy(v).requires_grad_() for v in gas(2, side=2.0))
     points = torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64, requires_grad=True)
     box = [(-1.5, 1.5)] * 3
 
     def potential(x, q, at):
-        return Electrostatics(x, q, domain=box, alpha=1.0, tol=1e-6).potential(at)
+        options = {"kernel": kernel, "kappa": kappa, "tol": 1e-6}
+        return Electrostatics(x, q, domain=box, alpha=1.0, **options).potential(at)
 
     assert torch.autograd.gradcheck(potential, (positions, charges, points))
 
@@ -157,7 +220,7 @@ def test_blocks_of_pairs_and_points_are_joined(monkeypatch) -> None:
     positions, charges = gas(200)
     system = Electrostatics(positions, charges, tol=1e-6)
     value, forces, energy = system.potential(), system.forces(), system.energy()
-    monkeypatch.setattr("tenfac.functional.electrostatics._PAIRS", 1)
+    monkeypatch.setattr("tenfac.functional.neighbors._PAIRS", 1)
     monkeypatch.setattr("tenfac.functional.electrostatics._NUMBERS", 1)
     assert_close(system.potential(), value, 1e4)
     assert_close(system.forces(), forces, 1e4)
@@ -181,16 +244,21 @@ def test_few_flat_and_zero_charges() -> None:
 
 @pytest.mark.parametrize("kappa", [0.0, 1e-8, 0.3, 4.0])
 @pytest.mark.parametrize("alpha", [0.5, 4.0, 16.0])
-def test_the_parts_add_up_to_the_kernel(alpha, kappa) -> None:
-    split = separate(alpha, 3.5, 5e-13, kappa)
+@pytest.mark.parametrize("slater", [False, True])
+def test_the_parts_add_up_to_the_kernel(alpha, kappa, slater) -> None:
+    kappa = 1e-13 if slater and kappa == 0 else kappa
+    split = separate(alpha, 3.5, 5e-13, kappa, slater=slater)
     r = np.geomspace(1e-3, 3.5, 200)
     long = np.exp(-np.multiply.outer(r**2, split.exponents)) @ split.weights
-    error = np.abs(long + split.short(r) - np.exp(-kappa * r) / r)
-    assert_below((error * r).max(), 1e-11, "error of r times the kernel")
+    power = 0 if slater else 1
+    error = np.abs(long + split.short(r) - np.exp(-kappa * r) / r**power)
+    assert_below((error * r**power).max(), 1e-11, "error of the kernel")
     step = 1e-5 * r
     slope = (split.short(r + step) - split.short(r - step)) / (2 * step)
-    assert_below(np.abs((slope - split.short_slope(r)) * r * r).max(), 1e-8, "slope")
-    scale = 2 * alpha / np.pi**0.5
+    assert_below(np.abs((slope - split.short_slope(r)) * r ** (1 + power)).max(), 1e-8, "slope")
+    scale = 1.0 if slater else 2 * alpha / np.pi**0.5
+    if slater and scale * 1e-6 > split.short(np.array(0.0)):
+        return  # all of it is long
     assert_below(split.short(np.array(split.cutoff(1e-6))), 1.001e-6 * scale, "beyond the cutoff")
     assert_above(split.short(np.array(0.9 * split.cutoff(1e-6))), 1e-6 * scale, "inside it")
 
@@ -283,6 +351,9 @@ def test_a_file_that_is_none_is_refused(tmp_path, text, parts) -> None:
         ({"alpha": 1e6}, DataError, ["alpha", "smaller"]),
         ({"alpha": 0.1, "kappa": 2.0}, DataError, ["alpha", "kappa", "larger"]),
         ({"kappa": np.nan}, DataError, ["kappa", "nan"]),
+        ({"kernel": "gauss"}, DataError, ["kernel", "'gauss'", "'slater'"]),
+        ({"kernel": "slater"}, DataError, ["kappa", "above 0", "'slater'"]),
+        ({"kernel": "coulomb", "kappa": 0.1}, DataError, ["kappa", "got 0.1", "'yukawa'"]),
         ({"tol": 0.0}, DataError, ["tol", "0.0"]),
     ],
 )

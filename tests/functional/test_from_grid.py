@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac import CP, ConvergenceWarning, DataError, ShapeError, Tucker, chebyshev_from_grid, tucker
+from tenfac import (
+    CP,
+    ConvergenceWarning,
+    DataError,
+    Discrete,
+    ShapeError,
+    Tucker,
+    chebyshev_from_grid,
+    tucker,
+)
 from tenfac.core.modes.chebyshev import Chebyshev
 from tests.checks import assert_below, assert_equal, assert_says, quietly
 from tests.functional.battery import UNIT, points_of
@@ -63,13 +72,61 @@ def test_cp_and_tucker_formats_are_converted_without_the_dense_array() -> None:
     data = gaussians()
     points = points_of([(-1, 1)] * 3)
     true = sum_of_gaussians(points)
-    small = Tucker(*tucker(CP(data.weights, [f[::16] for f in data.factors]).to_tensor(), tol=1e-8))
+    small = Tucker(*tucker(CP(data.weights, [f[::8] for f in data.factors]).to_tensor(), tol=1e-8))
     for got, tol in ((data, 1e-6), (small, 1e-3)):
-        x = UNIFORM if got is data else UNIFORM[::16]
+        x = UNIFORM if got is data else UNIFORM[::8]
         F = chebyshev_from_grid(got, [x] * 3, tol)
         assert F.info.converged
         assert_below(np.abs(F.at(*points) - true).max() / true.max(), tol, "error")
     assert_below(max(F.rank), 10, "rank")
+
+
+# from smooth to a jump, with kinks, ends of infinite slope and waves that a coarse grid does not see
+SHAPES = {
+    "runge": lambda x, y: 1 / (1 + 25 * (x * x + y * y)),
+    "waves": lambda x, y: np.sin(9 * x + y),
+    "kink": lambda x, y: np.abs(x - 0.123) + y,
+    "root": lambda x, y: np.sqrt(x + 1) + y,
+    "front": lambda x, y: np.tanh(50 * (x - 0.11)) * np.cos(y),
+    "peak": lambda x, y: np.exp(y) / (1e-2 + (x - 0.3) ** 2),
+}
+GRIDS = {
+    "even": lambda n: np.linspace(-1, 1, n),
+    "cells": lambda n: (2 * np.arange(n) + 1) / n - 1,
+    "Chebyshev": lambda n: Chebyshev(n).nodes(),
+    "graded": lambda n: np.sinh(np.linspace(-2, 2, n)) / np.sinh(2),
+}
+
+
+def assert_errors_are_as_said(shape: str, grid: str, counts: Any, tols: Any) -> None:
+    f, points = SHAPES[shape], np.random.default_rng(0).uniform(-1, 1, (2, 2000))
+    for n in counts:
+        x = GRIDS[grid](n)
+        for tol in tols:
+            F = quietly(chebyshev_from_grid, f(x[:, None], x), [x, x], tol, domain=[(-1, 1)] * 2)
+            error = np.abs(F.at(*points) - f(*points)).max() / np.abs(f(*points)).max()
+            times = 2 if F.info.converged else 15
+            assert_below(error, times * F.info.rel_error, f"error of {n} places for {tol}")
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_error_made_is_at_most_twice_the_error_said(grid: str) -> None:
+    for shape in ("runge", "kink"):
+        assert_errors_are_as_said(shape, grid, (4, 9, 33), [1e-2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_error_made_is_at_most_twice_the_error_said_for_every_shape(grid: str) -> None:
+    for shape in SHAPES:
+        assert_errors_are_as_said(shape, grid, (4, 6, 9, 17, 65, 150), (1e-2, 1e-3, 1e-5, 1e-8))
+
+
+def test_two_places_do_not_show_a_line() -> None:
+    with pytest.warns(ConvergenceWarning):
+        F = chebyshev_from_grid(np.array([[1.0, 2.0], [1.0, 2.0]]), [[0, 1], [0, 1]])
+    assert_equal(F.info.rel_error > 0.2, True)
+    assert chebyshev_from_grid(np.ones((2, 2)), [[0, 1], [0, 1]]).info.converged
 
 
 def test_the_weights_of_a_cp_tensor_set_its_ranks() -> None:
@@ -100,7 +157,31 @@ def test_zeros_are_zero() -> None:
     assert_equal(float(F.at(2.5, 3.5)), 0.0)
 
 
+def test_a_mode_without_places_stays_discrete_for_arrays_cp_and_tucker() -> None:
+    x, heights = NODES, np.array([1.0, -2.0, 0.5, 0.0])
+    whole = on_grid(x)[..., None] * heights
+    formats = (whole, Tucker(*tucker(whole, tol=1e-13)), CP(None, [x[:, None]] * 3 + [heights[:, None]]))
+    for data in formats:
+        F = chebyshev_from_grid(data, [x, None, x, None], 1e-8)
+        assert_equal((F.shape, F.modes[1], F.modes[3]), ((None, 30, None, 4), Discrete(30), Discrete(4)))
+        assert F.info.converged
+        y, k = np.arange(30)[:, None], np.arange(4)
+        truth = smooth if not isinstance(data, CP) else lambda x, y, z: x * y * z
+        want = truth(0.3, x[y], 0.77) * heights[k]
+        assert_below(np.abs(F.at(0.3, y, 0.77, k) - want).max(), 1e-8 * np.abs(whole).max(), "error")
+
+
+def test_labels_need_not_be_smooth() -> None:
+    jumps = 10 * np.random.default_rng(0).standard_normal(40)
+    F = chebyshev_from_grid(np.outer(jumps, np.exp(NODES)), [None, NODES], 1e-12, domain=[None, (0, 1)])
+    assert F.info.converged
+    assert_below(F.coef_shape[1], 20, "coefficients of an exponential")
+    assert_below(np.abs(F.at(np.arange(40), 0.5) - jumps * np.exp(0.5)).max(), 1e-10, "error")
+
+
 BAD = [
+    ({"axes": [np.arange(4), None], "domain": [(0, 3), (0, 3)]}, ShapeError, "None where `axes` is None"),
+    ({"data": np.ones((0, 4)), "axes": [None, np.arange(4)]}, ShapeError, "(0, 4)"),
     ({"data": [[1.0]]}, DataError, "`data` must be an array"),
     ({"data": np.full((4, 4), np.nan)}, DataError, "finite"),
     ({"data": np.ones((4, 4)) + 1j}, DataError, "real"),

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, split
+from tenfac import (
+    CP,
+    Chebyshev,
+    DataError,
+    Discrete,
+    Patches,
+    ShapeError,
+    Tucker,
+    TuckerTrain,
+    load,
+    save,
+    split,
+)
 from tenfac.core.modes.chebyshev import coefficients
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
 
@@ -40,6 +52,21 @@ def test_patches_hold_the_function_to_the_tolerance_with_smaller_ranks(make):
     assert_below(max(part.coef_shape[0] for part in patches.parts), 0.75 * SIZE, "coefficients")
     assert_equal((library_of(patches.at(*at)), patches.at(*at).dtype), (make.library, t.dtype))
     assert_equal(patches.n_params, sum(part.n_params for part in patches.parts))
+
+
+def test_a_train_is_cut_into_trains_of_smaller_ranks(tmp_path):
+    from tests.conftest import Make
+
+    make = Make("numpy", "float64")
+    t, at = wave(make).to_train(), points(make)
+    patches = split(t, [4, None, 3], tol=1e-9)
+    want = t.at(*at)
+    assert_below(np.abs(patches.at(*at) - want).max(), 1e-9 * np.abs(want).max(), "error")
+    assert_equal({type(part) for part in patches.parts}, {TuckerTrain})
+    assert_below(max(max(part.train_rank) for part in patches.parts), max(t.rank) - 2, "rank")
+    save(patches, tmp_path / "patches.tenfac")
+    assert_equal(load(tmp_path / "patches.tenfac").at(*at), patches.at(*at))
+    assert_below(max(part.coef_shape[0] for part in patches.parts), 0.75 * SIZE, "coefficients")
 
 
 def test_points_on_edges_ends_and_single_points_have_values(make):
@@ -81,3 +108,42 @@ def test_points_outside_and_wrong_counts_are_refused():
 def test_the_zero_function_is_split_into_zeros():
     t = Tucker(np.zeros((1, 1)), [np.ones((3, 1))] * 2, [Chebyshev(3)] * 2)
     assert_equal(split(t, 2).at([0.5, -0.5], 0.1), np.zeros(2))
+
+
+def test_patches_are_saved_and_loaded_bit_by_bit(make, tmp_path):
+    patches, path = split(wave(make), [4, None, 3], tol=1e-4), tmp_path / "wave.tenfac"
+    save(patches, path)
+    back = load(path)
+    assert type(back) is Patches
+    for one, other in zip(back.edges, patches.edges, strict=True):
+        assert_equal(one, other)
+    for one, other in zip(back.parts, patches.parts, strict=True):
+        assert_equal(one.modes, other.modes)
+        for a, b in zip((one.core, *one.factors), (other.core, *other.factors), strict=True):
+            assert_equal(a, b)
+    at = points(make, 20)
+    assert_equal(back.at(*at), patches.at(*at))
+
+
+def test_a_file_that_lacks_a_part_is_called_so(tmp_path):
+    path = tmp_path / "x.tenfac"
+    patches = split(Tucker(np.ones(1), [np.ones((3, 1))], [Chebyshev(3)]), 2)
+    state, arrays = patches._to_state()
+    for header, held, word in (
+        ({**state, "parts": [*state["parts"], state["parts"][0]]}, arrays, "'2'"),
+        (state, {k: v for k, v in arrays.items() if k != "parts.1.core"}, "core"),
+        (state, {k: v for k, v in arrays.items() if k != "edges.0"}, "edges.0"),
+    ):
+        broken = Patches(patches.edges, patches.parts)
+        object.__setattr__(broken, "_to_state", lambda header=header, held=held: (header, held))
+        save(broken, path)
+        with pytest.raises(DataError) as error:
+            load(path)
+        assert_says(error, "load", word)
+
+
+def test_too_few_parts_are_refused():
+    patches = split(Tucker(np.ones(1), [np.ones((3, 1))], [Chebyshev(3)]), 2)
+    with pytest.raises(ShapeError) as error:
+        Patches(patches.edges, patches.parts[:1])
+    assert_says(error, "2 boxes", "got 1", "split(")

@@ -95,10 +95,6 @@ class Chebyshev:
         result = xp.matmul(mode.basis(flat, xp), factor)
         return result[..., 0, :] if points.ndim == 0 else result
 
-    def columns(self, factor: Any, x: Any, *, xp: Any, out: Any = None) -> Any:
-        """``rows`` transposed, ``(R, N)`` at points ``(N,)``: for blocks of points that stay in the cache."""
-        return xp.matmul(xp.matrix_transpose(factor), self._values(self.points(x, factor, xp), xp, out))
-
     def points(self, x: Any, factor: Any, xp: Any) -> Any:
         """Points in the dtype of a factor, checked to lie in the domain; NaN outside where traced."""
         x = astype(x, factor.dtype, xp)
@@ -124,17 +120,20 @@ class Chebyshev:
 
     def basis(self, x: Any, xp: Any) -> Any:
         """``T_k(x)`` at points ``(N,)``, shape (N, size)."""
-        return xp.matrix_transpose(self._values(x, xp))
+        return xp.matrix_transpose(self.values(x, xp))
 
-    def _values(self, x: Any, xp: Any, out: Any = None) -> Any:
+    def values(self, x: Any, xp: Any, out: Any = None) -> Any:
         """``T_k(x)``, shape (size, N), by the three-term recurrence; numpy writes in place."""
         a, b = self.domain
-        t = xp.clip((x - a) * (2 / (b - a)) - 1, -1.0, 1.0)
-        if isinstance(t, np.ndarray):
+        if isinstance(x, np.ndarray):
+            t = (x - a) * (2 / (b - a))
+            t -= 1
+            np.clip(t, -1, 1, out=t)
             return _recurrence(t, np.empty((self.size, t.size), t.dtype) if out is None else out)
-        columns = [xp.ones_like(t), t]
+        t = xp.clip((x - a) * (2 / (b - a)) - 1, -1.0, 1.0)
+        columns, twice = [xp.ones_like(t), t], 2 * t
         for _ in range(self.size - 2):
-            columns.append(2 * t * columns[-1] - columns[-2])
+            columns.append(twice * columns[-1] - columns[-2])
         return xp.stack(columns[: self.size], axis=0)
 
     # --- calculus ---------------------------------------------------------------------------------------

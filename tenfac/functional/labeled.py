@@ -1,0 +1,267 @@
+"""Between formats and xarray: a function on a grid as a DataArray, and a DataArray as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import is_array, to_numpy
+from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
+from ..core.modes.chebyshev import Chebyshev
+from ..core.modes.protocol import Mode
+from ..core.tucker import Tucker
+from .from_grid import chebyshev_from_grid
+
+
+def to_xarray(
+    t: Any,
+    dims: Sequence[str] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    max_bytes: int | None = None,
+) -> Any:
+    """Evaluate a format on a grid and name its axes: an ``xarray.DataArray``.
+
+    Parameters
+    ----------
+    t : Tucker or CP
+        Without a batch.
+    dims : sequence of D str, optional
+        Name of each mode; ``dim_0``, ``dim_1``, ... if not given.
+    coords : mapping of str to array or int, optional
+        For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
+        ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
+        ``from_xarray`` makes the same function again. For a discrete mode its labels. ``X.coords`` of a
+        DataArray is taken as it is.
+    name : str, optional
+        Name of the values.
+    max_bytes : int, optional
+        Refuse a larger result.
+
+    Returns
+    -------
+    xarray.DataArray, shape (N_0, ..., N_{D-1})
+        Of numpy.
+
+    Raises
+    ------
+    ShapeError
+        If there is a batch, or names and coordinates do not fit the modes.
+    DataError
+        If a place is outside its mode, or the result would be larger than ``max_bytes``.
+    MissingExtraError
+        If xarray is not installed.
+
+    References
+    ----------
+    .. [1] S. Hoyer and J. Hamman, xarray: N-D labeled arrays and datasets in Python, Journal of Open Research
+       Software 5 (2017). doi:10.5334/jors.148
+
+    Examples
+    --------
+    >>> from tenfac import Chebyshev, Discrete
+    >>> t = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:], np.ones((2, 1))], [Chebyshev(2), Discrete(2)])
+    >>> X = to_xarray(t, ("x", "cell"), {"x": 5, "cell": ["B", "T"]}, name="height")
+    >>> X.sel(cell="T").values
+    array([-1. , -0.5,  0. ,  0.5,  1. ])
+    """
+    xr = _xarray("to_xarray")
+    if not hasattr(t, "on_grid") or t.batch_shape:
+        raise ShapeError(f"to_xarray: needs one Tucker or CP tensor, without a batch; got {t!r}.")
+    names = _names(t, dims)
+    given = {} if coords is None else dict(coords)
+    axes, along = [], {}
+    for dim, mode in zip(names, t.modes, strict=True):
+        x, labels = _axis(dim, mode, given.pop(dim, None))
+        axes.append(x)
+        if labels is not None:
+            along[dim] = labels
+    for other, value in given.items():
+        if not hasattr(value, "dims"):
+            raise ShapeError(
+                f"to_xarray: `coords` must name dimensions, one of {', '.join(names)}; got {other!r}."
+                f"{nearest_name(other, names)}"
+            )
+    values = to_numpy(t.on_grid(*axes, max_bytes=max_bytes))
+    return xr.DataArray(values, {**along, **given}, names, name=name)
+
+
+def from_xarray(
+    X: Any,
+    tol: float = 1e-10,
+    *,
+    discrete: Sequence[str] = (),
+    domain: Mapping[str, tuple[float, float]] | None = None,
+) -> Tucker:
+    """Turn a DataArray with coordinates into a function of them.
+
+    Dimensions with numbers for coordinates become continuous, those with labels or without coordinates stay
+    discrete; then ``chebyshev_from_grid``: the polynomial through Chebyshev points, cubic splines through
+    any others.
+
+    Parameters
+    ----------
+    X : xarray.DataArray, shape (I_0, ..., I_{D-1})
+        Real and finite. Coordinates may come in any order, as latitudes do.
+    tol : float
+        Allowed error, as a share of the largest value.
+    discrete : sequence of str
+        Dimensions that stay discrete although their coordinates are numbers: years, channels.
+    domain : mapping of str to pair (a, b), optional
+        Intervals of some dimensions; the first and last coordinate of the others.
+
+    Returns
+    -------
+    Tucker
+        ``Chebyshev`` and ``Discrete`` modes in the order of ``X.dims``. ``info`` says whether the grid
+        resolves the function to ``tol``.
+
+    Raises
+    ------
+    DataError
+        If values are missing or not real, a coordinate repeats, is a date or not finite, or ``tol`` or
+        ``domain`` is out of range.
+    ShapeError
+        If a name is not that of a dimension.
+    MissingExtraError
+        If xarray is not installed.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the grid is too coarse for ``tol``.
+
+    Notes
+    -----
+    For an array as it is, without interpolation, write ``tucker(X, rank)``.
+
+    References
+    ----------
+    .. [1] S. Hoyer and J. Hamman, xarray: N-D labeled arrays and datasets in Python, Journal of Open Research
+       Software 5 (2017). doi:10.5334/jors.148
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> x = np.linspace(0, 1, 40)
+    >>> X = xr.DataArray(np.outer(np.exp(x), [1.0, 2.0]), {"x": x, "cell": ["B", "T"]})
+    >>> F = from_xarray(X, tol=1e-6)
+    >>> F.modes
+    (Chebyshev(size=7, domain=(0.0, 1.0)), Discrete(size=2))
+    >>> bool(abs(F.at(0.321, 1) - 2 * np.exp(0.321)) < 1e-6)
+    True
+    """
+    xr = _xarray("from_xarray")
+    if not isinstance(X, xr.DataArray):
+        raise DataError(
+            f"from_xarray: needs an xarray.DataArray; got {type(X).__name__}. Take one variable of a "
+            "Dataset: ds['name']."
+        )
+    kept = [discrete] if isinstance(discrete, str) else list(discrete)
+    box = {} if domain is None else dict(domain)
+    for dim in [*kept, *box]:
+        if dim not in X.dims:
+            raise ShapeError(
+                f"from_xarray: `discrete` and `domain` must name dimensions, of {X.dims}; got {dim!r}."
+                f"{nearest_name(dim, map(str, X.dims))}"
+            )
+    axes: list[np.ndarray | None] = []
+    for dim in X.dims:
+        x = None if dim in kept else _places(X, dim)
+        if x is not None and not (np.diff(x) > 0).all():
+            order = np.argsort(x)
+            X, x = X.isel({dim: order}), x[order]
+        axes.append(x)
+    values = _values(X)
+    stays = [dim for dim, x in zip(X.dims, axes, strict=True) if x is None and dim in box]
+    if stays:
+        raise ShapeError(f"from_xarray: a discrete dimension has no interval; got `domain` for {stays}.")
+    pairs = [None if x is None else box.get(dim, (x[0], x[-1])) for dim, x in zip(X.dims, axes, strict=True)]
+    return chebyshev_from_grid(values, axes, tol, domain=pairs)
+
+
+def _xarray(where: str) -> Any:
+    try:
+        import xarray
+    except ImportError as error:
+        raise MissingExtraError(
+            f"`{where}` needs xarray. Install it with: pip install 'tenfac[xarray]'."
+        ) from error
+    return xarray
+
+
+def _names(t: Any, dims: Any) -> list[str]:
+    names = [f"dim_{n}" for n in range(t.ndim)] if dims is None else list(dims)
+    if isinstance(dims, str) or len(names) != t.ndim or len(set(names)) < len(names):
+        raise ShapeError(
+            f"to_xarray: `dims` must be {t.ndim} different names, one per mode of shape {t.shape}; got "
+            f"{dims!r}."
+        )
+    return names
+
+
+def _axis(dim: str, mode: Mode, given: Any) -> tuple[Any, Any]:
+    """Where a mode is evaluated, and the coordinate of the dimension; None where there is none."""
+    values = np.asarray(to_numpy(given) if is_array(given) else given) if given is not None else None
+    if mode.domain is None:
+        if values is not None and values.shape != (mode.size,):
+            raise ShapeError(
+                f"to_xarray: the labels of {dim!r} must be {mode.size}, one per row; got shape "
+                f"{values.shape}. Take a part afterwards: X.sel or X.isel."
+            )
+        return None, given
+    if values is None:
+        if not isinstance(mode, Chebyshev):
+            raise ShapeError(f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}.")
+        # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
+        places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
+        return places, places
+    if isinstance(given, Integral) and not isinstance(given, bool) and given > 1:
+        places = np.linspace(*mode.domain, int(given))
+        return places, places
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise ShapeError(
+            f"to_xarray: the places of {dim!r} must be numbers of shape (N,), or their count, 2 or more; got "
+            f"{given!r}. For one place take it away first: t.fix({{mode: value}})."
+        )
+    return values, given
+
+
+def _places(X: Any, dim: str) -> np.ndarray | None:
+    """Coordinates that are numbers; None if the dimension stays discrete."""
+    if dim not in X.coords or X.sizes[dim] < 2:
+        return None
+    x = X.coords[dim].values
+    if x.dtype.kind in "mM" or (x.dtype.kind == "O" and hasattr(x[0], "timetuple")):
+        raise DataError(
+            f"from_xarray: the coordinate {dim!r} must be numbers or labels; got dates ({x.dtype}). Count "
+            f"days, X.assign_coords({dim}=(X.{dim} - X.{dim}[0]) / numpy.timedelta64(1, 'D')), or pass "
+            f"discrete=[{dim!r}]."
+        )
+    if x.dtype.kind not in "iuf":
+        return None
+    x = x.astype(float)
+    if not np.isfinite(x).all() or len(np.unique(x)) < len(x):
+        raise DataError(
+            f"from_xarray: the coordinate {dim!r} must be finite and different places; got {x}. Pass "
+            f"discrete=[{dim!r}], or take the mean of equal ones."
+        )
+    return x
+
+
+def _values(X: Any) -> np.ndarray:
+    """Values as numpy, computed if they are lazy."""
+    values = X.values
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"from_xarray: the values must be real numbers; got {values.dtype}.")
+    if not np.isfinite(values).all():
+        count = int(values.size - np.isfinite(values).sum())
+        raise DataError(
+            f"from_xarray: the values must be finite; {count:,} of {values.size:,} are NaN or infinite. Fill "
+            "them with X.interpolate_na, or fit FunctionalTucker, which takes what was observed."
+        )
+    return values
