@@ -210,7 +210,8 @@ class PosteriorMethods:
         else:
             asked = [xp.asarray(one, device=device_of(self.coef_)) for one in indices]
             inside, places = self._box.places_of(asked, self.support_)
-            found = xp.where(inside, self._box.variances_at(places), 0.0)
+            found = self._box.variances_at(places)
+            found = xp.where(inside[:, None] if found.ndim > 1 else inside, found, 0.0)
         return xp.astype(found, self.coef_std_.dtype)
 
     def coef_tensor(self, *, max_bytes: int | None = _MAX_BYTES) -> Any:
