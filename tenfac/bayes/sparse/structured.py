@@ -108,24 +108,28 @@ class Structured(Box):
         """Draw around the estimate, shape (n, k_0, ..., k_{I-1}, T): noise seen in the tangent space."""
         sizes = [back.shape[1] for back in self._backs]
         noise = self._normal((n, *sizes), rng) * math.sqrt(self.noise)
-        seen = [self._tangent(noise[m, ...]) for m in range(n)]
-        return self.mean + contract(self.xp.stack(seen), [None, *self._backs], xp=self.xp)
+        return self.mean + contract(self._tangent(noise), [None, *self._backs], xp=self.xp)
 
-    def _tangent(self, array: Any) -> Any:
-        """Project an array (z_0, ..., z_T) on the tangent space."""
+    def _tangent(self, arrays: Any) -> Any:
+        """Project arrays (n, z_0, ..., z_T) on the tangent space."""
         xp, vectors = self.xp, self.vectors
         if self._is_sum:
             basis = xp.reshape(self._basis, (-1, self._basis.shape[-1]))
-            return xp.reshape(basis @ (adjoint(basis, xp) @ xp.reshape(array, (-1,))), array.shape)
+            flat = xp.reshape(arrays, (arrays.shape[0], -1))
+            return xp.reshape((flat @ xp.conj(basis)) @ basis.T, arrays.shape)
         turns = [adjoint(one, xp) for one in vectors]
-        found = contract(contract(array, turns, xp=xp), vectors, xp=xp)
+        found = contract(contract(arrays, [None, *turns], xp=xp), [None, *vectors], xp=xp)
         for n, rows in enumerate(self._rows):
-            part = contract(array, [None if k == n else one for k, one in enumerate(turns)], xp=xp)
+            part = contract(arrays, [None, *(None if k == n else one for k, one in enumerate(turns))], xp=xp)
+            part = xp.moveaxis(part, n + 1, 1)
             flat = xp.reshape(xp.moveaxis(rows, n, 0), (rows.shape[n], -1))
-            part = xp.reshape(xp.moveaxis(part, n, 0), (array.shape[n], -1)) @ adjoint(flat, xp)
+            part = xp.reshape(part, (*part.shape[:2], -1)) @ adjoint(flat, xp)
             part = part - vectors[n] @ (turns[n] @ part)
-            others = [part if k == n else one for k, one in enumerate(vectors)]
-            found = found + contract(rows, others, xp=xp)
+            back = xp.reshape(
+                part @ flat, (*part.shape[:2], *(one.shape[1] for k, one in enumerate(vectors) if k != n))
+            )
+            others = [None if k == n else one for k, one in enumerate(vectors)]
+            found = found + contract(xp.moveaxis(back, 1, n + 1), [None, *others], xp=xp)
         return found
 
     @property

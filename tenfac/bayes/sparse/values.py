@@ -151,21 +151,22 @@ def _try_sums(box: Box, seen: Any, score: Score, tried: dict[str, Any]) -> None:
     sizes, total = seen.shape, math.prod(seen.shape)
     if sum(z > 1 for z in sizes) < 3:
         return
-    each = sum(sizes) - len(sizes) + 1
+    each, before = sum(sizes) - len(sizes) + 1, tried["rank1"][1]
     for terms in range(2, min(_MAX_TERMS, total // max(sizes)) + 1):
         best = min(one[1] for one in tried.values())
         if terms * each * total > _MAX_JACOBIAN or score(terms * each, 0.0) >= best:
             return
         found = _scored(_sum(box, seen, terms), seen, score)
         tried[f"cp({terms})"] = found
-        if found[1] > best:
+        if found[1] > before:
             return
+        before = found[1]
 
 
 def _tucker(box: Box, seen: Any, ranks: Sequence[int]) -> Structured:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = hooi(seen, ranks, max_iter=1000, tol=1e-10)
+        found = hooi(seen, ranks, max_iter=300, tol=1e-10)
     return _filled(box, found.core, found.factors)
 
 
