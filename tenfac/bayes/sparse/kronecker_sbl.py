@@ -121,7 +121,12 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     Everything is computed in float64, on the device of the arrays; results have their dtype.
 
     Snapshots are independent draws with the same support: an axis of them is one problem. A batch of
-    unrelated problems is a loop over ``fit``.
+    unrelated problems is a loop over ``fit``, also with common factors: what it could share, checks and the
+    decompositions of the first sweep, is some two percent of a fit.
+
+    Parameters inside the factors (angles off the grid, delays, gains) are learned by ascending
+    ``kronecker_log_evidence`` with the gradients of torch from the grid's solution: with the ``gammas_`` of
+    the active columns and the noise, by L-BFGS say; then fit again with the factors found.
 
     The evidence has local maxima. Few measurements per active column (six of eight, say) leave some fits in
     one; more starts and hops help, and ``starts_`` shows whether they agreed. Modes with at least half as
