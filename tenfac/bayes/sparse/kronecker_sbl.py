@@ -89,7 +89,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     coef_std_ : array, shape (k_0, ..., k_{I-1})
         Posterior standard deviations on the box; of a complex coefficient, the root of the variance of its
         magnitude around the mean. Of an estimate of low rank, its standard errors given the support, to first
-        order in the noise (Gauss-Newton), with snapshots (..., T); they are too small near zero rank.
+        order in the noise (Gauss-Newton), with several snapshots (..., T).
     values_ : str
         Structure of ``coef_``: "full", "rank1", "tucker(2, 1, 2)" with its ranks, or "cp(2)" of two terms;
         snapshots are a further mode. All methods but ``log_evidence`` answer for it.

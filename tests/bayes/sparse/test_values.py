@@ -209,6 +209,19 @@ def test_values_go_with_the_published_algorithms() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("snr_db", [5.0, 20.0])
+def test_intervals_of_rank_one_coefficients_cover_the_truth(snr_db: float) -> None:
+    hits = []
+    for seed in range(40):
+        made = make_kronecker_sparse((14, 12, 15), 15, 3, snr_db=snr_db, values="rank1", random_state=seed)
+        model = KroneckerSBL(values="rank1").fit(made.factors, made.y)
+        truth = made.coef_tensor()[np.ix_(*model.support_)]
+        hits.append(np.mean(np.abs(model.coef_ - truth) < 1.96 * model.coef_std_))
+    assert_above(np.mean(hits), 0.9, "share inside the 95 % intervals")
+    assert_below(np.mean(hits), 0.98, "share inside the 95 % intervals")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("snr_db", "most"), [(4.0, 0.055), (12.0, 0.0055), (20.0, 0.0007)])
 def test_rank_one_values_of_the_irs_channel(snr_db: float, most: float) -> None:
     errors = []
