@@ -92,7 +92,7 @@ def test_jax_differentiates_the_evidence_too() -> None:
 @pytest.mark.slow
 def test_learned_angles_are_several_times_better_than_a_grid() -> None:
     torch = pytest.importorskip("torch")
-    gains = [gain_of(torch, seed)[0] for seed in range(12)]
-    assert_equal(len(gains), 12)
+    gains = [gain_of(torch, seed)[0] for seed in range(7)]
+    assert_equal(len(gains), 7)
     assert_above(np.median(gains), 4.0, "median of the error of the grid over that of learned angles")
     assert_above(min(gains), 1.5, "least gain")
