@@ -159,7 +159,7 @@ DEFAULTS = {
         "n_hops": 0,
         "prior": "kronecker",
         "max_iter": 500,
-        "tol": 1e-05,
+        "tol": 3e-06,
         "random_state": 0,
         "verbose": 0,
     },

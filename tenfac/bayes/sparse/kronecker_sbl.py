@@ -66,7 +66,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         and ``gammas_`` and ``column_gain_`` hold one array (k,).
     max_iter : int, default 500
         Most sweeps over the modes per start.
-    tol : float, default 1e-5
+    tol : float, default 3e-6
         Converged when a sweep raises the log evidence by less than this per measurement.
     random_state : int, numpy Generator or None, default 0
         Draws the starts after the first.
@@ -148,7 +148,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         n_hops: int = 0,
         prior: str = "kronecker",
         max_iter: int = 500,
-        tol: float = 1e-5,
+        tol: float = 3e-6,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
     ) -> None:
