@@ -45,8 +45,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
         Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
         about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (module
-        ``tenfac.bayes.sparse.em``), with their start, thresholds and stopping rule: of the settings below
-        they read only ``noise``.
+        ``tenfac.bayes.sparse.em``), with their start, thresholds and stopping rule; they read only ``noise``
+        of the other settings.
     coupling : list of arrays, shapes (N_i, m_i), or None per mode, optional
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
