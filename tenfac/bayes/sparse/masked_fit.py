@@ -253,8 +253,8 @@ def _pruned(state: Masked, prune_alpha: float | None) -> Masked:
     """Delete, one after the other, the columns whose deletion costs less than is significant."""
     if prune_alpha is None:
         return state
+    price = column_cost(sum(len(gammas) for gammas in state.gammas), prune_alpha)
     for i in range(len(state.gammas)):
-        price = column_cost(len(state.gammas[i]), prune_alpha)
         for j in np.argsort(state.gammas[i]):
             less = state.gammas[i].copy()
             less[j] = 0.0
