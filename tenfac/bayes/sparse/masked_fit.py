@@ -48,7 +48,7 @@ def fit_masked(
         Variance of the noise; learned if not given.
     prune_alpha : float or None
         At convergence a column whose deletion costs less evidence than is significant at this level among the
-        columns of its mode (Bonferroni) is deleted, and the sweeps go on. None: no such test.
+        columns of all modes (Bonferroni) is deleted, and the sweeps go on. None: no such test.
     gammas : sequence of arrays, shapes (N_i,), optional
         Variances to start from; all equal if not given.
     max_iter : int
