@@ -1,0 +1,1 @@
+"""Sparse Bayesian recovery with Kronecker dictionaries."""

@@ -1,0 +1,63 @@
+"""What the baselines give back: a support of every mode, and the values on its box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tenfac.bayes.sparse.inputs import give_back
+from tenfac.core.arrays import byte_guard, to_numpy
+from tenfac.core.report import Report
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """Sparse coefficients: zero outside the columns ``support[0] x support[1] x ...``.
+
+    Parameters
+    ----------
+    support : tuple of int ndarray, shapes (k_i,)
+        Columns of every mode, ascending.
+    coef : array, shape (k_1, ..., k_I) or (k_1, ..., k_I, T)
+        Values there.
+    shape : tuple of int
+        Columns of the dictionaries, ``(N_1, ..., N_I)``.
+    info : Report
+
+    Examples
+    --------
+    >>> support = np.array([1]), np.array([0, 2])
+    >>> found = Recovery(support, np.array([[5.0, 6.0]]), (2, 3), Report(True, "toy"))
+    >>> found
+    Recovery(shape=(2, 3), columns=1x2, toy)
+    >>> found.coef_tensor()
+    array([[0., 0., 0.],
+           [5., 0., 6.]])
+    """
+
+    support: tuple[Any, ...]
+    coef: Any
+    shape: tuple[int, ...]
+    info: Report
+
+    def coef_tensor(self, *, max_bytes: int | None = 10**9) -> Any:
+        """Return all coefficients as a dense array, shape (N_1, ..., N_I) or (N_1, ..., N_I, T).
+
+        Raises
+        ------
+        DataError
+            If it needs more than ``max_bytes``.
+        """
+        values = to_numpy(self.coef)
+        shape = (*self.shape, *values.shape[len(self.shape) :])
+        remedy = "Use `coef` and `support`, or raise max_bytes."
+        byte_guard(shape, values.dtype.itemsize, max_bytes, "Recovery.coef_tensor", remedy)
+        dense = np.zeros(shape, dtype=values.dtype)
+        dense[np.ix_(*self.support)] = values
+        return give_back(dense, self.coef)
+
+    def __repr__(self) -> str:
+        columns = "x".join(str(len(rows)) for rows in self.support)
+        return f"Recovery(shape={self.shape}, columns={columns}, {self.info.reason})"

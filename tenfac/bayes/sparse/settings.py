@@ -1,0 +1,68 @@
+"""The settings of ``KroneckerSBL``, checked whatever the data are."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from ...core.errors import DataError, nearest_name
+
+UPDATES = {"fixed_point": 1.0, "mm": 0.5}  # name: exponent of the step
+_WHERE = "KroneckerSBL"
+
+
+def check_settings(model: Any) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> from tenfac import KroneckerSBL
+    >>> check_settings(KroneckerSBL())
+    """
+    check_choice("update", model.update, tuple(UPDATES))
+    if model.noise is not None and not (_is_number(model.noise) and model.noise > 0):
+        raise DataError(
+            f"{_WHERE}: `noise` must be a positive variance, or None to learn it; got {model.noise!r}."
+        )
+    if not (_is_number(model.prune_alpha) and 0 <= model.prune_alpha < 0.5):
+        raise DataError(
+            f"{_WHERE}: `prune_alpha` must be a level from 0 (no pruning) to below 0.5; got "
+            f"{model.prune_alpha!r}."
+        )
+    if not (_is_number(model.tol) and model.tol > 0):
+        raise DataError(f"{_WHERE}: `tol` must be a positive number; got {model.tol!r}.")
+    for name, least in (("n_starts", 1), ("n_hops", 0), ("max_iter", 0)):
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise DataError(f"{_WHERE}: `{name}` must be an integer from {least} up; got {value!r}.")
+    if isinstance(model.verbose, bool) or model.verbose not in (0, 1, 2):
+        raise DataError(
+            f"{_WHERE}: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
+            f"{model.verbose!r}."
+        )
+
+
+def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Refuse an unknown choice, with the nearest known one.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> check_choice("update", "mm", ("mm",))
+    """
+    if not isinstance(value, str) or value not in known:
+        raise DataError(
+            f"{_WHERE}: `{name}` must be one of {known}; got {value!r}.{nearest_name(value, known)}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
