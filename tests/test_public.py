@@ -154,6 +154,7 @@ DEFAULTS = {
         "prune_alpha": 0.05,
         "n_starts": 2,
         "n_hops": 0,
+        "prior": "kronecker",
         "max_iter": 500,
         "tol": 1e-05,
         "random_state": 0,

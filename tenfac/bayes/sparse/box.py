@@ -51,6 +51,34 @@ class Box:
         """Numbers ``(k_0, ..., k_{I-1})`` of active columns."""
         return tuple(factor.shape[1] for factor in self.factors)
 
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """Active columns of each factor over all measurements."""
+        return self.factors
+
+    def predicted(self, factors: Sequence[Any]) -> Any:
+        """Measurements of the mean, shape (M_0, ..., M_{I-1}, T), with active columns of any rows."""
+        return contract(self.mean, [*factors, None], xp=self.xp)
+
+    def as_kronecker(self, factors: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
+        """Factors and variances of the Kronecker prior of measurements with these active columns."""
+        return factors, self.gammas
+
+    def grid(self, support: Sequence[Any]) -> tuple[Any, ...]:
+        """Index of the coefficients in an array of all unknowns."""
+        last = len(support) - 1
+        return tuple(self.xp.reshape(one, (-1, *(1,) * (last - n))) for n, one in enumerate(support))
+
+    def places_of(self, indices: Sequence[Any], support: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Which of the unknowns asked for are coefficients here, and which they are per mode."""
+        xp, inside, places = self.xp, None, []
+        for index, columns in zip(indices, support, strict=True):
+            hits = index[:, None] == columns
+            known = xp.any(hits, axis=1)
+            inside = known if inside is None else inside & known
+            places.append(xp.argmax(xp.astype(hits, xp.int64), axis=1))
+        return inside, places
+
     @cached_property
     def _axes(self) -> list[tuple[Any, Any, Any]]:
         """Per mode: axes of the measurements, squared lengths, and the axes of the coefficients."""

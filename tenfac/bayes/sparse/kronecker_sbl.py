@@ -22,7 +22,9 @@ from .box import Box, posterior_mean
 from .posterior_methods import PosteriorMethods
 from .problem import Problem, problem_of
 from .recover import Found, recover
+from .scattered import MaskedBox, Scattered
 from .settings import UPDATES, check_settings
+from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
 class KroneckerSBL(PosteriorMethods, BaseEstimator):
@@ -53,6 +55,11 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         the variances drawn anew in the mode with most active columns per row; then random ones.
     n_hops : int, default 0
         Restarts from the best solution with the variances of one mode, drawn too, anew.
+    prior : {"kronecker", "unstructured"}, default "kronecker"
+        "unstructured" gives every unknown its own variance [4]_: for supports that are not a box. Then
+        ``support_`` has one index array (k,) per mode that together are the places of the k coefficients, as
+        ``numpy.nonzero`` gives them; ``coef_`` and ``coef_std_`` have the shapes (k,), with snapshots (k, T),
+        and ``gammas_`` and ``column_gain_`` hold one array (k,).
     max_iter : int, default 500
         Most sweeps over the modes per start.
     tol : float, default 1e-5
@@ -111,6 +118,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     .. [2] D. J. C. MacKay, Bayesian interpolation, Neural Computation 4 (1992), the fixed point.
     .. [3] M. E. Tipping, Sparse Bayesian learning and the relevance vector machine, Journal of Machine
        Learning Research 1 (2001), section 2.
+    .. [4] M. E. Tipping and A. C. Faul, Fast marginal likelihood maximisation for sparse Bayesian models,
+       AISTATS 2003.
 
     Examples
     --------
@@ -133,6 +142,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         prune_alpha: float = 0.05,
         n_starts: int = 2,
         n_hops: int = 0,
+        prior: str = "kronecker",
         max_iter: int = 500,
         tol: float = 1e-5,
         random_state: int | np.random.Generator | None = 0,
@@ -144,12 +154,13 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         self.prune_alpha = prune_alpha
         self.n_starts = n_starts
         self.n_hops = n_hops
+        self.prior = prior
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, operator: Any, Y: Any, *, snapshots: bool = False) -> KroneckerSBL:
+    def fit(self, operator: Any, Y: Any, *, snapshots: bool = False, mask: Any = None) -> KroneckerSBL:
         """Learn support, coefficients and noise.
 
         Parameters
@@ -160,6 +171,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             Measurements, in the order of the rows of the operator.
         snapshots : bool, default False
             Whether ``Y`` has one more axis, last, of measurements with the same support: (..., T).
+        mask : array of bool, shape (M_0, ..., M_{I-1}) or (M,), optional
+            True where measured, for all snapshots; what ``Y`` holds elsewhere, NaN perhaps, is not read. The
+            evidence is exactly that of what was measured; it starts once, and costs more than without.
 
         Returns
         -------
@@ -176,6 +190,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         -----
         ConvergenceWarning
             If the sweeps did not converge.
+        UserWarning
+            If most coefficients of the box are no different from zero, there are at most 1e5 unknowns, and
+            the unstructured prior explains the measurements better.
 
         Examples
         --------
@@ -184,13 +201,24 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         """
         started = time.perf_counter()
         check_settings(self)
-        problem = problem_of(
-            operator, Y, snapshots=snapshots, coupling=self.coupling, where="KroneckerSBL.fit"
-        )
-        rng = generator(self.random_state)
-        found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
-        self._store(problem, found)
-        self._report(problem, found, time.perf_counter() - started)
+        where = "KroneckerSBL.fit"
+        mask = mask_of(mask, operator, where)
+        variant = mask is not None or self.prior != "kronecker"
+        if variant:
+            check_variant(self, "a mask" if self.prior == "kronecker" else "the unstructured prior")
+        Y = filled(Y, mask, snapshots)
+        problem = problem_of(operator, Y, snapshots=snapshots, coupling=self.coupling, where=where)
+        if variant:
+            outcome = recover_variant(self, problem, mask)
+        else:
+            rng = generator(self.random_state)
+            found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
+            outcome = _outcome(problem, found)
+        self._store(problem, outcome)
+        doubt = None
+        if self.prior == "kronecker" and self.coupling is None:
+            doubt = doubt_about_support(self, problem, mask, outcome)
+        self._report(outcome, doubt, time.perf_counter() - started)
         return self
 
     def _options(self, problem: Problem) -> Options:
@@ -199,43 +227,45 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             noise, UPDATES[self.update], float(self.prune_alpha), int(self.max_iter), float(self.tol)
         )
 
-    def _store(self, problem: Problem, found: Found) -> None:
+    def _store(self, problem: Problem, outcome: Outcome) -> None:
         """Set what is learned, in the units and the dtype of the user."""
-        xp, solution = problem.xp, found.solution
+        xp = problem.xp
         real = xp.float32 if dtype_name(problem.dtype) in ("float32", "complex64") else xp.float64
         self.shape_ = problem.shape
-        self.support_ = tuple(xp.nonzero(one > 0)[0] for one in solution.gammas)
-        self.gammas_ = tuple(xp.astype(one, real, copy=False) for one in solution.gammas)
-        self._box = _box_of(problem, found, self.support_)
+        self.support_ = outcome.support
+        self.gammas_ = tuple(xp.astype(one, real, copy=False) for one in outcome.gammas)
+        self._box = outcome.box
         mean = xp.astype(self._box.mean, problem.dtype, copy=False)
         self.coef_ = mean if problem.snapshots else mean[..., 0]
         self.coef_std_ = xp.astype(xp.sqrt(self._box.variances()), real, copy=False)
-        self.column_gain_ = tuple(xp.astype(one, real, copy=False) for one in found.gains)
-        self.noise_ = solution.noise
-        self.log_evidence_ = solution.evidence
-        self.evidence_trace_ = np.asarray(solution.trace)
-        self.starts_ = np.asarray(found.starts)
-        self.n_iter_ = solution.n_iter
+        self.column_gain_ = tuple(xp.astype(one, real, copy=False) for one in outcome.gains)
+        self.noise_ = outcome.noise
+        self.log_evidence_ = outcome.evidence
+        self.evidence_trace_ = np.asarray(outcome.trace)
+        self.starts_ = np.asarray(outcome.starts)
+        self.n_iter_ = outcome.n_iter
 
-    def _report(self, problem: Problem, found: Found, seconds: float) -> None:
-        solution = found.solution
-        said = ()
-        if not solution.converged:
-            slope = solution.trace[-1] - solution.trace[-2] if solution.n_iter else math.nan
-            said = (
-                f"KroneckerSBL: not converged after {solution.n_iter} sweeps; the last one raised the log "
-                f"evidence by {slope:.3g}. Raise max_iter, or tol.",
+    def _report(self, outcome: Outcome, doubt: str | None, seconds: float) -> None:
+        said = []
+        if not outcome.converged:
+            slope = outcome.trace[-1] - outcome.trace[-2] if len(outcome.trace) > 1 else math.nan
+            said.append(
+                f"KroneckerSBL: not converged after {outcome.n_iter} sweeps; the last one raised the log "
+                f"evidence by {slope:.3g}. Raise max_iter, or tol."
             )
-            warnings.warn(said[0], ConvergenceWarning, stacklevel=3)
+            warnings.warn(said[-1], ConvergenceWarning, stacklevel=3)
+        if doubt:
+            said.append(doubt)
+            warnings.warn(doubt, UserWarning, stacklevel=3)
         self.info_ = Report(
-            converged=solution.converged,
-            reason=solution.reason,
-            n_iter=solution.n_iter,
-            rel_error=_residual(problem, found),
-            history=solution.trace,
+            converged=outcome.converged,
+            reason=outcome.reason,
+            n_iter=outcome.n_iter,
+            rel_error=outcome.rel_error,
+            history=tuple(outcome.trace),
             seconds=seconds,
             random_state=seed_of(self.random_state),
-            warnings=said,
+            warnings=tuple(said),
         )
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -247,24 +277,27 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         header = {
             "params": params,
             "coupled": None if self.coupling is None else [one is not None for one in self.coupling],
-            "modes": len(self.shape_),
+            "shape": list(self.shape_),
+            "box": type(self._box).__name__,
             "numbers": {name: float(value).hex() for name, value in numbers.items()},
             "info": asdict(self.info_),
         }
         arrays = {"coef": self.coef_, "mean": self._box.mean, "std": self.coef_std_}
         arrays |= {"trace": self.evidence_trace_, "starts": self.starts_}
-        for n in range(len(self.shape_)):
-            arrays[f"factor_{n}"], arrays[f"box_gammas_{n}"] = self._box.factors[n], self._box.gammas[n]
-            arrays[f"support_{n}"], arrays[f"gammas_{n}"] = self.support_[n], self.gammas_[n]
-            arrays[f"gains_{n}"] = self.column_gain_[n]
-            if self.coupling is not None and self.coupling[n] is not None:
-                arrays[f"coupling_{n}"] = self.coupling[n]
+        several = {"factor": self._box.factors, "box_gammas": self._box.gammas, "support": self.support_}
+        several |= {"gammas": self.gammas_, "gains": self.column_gain_, "coupling": self.coupling or ()}
+        if isinstance(self._box, Scattered):
+            several["columns"] = self._box.columns
+        for name, ones in several.items():
+            arrays |= {f"{name}_{n}": one for n, one in enumerate(ones) if one is not None}
+        if isinstance(self._box, MaskedBox):
+            arrays["places"] = self._box.places
         return header, arrays
 
     @classmethod
     def _from_state(cls, header: dict[str, Any], arrays: dict[str, Any]) -> KroneckerSBL:
         """Inverse of ``_to_state``; nothing is computed."""
-        coupled, modes = header["coupled"], range(header["modes"])
+        coupled = header["coupled"]
         coupling = None
         if coupled is not None:
             coupling = [arrays[f"coupling_{n}"] if one else None for n, one in enumerate(coupled)]
@@ -274,16 +307,44 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         model.n_iter_ = int(numbers["n_iter"])
         model.coef_, model.coef_std_ = arrays["coef"], arrays["std"]
         model.evidence_trace_, model.starts_ = arrays["trace"], arrays["starts"]
-        model.support_ = tuple(arrays[f"support_{n}"] for n in modes)
-        model.gammas_ = tuple(arrays[f"gammas_{n}"] for n in modes)
-        model.column_gain_ = tuple(arrays[f"gains_{n}"] for n in modes)
-        model.shape_ = tuple(one.shape[0] for one in model.gammas_)
-        factors = tuple(arrays[f"factor_{n}"] for n in modes)
-        gammas = tuple(arrays[f"box_gammas_{n}"] for n in modes)
-        model._box = Box(arrays["mean"], factors, gammas, model.noise_, namespace_of(arrays["mean"]))
+        model.support_, model.gammas_ = _numbered(arrays, "support"), _numbered(arrays, "gammas")
+        model.column_gain_, model.shape_ = _numbered(arrays, "gains"), tuple(header["shape"])
+        parts = (_numbered(arrays, "factor"), _numbered(arrays, "box_gammas"), model.noise_)
+        more = {
+            "Scattered": lambda: {"columns": _numbered(arrays, "columns")},
+            "MaskedBox": lambda: {"places": arrays["places"]},
+            "Box": dict,
+        }[header["box"]]()
+        kind = {"Scattered": Scattered, "MaskedBox": MaskedBox, "Box": Box}[header["box"]]
+        model._box = kind(arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
         info = header["info"].items()
         model.info_ = Report(**{key: tuple(one) if isinstance(one, list) else one for key, one in info})
         return model
+
+
+def _numbered(arrays: dict[str, Any], name: str) -> tuple[Any, ...]:
+    """The arrays ``name_0``, ``name_1``, ... of a file."""
+    count = sum(key.rpartition("_")[0] == name for key in arrays)
+    return tuple(arrays[f"{name}_{n}"] for n in range(count))
+
+
+def _outcome(problem: Problem, found: Found) -> Outcome:
+    solution = found.solution
+    support = tuple(problem.xp.nonzero(one > 0)[0] for one in solution.gammas)
+    return Outcome(
+        support=support,
+        gammas=solution.gammas,
+        box=_box_of(problem, found, support),
+        gains=found.gains,
+        noise=solution.noise,
+        evidence=solution.evidence,
+        trace=solution.trace,
+        starts=found.starts,
+        n_iter=solution.n_iter,
+        converged=solution.converged,
+        reason=solution.reason,
+        rel_error=_residual(problem, found),
+    )
 
 
 def _box_of(problem: Problem, found: Found, support: tuple[Any, ...]) -> Box:

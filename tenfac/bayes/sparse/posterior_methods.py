@@ -18,7 +18,6 @@ from ...core.arrays import (
     to_number,
     to_numpy,
 )
-from ...core.contract import contract
 from ...core.errors import DataError, ShapeError
 from ...core.precision import dtype_name
 from .box import Box
@@ -66,9 +65,9 @@ class PosteriorMethods:
         """
         check_is_fitted(self, "info_")
         where = "KroneckerSBL.predict"
-        factors = self._box.factors if operator is None else self._active(operator, where)
-        *factors, mean = promote(*factors, self._box.mean)
-        return self._given(contract(mean, [*factors, None]))
+        factors = self._box.columns if operator is None else self._active(operator, where)
+        *factors, _ = promote(*factors, self._box.mean)
+        return self._given(self._box.predicted(factors))
 
     def score(self, operator: Any, Y: Any) -> float:
         """Share of the variance of measurements that ``predict`` explains, R squared.
@@ -127,12 +126,15 @@ class PosteriorMethods:
             )
         factors = self._active(operator, "KroneckerSBL.log_evidence")
         *factors, _ = promote(*factors, self._box.mean)
-        gammas = self._box.gammas
+        rows = [factor.shape[0] for factor in factors]
+        Y = measured_of(Y, rows, self._snapshots, "KroneckerSBL.log_evidence", self._box.xp)
+        Y = self._box.xp.reshape(Y, (-1, Y.shape[-1]))
+        factors, gammas = self._box.as_kronecker(factors)
         if 0 in self.coef_.shape:  # a column of zeros stands for the empty model
             xp = namespace_of(factors[0])
             factors = [xp.zeros((f.shape[0], 1), dtype=f.dtype, device=device_of(f)) for f in factors]
             gammas = [xp.ones(1, dtype=g.dtype, device=device_of(g)) for g in gammas]
-        value = kronecker_log_evidence(factors, Y, gammas, self.noise_, snapshots=self._snapshots)
+        value = kronecker_log_evidence(factors, Y, gammas, self.noise_, snapshots=True)
         return to_number(value)
 
     def sample(self, n: int = 1, random_state: int | np.random.Generator | None = 0) -> Any:
@@ -203,15 +205,11 @@ class PosteriorMethods:
             found = self.coef_std_**2
             return found if which == "support" else self._spread(found, max_bytes, "coef_var")
         indices = self._indices(which)
-        places, inside = [], None
-        for index, columns in zip(indices, self.support_, strict=True):
-            hits = xp.asarray(index, device=device_of(columns))[:, None] == columns
-            known = xp.any(hits, axis=1)
-            inside = known if inside is None else inside & known
-            places.append(xp.argmax(xp.astype(hits, xp.int64), axis=1) if columns.shape[0] else None)
         if 0 in self.coef_.shape:
             found = xp.zeros(indices[0].shape[0], dtype=xp.float64, device=device_of(self.coef_))
         else:
+            asked = [xp.asarray(one, device=device_of(self.coef_)) for one in indices]
+            inside, places = self._box.places_of(asked, self.support_)
             found = xp.where(inside, self._box.variances_at(places), 0.0)
         return xp.astype(found, self.coef_std_.dtype)
 
@@ -248,17 +246,13 @@ class PosteriorMethods:
     def _spread(self, box: Any, max_bytes: int | None, name: str) -> Any:
         """Put an array on the box into one of zeros over all coefficients."""
         xp = self._box.xp
-        shape = (*self.shape_, *box.shape[len(self.shape_) :])
+        shape = (*self.shape_, *box.shape[len(self._box.shape) :])
         itemsize = np.dtype(dtype_name(box.dtype)).itemsize
         remedy = "Read coef_ with support_, or coef_var at indices; or raise max_bytes."
         byte_guard(shape, itemsize, max_bytes, f"KroneckerSBL.{name}", remedy)
         result = xp.zeros(shape, dtype=box.dtype, device=device_of(box))
-        grid = [
-            xp.reshape(columns, (-1, *(1,) * (len(self.shape_) - 1 - n)))
-            for n, columns in enumerate(self.support_)
-        ]
         if 0 not in box.shape:
-            result[tuple(grid)] = box
+            result[self._box.grid(self.support_)] = box
         return result
 
     def _indices(self, which: Any) -> list[np.ndarray]:
@@ -293,4 +287,4 @@ class PosteriorMethods:
 
     @property
     def _snapshots(self) -> bool:
-        return self.coef_.ndim > len(self.shape_)
+        return self.coef_.ndim == self._box.mean.ndim

@@ -25,6 +25,7 @@ def check_settings(model: Any) -> None:
     >>> check_settings(KroneckerSBL())
     """
     check_choice("update", model.update, tuple(UPDATES))
+    check_choice("prior", model.prior, ("kronecker", "unstructured"))
     if model.noise is not None and not (_is_number(model.noise) and model.noise > 0):
         raise DataError(
             f"{_WHERE}: `noise` must be a positive variance, or None to learn it; got {model.noise!r}."
