@@ -17,13 +17,15 @@ from ...core.arrays import device_of, generator, namespace_of, seed_of
 from ...core.errors import ConvergenceWarning
 from ...core.precision import dtype_name
 from ...core.report import Report
+from ...decompose.progress import Progress
 from .ascent import Options
 from .box import Box, posterior_mean
+from .em import em_am, em_svd
 from .posterior_methods import PosteriorMethods
-from .problem import Problem, problem_of
-from .recover import Found, recover
+from .problem import Problem, factors_of, problem_of
+from .recover import Found, found_by, recover
 from .scattered import MaskedBox, Scattered
-from .settings import UPDATES, check_settings
+from .settings import REPLICAS, UPDATES, check_settings
 from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
@@ -40,9 +42,11 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     ----------
     noise : float, optional
         Variance of the noise (of a complex number, that of its squared magnitude). Learned if None.
-    update : {"fixed_point", "mm"}, default "fixed_point"
-        Step of the prior variances. None lowers the evidence; "mm" needs no guard, and about twice as
-        many sweeps.
+    update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
+        Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
+        about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (module
+        ``tenfac.bayes.sparse.em``), with their start, thresholds and stopping rule: of the settings below
+        they read only ``noise``.
     coupling : list of arrays, shapes (N_i, m_i), or None per mode, optional
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
@@ -85,7 +89,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     log_evidence_ : float
         Log marginal likelihood of the measurements with all constants; infinite for measurements that are
         all zero.
-    evidence_trace_ : array, shape (n_iter_ + 1,)
+    evidence_trace_ : array
         Log evidence at the start and after each sweep of the winning start. It falls only where columns were
         deleted.
     starts_ : array
@@ -173,7 +177,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             Whether ``Y`` has one more axis, last, of measurements with the same support: (..., T).
         mask : array of bool, shape (M_0, ..., M_{I-1}) or (M,), optional
             True where measured, for all snapshots; what ``Y`` holds elsewhere, NaN perhaps, is not read. The
-            evidence is exactly that of what was measured; it starts once, and costs more than without.
+            evidence is exactly that of what was measured. One start, by the fixed point; it costs more than
+            without.
 
         Returns
         -------
@@ -191,13 +196,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         ConvergenceWarning
             If the sweeps did not converge.
         UserWarning
-            If most coefficients of the box are no different from zero, there are at most 1e5 unknowns, and
-            the unstructured prior explains the measurements better.
-
-        Examples
-        --------
-        >>> KroneckerSBL().fit([np.eye(3)], np.zeros(3)).noise_
-        0.0
+            If, with pruning, most coefficients of the box are no different from zero, there are at most 1e5
+            unknowns, and the unstructured prior explains the measurements better.
         """
         started = time.perf_counter()
         check_settings(self)
@@ -210,13 +210,19 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         problem = problem_of(operator, Y, snapshots=snapshots, coupling=self.coupling, where=where)
         if variant:
             outcome = recover_variant(self, problem, mask)
+        elif self.update in REPLICAS:
+            replica = em_am if self.update == "em_am" else em_svd
+            solution, _ = replica(factors_of(operator, where), Y, self.noise, snapshots=snapshots)
+            outcome = _outcome(problem, found_by(problem, solution))
         else:
             rng = generator(self.random_state)
-            found = recover(problem, self._options(problem), int(self.n_starts), int(self.n_hops), rng)
+            counts = int(self.n_starts), int(self.n_hops)
+            with Progress("KroneckerSBL", sum(counts), self.verbose, unit="start") as progress:
+                found = recover(problem, self._options(problem), *counts, rng, progress)
             outcome = _outcome(problem, found)
         self._store(problem, outcome)
         doubt = None
-        if self.prior == "kronecker" and self.coupling is None:
+        if self.prior == "kronecker" and self.coupling is None and self.prune_alpha:
             doubt = doubt_about_support(self, problem, mask, outcome)
         self._report(outcome, doubt, time.perf_counter() - started)
         return self
@@ -249,9 +255,11 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         said = []
         if not outcome.converged:
             slope = outcome.trace[-1] - outcome.trace[-2] if len(outcome.trace) > 1 else math.nan
+            fixed = self.update in REPLICAS
+            remedy = "Take update='fixed_point'." if fixed else "Raise max_iter, or tol."
             said.append(
                 f"KroneckerSBL: not converged after {outcome.n_iter} sweeps; the last one raised the log "
-                f"evidence by {slope:.3g}. Raise max_iter, or tol."
+                f"evidence by {slope:.3g}. {remedy}"
             )
             warnings.warn(said[-1], ConvergenceWarning, stacklevel=3)
         if doubt:

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from ...core.arrays import device_of
+from ...core.arrays import device_of, to_number
+from ...decompose.progress import Progress
 from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
 from .search import best_of_many, one_mode
 from .solution import Solution
 from .starts import found_weights, hop_start, plain_start, random_start
-from .statistics import Moments, State, empty_evidence, energy
+from .statistics import Moments, State, empty_evidence, energy, evidence, moments
 
 # Starts tried at once for a mode with few rows, and how often all such modes are gone through.
 _MANY = 16
@@ -38,7 +39,12 @@ class Found(NamedTuple):
 
 
 def recover(
-    problem: Problem, options: Options, n_starts: int, n_hops: int, rng: np.random.Generator
+    problem: Problem,
+    options: Options,
+    n_starts: int,
+    n_hops: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
 ) -> Found:
     """Maximise the evidence from several starts.
 
@@ -51,6 +57,7 @@ def recover(
     >>> found.solution.gammas[0].nonzero()
     (array([0]),)
     """
+    progress = progress or Progress("recover")
     if problem.total == 0 or any(energy(factor, problem.xp) == 0 for factor in problem.factors):
         return _nothing(problem, options, "nothing but noise can be in the measurements")
     starts: list[float] = []
@@ -60,9 +67,36 @@ def recover(
         tried = climb(state, problem.sizes, options, problem.xp)
         tried = _searched(problem, options, tried, rng)
         starts.append(_in_units(problem, tried.evidence))
+        columns = [mode.labels.shape[0] for mode in tried.state.modes]
+        progress.log("start %d: log evidence %.6g, columns %s", number + 1, starts[-1], columns)
+        progress.move()
         best = tried if best is None or tried.evidence > best.evidence else best
     best = _without_chance(problem, options, best)
     return Found(best, _solution(problem, best, options), tuple(starts), _gains(problem, best))
+
+
+def found_by(problem: Problem, solution: Solution) -> Found:
+    """What the engine makes of a solution that another solver found: posterior, gains, residual.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tenfac.bayes.sparse.problem import problem_of
+    >>> problem = problem_of([np.eye(2)], np.array([4.0, 0.0]))
+    >>> solution = Solution((np.array([9.0, 0.0]),), 1.0, -3.0, (), 1, True, "")
+    >>> found_by(problem, solution).climb.state.modes[0].columns.tolist()
+    [0]
+    """
+    if problem.total == 0 or any(to_number(problem.xp.max(g)) == 0 for g in solution.gammas):
+        options = Options(solution.noise / problem.scale**2, 1.0, 0.0, 0, 1.0)
+        return _nothing(problem, options, solution.reason)
+    xp, sizes = problem.xp, problem.sizes
+    weights = [xp.astype(g, xp.float64) for g in solution.gammas]
+    weights[-1] = weights[-1] / problem.unit**2
+    state = first_state(problem, weights, solution.noise / problem.scale**2)
+    sums = moments(state, sizes, xp)
+    made = Climb(state, sums, evidence(state, sums, sizes), solution.trace, solution.converged)
+    return Found(made, solution, (solution.evidence,), all_gains(state, sizes, xp))
 
 
 def _start(

@@ -56,6 +56,10 @@ class Sequential:
 
     def refresh(self) -> None:
         """Compute everything from the variances and the noise, without what rounding has added."""
+        self._correlate(self.weigh())
+
+    def weigh(self) -> Array:
+        """Compute posterior and evidence only; a square root of the covariance."""
         self.products = self.columns.conj() @ self.data.values
         gram = self.columns.conj() @ self.columns.T
         precision = gram / self.noise + np.diag(1 / self.gammas)
@@ -71,7 +75,7 @@ class Sequential:
         fit += float(np.sum(abs(self.mean) ** 2 / self.gammas[:, None]))
         c, snapshots = self.data.weight, self.data.snapshots
         self.evidence = self.data.log_constant() - c * (snapshots * logdet + fit)
-        self._correlate(root)
+        return root
 
     def kept(self) -> tuple[Any, ...]:
         """What defines the state, for ``restore``."""

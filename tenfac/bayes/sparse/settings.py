@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
 from ...core.errors import DataError, nearest_name
 
 UPDATES = {"fixed_point": 1.0, "mm": 0.5}  # name: exponent of the step
+REPLICAS = ("em_am", "em_svd")  # with their own start, thresholds and stopping rule
 _WHERE = "KroneckerSBL"
 
 
@@ -24,7 +26,9 @@ def check_settings(model: Any) -> None:
     >>> from tenfac import KroneckerSBL
     >>> check_settings(KroneckerSBL())
     """
-    check_choice("update", model.update, tuple(UPDATES))
+    check_choice("update", model.update, (*UPDATES, *REPLICAS))
+    if model.update in REPLICAS:
+        _check_replica(model)
     check_choice("prior", model.prior, ("kronecker", "unstructured"))
     if model.noise is not None and not (_is_number(model.noise) and model.noise > 0):
         raise DataError(
@@ -46,6 +50,19 @@ def check_settings(model: Any) -> None:
             f"{_WHERE}: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
             f"{model.verbose!r}."
         )
+
+
+def _check_replica(model: Any) -> None:
+    """Refuse what a replica of a published algorithm does not read."""
+    default = {name: parameter.default for name, parameter in signature(type(model)).parameters.items()}
+    for name in ("coupling", "prune_alpha", "n_starts", "n_hops", "max_iter", "tol"):
+        value = getattr(model, name)
+        if value is not default[name] and not (_is_number(value) and value == default[name]):
+            raise DataError(
+                f"{_WHERE}: update={model.update!r} has the start, the thresholds and the stopping rule of "
+                f"the paper, and does not read `{name}`; got {value!r}. Leave it out, or take "
+                "update='fixed_point'."
+            )
 
 
 def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:

@@ -249,12 +249,13 @@ def _climb(state: Sequential, cost: float, learn: bool, stop: _Stop) -> _Path:
     for n in range(1, stop.max_iter + 1):
         before = state.kept()
         _round(state, cost, least, stop.max_bytes)
-        state.refresh()
+        state.weigh()
         if _worth(state, cost) < trace[-1]:  # rounding: the statistics of an ill-conditioned set of columns
             state.restore(before)
             return _Path(state, tuple(trace), n, True, "no change of a variance gains beyond rounding")
         if learn:
             _learn_noise(state)
+        state.refresh()
         trace.append(_worth(state, cost))
         if trace[-1] - trace[-2] < least:
             return _Path(state, tuple(trace), n, True, "tolerance met")
@@ -287,7 +288,7 @@ def _learn_noise(state: Sequential) -> None:
     before, evidence = state.kept(), state.evidence
     for step in state.noise_steps():
         state.noise = max(step, _FLOOR)
-        state.refresh()
+        state.weigh()
         if state.evidence >= evidence:
             return
     state.restore(before)

@@ -17,6 +17,7 @@ from .masked_fit import cut_rows, fit_masked
 from .observed import observe
 from .problem import Problem, factors_of
 from .scattered import MaskedBox, Scattered
+from .settings import REPLICAS
 from .support_check import SupportEvidence, support_looks_kronecker
 from .unstructured import fit_unstructured
 
@@ -105,6 +106,10 @@ def check_variant(model: Any, what: str) -> None:
     """
     if model.coupling is not None:
         raise DataError(f"KroneckerSBL: `coupling` is not available with {what}. Leave it out.")
+    if model.update in REPLICAS:
+        raise DataError(
+            f"KroneckerSBL: update={model.update!r} is not available with {what}. Take 'fixed_point'."
+        )
     if model.n_hops:
         raise DataError(
             f"KroneckerSBL: hops are not available with {what}; got n_hops={model.n_hops}. Set 0."

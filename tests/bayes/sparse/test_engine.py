@@ -116,3 +116,28 @@ def test_kronecker_log_evidence_is_that_of_dense_matrices(
     weights[0][0] = 0.0
     got = kronecker_log_evidence(problem.factors, problem.measured, weights, 0.3, snapshots=True)
     assert_close(float(got), dense_of(problem, weights, 0.3).evidence, 1e3)
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_derivatives_of_the_log_evidence_by_everything_are_exact(complex_: bool) -> None:
+    torch = pytest.importorskip("torch")
+    problem, _, weights = state_of((2, 4, 1), (3, 2, 2), complex_, 2)
+    weights[0][1] = weights[0][0]
+    numbers = [*problem.factors, problem.measured, *weights, np.array(0.3)]
+    tensors = [torch.from_numpy(np.array(one)).requires_grad_() for one in numbers]
+
+    def value(*given: Any) -> Any:
+        return kronecker_log_evidence(given[:3], given[3], given[4:7], given[7], snapshots=True)
+
+    assert torch.autograd.gradcheck(value, tensors)
+
+
+def test_equal_eigenvalues_and_zero_variances_do_not_spoil_derivatives() -> None:
+    torch = pytest.importorskip("torch")
+    factors = [torch.eye(3, dtype=torch.float64).requires_grad_(), torch.eye(2, 4, dtype=torch.float64)]
+    gammas = [torch.tensor([1.0, 1.0, 0.0]).double().requires_grad_(), torch.ones(4).double()]
+    y = torch.arange(6.0).double().reshape(3, 2)
+    kronecker_log_evidence(factors, y, gammas, 0.5).backward()
+    below = 2 / 1.5  # two measurements of variance 1.5, or of 0.5 where the variance is zero
+    want = np.array([1 / 1.5**2 - below, 13 / 1.5**2 - below, 41 / 0.5**2 - 4]) / 2
+    assert_close(gammas[0].grad.numpy(), want, 100)

@@ -10,6 +10,7 @@ import pytest
 
 import tenfac
 from tenfac import ConvergenceWarning, DataError, KroneckerOperator, KroneckerSBL, ShapeError
+from tenfac.bayes.sparse.em import em_am, em_svd
 from tests.bayes.sparse.dense import Dense, kron_dense, sparse_problem
 from tests.checks import (
     assert_above,
@@ -81,6 +82,17 @@ def test_both_updates_reach_the_same_evidence() -> None:
     assert_below(abs(found[0].log_evidence_ - found[1].log_evidence_), 1e-4, "nats between the updates")
 
 
+@pytest.mark.parametrize(("update", "replica"), [("em_am", em_am), ("em_svd", em_svd)])
+def test_the_published_algorithms_are_behind_the_same_door(update: str, replica: Any) -> None:
+    factors, y, _, _ = sparse_problem((6, 7), (8, 9), 2, snapshots=2)
+    model = quietly(KroneckerSBL(update=update, noise=0.01).fit, factors, y, snapshots=True)
+    solution, X = replica(factors, y, 0.01, snapshots=True)
+    assert_relative(model.coef_tensor(), X, 1e-9)
+    assert_equal((model.n_iter_, model.log_evidence_), (solution.n_iter, solution.evidence))
+    assert_close(model.log_evidence(factors, y), solution.evidence, 1e5)
+    assert_equal(KroneckerSBL(update=update).fit(factors, 0 * y[..., 0]).coef_.shape, (0, 0))
+
+
 # --- what must not matter ---------------------------------------------------------------------------------
 
 
@@ -117,8 +129,8 @@ def test_the_order_of_the_modes_does_not_matter() -> None:
 
 def test_identical_snapshots_are_one_measurement() -> None:
     factors, y, _, _ = sparse_problem((8, 9), (12, 14), 2)
-    one = KroneckerSBL().fit(factors, y[..., 0])
-    many = KroneckerSBL().fit(factors, np.repeat(y, 3, axis=-1), snapshots=True)
+    one = KroneckerSBL(prune_alpha=0, n_starts=1).fit(factors, y[..., 0])
+    many = KroneckerSBL(prune_alpha=0, n_starts=1).fit(factors, np.repeat(y, 3, axis=-1), snapshots=True)
     assert_equal(lists(many.support_), lists(one.support_))
     assert_close(many.coef_[..., 2], one.coef_, 1e6)
     assert_close(many.log_evidence_, 3 * one.log_evidence_, 1e6)
@@ -204,6 +216,17 @@ def test_sweeps_that_did_not_converge_are_said() -> None:
     assert_equal((model.info_.converged, model.n_iter_), (False, 2))
 
 
+def test_verbose_tells_each_start(caplog: Any, capsys: Any) -> None:
+    factors, y, _, _ = sparse_problem((6, 7), (8, 9), 2)
+    with caplog.at_level("INFO", logger="tenfac"):
+        KroneckerSBL(verbose=2, n_hops=1).fit(factors, y[..., 0])
+    assert_equal(len(caplog.messages), 3)
+    assert_says(caplog.messages[0], "KroneckerSBL: start 1: log evidence", "columns [2, 2]")
+    assert_says(capsys.readouterr().err, "KroneckerSBL", "start")
+    KroneckerSBL().fit(factors, y[..., 0])
+    assert_equal(capsys.readouterr().err, "")
+
+
 GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
 
 
@@ -218,6 +241,7 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({"n_starts": 0}, *GOOD, DataError, ["`n_starts`", "from 1 up"]),
         ({"max_iter": 1.5}, *GOOD, DataError, ["`max_iter`", "1.5"]),
         ({"verbose": 3}, *GOOD, DataError, ["`verbose`", "3"]),
+        ({"update": "em_am", "n_hops": 3}, *GOOD, DataError, ["'em_am'", "`n_hops`", "3"]),
         ({"coupling": [np.eye(2)]}, *GOOD, ShapeError, ["`coupling`", "2 in all", "got 1"]),
         ({"coupling": [np.eye(3), None]}, *GOOD, ShapeError, ["coupling[0]", "(2, m)"]),
         ({"coupling": [-np.eye(2), None]}, *GOOD, DataError, ["coupling[0]", "nonnegative"]),

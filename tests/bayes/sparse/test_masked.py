@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tenfac.bayes.sparse import masked_fit
 from tenfac.bayes.sparse.masked import Masked
 from tenfac.bayes.sparse.masked_fit import fit_masked
 from tenfac.bayes.sparse.observed import observe
@@ -16,7 +17,7 @@ from tenfac.bayes.sparse.solution import Solution
 from tenfac.bayes.sparse.support_check import support_looks_kronecker
 from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
 
-from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_says
+from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from .toys_masked import dense, dense_evidence, dense_posterior, draw, problem
 
 ROWS, COLUMNS = (4, 3, 3), (5, 2, 4)
@@ -86,6 +87,7 @@ def test_the_support_is_found_from_an_incomplete_grid(share: float, complex_: bo
     assert_equal(supports(found), truth(x, (9, 8, 7)))
     full = reduce(np.kron, [np.asarray(gamma) for gamma in found.gammas])
     assert_close(found.evidence, dense_evidence(dense(factors, mask), y[mask], full, found.noise), 1e4)
+    assert_equal(found.trace[-1], found.evidence)  # the sweeps go on after columns were pruned
     assert_below(abs(math.log(found.noise / (0.01 * np.mean(abs(y) ** 2)))), 0.3, "log error of the noise")
 
 
@@ -94,6 +96,15 @@ def test_evidence_never_decreases_without_pruning() -> None:
     mask = np.random.default_rng(7).random((6, 7)) < 0.7
     found = fit_masked(factors, y, mask, prune_alpha=None)
     assert found.converged
+    assert_above(np.diff(found.trace).min(), 0.0, "gain of a sweep")
+
+
+def test_steps_that_lower_the_evidence_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratio = masked_fit._ratio
+    monkeypatch.setattr(masked_fit, "_ratio", lambda a, b: ratio(a, b) ** 4)
+    factors, y, _ = problem(6, (6, 7), (12, 10), box=(3, 2), noise=0.1)
+    mask = np.random.default_rng(7).random((6, 7)) < 0.7
+    found = quietly(fit_masked, factors, y, mask, prune_alpha=None, max_iter=30)
     assert_above(np.diff(found.trace).min(), 0.0, "gain of a sweep")
 
 

@@ -97,6 +97,13 @@ def test_evidence_never_decreases(alpha: float | None) -> None:
     assert_close(max(found.starts), found.trace[-1])
 
 
+def test_a_noise_step_that_lowers_the_evidence_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sequential, "noise_steps", lambda self: (9 * self.noise, self.noise / 9))
+    factors, y, _ = problem(4, (6, 8), (12, 15), 8, noise=0.05)
+    found = fit_unstructured(factors, y, prune_alpha=None)
+    assert_above(np.diff(found.trace).min(), 0.0, "gain of a round")
+
+
 def test_random_positions_are_found_where_a_box_cannot_hold_them() -> None:
     factors, y, x = problem(1, (8, 12, 15), (15, 15, 15), 50)
     found = fit_unstructured(factors, y)
