@@ -35,10 +35,21 @@ def cp_dense(weights: Any, factors: Sequence[Any]) -> np.ndarray:
     return sum(w * reduce(np.multiply.outer, [f[:, r] for f in factors]) for r, w in enumerate(weights))
 
 
+def train_dense(cores: Sequence[Any], factors: Sequence[Any]) -> np.ndarray:
+    """``X[i, j, ...] = sum G_0[0, p, a] A[i, p] G_1[a, q, b] B[j, q] ...`` by one einsum."""
+    d, numbers = len(factors), []
+    for n, (core, factor) in enumerate(zip(cores, factors, strict=True)):
+        bonds = [2 * d + n, d + n, 2 * d + n + 1]
+        numbers += [_wide(core), bonds, _wide(factor), [n, d + n]]
+    dense = np.einsum(*numbers, [2 * d, *range(d), 3 * d], optimize=True)
+    return dense[0, ..., 0]
+
+
 def format_dense(t: Any) -> np.ndarray:
-    """Every entry of a Tucker or CP tensor."""
+    """Every entry of a Tucker, TuckerTrain or CP tensor."""
     first, factors = t
-    return (cp_dense if hasattr(t, "weights") else tucker_dense)(first, factors)
+    dense = cp_dense if hasattr(t, "weights") else tucker_dense if hasattr(t, "core") else train_dense
+    return dense(first, factors)
 
 
 def true_error(t: Any, tensor: Any) -> float:

@@ -46,7 +46,7 @@ def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         others = [arg.dtype for arg in args if isinstance(arg, Arithmetic)]
         result = method(self._wide(), *args, **kwargs)
-        complex_ = is_complex(result._first if isinstance(result, Arithmetic) else result)
+        complex_ = is_complex(result.factors[0] if isinstance(result, Arithmetic) else result)
         if complex_ or any(dtype != self.dtype for dtype in others):
             return result
         return result._cast(self.dtype) if isinstance(result, Arithmetic) else as_dtype(result, self.dtype)
@@ -90,18 +90,23 @@ class Arithmetic:
 
         Notes
         -----
-        Cost: ``sum_n I_n R_n S_n`` and, for Tucker, a core contraction. Neither very large nor very small
-        entries lose their squares on the way. float32 for half precision, whose range is too small.
+        Cost: ``sum_n I_n R_n S_n`` and, for Tucker and trains, a contraction of the cores. Neither very large
+        nor very small entries lose their squares on the way. float32 for half precision, whose range is too
+        small.
         """
         if not isinstance(other, type(self)):
             raise TypeError(
                 f"inner: needs a {type(self).__name__}; got {type(other).__name__}. Convert one with "
-                "to_tucker() or to_cp()."
+                "to_tucker(), to_train() or to_cp()."
             )
         left, right = self._aligned(other, "inner")
-        first, *pairs = left._pairs(right, "inner")
-        xp = namespace_of(self._first)
-        pairs = [first, *(_weighted(mode, *pair, xp) for mode, pair in zip(left.modes, pairs, strict=True))]
+        pairs = left._pairs(right, "inner")
+        xp = namespace_of(self.factors[0])
+        cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
+        pairs = [
+            *cores,
+            *(_weighted(mode, *pair, xp) for mode, pair in zip(left.modes, factors, strict=True)),
+        ]
         scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
         conj = xp.conj if is_complex(scaled[0]) else lambda array: array
         value = self._inner(map(conj, scaled[::2]), scaled[1::2], xp)
@@ -109,7 +114,7 @@ class Arithmetic:
 
     @abstractmethod
     def _inner(self, left: Any, right: Any, xp: Any) -> Any:
-        """``sum left * right`` of two sequences of arrays, first the cores or weights."""
+        """``sum left * right`` of two sequences of arrays, cores before factors."""
 
     def _aligned(self, other: Self, where: str) -> tuple[Self, Self]:
         """Two formats as they are, or on modes that hold the functions of both: other degrees, one domain."""
@@ -131,12 +136,12 @@ class Arithmetic:
             mode.embed(target, factor)
             for mode, target, factor in zip(self.modes, modes, self.factors, strict=True)
         ]
-        return type(self)(self._first, factors, modes)
+        return self._build(self._cores, factors, modes)
 
     def _metric(self) -> Self:
         """Arrays whose plain norm is the norm of the function, in float32 for half precision."""
         wide = self._wide()
-        xp = namespace_of(wide._first)
+        xp = namespace_of(wide.factors[0])
         factors = []
         for mode, factor in zip(wide.modes, wide.factors, strict=True):
             if mode.domain is None:
@@ -145,7 +150,7 @@ class Arithmetic:
                 raise TypeError(f"norm: a continuous mode must offer `gram_root`; got {mode!r}.")
             else:
                 factors.append(xp.matmul(_real_as(mode.gram_root, factor, xp), factor))
-        return type(wide)(wide._first, factors)
+        return wide._build(wide._cores, factors)
 
     def _pairs(self, other: Self, where: str) -> list[tuple[Any, Any]]:
         """Arrays of two formats of the same modes, in one dtype, side by side."""
@@ -167,17 +172,18 @@ class Arithmetic:
             number = scalar_of(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
-            check_library(number, self._first)
+            check_library(number, self.factors[0])
             other = constant_format(self, number)
         left, right = self._aligned(other, "+")
-        first, *factors = left._pairs(right, "+")
-        xp = namespace_of(self._first)
+        pairs = left._pairs(right, "+")
+        xp = namespace_of(self.factors[0])
+        cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
-        return type(self)(self._join(*first, xp), joined, left.modes)
+        return self._build(self._join(*zip(*cores, strict=True), xp), joined, left.modes)
 
     @abstractmethod
-    def _join(self, a: Any, b: Any, xp: Any) -> Any:
-        """Core or weights of a sum."""
+    def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
+        """The cores of a sum, from those of the two terms."""
 
     def __mul__(self, other: Any) -> Self:
         if isinstance(other, type(self)):
@@ -190,20 +196,21 @@ class Arithmetic:
     @in_single
     def _hadamard(self, other: Self) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
-        xp = namespace_of(self._first)
-        (a, b), *factors = self._pairs(other, "*")
+        xp = namespace_of(self.factors[0])
+        pairs = self._pairs(other, "*")
         lead = len(self.batch_shape)
-        rows = [_kronecker(left, right, lead + 1, xp) for left, right in factors]
-        return type(self)(_kronecker(a, b, lead, xp), rows, self.modes)
+        cores = [_kronecker(left, right, lead, xp) for left, right in pairs[: -len(self.modes)]]
+        rows = [_kronecker(left, right, lead + 1, xp) for left, right in pairs[-len(self.modes) :]]
+        return self._build(cores, rows, self.modes)
 
     @in_single
     def _scaled(self, scalar: Any) -> Self:
-        first = self._first
+        first, *rest = self._cores
         check_library(scalar, first)
         if isinstance(scalar, complex) and not is_complex(first):
             xp = namespace_of(first)
             first = astype(first, xp.complex64 if dtype_name(self.dtype) == "float32" else xp.complex128, xp)
-        return type(self)(first * scalar, self.factors, self.modes)
+        return self._build((first * scalar, *rest), self.factors, self.modes)
 
     __radd__ = __add__
 

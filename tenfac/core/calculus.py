@@ -78,8 +78,8 @@ class Calculus:
         shape = tuple(rows.shape[-2] for rows in factors)
         sizes = (*self.batch_shape, *shape)
         byte_guard(sizes, itemsize(wide.dtype), max_bytes, "on_grid", "Take a coarser grid, or a part of it.")
-        xp = namespace_of(self._first)
-        dense = type(wide)(wide._first, factors)._dense(xp)
+        xp = namespace_of(self.factors[0])
+        dense = wide._build(wide._cores, factors)._dense(xp)
         kept = [size for size, number in zip(shape, fixed, strict=True) if not number]
         dense = xp.reshape(dense, (*self.batch_shape, *kept))
         dense = dense if wide is self else xp.astype(dense, self.dtype)
@@ -96,14 +96,14 @@ class Calculus:
                     f"points of {list(mode.domain)}."
                 )
             return factor, False
-        points = points_like(x, self._first, "on_grid")
+        points = points_like(x, self.factors[0], "on_grid")
         if points.ndim > 1:
             raise ShapeError(
                 f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. "
                 f"For "
                 "points that are no grid write t.at(x, y, ...)."
             )
-        xp = namespace_of(self._first)
+        xp = namespace_of(self.factors[0])
         try:
             return mode.rows(factor, xp.reshape(points, (-1,)), xp=xp), points.ndim == 0
         except DataError as error:
@@ -145,14 +145,10 @@ class Calculus:
         """
         wanted = self._continuous("value_and_grad")
         wide = self._wide()
-        xp = namespace_of(wide._first)
+        xp = namespace_of(wide.factors[0])
         points, shape = wide._points(indices)
-        if (
-            wide.batch_shape
-            or 0 in wide._first.shape
-            or is_traced(wide._first)
-            or any(map(is_traced, points))
-        ):
+        empty = any(0 in core.shape for core in wide._cores)
+        if wide.batch_shape or empty or wide._is_traced or any(map(is_traced, points)):
             slopes = [wide.diff(n).at(*indices) for n in wanted]
             return wide.at(*indices), xp.stack(slopes, axis=-1)
         try:
@@ -173,7 +169,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Examples
@@ -212,7 +208,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             One coefficient less for every order.
 
         Raises
@@ -259,8 +255,8 @@ class Calculus:
 
         Notes
         -----
-        Ranks of Tucker at most double (the functions of a mode and their second derivatives); those of CP are
-        multiplied by the number of continuous modes.
+        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
+        those of CP are multiplied by the number of continuous modes.
 
         Examples
         --------
@@ -301,7 +297,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Raises
@@ -320,7 +316,7 @@ class Calculus:
         """
         given = self._continuous("integrate") if modes is None else modes
         given = self._named(given, "integrate")
-        xp = namespace_of(self._first)
+        xp = namespace_of(self.factors[0])
         rows = {}
         for n in given:
             weights = _asked(self.modes[n], "integral", n)(self.factors[n])
@@ -359,7 +355,7 @@ class Calculus:
 
         Returns
         -------
-        Tucker or CP
+        Tucker, TuckerTrain or CP
             Of the same degrees and ranks; ``round`` it, since fewer are needed.
 
         Raises
@@ -409,7 +405,8 @@ class Calculus:
         -----
         A value the function takes, so never above its maximum; nothing certifies that no higher peak hides
         between the points. The grid has up to two points per coefficient of a mode and a million in all, and
-        the ascents start from its best points.
+        the ascents start from its best points. A train has no such limit: its grid is searched mode by mode,
+        the hundred beginnings kept that have most beyond them.
 
         Examples
         --------
@@ -458,12 +455,12 @@ class Calculus:
         """The same core with other modes and factors."""
         modes = [pairs[n][0] if n in pairs else mode for n, mode in enumerate(self.modes)]
         factors = [pairs[n][1] if n in pairs else factor for n, factor in enumerate(self.factors)]
-        return type(self)(self._first, factors, modes)
+        return self._build(self._cores, factors, modes)
 
     def _without(self, rows: Mapping[int, Any]) -> Any:
         """Close modes by rows ``(*b, 1, R_n)``, in float32 for half precision."""
         wide = self._wide()
-        xp = namespace_of(wide._first)
+        xp = namespace_of(wide.factors[0])
         rows = {n: row if wide is self else xp.astype(row, wide.dtype) for n, row in rows.items()}
         parts = [pair for n, pair in enumerate(zip(wide.factors, self.modes, strict=True)) if n not in rows]
         result = wide._closed(rows, parts, xp)

@@ -6,17 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arithmetic import unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote
+from .entries import cp_entries
 from .errors import ShapeError
 from .format import Format
 from .format_state import entries, validated
 from .modes.protocol import Mode
+from .points import WeightsKernel
 from .precision import half_of, is_complex, itemsize
 from .report import Report
+from .train_cores import from_weights
 from .tucker import Tucker
+
+if TYPE_CHECKING:
+    from .train import TuckerTrain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +69,7 @@ class CP(Format):
     array([4., 4.])
     """
 
-    _FIRST = "weights"
+    _CORE = "weights"
     _TENSORLY = "cp_tensor.CPTensor"
 
     weights: Any
@@ -91,7 +97,7 @@ class CP(Format):
             weights = namespace_of(like).ones(want, dtype=like.dtype, device=device_of(like))
         else:
             *arrays, weights = arrays
-        self._set(weights, arrays, modes)
+        self._set((weights,), arrays, modes)
 
     @property
     def rank(self) -> int:
@@ -117,12 +123,12 @@ class CP(Format):
 
         return reduce(product, factors)
 
-    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
         weights = reduce(lambda w, row: w * row[..., 0, :], rows.values(), self.weights)
-        return xp.sum(weights, axis=-1) if len(rows) == self.ndim else weights
+        return (xp.sum(weights, axis=-1) if len(rows) == self.ndim else weights,)
 
-    def _join(self, a: Any, b: Any, xp: Any) -> Any:
-        return xp.concat([a, b], axis=-1)
+    def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
+        return (xp.concat([left[0], right[0]], axis=-1),)
 
     def _inner(self, left: Any, right: Any, xp: Any) -> Any:
         weights, *factors = left
@@ -130,6 +136,15 @@ class CP(Format):
         pairs = zip(factors, other_factors, strict=True)
         grams = reduce(lambda a, b: a * b, [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs])
         return xp.sum(weights[..., :, None] * grams * other_weights[..., None, :], axis=(-2, -1))
+
+    def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:
+        return xp.matmul(reduce(lambda a, b: a * b, rows), self.weights[..., None])[..., 0]
+
+    def _gathered(self, indices: Sequence[Any], xp: Any) -> Any:
+        return cp_entries(self.weights, self.factors, indices, xp)
+
+    def _kernel(self, xp: Any) -> WeightsKernel:
+        return WeightsKernel(self, xp)
 
     def norm(self) -> Any:
         """Frobenius norm, in the format; L2 norm over the domain in continuous modes.
@@ -169,3 +184,23 @@ class CP(Format):
         unit = xp.broadcast_to(unit, (*self.batch_shape, self.rank, self.rank))
         core = CP(self.weights, (unit,) * self.ndim).to_tensor()
         return Tucker(core, self.factors, self.modes)
+
+    def to_train(self, *, max_bytes: int | None = None) -> TuckerTrain:
+        """Convert to a tensor train of the same factors, its cores of ``R^3`` numbers diagonal.
+
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Refuse larger cores.
+
+        Raises
+        ------
+        DataError
+            If a core would be larger than ``max_bytes``.
+        """
+        from .train import TuckerTrain
+
+        sizes = (*self.batch_shape, self.rank, self.rank, self.rank)
+        byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_train", "Reduce the rank of the CP tensor.")
+        cores = from_weights(self.weights, self.ndim, namespace_of(self.weights))
+        return TuckerTrain(cores, self.factors, self.modes)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from .arrays import spans, to_numpy
-from .contract import contract
 from .modes.discrete import Discrete
 from .points import values_at
 from .tracing import is_traced
@@ -28,7 +26,7 @@ def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Format
     points : sequence of D arrays, shapes (N,)
         Index values, one array per mode.
     xp : module
@@ -47,18 +45,16 @@ def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:
     >>> entries_of(t, [np.array([0, 1]), np.array([1, 1])], namespace_of(t.weights))
     array([ 5., 10.])
     """
-    first, n_points = t._first, points[0].shape[0]
-    plain = not t.batch_shape and 0 not in first.shape and all(isinstance(mode, Discrete) for mode in t.modes)
+    n_points = points[0].shape[0]
+    single = not t.batch_shape and not any(0 in core.shape for core in t._cores)
+    plain = single and all(isinstance(mode, Discrete) for mode in t.modes)
     library = xp.__name__.rpartition(".")[2]
-    if plain and n_points > _POINTS and library in ("numpy", "torch") and not is_traced(first):
+    known = not (t._is_traced or any(map(is_traced, points)))
+    if plain and n_points > _POINTS and library in ("numpy", "torch") and known:
         indices = [m.index(x, f, xp) for m, x, f in zip(t.modes, points, t.factors, strict=True)]
-        if t._FIRST == "weights":
-            return _cp(first, t.factors, indices, xp)
-        sizes = [mode.size for mode in t.modes]
-        if t.ndim > 1 and n_points >= _GROUP * min(sizes):
-            return _tucker(first, t.factors, indices, sizes.index(min(sizes)), xp)
-    known = not any(map(is_traced, (first, *t.factors, *points)))
-    single = not t.batch_shape and 0 not in first.shape
+        values = t._gathered(indices, xp)
+        if values is not None:
+            return values
     if t.is_functional and single and known and library in ("numpy", "torch"):
         return values_at(t, points, xp)
     step = max(_NUMBERS // max(math.prod(t.batch_shape) * sum(f.shape[-1] for f in t.factors), 1), 1)
@@ -68,15 +64,8 @@ def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:
             mode.rows(factor, x[span], xp=xp)
             for mode, factor, x in zip(t.modes, t.factors, points, strict=True)
         ]
-        parts.append(_at_rows(t, rows, xp))
+        parts.append(t._at_rows(rows, xp))
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
-
-
-def _at_rows(t: Any, rows: list[Any], xp: Any) -> Any:
-    if t._FIRST == "core":
-        return contract(t.core, rows, paired=range(len(rows)), xp=xp)
-    product = reduce(lambda a, b: a * b, rows)
-    return xp.matmul(product, t.weights[..., None])[..., 0]
 
 
 def _take(factor: Any, index: Any, xp: Any) -> Any:
@@ -94,8 +83,14 @@ def _rowwise(a: Any, b: Any, xp: Any) -> Any:
     return np.einsum("nr,nr->n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=-1)
 
 
-def _cp(weights: Any, factors: Sequence[Any], indices: list[Any], xp: Any) -> Any:
-    """CP entries: gather, multiply and sum, a block of points at a time."""
+def cp_entries(weights: Any, factors: Sequence[Any], indices: Sequence[Any], xp: Any) -> Any:
+    """CP entries at row numbers: gather, multiply and sum, a block of points at a time.
+
+    Examples
+    --------
+    >>> cp_entries(np.ones(1), [np.array([[2.0], [3.0]])], [np.array([1, 1, 0])], np)
+    array([3., 3., 2.])
+    """
     *factors, last = factors
     last = last * weights
     if not factors:
@@ -110,8 +105,21 @@ def _cp(weights: Any, factors: Sequence[Any], indices: list[Any], xp: Any) -> An
     return xp.concat(parts)
 
 
-def _tucker(core: Any, factors: Sequence[Any], indices: list[Any], mode: int, xp: Any) -> Any:
-    """Tucker entries: points sorted by one index, the core contracted once for each of its values."""
+def tucker_entries(core: Any, factors: Sequence[Any], indices: Sequence[Any], xp: Any) -> Any:
+    """Tucker entries at row numbers where many share the index of a mode; None if too few do.
+
+    Points are sorted by that index, and the core is contracted once for each of its values.
+
+    Examples
+    --------
+    >>> factors, indices = [np.eye(2), np.eye(2)], [np.array([1] * 200), np.array([0] * 200)]
+    >>> tucker_entries(np.array([[1.0, 2.0], [3.0, 4.0]]), factors, indices, np)[:2]
+    array([3., 3.])
+    """
+    sizes = [factor.shape[0] for factor in factors]
+    mode = sizes.index(min(sizes))
+    if len(factors) == 1 or indices[0].shape[0] < _GROUP * sizes[mode]:
+        return None
     index = to_numpy(indices[mode])
     size = factors[mode].shape[0]
     narrow = next(kind for kind in (np.uint8, np.uint16, np.int64) if size <= np.iinfo(kind).max)

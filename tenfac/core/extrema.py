@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 
-from .arrays import to_numpy
+from .arrays import namespace_of, to_numpy
 from .errors import ShapeError
 from .tracing import constant
+from .train_cores import flat, orthogonal
 
 # Points of the grid in all, and starts of local ascents.
 _GRID, _STARTS = 1_000_000, 8
+# Beginnings of places that are kept in each mode of a train.
+_BEAM = 100
 # A slab of a larger discrete tensor is refused.
 _BYTES = 2**31
 
@@ -48,27 +51,37 @@ def largest(t: Any) -> Extremum:
     if 0 in t.coef_shape:
         raise ShapeError(f"max: needs a tensor with entries; got {t!r}.")
     arrays = [to_numpy(constant(array)).astype(np.float64) for array in t._arrays().values()]
-    plain = type(t)(arrays[0], arrays[1:], t.modes)
+    plain = t._unflatten(arrays, t.modes)
     axes = _axes(plain)
+    if math.prod(map(len, axes)) <= _GRID:
+        starts = _starts(plain, axes)
+    elif hasattr(plain, "train_rank"):
+        starts = _starts_of_train(plain, axes)
+    else:
+        starts = _starts(plain, _axes(plain, _limit(plain)))
     best = None
-    for place in _starts(plain, axes):
+    for place in starts:
         found = _ascent(plain, place)
         if best is None or found.value > best.value:
             best = found
     return best
 
 
-def _axes(t: Any) -> list[np.ndarray]:
-    """All rows of discrete modes; two points per coefficient of the others, fewer if that is too many."""
+def _limit(t: Any) -> int:
+    """Points in a continuous mode with which the grid is not too large."""
     smooth = [n for n, mode in enumerate(t.modes) if mode.domain is not None]
     room = _GRID / math.prod(mode.size for mode in t.modes if mode.domain is None)
-    limit = max(int(room ** (1 / len(smooth))), 3) if smooth else 0
+    return max(int(room ** (1 / len(smooth))), 3) if smooth else 0
+
+
+def _axes(t: Any, limit: int | None = None) -> list[np.ndarray]:
+    """All rows of discrete modes; two points per coefficient of the others, or as many as ``limit``."""
     axes = []
     for mode in t.modes:
         if mode.domain is None:
             axes.append(np.arange(mode.size))
             continue
-        count = min(2 * mode.size + 1, limit)
+        count = 2 * mode.size + 1 if limit is None else min(2 * mode.size + 1, limit)
         a, b = mode.domain
         angles = np.sin(np.pi * np.arange(1 - count, count, 2) / (2 * (count - 1)))
         axes.append(np.clip((a + b) / 2 + (b - a) / 2 * angles, a, b))
@@ -85,12 +98,51 @@ def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
         order = np.argpartition(-values, min(200, values.size - 1), axis=None)[:200]
         for index in zip(*np.unravel_index(order, values.shape), strict=True):
             found.append((float(values[index]), (int(index[0]) + start, *map(int, index[1:]))))
+    return _apart(found, axes)
+
+
+def _apart(found: list[tuple[float, tuple[int, ...]]], axes: list[np.ndarray]) -> list[list[float | int]]:
+    """The places of the highest values that are not neighbors."""
     found.sort(reverse=True)
     chosen: list[tuple[int, ...]] = []
     for _, index in found:
         if all(max(abs(i - j) for i, j in zip(index, other, strict=True)) > 2 for other in chosen):
             chosen.append(index)
     return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen[:_STARTS]]
+
+
+def _starts_of_train(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
+    """High points of a grid that is too large to be gone through, by a beam along the train."""
+    xp = namespace_of(t.factors[0])
+    rows = [mode.rows(f, x, xp=xp) for mode, f, x in zip(t.modes, t.factors, axes, strict=True)]
+    grid = type(t)(t.cores, rows)
+    places = _beam(grid, xp)
+    lowest = grid.at(*places.T).min()
+    if lowest < 0:  # the beam finds what is far from zero: shifted, that is what is high
+        level = [np.full((1, 1, 1), -lowest), *[np.ones((1, 1, 1))] * (t.ndim - 1)]
+        shifted = grid + type(t)(level, [np.ones((len(x), 1)) for x in axes])
+        places = np.concatenate([places, _beam(shifted, xp)])
+    values = grid.at(*places.T)
+    return _apart([(float(v), tuple(map(int, p))) for v, p in zip(values, places, strict=True)], axes)
+
+
+def _beam(grid: Any, xp: Any) -> np.ndarray:
+    """Indices ``(N, D)`` of entries of large magnitude, the most promising beginnings kept mode by mode.
+
+    References
+    ----------
+    .. [1] A. Chertkov, G. Ryzhakov, G. Novikov and I. Oseledets, Optimization of functions given in the
+       tensor train format (2022), algorithm 1. arXiv:2209.14808
+    """
+    places, state = np.zeros((1, 0), dtype=np.int64), np.ones((1, 1))
+    for core in orthogonal(grid._whole(xp), xp):  # so that a row of the state has the norm of all beyond it
+        grown = (state @ flat(core, xp)).reshape(-1, core.shape[-1])
+        size = np.linalg.norm(grown, axis=1)
+        kept = np.argsort(-size, kind="stable")[:_BEAM]
+        head, index = np.divmod(kept, core.shape[-2])
+        places = np.concatenate([places[head], index[:, None]], axis=1)
+        state = grown[kept] / (size[kept[0]] or 1.0)
+    return places
 
 
 def _ascent(t: Any, place: list[Any]) -> Extremum:

@@ -18,13 +18,16 @@ from .indexing import parse_index, picked
 from .modes.discrete import Discrete
 from .modes.protocol import Mode
 from .ops import check_mode
+from .points import Kernel
 from .precision import HALF, dtype_name, half_of, itemsize
 from .report import Report
-from .tracing import register_pytree
+from .tracing import is_traced, register_pytree
 
 
 class Format(Arithmetic, Calculus, ABC):
-    """A tensor given by factors ``(K_n, R_n)`` and modes; ``Tucker`` and ``CP`` say how they are joined.
+    """A tensor given by factors ``(K_n, R_n)`` and modes; the formats say how they are joined.
+
+    What joins them are the cores: one array for ``Tucker`` and ``CP`` (core, weights), D for ``TuckerTrain``.
 
     Leading axes of all arrays are a batch: as many tensors of one shape and rank. Methods then act on each of
     them, and indices are those of the modes.
@@ -46,7 +49,7 @@ class Format(Arithmetic, Calculus, ABC):
     modes: tuple[Mode, ...]
     info: Report | None
 
-    _FIRST: ClassVar[str]  # name of the array that is no factor
+    _CORE: ClassVar[str]  # name of the array, or arrays, that join the factors
     _TENSORLY: ClassVar[str]  # module and name of TensorLy's class
 
     # --- facts --------------------------------------------------------------------------------------------
@@ -92,15 +95,34 @@ class Format(Arithmetic, Calculus, ABC):
         return sum(math.prod(array.shape) for array in self._arrays().values())
 
     @property
-    def _first(self) -> Any:
-        return getattr(self, self._FIRST)
+    def _cores(self) -> tuple[Any, ...]:
+        """The arrays that join the factors: one, unless the format says otherwise."""
+        return (getattr(self, self._CORE),)
+
+    @classmethod
+    def _core_names(cls, _ndim: int) -> tuple[str, ...]:
+        """Names of these arrays in a file."""
+        return (cls._CORE,)
+
+    @classmethod
+    def _build(
+        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode] | None = None
+    ) -> Self:
+        """Make the format from the arrays that join the factors, in a sequence, and the factors."""
+        return cls(cores[0], factors, modes)
 
     def _arrays(self) -> dict[str, Any]:
         """All arrays by name."""
-        return {self._FIRST: self._first, **{f"factors.{n}": f for n, f in enumerate(self.factors)}}
+        names = (*self._core_names(self.ndim), *(f"factors.{n}" for n in range(self.ndim)))
+        return dict(zip(names, (*self._cores, *self.factors), strict=True))
+
+    @property
+    def _is_traced(self) -> bool:
+        """Whether a transformation of JAX or torch keeps the numbers from being read."""
+        return any(map(is_traced, (*self._cores, *self.factors)))
 
     def __iter__(self) -> Iterator[Any]:
-        yield self._first
+        yield getattr(self, self._CORE)
         yield list(self.factors)
 
     def __repr__(self) -> str:
@@ -109,8 +131,11 @@ class Format(Arithmetic, Calculus, ABC):
         count = math.prod(self.batch_shape) * math.prod(self.coef_shape)
         numbers = f"{self.n_params:,} numbers" + ("" if self.is_functional else f" for {count:,} entries")
         batch = f"batch={self.batch_shape}, " if self.batch_shape else ""
-        what = f"{batch}shape={self.shape}, {self._functional_part()}rank={self.rank}"
+        what = f"{batch}shape={self.shape}, {self._functional_part()}{self._rank_part()}"
         return f"{type(self).__name__}({what}, {kind}, {numbers})"
+
+    def _rank_part(self) -> str:
+        return f"rank={self.rank}"
 
     def _functional_part(self) -> str:
         """Domain and degrees for ``repr``, a dash where the mode is discrete."""
@@ -129,23 +154,26 @@ class Format(Arithmetic, Calculus, ABC):
 
     # --- making -------------------------------------------------------------------------------------------
 
-    def _set(self, first: Any, factors: Sequence[Any], modes: tuple[Mode, ...]) -> None:
+    def _set(self, cores: Sequence[Any], factors: Sequence[Any], modes: tuple[Mode, ...]) -> None:
         """Fill a frozen object whose parts were checked."""
-        object.__setattr__(self, self._FIRST, first)
+        self._set_cores(cores)
         object.__setattr__(self, "factors", tuple(factors))
         object.__setattr__(self, "modes", modes)
         register_pytree(type(self))
 
+    def _set_cores(self, cores: Sequence[Any]) -> None:
+        object.__setattr__(self, self._CORE, cores[0])
+
     def _flatten(self) -> tuple[tuple[Any, ...], tuple[Mode, ...]]:
-        return (self._first, *self.factors), self.modes
+        return (*self._cores, *self.factors), self.modes
 
     @classmethod
     def _unflatten(cls, leaves: Any, modes: tuple[Mode, ...]) -> Self:
         """Put leaves of a pytree together, whatever they are: transformations pass placeholders."""
         made = object.__new__(cls)
-        first, *factors = leaves
+        leaves = tuple(leaves)
         object.__setattr__(made, "info", None)
-        made._set(first, factors, modes)
+        made._set(leaves[: -len(modes)], leaves[-len(modes) :], modes)
         return made
 
     def _cast(self, dtype: Any) -> Self:
@@ -158,7 +186,7 @@ class Format(Arithmetic, Calculus, ABC):
         """The format to compute with: float32 in the place of half precision."""
         if dtype_name(self.dtype) not in HALF:
             return self
-        return self._cast(namespace_of(self._first).float32)
+        return self._cast(namespace_of(self.factors[0]).float32)
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return factor_state(self)
@@ -166,8 +194,13 @@ class Format(Arithmetic, Calculus, ABC):
     @classmethod
     def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         modes, info = restored(header, arrays)
-        factors = tuple(arrays[f"factors.{n}"] for n in range(len(modes)))
-        return cls(arrays[cls._FIRST], factors, modes, info=info)
+        made = cls._build(
+            [arrays[name] for name in cls._core_names(len(modes))],
+            [arrays[f"factors.{n}"] for n in range(len(modes))],
+            modes,
+        )
+        object.__setattr__(made, "info", info)
+        return made
 
     # --- values -------------------------------------------------------------------------------------------
 
@@ -191,11 +224,11 @@ class Format(Arithmetic, Calculus, ABC):
 
         Notes
         -----
-        The tensor is not formed. Cost for N points: ``N D R`` multiplications for CP; for Tucker ``N R_0 R_1
-        R_2``, or ``N R_1 R_2`` where many points share the index of a mode. Under ``jax.jit`` an index
-        outside its mode gives NaN instead of an error.
+        The tensor is not formed. Cost for N points: ``N D R`` multiplications for CP, ``N sum S_{n-1} R_n
+        S_n`` for a train; for Tucker ``N R_0 R_1 R_2``, or ``N R_1 R_2`` where many points share the index of
+        a mode. Under ``jax.jit`` an index outside its mode gives NaN instead of an error.
         """
-        xp = namespace_of(self._first)
+        xp = namespace_of(self.factors[0])
         points, shape = self._points(indices)
         try:
             values = xp.reshape(entries_of(self, points, xp), (*self.batch_shape, *shape))
@@ -219,8 +252,8 @@ class Format(Arithmetic, Calculus, ABC):
                 f"at: needs one index per mode, {self.ndim}; got {len(indices)}. For an (N, {self.ndim}) "
                 "array of indices write t.at(*X.T)."
             )
-        xp = namespace_of(self._first)
-        values = [points_like(index, self._first) for index in indices]
+        xp = namespace_of(self.factors[0])
+        values = [points_like(index, self.factors[0]) for index in indices]
         try:
             values = xp.broadcast_arrays(*values)
         except (ValueError, RuntimeError):
@@ -253,7 +286,7 @@ class Format(Arithmetic, Calculus, ABC):
         remedy = "Evaluate entries with t.at(...) or a slice with t[i, :, j]."
         shape = (*self.batch_shape, *self.coef_shape)
         byte_guard(shape, itemsize(self.dtype), max_bytes, "to_tensor", remedy)
-        return self._dense(namespace_of(self._first))
+        return self._dense(namespace_of(self.factors[0]))
 
     def _check_discrete(self, where: str) -> None:
         if self.is_functional:
@@ -261,6 +294,13 @@ class Format(Arithmetic, Calculus, ABC):
                 f"{where}: needs discrete modes; got shape {self.shape}, where None is a continuous index. "
                 "Evaluate it at points with t.at(...), on a grid with t.on_grid(...), integrate with "
                 "t.integrate(...)."
+            )
+
+    def _check_single(self, where: str) -> None:
+        if self.batch_shape:
+            raise ShapeError(
+                f"{where}: TensorLy has one tensor at a time; got a batch of shape {self.batch_shape}. "
+                "Make a format of each first."
             )
 
     def to_tensorly(self) -> Any:
@@ -272,22 +312,30 @@ class Format(Arithmetic, Calculus, ABC):
             If a mode is continuous, or there is a batch.
         """
         self._check_discrete("to_tensorly")
-        if self.batch_shape:
-            raise ShapeError(
-                f"to_tensorly: TensorLy has one tensor at a time; got a batch of shape {self.batch_shape}. "
-                "Make a format of each first."
-            )
+        self._check_single("to_tensorly")
         module, _, name = self._TENSORLY.partition(".")
-        with tensorly_backend(self._first):
+        with tensorly_backend(self.factors[0]):
             return getattr(import_module(f"tensorly.{module}"), name)(tuple(self))
 
     @abstractmethod
     def _dense(self, xp: Any) -> Any: ...
 
+    @abstractmethod
+    def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:
+        """Values ``(*b, N)`` at points given by the rows of their factors, ``(*b, N, R_n)``."""
+
+    @abstractmethod
+    def _kernel(self, xp: Any) -> Kernel:
+        """What evaluates blocks of points with continuous indices; see ``points``."""
+
+    def _gathered(self, _indices: Sequence[Any], _xp: Any) -> Any:
+        """Values at many row numbers of discrete modes, where there is a faster way than rows; else None."""
+        return None
+
     @in_single
     def __getitem__(self, index: Any) -> Any:
         """Slice by integers, slices and ``...`` as numpy does; a format, or a number if no mode is left."""
-        xp = namespace_of(self._first)
+        xp = namespace_of(self.factors[0])
         entries = parse_index(index, self.modes)
         rows: dict[int, Any] = {}
         parts: list[tuple[Any, Mode]] = []
@@ -300,14 +348,14 @@ class Format(Arithmetic, Calculus, ABC):
 
     def _closed(self, rows: Mapping[int, Any], parts: Sequence[tuple[Any, Mode]], xp: Any) -> Any:
         """Format of the factors and modes in ``parts``, the other modes closed by rows ``(*b, 1, R_n)``."""
-        first = self._absorb(rows, xp) if rows else self._first
+        cores = self._absorb(rows, xp) if rows else self._cores
         if parts:
-            return type(self)(first, tuple(f for f, _ in parts), tuple(m for _, m in parts))
-        return first if first.ndim else first[()]
+            return self._build(cores, tuple(f for f, _ in parts), tuple(m for _, m in parts))
+        return cores[0] if cores[0].ndim else cores[0][()]
 
     @abstractmethod
-    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
-        """Core or weights with the modes of ``rows`` closed; numbers ``(*b,)`` when that is all of them."""
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
+        """The cores with the modes of ``rows`` closed; numbers ``(*b,)`` when that is all of them."""
 
     # --- mode products ------------------------------------------------------------------------------------
 
@@ -326,11 +374,12 @@ class Format(Arithmetic, Calculus, ABC):
             If the matrix does not fit, or the mode is continuous.
         """
         mode, matrix = self._operand(matrix, mode, 2, "mode_product")
-        back = half_of(self._first, matrix)
-        first, matrix, *factors = promote(self._first, matrix, *self.factors, where="mode_product")
+        back = half_of(self.factors[0], matrix)
+        matrix, *arrays = promote(matrix, *self._cores, *self.factors, where="mode_product")
+        cores, factors = arrays[: -self.ndim], arrays[-self.ndim :]
         factors[mode] = matrix @ factors[mode]
         modes = [*self.modes[:mode], Discrete(matrix.shape[0]), *self.modes[mode + 1 :]]
-        made = type(self)(first, factors, modes)
+        made = self._build(cores, factors, modes)
         return made if back is None else made._cast(back)
 
     def contract(self, vectors: Mapping[int, Any]) -> Any:
@@ -342,7 +391,7 @@ class Format(Arithmetic, Calculus, ABC):
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
             Without these modes; a number if none is left.
 
         Raises
@@ -358,13 +407,14 @@ class Format(Arithmetic, Calculus, ABC):
         given = [self._operand(vector, mode, 1, "contract") for mode, vector in vectors.items()]
         if len({mode for mode, _ in given}) < len(given):
             raise ShapeError(f"contract: every mode can be named once; got {list(vectors)}.")
-        back = half_of(self._first, *(vector for _, vector in given))
+        back = half_of(self.factors[0], *(vector for _, vector in given))
+        own = len(self._arrays())
         arrays = promote(*self._arrays().values(), *(v for _, v in given), where="contract")
-        wide = self._unflatten(arrays[: self.ndim + 1], self.modes)
-        xp = namespace_of(self._first)
+        wide = self._unflatten(arrays[:own], self.modes)
+        xp = namespace_of(self.factors[0])
         rows = {
             mode: vector[None, :] @ wide.factors[mode]
-            for (mode, _), vector in zip(given, arrays[self.ndim + 1 :], strict=True)
+            for (mode, _), vector in zip(given, arrays[own:], strict=True)
         }
         parts = [pair for n, pair in enumerate(zip(wide.factors, self.modes, strict=True)) if n not in rows]
         result = wide._closed(rows, parts, xp)
@@ -377,9 +427,9 @@ class Format(Arithmetic, Calculus, ABC):
 
         Returns
         -------
-        Tucker, CP or scalar array
+        Tucker, TuckerTrain, CP or scalar array
         """
-        xp = namespace_of(self._first)
+        xp = namespace_of(self.factors[0])
         modes = range(self.ndim) if modes is None else modes
         given = modes if isinstance(modes, Iterable) else [modes]
         modes = [check_mode(mode, self.ndim, "sum") for mode in given]
@@ -390,7 +440,7 @@ class Format(Arithmetic, Calculus, ABC):
 
     def _operand(self, array: Any, mode: int, ndim: int, where: str) -> tuple[int, Any]:
         """Check a matrix or vector that multiplies a mode."""
-        namespace_of(self._first, array)
+        namespace_of(self.factors[0], array)
         mode = check_mode(mode, self.ndim, where)
         size = self.coef_shape[mode]
         if self.modes[mode].domain is not None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arrays import device_of, namespace_of
 from .cp import CP
 from .errors import ShapeError
+from .format import Format
+from .train import TuckerTrain
 from .tucker import Tucker
 
 
-def from_tensorly(tensor: Any) -> Tucker | CP:
+def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     """Convert a TensorLy tensor or tuple to a format, sharing its arrays.
 
     Parameters
     ----------
-    tensor : tensorly.TuckerTensor, tensorly.CPTensor or tuple
+    tensor : tensorly.TuckerTensor, tensorly.CPTensor, tensorly.TTTensor or tuple
         A tuple is ``(core, factors)`` or ``(weights, factors)``: with weights of None or one axis it is CP.
 
     Returns
     -------
-    Tucker or CP
+    Tucker, CP or TuckerTrain
 
     Raises
     ------
@@ -28,7 +31,9 @@ def from_tensorly(tensor: Any) -> Tucker | CP:
 
     Notes
     -----
-    No numbers are copied, except that integers become float64. TensorLy need not be installed for tuples.
+    No numbers are copied, except that integers become float64. A TTTensor gets unit matrices as factors, or
+    as cores where a mode is longer than the bonds around it need. TensorLy need
+    not be installed for tuples.
 
     References
     ----------
@@ -41,9 +46,11 @@ def from_tensorly(tensor: Any) -> Tucker | CP:
     >>> from_tensorly((np.ones((2, 2)), [np.ones((3, 2)), np.ones((4, 2))]))
     Tucker(shape=(3, 4), rank=(2, 2), numpy.float64, 18 numbers for 12 entries)
     """
-    if isinstance(tensor, (Tucker, CP)):
+    if isinstance(tensor, Format):
         return tensor
     kind = type(tensor).__name__
+    if kind == "TTTensor":
+        return _train(list(tensor))
     known = {"TuckerTensor": Tucker, "CPTensor": CP}.get(kind)
     if known is None and not isinstance(tensor, (tuple, list)):
         raise ShapeError(
@@ -65,3 +72,17 @@ def from_tensorly(tensor: Any) -> Tucker | CP:
             )
         known = CP if first is None or (first.ndim == 1 and len(factors) > 1) else Tucker
     return known(first, tuple(factors))
+
+
+def _train(wholes: list[Any]) -> TuckerTrain:
+    """Cores and factors of a plain tensor train ``(S_{n-1}, I_n, S_n)``."""
+    xp = namespace_of(*wholes)
+    cores, factors = [], []
+    for whole in wholes:
+        left, size, right = whole.shape
+        slim = size > left * right
+        unit = xp.eye(left * right if slim else size, dtype=whole.dtype, device=device_of(whole))
+        flat = xp.reshape(xp.moveaxis(whole, 1, 0), (size, left * right))
+        cores.append(xp.moveaxis(xp.reshape(unit, (left * right, left, right)), 0, 1) if slim else whole)
+        factors.append(flat if slim else unit)
+    return TuckerTrain(cores, factors)

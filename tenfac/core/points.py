@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Format
         Without a batch.
     points : sequence of D arrays, shapes (N,)
     xp : module
@@ -61,7 +61,9 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     -----
     For Tucker two modes are multiplied point by point, then the core enters as one matrix product: ``2
     prod(R) + 2 sum K_n R_n`` operations a point, nearly all of them in matrix products. Three modes of large
-    ranks in numpy the other way round: the core first, which leaves a small matrix for each point.
+    ranks in numpy the other way round: the core first, which leaves a small matrix for each point. For a
+    train every core enters as a matrix, from both ends: ``2 sum S_{n-1} R_n S_n`` in the place of ``2
+    prod(R)``.
 
     Examples
     --------
@@ -71,18 +73,13 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
     >>> values_at(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
     array([0.125])
     """
-    order, core = _ordered(t, xp)
-    scratch, parts, inner = Scratch(t._first), [], _inner(t)
-    by_rows, read = (True, _rows) if _is_wide(core) else (False, _columns)
+    kernel, scratch, parts = t._kernel(xp), Scratch(t.factors[0]), []
+    read = _rows if kernel.by_rows else _columns
     for span in spans(points[0].shape[0], _outer(t)):
-        held = [read(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in order]
-        for part in spans(points[0][span].shape[0], inner):
-            if by_rows:
-                parts.append(_value_by_rows(core, [rows[part] for rows in held], scratch))
-            elif core is None:
-                parts.append(_cp_value(t.weights, [columns[:, part] for columns in held], xp))
-            else:
-                parts.append(_value(core, [columns[:, part] for columns in held], scratch, xp))
+        held = [read(t.modes[n], t.factors[n], points[n][span], n, scratch, xp) for n in kernel.order]
+        for part in spans(points[0][span].shape[0], points_in_block(kernel.width)):
+            place = part if kernel.by_rows else (slice(None), part)
+            parts.append(kernel.value([numbers[place] for numbers in held], scratch))
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
@@ -97,25 +94,24 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
     >>> values_and_gradients(t, [np.array([0.5]), np.array([0.25])], namespace_of(t.core))
     (array([0.125]), array([[0.25, 0.5 ]]))
     """
-    order, core = _ordered(t, xp)
-    wanted = [n for n in order if t.modes[n].domain is not None]
+    kernel = t._kernel(xp)
+    wanted = [n for n in kernel.order if t.modes[n].domain is not None]
     factors = {n: _with_derivative(t.modes[n], t.factors[n], xp) for n in wanted}
-    values, slopes, scratch, inner = [], [], Scratch(t._first), max(_inner(t) // 2, 64)
-    by_rows = _is_wide(core) and len(wanted) == t.ndim
-    read = _rows if by_rows else _columns
+    values, slopes, scratch = [], [], Scratch(t.factors[0])
+    by_rows = kernel.by_rows and len(wanted) == t.ndim
+    read, inner = _rows if by_rows else _columns, max(points_in_block(kernel.width) // 2, 64)
     for span in spans(points[0].shape[0], _outer(t)):
         held = [
-            read(t.modes[n], factors.get(n, t.factors[n]), points[n][span], n, scratch, xp) for n in order
+            read(t.modes[n], factors.get(n, t.factors[n]), points[n][span], n, scratch, xp)
+            for n in kernel.order
         ]
         for part in spans(points[0][span].shape[0], inner):
             if by_rows:
-                value, found = _gradient_by_rows(core, [rows[part] for rows in held], scratch)
+                value, found = kernel.gradient_by_rows([rows[part] for rows in held], scratch)
             else:
-                pairs = [_split(held[k][:, part], t.factors[n].shape[-1]) for k, n in enumerate(order)]
-                value, found = (
-                    _gradient(core, pairs, xp) if core is not None else _cp_gradient(t.weights, pairs, xp)
-                )
-            by_mode = dict(zip(order, found, strict=True))
+                pairs = [_split(held[k][:, part], t.factors[n].shape[-1]) for k, n in enumerate(kernel.order)]
+                value, found = kernel.gradient(pairs, scratch)
+            by_mode = dict(zip(kernel.order, found, strict=True))
             values.append(value)
             slopes.append(xp.stack([by_mode[n] for n in sorted(wanted)], axis=-1))
     return xp.concat(values), xp.concat(slopes)
@@ -124,14 +120,6 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
 def _outer(t: Any) -> int:
     """Points at which the polynomials are evaluated at once."""
     return min(max(_NUMBERS // max(factor.shape[-2] for factor in t.factors), 64), _POINTS)
-
-
-def _inner(t: Any) -> int:
-    """Points multiplied at once."""
-    ranks = sorted(factor.shape[-1] for factor in t.factors)
-    pair = math.prod(ranks[:2]) if t._FIRST == "core" else ranks[0]
-    rest = math.prod(ranks[2:]) if t._FIRST == "core" else 1
-    return min(max(_CACHED // max(pair, rest, 1), 64), _POINTS)
 
 
 def _is_wide(core: Any) -> bool:
@@ -145,13 +133,15 @@ def _split(both: Any, rank: int) -> tuple[Any, Any]:
     return both[:rank, ...], both[rank:, ...] if both.shape[0] > rank else None
 
 
-def _ordered(t: Any, xp: Any) -> tuple[list[int], Any]:
-    """Modes from the largest rank to the smallest, and the core in that order; None for CP."""
-    if t._FIRST == "weights":
-        return list(range(t.ndim)), None
-    order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
-    core = t.core if order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(order))
-    return order, np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+def points_in_block(width: int) -> int:
+    """Points handled at once when each needs ``width`` numbers.
+
+    Examples
+    --------
+    >>> points_in_block(1), points_in_block(10_000)
+    (4096, 64)
+    """
+    return min(max(_CACHED // max(width, 1), 64), _POINTS)
 
 
 def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
@@ -180,18 +170,95 @@ def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
 # --- one block ----------------------------------------------------------------------------------------
 
 
+class Kernel(Protocol):
+    """What a format does with the columns ``(R_n, N)`` of its factors at a block of points.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> CP(None, [np.ones((2, 3))])._kernel(np).width
+    3
+    """
+
+    order: Sequence[int]  # the modes, as columns are given
+    by_rows: bool  # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    width: int  # numbers at each point in the largest intermediate
+
+    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+
+
+class CoreKernel:
+    """Tucker: modes from the largest rank to the smallest, and the core in that order.
+
+    Examples
+    --------
+    >>> from tenfac import Tucker
+    >>> CoreKernel(Tucker(np.ones((2, 3)), [np.ones((4, 2)), np.ones((4, 3))]), np).order
+    [1, 0]
+    """
+
+    def __init__(self, t: Any, xp: Any) -> None:
+        ranks = sorted(t.rank)
+        self.xp, self.width = xp, max(math.prod(ranks[:2]), math.prod(ranks[2:]))
+        self.order = sorted(range(t.ndim), key=lambda n: -t.rank[n])
+        core = t.core if self.order == list(range(t.ndim)) else xp.permute_dims(t.core, tuple(self.order))
+        self.core = np.ascontiguousarray(core) if isinstance(core, np.ndarray) else core
+        self.by_rows = _is_wide(self.core)
+
+    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any:
+        """Values ``(N,)``."""
+        if self.by_rows:
+            return _value_by_rows(self.core, columns, scratch)
+        return _value(self.core, columns, scratch, self.xp)
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
+        """Values, and derivatives by each mode from columns and their derivatives."""
+        return _gradient(self.core, pairs, self.xp)
+
+    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]:
+        """The same from rows that hold functions and derivatives side by side."""
+        return _gradient_by_rows(self.core, both, scratch)
+
+
+class WeightsKernel:
+    """CP: products of columns.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> WeightsKernel(CP(None, [np.ones((4, 2))]), np).value([np.ones((2, 3))], Scratch(None))
+    array([2., 2., 2.])
+    """
+
+    def __init__(self, t: Any, xp: Any) -> None:
+        self.xp, self.weights = xp, t.weights
+        self.order, self.width, self.by_rows = range(t.ndim), t.rank, False
+
+    def value(self, columns: Sequence[Any], _scratch: Scratch) -> Any:
+        """Values ``(N,)``."""
+        return _cp_value(self.weights, columns, self.xp)
+
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], _scratch: Scratch) -> tuple[Any, list[Any]]:
+        """Values, and derivatives by each mode from columns and their derivatives."""
+        return _cp_gradient(self.weights, pairs, self.xp)
+
+
 def _value(core: Any, columns: Sequence[Any], scratch: Scratch, xp: Any) -> Any:
     """``sum core * columns`` for each point; columns ``(R_n, N)``."""
     if len(columns) == 1:
         return xp.matmul(core[None, :], columns[0])[0, :]
     if len(columns) == 2:
-        return _summed(xp.matmul(core, columns[1]), columns[0], xp)
+        return summed(xp.matmul(core, columns[1]), columns[0], xp)
     *columns, a, b = columns
-    pair = _pairs(a, b, xp, scratch)
+    pair = row_pairs(a, b, xp, scratch)
     rest = core.shape[: len(columns)]
     tensor = xp.matmul(xp.reshape(core, (math.prod(rest), -1)), pair)
     for column in reversed(columns):
-        tensor = _last_closed(tensor, column, xp)
+        tensor = last_closed(tensor, column, xp)
     return tensor[0, :]
 
 
@@ -220,29 +287,55 @@ def _gradient_by_rows(
     return value, slopes
 
 
-def _pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:
-    """Products of all pairs of rows of ``(P, N)`` and ``(Q, N)``: ``(P Q, N)``."""
-    shape = (a.shape[0], b.shape[0], a.shape[1])
+def row_pairs(a: Any, b: Any, xp: Any, scratch: Scratch | None = None) -> Any:
+    """Products of all pairs of rows of ``(*b, P, N)`` and ``(*b, Q, N)``: ``(*b, P Q, N)``.
+
+    Examples
+    --------
+    >>> row_pairs(np.array([[2.0], [3.0]]), np.array([[5.0], [7.0]]), np).tolist()
+    [[10.0], [14.0], [15.0], [21.0]]
+    """
+    shape = (*a.shape[:-1], b.shape[-2], a.shape[-1])
     out = None if scratch is None else scratch.get("pair", *shape)
-    made = a[:, None, :] * b[None, :, :] if out is None else np.multiply(a[:, None], b[None], out=out)
-    return xp.reshape(made, (shape[0] * shape[1], shape[2]))
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    made = a * b if out is None else np.multiply(a, b, out=out)
+    return xp.reshape(made, (*shape[:-3], shape[-3] * shape[-2], shape[-1]))
 
 
-def _summed(a: Any, b: Any, xp: Any) -> Any:
-    """``sum_r a[r, n] b[r, n]``."""
-    return np.einsum("rn,rn->n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=0)
+def summed(a: Any, b: Any, xp: Any) -> Any:
+    """``sum_r a[r, n] b[r, n]``, of each of a batch.
+
+    Examples
+    --------
+    >>> summed(np.ones((2, 3)), np.ones((2, 3)), np)
+    array([2., 2., 2.])
+    """
+    return np.einsum("...rn,...rn->...n", a, b) if isinstance(a, np.ndarray) else xp.sum(a * b, axis=-2)
 
 
-def _last_closed(tensor: Any, column: Any, xp: Any) -> Any:
-    """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+def last_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(P R, N)`` times ``(R, N)``, summed over R: ``(P, N)``.
+
+    Examples
+    --------
+    >>> last_closed(np.array([[2.0], [3.0]]), np.array([[5.0], [7.0]]), np)
+    array([[31.]])
+    """
     split = xp.reshape(tensor, (tensor.shape[0] // column.shape[0], *column.shape))
     if isinstance(split, np.ndarray):
         return np.einsum("prn,rn->pn", split, column)
     return xp.sum(split * column[None, :, :], axis=1)
 
 
-def _first_closed(tensor: Any, column: Any, xp: Any) -> Any:
-    """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``."""
+def first_closed(tensor: Any, column: Any, xp: Any) -> Any:
+    """``(R P, N)`` times ``(R, N)``, summed over R: ``(P, N)``.
+
+    Examples
+    --------
+    >>> first_closed(np.array([[2.0], [3.0]]), np.array([[5.0]]), np)
+    array([[10.],
+           [15.]])
+    """
     rows = column.shape[0]
     split = xp.reshape(tensor, (rows, tensor.shape[0] // rows, column.shape[1]))
     if isinstance(split, np.ndarray):
@@ -258,11 +351,11 @@ def _gradient(core: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any
     if not rest:
         ends = [matrix * xp.ones_like(first)]
     else:
-        beyond = reduce(lambda a, b: _pairs(a, b, xp), rest)
+        beyond = reduce(lambda a, b: row_pairs(a, b, xp), rest)
         tensor = xp.matmul(xp.matrix_transpose(matrix), first)
         ends = [xp.matmul(matrix, beyond), *_all_but_one(tensor, rest, xp)]
-    slopes = [None if d is None else _summed(end, d, xp) for end, (_, d) in zip(ends, pairs, strict=True)]
-    return _summed(ends[0], first, xp), slopes
+    slopes = [None if d is None else summed(end, d, xp) for end, (_, d) in zip(ends, pairs, strict=True)]
+    return summed(ends[0], first, xp), slopes
 
 
 def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
@@ -271,8 +364,8 @@ def _all_but_one(tensor: Any, columns: Sequence[Any], xp: Any) -> list[Any]:
         return [tensor]
     head = tensor
     for column in reversed(columns[1:]):
-        head = _last_closed(head, column, xp)
-    return [head, *_all_but_one(_first_closed(tensor, columns[0], xp), columns[1:], xp)]
+        head = last_closed(head, column, xp)
+    return [head, *_all_but_one(first_closed(tensor, columns[0], xp), columns[1:], xp)]
 
 
 def _cp_value(weights: Any, columns: Sequence[Any], xp: Any) -> Any:
@@ -301,9 +394,10 @@ def constant_format(t: Any, number: Any) -> Any:
     """
     from .arrays import namespace_of
 
-    xp = namespace_of(t._first)
+    xp = namespace_of(t.factors[0])
     lead = t.batch_shape
     factors = [mode.constant(factor) for mode, factor in zip(t.modes, t.factors, strict=True)]
     factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]
-    ones = xp.ones((*lead, *(1,) * (t._first.ndim - len(lead))), dtype=t.dtype, device=device_of(t._first))
-    return type(t)(ones * number, factors, t.modes)
+    sizes = [(*lead, *(1,) * (core.ndim - len(lead))) for core in t._cores]
+    first, *rest = [xp.ones(size, dtype=t.dtype, device=device_of(t.factors[0])) for size in sizes]
+    return t._build((first * number, *rest), factors, t.modes)

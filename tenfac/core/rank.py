@@ -99,6 +99,29 @@ def cp_rank(rank: Any, where: str = "cp") -> int:
     return _as_int(rank, where, "rank")
 
 
+def at_most(value: Any, count: int, where: str, name: str, meaning: str) -> tuple[int, ...]:
+    """Validate upper limits: one integer of 1 or more, or ``count`` of them.
+
+    Raises
+    ------
+    RankError
+        If it is neither.
+
+    Examples
+    --------
+    >>> at_most(3, 2, "round", "train_rank", "one per bond")
+    (3, 3)
+    """
+    if isinstance(value, numbers.Number):
+        return (_as_int(value, where, name),) * count
+    if isinstance(value, set | frozenset) or not hasattr(value, "__iter__"):
+        raise RankError(f"{where}: {name} must be an int or {meaning}; got {type(value).__name__}.")
+    given = tuple(_as_int(entry, where, f"{name}[{n}]") for n, entry in enumerate(value))
+    if len(given) != count:
+        raise RankError(f"{where}: {name} must have {count} entries, {meaning}; got {len(given)}: {given}.")
+    return given
+
+
 def check_tol(tol: Any, dtype: Any = None, where: str = "tucker") -> float:
     """Validate a relative tolerance, and that numbers of ``dtype`` can reach it.
 

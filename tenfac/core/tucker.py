@@ -5,25 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .arithmetic import as_dtype, unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
+from .entries import tucker_entries
 from .errors import DataError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
 from .modes.protocol import Mode
+from .points import CoreKernel
 from .precision import HALF, dtype_name, half_of, itemsize
 from .rank import rank_or_tol
 from .report import Report
-from .tracing import clock, is_traced
+from .tracing import clock
+from .train_cores import from_core
 from .truncate import truncate_any, truncation_report
 
 if TYPE_CHECKING:
     from .cp import CP
+    from .train import TuckerTrain
+
+_Format = TypeVar("_Format", bound=Format)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +82,7 @@ class Tucker(Format):
     array([2., 2.])
     """
 
-    _FIRST = "core"
+    _CORE = "core"
     _TENSORLY = "tucker_tensor.TuckerTensor"
 
     core: Any
@@ -95,7 +101,7 @@ class Tucker(Format):
             )
         arrays = [self.core, *factors]
         core, *factors = arrays if half_of(*arrays) is not None else promote(*arrays, where="Tucker")
-        self._set(core, factors, modes)
+        self._set((core,), factors, modes)
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -105,13 +111,14 @@ class Tucker(Format):
     def _dense(self, xp: Any) -> Any:
         return contract(self.core, self.factors, xp=xp)
 
-    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Any:
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
         core = contract(self.core, [rows.get(n) for n in range(self.ndim)], xp=xp)
         kept = [r for n, r in enumerate(self.rank) if n not in rows]
-        return xp.reshape(core, (*self.batch_shape, *kept))
+        return (xp.reshape(core, (*self.batch_shape, *kept)),)
 
-    def _join(self, a: Any, b: Any, xp: Any) -> Any:
+    def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
         """Block diagonal: the two cores at opposite corners."""
+        (a,), (b,) = left, right
         lead, ndim = a.shape[: -self.ndim], self.ndim
         p, q = a.shape[-ndim:], b.shape[-ndim:]
         for n in range(ndim):
@@ -123,7 +130,7 @@ class Tucker(Format):
                 (*b.shape[:axis], p[n], *b.shape[axis + 1 :]), dtype=b.dtype, device=device_of(b)
             )
             a, b = xp.concat([a, below], axis=axis), xp.concat([above, b], axis=axis)
-        return a + b
+        return (a + b,)
 
     def _laplacian(self, modes: Sequence[int]) -> Tucker:
         """Factors of the functions and their second derivatives, the core in one block for each mode."""
@@ -153,6 +160,15 @@ class Tucker(Format):
         pairs = zip(factors, other_factors, strict=True)
         grams = [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs]
         return xp.sum(core * contract(other_core, grams, xp=xp), axis=tuple(range(-self.ndim, 0)))
+
+    def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:
+        return contract(self.core, rows, paired=range(self.ndim), xp=xp)
+
+    def _gathered(self, indices: Sequence[Any], xp: Any) -> Any:
+        return tucker_entries(self.core, self.factors, indices, xp)
+
+    def _kernel(self, xp: Any) -> CoreKernel:
+        return CoreKernel(self, xp)
 
     def norm(self) -> Any:
         """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for small differences.
@@ -210,7 +226,28 @@ class Tucker(Format):
             ranks = tuple(map(min, ranks, core.shape[-self.ndim :]))
         small, factors, rel_error = truncate_any(core, ranks, tol, self.ndim, self.dtype, "round")
         factors = [xp.matmul(basis, factor) for (basis, _), factor in zip(pairs, factors, strict=True)]
-        return truncated(small, factors, self.modes, rel_error, tol, self.dtype, "round", start)
+        return reported(Tucker(small, factors, self.modes), rel_error, tol, self.dtype, "round", start)
+
+    def _heights(self) -> list[Any]:
+        """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
+        xp = namespace_of(self.core)
+        found = []
+        for n, factor in enumerate(self.factors):
+            rows = contract(self.core, [factor if m == n else None for m in range(self.ndim)], xp=xp)
+            rows = xp.reshape(xp.moveaxis(rows, n, 0), (factor.shape[0], -1))
+            found.append(xp.linalg.vector_norm(rows, axis=-1))
+        return found
+
+    def to_train(self) -> TuckerTrain:
+        """Convert to a tensor train of the same factors, exactly; ``round`` finds how small it can be.
+
+        Notes
+        -----
+        One core is this core, the others are unit matrices: up to D times its numbers before the rounding.
+        """
+        from .train import TuckerTrain
+
+        return TuckerTrain(from_core(self.core, self.ndim, namespace_of(self.core)), self.factors, self.modes)
 
     def to_cp(self, *, max_bytes: int | None = None) -> CP:
         """Convert to CP format, exactly: a term for every fiber of the core along its longest mode.
@@ -255,54 +292,46 @@ class Tucker(Format):
         return CP(weights, factors, self.modes)
 
 
-def truncated(
-    core: Any,
-    factors: Sequence[Any],
-    modes: Sequence[Mode] | None,
-    rel_error: Any,
-    tol: float | None,
-    dtype: Any,
-    where: str,
-    start: float,
-) -> Tucker:
-    """Tucker tensor and report of a truncation, in half precision if ``dtype`` is.
+def reported(
+    wide: _Format, rel_error: Any, tol: float | None, dtype: Any, where: str, start: float
+) -> _Format:
+    """A format with the report of its truncation, in half precision if ``dtype`` is.
 
     Raises
     ------
     DataError
-        If the core does not fit in the range of float16.
+        If a number in the cores does not fit in the range of float16.
 
     Examples
     --------
     >>> import numpy as np
     >>> one = np.ones((1, 1))
-    >>> truncated(one, [one, one], None, 0.0, None, one.dtype, "round", 0.0).info.reason
-    'rank reached'
+    >>> reported(Tucker(one, [one, one]), 0.0, 0.1, one.dtype, "round", 0.0).info.reason
+    'tolerance met'
     """
-    wide = Tucker(core, tuple(factors), modes)
     if dtype_name(dtype) not in HALF:
-        made, notes = wide, ()
+        made, notes = wide._unflatten(wide._arrays().values(), wide.modes), ()
     else:
         with np.errstate(over="ignore"):  # checked below
             made = wide._cast(dtype)
         notes = (f"{where}: computed in float32; the result is rounded to {dtype_name(dtype)}.",)
-        if not is_traced(core):
+        if not wide._is_traced:
             rel_error = _half_error(made, wide, rel_error, where)
     object.__setattr__(made, "info", truncation_report(where, rel_error, tol, start, notes))
     return made
 
 
-def _half_error(made: Tucker, wide: Tucker, rel_error: Any, where: str) -> Any:
+def _half_error(made: Format, wide: Format, rel_error: Any, where: str) -> Any:
     """Relative error with that of the rounding to half precision, which is nearly orthogonal to it."""
-    xp = namespace_of(wide.core)
-    if not bool(xp.all(xp.isfinite(made.core))):
-        name, largest = dtype_name(made.dtype), to_number(xp.max(xp.abs(wide.core)))
+    xp = namespace_of(wide.factors[0])
+    if not all(bool(xp.all(xp.isfinite(core))) for core in made._cores):
+        name, largest = dtype_name(made.dtype), max(to_number(xp.max(xp.abs(core))) for core in wide._cores)
         raise DataError(
             f"{where}: the core must fit in {name}, the dtype of the data; its largest entry is "
             f"{largest:.3g}. Convert the data to float32, or divide them by a number."
         )
-    lost = to_numpy((Tucker(*made._wide()) - Tucker(*wide)).norm())
-    norm = to_numpy(Tucker(*wide).norm())
+    plain = [t._build(t._cores, t.factors) for t in (made._wide(), wide)]
+    lost, norm = (to_numpy(t.norm()) for t in (plain[0] - plain[1], plain[1]))
     rounding = np.divide(lost, norm, out=np.zeros_like(norm), where=norm > 0)
     error = np.hypot(np.asarray(rel_error), rounding)
     return error if error.ndim else float(error)

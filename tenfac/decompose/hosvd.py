@@ -14,7 +14,7 @@ from ..core.precision import half_of
 from ..core.rank import rank_or_tol
 from ..core.tracing import clock, is_traced
 from ..core.truncate import squared_norm, truncate_any
-from ..core.tucker import Tucker, truncated
+from ..core.tucker import Tucker, reported
 from .checks import check_finite
 from .chunked import chunked_tucker, is_chunked
 from .sparse_input import is_sparse
@@ -127,7 +127,7 @@ def tucker(
     if norm2 is not None and not math.isfinite(norm2):
         check_finite(X, "tucker")
     core, factors, rel_error = truncate_any(X, ranks, tol, len(shape), dtype, "tucker", norm2=norm2)
-    return truncated(core, factors, None, rel_error, tol, dtype, "tucker", start)
+    return reported(Tucker(core, tuple(factors)), rel_error, tol, dtype, "tucker", start)
 
 
 def _check_batch(batch: Any, ndim: int) -> int:

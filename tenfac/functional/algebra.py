@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,23 +14,24 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
-from ..core.cp import CP
 from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
 from ..core.tracing import constant
+from ..core.train import TuckerTrain
 from ..core.tucker import Tucker
 from .build import chebyshev_tucker
 
 
 def compose(
     function: Callable[..., Any],
-    *formats: Tucker | CP,
+    *formats: Format,
     tol: float = 1e-10,
     max_evals: int = 1_000_000,
     random_state: int | np.random.Generator | None = 0,
-) -> Tucker:
+) -> Tucker | TuckerTrain:
     """Approximate a function of the values of formats: ``H(x, y, ...) = f(F(x, y, ...), G(x, y, ...), ...)``.
 
     ``F * G``, ``F / G``, ``F**2``, ``1 / F``, ``np.exp(F)`` and other functions of numpy call this with its
@@ -39,7 +41,7 @@ def compose(
     ----------
     function : callable
         Of as many arrays as there are formats, all of one shape, to an array of that shape.
-    *formats : Tucker or CP
+    *formats : Tucker, TuckerTrain or CP
         On one domain, with real values; degrees may differ. Discrete modes must be equal.
     tol : float
         Relative to the largest value of the result, in the sup norm (for each value of the discrete indices).
@@ -49,8 +51,9 @@ def compose(
 
     Returns
     -------
-    Tucker
-        Of the library and dtype of the first format, without gradient; ``info`` says how it went.
+    Tucker or TuckerTrain
+        As ``chebyshev_tucker`` makes it, of the library and dtype of the first format, without gradient;
+        ``info`` says how it went.
 
     Raises
     ------
@@ -110,9 +113,11 @@ def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[...,
 
 
 def _check(formats: Sequence[Any]) -> None:
-    if not formats or not all(isinstance(t, (Tucker, CP)) for t in formats):
+    if not formats or not all(isinstance(t, Format) for t in formats):
         kinds = [type(t).__name__ for t in formats]
-        raise TypeError(f"compose: needs one or more Tucker or CP after the function; got {kinds}.")
+        raise TypeError(
+            f"compose: needs one or more Tucker, TuckerTrain or CP after the function; got {kinds}."
+        )
     first = formats[0]
     for t in formats:
         sizes = [mode.size if mode.domain is None else mode.domain for mode in t.modes]
@@ -135,7 +140,7 @@ def _check(formats: Sequence[Any]) -> None:
 def _numpy(t: Any) -> Any:
     arrays = [to_numpy(constant(array)) for array in t._arrays().values()]
     wide = [array if np.iscomplexobj(array) else array.astype(np.float64) for array in arrays]
-    return type(t)(wide[0], wide[1:], t.modes)
+    return t._unflatten(wide, t.modes)
 
 
 def _slice(t: Any, index: tuple[int, ...]) -> Any:
@@ -144,8 +149,10 @@ def _slice(t: Any, index: tuple[int, ...]) -> Any:
     return t.fix(dict(zip(places, index, strict=True))) if places else t
 
 
-def _joined(made: Sequence[Tucker], like: Any, tables: Sequence[int], tol: float) -> Tucker:
-    """One Tucker of functions found value by value of the discrete indices."""
+def _joined(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -> Tucker | TuckerTrain:
+    """One format of functions found value by value of the discrete indices."""
+    if any(isinstance(t, TuckerTrain) for t in made):
+        return _joined_trains(made, like, tables, tol)
     factors, modes, corners = [], [], []
     for n in range(made[0].ndim):
         size = max(t.coef_shape[n] for t in made)
@@ -167,6 +174,27 @@ def _joined(made: Sequence[Tucker], like: Any, tables: Sequence[int], tol: float
     return whole.round(tol=max(0.05 * tol, 1e-14)) if np.any(core) else whole
 
 
+def _joined_trains(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -> TuckerTrain:
+    """The same for trains: a sum of products of a function and unit vectors, rounded as it grows."""
+    total = None
+    tol = max(0.05 * tol / math.prod(tables), 1e-14)
+    for t, index in zip(made, itertools.product(*map(range, tables)), strict=True):
+        train = t if isinstance(t, TuckerTrain) else t.to_train()
+        smooth = iter(zip(train.cores, train.factors, train.modes, strict=True))
+        place, parts, bond = iter(index), [], 1
+        for mode in like.modes:
+            if mode.domain is None:
+                parts.append((np.eye(bond)[:, None], np.eye(mode.size)[:, [next(place)]], mode))
+            else:
+                parts.append(next(smooth))
+                bond = parts[-1][0].shape[-1]
+        term = TuckerTrain(*zip(*parts, strict=True))
+        total = term if total is None else total + term
+        if any(factor.any() for factor in total.factors):
+            total = total.round(tol=tol)
+    return total
+
+
 def _summary(infos: Sequence[Report], seconds: float) -> Report:
     """One report of the construction for every value of the discrete indices."""
     worst = max(infos, key=lambda info: (not info.converged, info.rel_error))
@@ -178,11 +206,11 @@ def _summary(infos: Sequence[Report], seconds: float) -> Report:
     )
 
 
-def _like(t: Tucker, given: Any) -> Tucker:
+def _like(t: Any, given: Any) -> Any:
     """The result in the library, dtype and device of a given format."""
     like = given.factors[0]
     xp = namespace_of(like)
     arrays = [
         xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()
     ]
-    return Tucker(arrays[0], arrays[1:], t.modes)
+    return t._unflatten(arrays, t.modes)

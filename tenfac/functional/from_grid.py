@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.interpolate
 
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
@@ -20,14 +19,15 @@ from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .finish import shortened
+from .resolution import polynomial_error, spline, spline_error
 
 _WHERE = "chebyshev_from_grid"
 # Shares of the tolerance: for the ranks of the data, and for those of the function with its degrees.
 _DATA, _ROUNDING = 0.3, 0.3
 # Entries at which the size of the function and the error of interpolation are looked at.
 _ENTRIES = 2000
-# Error of a cubic spline on every second point over that on all points, less one.
-_RICHARDSON = 15
+# Entries from which a larger one is looked for along every mode in turn, and how often.
+_STARTS, _SWEEPS = 8, 3
 
 
 def chebyshev_from_grid(
@@ -61,8 +61,9 @@ def chebyshev_from_grid(
     -------
     Tucker
         With ``Chebyshev`` (and ``Discrete``) modes and orthonormal factors, float64 numpy.
-        ``info.rel_error`` is an estimate: the change by rounding, plus what interpolation loses (the last
-        coefficients of each mode, or splines on half of the places).
+        ``info.rel_error`` is an estimate: the change by rounding, plus what interpolation loses in each mode:
+        what splines on half of the places lose, and how that compares with a quarter of them; or how the last
+        coefficients fall.
 
     Raises
     ------
@@ -106,9 +107,8 @@ def chebyshev_from_grid(
         if ab is None:
             made.append(factors[n])
             continue
-        found, missed = _interpolated(factors[n], x, ab)
+        found, errors[n] = _interpolated(core, factors, n, x, ab)
         made.append(found)
-        errors[n] = _height(core, [missed if m == n else f for m, f in enumerate(factors)])
     counted = [n for n, ab in enumerate(box) if ab is None]
     core, made, lost = shortened(core, made, _ROUNDING * tol * size, discrete=counted)
     error = (float(errors.sum()) + lost) / size + _DATA * tol if size else 0.0
@@ -150,7 +150,8 @@ def _check(
 def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
-            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}."
+            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
+            "Convert a TuckerTrain with to_tucker()."
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(
@@ -222,34 +223,39 @@ def _cp_height(weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
 
 
 def _height(core: np.ndarray, factors: Sequence[np.ndarray]) -> float:
-    """Largest magnitude at entries drawn at random and at the largest rows."""
+    """Largest magnitude: of entries drawn at random, and from the best of them along each mode in turn."""
     rng = np.random.default_rng(0)
-    rows = [f[rng.integers(len(f), size=_ENTRIES)] for f in factors]
-    rows = [
-        np.concatenate([r, f[[np.linalg.norm(f, axis=1).argmax()]]])
-        for r, f in zip(rows, factors, strict=True)
+    drawn = [
+        np.append(rng.integers(len(f), size=_ENTRIES), np.linalg.norm(f, axis=1).argmax()) for f in factors
     ]
-    return float(np.abs(contract(core, rows, paired=range(core.ndim))).max())
+    modes = range(core.ndim)
+    values = np.abs(contract(core, [f[at] for f, at in zip(factors, drawn, strict=True)], paired=modes))
+    found = float(values.max())
+    best = [at[np.argsort(values)[-_STARTS:]] for at in drawn]
+    for n in [*modes] * _SWEEPS:
+        rows = [None if m == n else factors[m][best[m]] for m in modes]
+        along = np.abs(contract(core, rows, paired=[m for m in modes if m != n]) @ factors[n].T)
+        best[n] = np.atleast_1d(along.argmax(axis=-1))
+        found = max(found, float(along.max()))
+    return found
 
 
 def _interpolated(
-    factor: np.ndarray, x: np.ndarray, ab: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev coefficients of the functions through the columns, and rows of what they miss."""
-    (a, b), n = ab, len(x)
-    if np.abs(Chebyshev(n, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
+    core: np.ndarray, factors: Sequence[np.ndarray], n: int, x: np.ndarray, ab: tuple[float, float]
+) -> tuple[np.ndarray, float]:
+    """Chebyshev coefficients of the functions through the columns of a factor, and what they miss."""
+    (a, b), factor, count = ab, factors[n], len(x)
+
+    def height(rows: np.ndarray) -> float:
+        return _height(core, [rows if m == n else f for m, f in enumerate(factors)])
+
+    if np.abs(Chebyshev(count, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
         found = coefficients(factor)
-        return found, found[-max(n // 8, 2) :] if n > 2 else np.zeros((1, factor.shape[1]))
-    size = 2 ** int(np.ceil(np.log2(2 * n))) + 1
+        mode = Chebyshev(count)
+        return found, polynomial_error(found, mode.rows(np.eye(count), lobatto(2 * count)), height)
+    size = 2 ** int(np.ceil(np.log2(2 * count))) + 1
     nodes = np.clip((a + b) / 2 + (b - a) / 2 * lobatto(size), a, b)
-    spline = scipy.interpolate.make_interp_spline(x, factor, k=min(3, n - 1))
-    missed = np.zeros((1, factor.shape[1]))
-    if n >= 8:
-        half = x[::2] if n % 2 else np.append(x[::2], x[-1])
-        kept = np.isin(x, half)
-        coarse = scipy.interpolate.make_interp_spline(half, factor[kept], k=3)
-        missed = (coarse(x[~kept]) - factor[~kept]) / _RICHARDSON
-    return coefficients(spline(nodes)), missed
+    return coefficients(spline(x, factor)(nodes)), spline_error(x, factor, nodes, height)
 
 
 def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Report:

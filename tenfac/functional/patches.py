@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
-from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.io import public_class
 from ..core.modes.chebyshev import Chebyshev
 from ..core.precision import dtype_name
 from ..core.rank import check_tol
 from ..core.tracing import constant, is_traced
+from ..core.train import TuckerTrain
 from ..core.tucker import Tucker
 
 # Share of the tolerance that the ranks may use, and that the degrees of each mode may use.
@@ -28,13 +29,13 @@ _FLOOR = {"float64": 1e-14, "float32": 1e-6}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patches:
-    """A function as one Tucker tensor for each box of a grid, made by ``split``.
+    """A function as one format for each box of a grid, made by ``split``.
 
     Parameters
     ----------
     edges : tuple of arrays
         Ends of the intervals of each continuous mode, ascending; empty for a discrete mode.
-    parts : tuple of Tucker
+    parts : tuple of Tucker or TuckerTrain
         In row-major order of the boxes.
 
     Notes
@@ -50,7 +51,7 @@ class Patches:
     """
 
     edges: tuple[np.ndarray, ...]
-    parts: tuple[Tucker, ...]
+    parts: tuple[Tucker | TuckerTrain, ...]
 
     def __post_init__(self) -> None:
         if math.prod(self.counts) != len(self.parts) or not self.parts:
@@ -79,7 +80,7 @@ class Patches:
         states = []
         for k, part in enumerate(self.parts):
             state, own = part._to_state()
-            states.append(state)
+            states.append({**state, "type": type(part).__name__})
             arrays.update({f"parts.{k}.{name}": array for name, array in own.items()})
         return {"ndim": len(self.edges), "parts": states}, arrays
 
@@ -89,7 +90,10 @@ class Patches:
         for key, array in arrays.items():
             number, _, name = key.removeprefix("parts.").partition(".")
             own.setdefault(number, {})[name] = array
-        parts = [Tucker._from_state(state, own[str(k)]) for k, state in enumerate(header["parts"])]
+        parts = [
+            public_class(state.get("type", "Tucker"))._from_state(state, own[str(k)])
+            for k, state in enumerate(header["parts"])
+        ]
         return cls(tuple(arrays[f"edges.{n}"] for n in range(header["ndim"])), tuple(parts))
 
     def at(self, *indices: Any) -> Any:
@@ -127,7 +131,7 @@ class Patches:
             raise DataError(
                 "Patches: points choose their boxes, so their values must be known. Call it outside."
             )
-        xp = namespace_of(first.core)
+        xp = namespace_of(first.factors[0])
         box = self._box_of([to_numpy(constant(x)) for x in points])
         order = np.argsort(box, kind="stable")
         ends = np.cumsum(np.bincount(box, minlength=len(self.parts)))
@@ -146,7 +150,7 @@ class Patches:
         return found if shape else found[()]
 
     def _index(self, order: np.ndarray, xp: Any) -> Any:
-        return xp.asarray(order, device=getattr(self.parts[0].core, "device", None))
+        return xp.asarray(order, device=getattr(self.parts[0].factors[0], "device", None))
 
     def _box_of(self, points: Sequence[np.ndarray]) -> np.ndarray:
         """Row-major number of the box of each point."""
@@ -168,12 +172,12 @@ class Patches:
         return box
 
 
-def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) -> Patches:
-    """Cut the domain of a function into boxes, each with its own smaller Tucker tensor.
+def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: float = 1e-10) -> Patches:
+    """Cut the domain of a function into boxes, each with its own smaller tensor.
 
     Parameters
     ----------
-    t : Tucker
+    t : Tucker or TuckerTrain
         With a continuous mode; without a batch.
     counts : int or sequence of D int or None
         Number of equal intervals of each mode; 1 or None leaves one whole, as a discrete mode must be.
@@ -220,7 +224,7 @@ def split(t: Tucker, counts: int | Sequence[int | None], *, tol: float = 1e-10) 
     return Patches(tuple(edges), tuple(parts))
 
 
-def _cuts(t: Tucker, n: int, edge: np.ndarray) -> list[Tucker]:
+def _cuts(t: Any, n: int, edge: np.ndarray) -> list[Any]:
     """The function on each interval of mode n."""
     return [
         t.restrict([(float(low), float(high)) if m == n else None for m in range(t.ndim)])
@@ -229,9 +233,11 @@ def _cuts(t: Tucker, n: int, edge: np.ndarray) -> list[Tucker]:
 
 
 def _counts(t: Any, counts: Any) -> list[int]:
-    if not isinstance(t, Tucker) or not t.is_functional or t.batch_shape or dtype_name(t.dtype) not in _FLOOR:
+    known = isinstance(t, (Tucker, TuckerTrain)) and not t.batch_shape
+    if not known or not t.is_functional or dtype_name(t.dtype) not in _FLOOR:
         raise ShapeError(
-            f"split: needs one real Tucker tensor of float32 or float64 with a continuous mode; got {t!r}."
+            "split: needs one real Tucker or TuckerTrain of float32 or float64 with a continuous mode; got "
+            f"{t!r}."
         )
     given = (
         [None if mode.domain is None else counts for mode in t.modes]
@@ -249,12 +255,12 @@ def _counts(t: Any, counts: Any) -> list[int]:
     return [count.__index__() for count in found]
 
 
-def _size(t: Tucker) -> float:
+def _size(t: Any) -> float:
     """Norm of the coefficients."""
-    return float(to_numpy(constant(Tucker(*t).norm())))
+    return float(to_numpy(constant(t._build(t._cores, t.factors).norm())))
 
 
-def _shortened(t: Tucker, budget: float) -> Tucker:
+def _shortened(t: Any, budget: float) -> Any:
     """Fewer ranks and coefficients, at an absolute error."""
     size = _size(t)
     if not size:
@@ -263,12 +269,9 @@ def _shortened(t: Tucker, budget: float) -> Tucker:
         warnings.simplefilter("ignore", ConvergenceWarning)
         t = t.round(tol=min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5))
     factors, modes = list(t.factors), list(t.modes)
-    xp = namespace_of(t.core)
-    for n, mode in enumerate(modes):
+    for n, (mode, heights) in enumerate(zip(t.modes, t._heights(), strict=True)):
         if isinstance(mode, Chebyshev):
-            weighted = [None if m != n else factors[n] for m in range(t.ndim)]
-            rows = xp.moveaxis(contract(t.core, weighted), n, 0)
-            heights = np.linalg.norm(to_numpy(constant(rows)).reshape(mode.size, -1), axis=1)
+            heights = to_numpy(constant(heights))
             kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > _DEGREES * budget)
             length = int(kept[-1]) + 1 if len(kept) else 1
             factors[n], modes[n] = factors[n][:length, :], Chebyshev(length, mode.domain)

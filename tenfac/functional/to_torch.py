@@ -5,17 +5,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from ..core.cp import CP
 from ..core.errors import MissingExtraError, ShapeError
-from ..core.tucker import Tucker
+from ..core.format import Format
 
 
-def to_torch(t: Tucker | CP, *, dtype: Any = None, device: Any = None, trainable: bool = False) -> Any:
+def to_torch(t: Format, *, dtype: Any = None, device: Any = None, trainable: bool = False) -> Any:
     """Make a torch module of a function: ``module(x, y, ...)``, or ``module(X)`` for points as rows.
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Tucker, TuckerTrain or CP
         Of any library, real; without a batch.
     dtype : torch.dtype, optional
         float32 or float64; that of ``t`` if not given.
@@ -27,7 +26,7 @@ def to_torch(t: Tucker | CP, *, dtype: Any = None, device: Any = None, trainable
     -------
     torch.nn.Module
         Differentiable in the points; ``state_dict``, ``to`` and ``double`` work as for any module, and its
-        ``format()`` is the Tucker or CP tensor of its arrays.
+        ``format()`` is the tensor of its arrays.
 
     Raises
     ------
@@ -44,15 +43,15 @@ def to_torch(t: Tucker | CP, *, dtype: Any = None, device: Any = None, trainable
     Examples
     --------
     >>> import numpy as np
-    >>> from tenfac import Chebyshev
+    >>> from tenfac import Chebyshev, Tucker
     >>> x_y = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2)
     >>> to_torch(x_y)([0.5, 1.0], 0.25).tolist()
     [0.125, 0.25]
     """
     if find_spec("torch") is None:
         raise MissingExtraError("to_torch needs PyTorch. Install it with: pip install 'tenfac[torch]'.")
-    if not isinstance(t, (Tucker, CP)):
-        raise TypeError(f"to_torch: needs a Tucker or CP; got {type(t).__name__}.")
+    if not isinstance(t, Format):
+        raise TypeError(f"to_torch: needs a Tucker, TuckerTrain or CP; got {type(t).__name__}.")
     if t.batch_shape:
         raise ShapeError(f"to_torch: needs one function; got a batch of shape {t.batch_shape}.")
     from .torch_module import FunctionModule

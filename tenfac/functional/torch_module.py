@@ -16,7 +16,7 @@ class FunctionModule(nn.Module):
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Format
     dtype : torch.dtype or None
     device : torch.device, str or None
     trainable : bool
@@ -25,7 +25,8 @@ class FunctionModule(nn.Module):
     def __init__(self, t: Any, dtype: Any, device: Any, trainable: bool) -> None:
         super().__init__()
         self.kind, self.modes = type(t), t.modes
-        for name, array in zip(self._names(), t._arrays().values(), strict=True):
+        self.names = [name.replace("s.", "_") for name in t._arrays()]  # factors.0 is factor_0
+        for name, array in zip(self.names, t._arrays().values(), strict=True):
             tensor = torch.tensor(to_numpy(array), device=device)
             tensor = tensor if dtype is None else tensor.to(dtype)
             if trainable:
@@ -33,13 +34,9 @@ class FunctionModule(nn.Module):
             else:
                 self.register_buffer(name, tensor)
 
-    def _names(self) -> list[str]:
-        return [self.kind._FIRST, *(f"factor_{n}" for n in range(len(self.modes)))]
-
     def format(self) -> Any:
-        """The Tucker or CP tensor of the arrays as they are now, gradient included."""
-        first, *factors = (getattr(self, name) for name in self._names())
-        return self.kind(first, factors, self.modes)
+        """The format of the arrays as they are now, gradient included."""
+        return self.kind._unflatten([getattr(self, name) for name in self.names], self.modes)
 
     def forward(self, *indices: Any) -> torch.Tensor:
         """Values at points: one argument per mode, or one tensor ``(..., D)``."""

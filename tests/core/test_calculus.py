@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tenfac
-from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker
+from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, TuckerTrain
 from tenfac.core.modes.chebyshev import coefficients
 from tests.checks import (
     assert_above,
@@ -44,7 +44,7 @@ def interpolated(functions, mode):
     return np.stack([coefficients(g(mode.nodes())) for g in functions], axis=1)
 
 
-@pytest.fixture(params=["tucker", "cp"])
+@pytest.fixture(params=["tucker", "cp", "train"])
 def hybrid(request, make):
     """The function above as a format with a discrete mode between two continuous ones."""
     modes = (Chebyshev(SIZE, BOX[0]), Discrete(3), Chebyshev(SIZE + 2, BOX[1]))
@@ -52,6 +52,10 @@ def hybrid(request, make):
     if request.param == "cp":
         factors = [columns[0], np.stack([TABLE, TABLE], axis=1), columns[1]]
         return CP(None, [make.asarray(factor) for factor in factors], modes)
+    if request.param == "train":
+        cores = [np.eye(2)[None], np.eye(2)[:, None], np.eye(2)[..., None]]
+        factors = [columns[0], TABLE[:, None], columns[1]]
+        return TuckerTrain(map(make.asarray, cores), [make.asarray(factor) for factor in factors], modes)
     core = np.zeros((2, 1, 2))
     core[0, 0, 0] = core[1, 0, 1] = 1
     factors = [columns[0], TABLE[:, None], columns[1]]
@@ -146,8 +150,10 @@ def test_derivatives_and_their_sum_equal_the_closed_forms(hybrid, make):
     laplacian = hybrid.laplacian()
     want = -TABLE[j] * 3 * np.sin(x) * y  # that of exp(x) cos(y) is zero
     assert_close(laplacian.at(x, j, y), want, 1e6, like=like)
-    if isinstance(hybrid, Tucker):
+    if not isinstance(hybrid, CP):
         assert_equal(laplacian.rank, (4, 1, 4))
+    if isinstance(hybrid, TuckerTrain):
+        assert_equal(laplacian.train_rank, (4, 4))
 
 
 def test_no_derivative_nor_integral_along_a_discrete_mode(hybrid):
@@ -247,7 +253,7 @@ def test_sums_differences_and_numbers_join_functions_of_other_degrees(hybrid):
 
 
 def test_rounding_keeps_the_function_and_drops_what_is_twice_there(hybrid, make):
-    t = hybrid if isinstance(hybrid, Tucker) else hybrid.to_tucker()
+    t = hybrid.to_tucker() if isinstance(hybrid, CP) else hybrid
     small = (t + t).round(tol=1e-4)
     assert_equal(small.rank, (2, 1, 2))
     x = np.array([0.1, 1.9])

@@ -1,4 +1,4 @@
-"""What every format promises, on Tucker and CP alike, against the dense tensor."""
+"""What every format promises, on Tucker, trains and CP alike, against the dense tensor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import CP, DataError, Discrete, Report, ShapeError, Tucker
+from tenfac import CP, DataError, Discrete, Report, ShapeError, Tucker, TuckerTrain
 from tenfac.core.arrays import namespace_of, points_like
 from tests.checks import assert_close, assert_equal, assert_says, dtype_name, library_of
-from tests.oracles import cp_dense, tucker_dense
+from tests.oracles import format_dense
 
 SHAPE, RANK = (4, 5, 3), (2, 3, 2)
+BONDS = (2, 3, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,27 @@ class Case:
         if self.name == "tucker":
             factors = [draw(i, r, seed=seed + n) for n, (i, r) in enumerate(zip(shape, rank, strict=True))]
             return Tucker(draw(*rank, seed=seed), factors)
+        if self.name == "train":
+            factors = [draw(i, r, seed=seed + n) for n, (i, r) in enumerate(zip(shape, rank, strict=True))]
+            bonds = [1, *BONDS[: len(shape) - 1], 1]
+            sizes = zip(bonds[:-1], rank, bonds[1:], strict=True)
+            return TuckerTrain([draw(*size, seed=seed + n) for n, size in enumerate(sizes)], factors)
         factors = [draw(i, 3, seed=seed + n) for n, i in enumerate(shape)]
         return CP(draw(3, seed=seed), factors)
 
     def dense(self, t):
-        return tucker_dense(t.core, t.factors) if self.name == "tucker" else cp_dense(t.weights, t.factors)
+        return format_dense(t)
+
+    def scaled(self, t, scale):
+        """What joins the factors, multiplied by a number."""
+        first = next(iter(t))
+        return [first[0] * scale, *first[1:]] if self.name == "train" else first * scale
 
 
-@pytest.fixture(params=["tucker", "cp"])
+NAMES = ["tucker", "cp", "train"]
+
+
+@pytest.fixture(params=NAMES)
 def case(request):
     return Case(request.param)
 
@@ -81,8 +95,9 @@ def test_facts_about_a_format(make, case):
     assert_equal(t.ndim, 3)
     assert_equal(t.modes, (Discrete(4), Discrete(5), Discrete(3)))
     assert_equal(t.is_functional, False)
-    assert_equal(t.rank, RANK if case.name == "tucker" else 3)
-    assert_equal(t.n_params, 12 + 8 + 15 + 6 if case.name == "tucker" else 3 + 12 + 15 + 9)
+    assert_equal(t.rank, 3 if case.name == "cp" else RANK)
+    joints = {"tucker": 12 + 8 + 15 + 6, "cp": 3 + 12 + 15 + 9, "train": 4 + 18 + 6 + 8 + 15 + 6}
+    assert_equal(t.n_params, joints[case.name])
     assert_equal(dtype_name(t.factors[0]), make.dtype)
     assert_equal(t.dtype, t.factors[0].dtype)
     assert_equal(str(t.device), "cpu")
@@ -156,7 +171,7 @@ def test_addition_subtraction_and_scaling_equal_those_of_the_dense_tensors(make,
     assert_close((2 * a * np.float64(0.5) / 4).to_tensor(), A / 4, like=like)
     assert_close((np.float64(3) * a).to_tensor(), 3 * A, like=like)
     assert_close((-a).to_tensor(), -A, like=like)
-    assert_equal((a + b).rank, (4, 6, 4) if case.name == "tucker" else 6)
+    assert_equal((a + b).rank, 6 if case.name == "cp" else (4, 6, 4))
 
 
 def test_a_scalar_array_of_the_library_scales_and_a_complex_number_makes_complex(make, case):
@@ -221,7 +236,7 @@ def test_a_format_is_no_array_and_says_what_to_write(make, case):
     assert not hasattr(t, "__len__")
     with pytest.raises(TypeError, match="unsupported operand"):
         t + 1
-    with pytest.raises(TypeError, match=r"inner: needs a (Tucker|CP)"):
+    with pytest.raises(TypeError, match=r"inner: needs a (Tucker|TuckerTrain|CP)"):
         t.inner(np.ones(3))
 
 
@@ -262,13 +277,17 @@ def test_formats_with_other_modes_cannot_be_added(make, case):
 
 def test_mixed_precision_and_integers_are_brought_to_one_dtype(case):
     floats = [np.ones((3, 2), dtype="float32"), np.ones((4, 2), dtype="int64")]
-    t = Tucker(np.ones((2, 2), dtype="float32"), floats) if case.name == "tucker" else CP(None, floats)
+    ends = [np.ones((1, 2, 1), dtype="float32")] * 2
+    core = np.ones((2, 2), dtype="float32")
+    joints = {"tucker": (Tucker, core), "cp": (CP, None), "train": (TuckerTrain, ends)}
+    kind, first = joints[case.name]
+    t = kind(first, floats)
     assert_equal({factor.dtype for factor in t.factors}, {np.dtype("float64")})
     assert_equal(t.to_tensor().dtype, np.dtype("float64"))
 
 
 @pytest.mark.parametrize("parts", [{"factors": None}, {"factors": [np.ones((3, 2))], "modes": 3}])
-@pytest.mark.parametrize("cls", [Tucker, CP])
+@pytest.mark.parametrize("cls", [Tucker, CP, TuckerTrain])
 def test_what_is_no_sequence_of_factors_or_modes_is_named(cls, parts):
     with pytest.raises(TypeError) as error:
         cls(np.ones(2), **parts)
@@ -301,11 +320,10 @@ def test_gradients_reach_every_array(case):
     from tests.conftest import Make
 
     t = case.create(Make("torch", "float64"))
-    first, arrays = next(iter(t)), list(t.factors)
-    leaves = [a.clone().requires_grad_() for a in (first, *arrays)]
+    leaves = [a.clone().requires_grad_() for a in t._arrays().values()]
 
-    def run(first, *factors):
-        u = type(t)(first, factors)
+    def run(*arrays):
+        u = type(t)._build(arrays[:-3], arrays[-3:])
         return u.at([0, 3], [1, 2], [2, 0]), (u + 2 * u).to_tensor(), u.inner(u), u[1, :, 2].to_tensor()
 
     assert torch.autograd.gradcheck(run, leaves)
@@ -314,7 +332,7 @@ def test_gradients_reach_every_array(case):
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4),
     st.integers(0, 99),
-    st.sampled_from(["tucker", "cp"]),
+    st.sampled_from(NAMES),
 )
 def test_at_equals_to_tensor_and_permuting_modes_commutes(sizes, seed, name):
     from tests.conftest import Make
@@ -326,17 +344,21 @@ def test_at_equals_to_tensor_and_permuting_modes_commutes(sizes, seed, name):
     index = np.unravel_index(np.arange(dense.size), shape)
     assert_close(t.at(*index), dense.reshape(-1), scale=scale)
     order = np.random.default_rng(seed).permutation(len(shape))
-    first = t.core.transpose(order) if name == "tucker" else t.weights
+    if name == "train":  # its modes stand in a row
+        order = order * 0 + np.arange(len(shape))[::-1]
+        first = [core.transpose(2, 1, 0) for core in reversed(t.cores)]
+    else:
+        first = t.core.transpose(order) if name == "tucker" else t.weights
     permuted = type(t)(first, [t.factors[n] for n in order])
     assert_close(permuted.to_tensor(), dense.transpose(order), scale=scale)
 
 
-@given(st.floats(1e-3, 1e3), st.integers(0, 2), st.sampled_from(["tucker", "cp"]))
+@given(st.floats(1e-3, 1e3), st.integers(0, 2), st.sampled_from(NAMES))
 def test_scale_moves_freely_between_core_and_factors(scale, mode, name):
     from tests.conftest import Make
 
     t = Case(name).create(Make("numpy", "float64"))
     factors = [f * scale if n == mode else f for n, f in enumerate(t.factors)]
-    moved = type(t)(next(iter(t)) / scale, factors)
+    moved = type(t)(Case(name).scaled(t, 1 / scale), factors)
     assert_close(moved.to_tensor(), t.to_tensor())
-    assert_equal(library_of(moved.core if name == "tucker" else moved.weights), "numpy")
+    assert_equal(library_of(moved._cores[0]), "numpy")

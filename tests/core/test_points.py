@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, DataError, Discrete, Tucker
+from tenfac import CP, Chebyshev, DataError, Discrete, Tucker, TuckerTrain
 from tests.checks import assert_below, assert_close, assert_equal, to_numpy
 
 MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
@@ -13,17 +13,21 @@ MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
 
 def parts(name, library):
     rng = np.random.default_rng(0)
-    ranks = (2, 2, 3) if name == "tucker" else (2, 2, 2)
-    first = rng.standard_normal(ranks if name == "tucker" else 2)
-    arrays = [first, *(rng.standard_normal((m.size, r)) for m, r in zip(MODES, ranks, strict=True))]
+    ranks = (2, 2, 2) if name == "cp" else (2, 2, 3)
+    sizes = {"tucker": [ranks], "cp": [2], "train": [(1, 2, 2), (2, 2, 3), (3, 3, 1)]}[name]
+    arrays = [
+        *map(rng.standard_normal, sizes),
+        *(rng.standard_normal((m.size, r)) for m, r in zip(MODES, ranks, strict=True)),
+    ]
     return [library(array) for array in arrays]
 
 
 def made(name, arrays):
-    return (Tucker if name == "tucker" else CP)(arrays[0], arrays[1:], MODES)
+    kind = {"tucker": Tucker, "cp": CP, "train": TuckerTrain}[name]
+    return kind._build(arrays[:-3], arrays[-3:], MODES)
 
 
-@pytest.mark.parametrize("name", ["tucker", "cp"])
+@pytest.mark.parametrize("name", ["tucker", "cp", "train"])
 def test_gradients_reach_the_points_and_every_array(name):
     torch = pytest.importorskip("torch")
     arrays = [array.requires_grad_() for array in parts(name, torch.tensor)]
@@ -38,7 +42,7 @@ def test_gradients_reach_the_points_and_every_array(name):
     assert torch.autograd.gradcheck(run, (x, y, *arrays))
 
 
-@pytest.mark.parametrize("name", ["tucker", "cp"])
+@pytest.mark.parametrize("name", ["tucker", "cp", "train"])
 def test_the_gradient_by_autograd_is_that_of_value_and_grad(name):
     torch = pytest.importorskip("torch")
     t = made(name, parts(name, torch.tensor))

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tenfac import CP, RankError, Tucker, mode_product, tucker
+from tenfac import CP, RankError, Tucker, TuckerTrain, mode_product, tucker
 from tenfac.core.tracing import is_traced
 from tests.checks import assert_below, assert_close, assert_equal, assert_relative, assert_says, to_numpy
 from tests.core.test_libraries import draw, smooth
@@ -17,20 +17,24 @@ jax = pytest.importorskip("jax")
 torch = pytest.importorskip("torch")
 
 SHAPE, RANK = (4, 3, 5), (2, 2, 3)
-FORMATS = ("tucker", "cp")
-FORMATS_OF_JAX = ("tucker", pytest.param("cp", marks=pytest.mark.slow))  # JAX takes seconds to compile
+FORMATS = ("tucker", "cp", "train")
+FORMATS_OF_JAX = (
+    "tucker",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("cp", "train")),
+)  # JAX takes seconds to compile
 
 
 def parts(name, *batch, seed=0):
-    """numpy arrays of a format: core or weights, then factors."""
-    first = draw(*batch, *RANK, seed=seed) if name == "tucker" else draw(*batch, 3, seed=seed)
-    ranks = RANK if name == "tucker" else (3, 3, 3)
-    return [first, *(draw(*batch, i, r, seed=seed) for i, r in zip(SHAPE, ranks, strict=True))]
+    """numpy arrays of a format: core, cores or weights, then factors."""
+    sizes = {"tucker": [RANK], "cp": [(3,)], "train": [(1, 2, 3), (3, 2, 2), (2, 3, 1)]}[name]
+    cores = [draw(*batch, *size, seed=seed + n) for n, size in enumerate(sizes)]
+    ranks = (3, 3, 3) if name == "cp" else RANK
+    return [*cores, *(draw(*batch, i, r, seed=seed) for i, r in zip(SHAPE, ranks, strict=True))]
 
 
 def format_of(name, arrays):
-    first, *factors = arrays
-    return (Tucker if name == "tucker" else CP)(first, factors)
+    arrays = list(arrays)
+    return {"tucker": Tucker, "cp": CP, "train": TuckerTrain}[name]._build(arrays[:-3], arrays[-3:])
 
 
 def everything(t, u, matrix, index):
@@ -66,11 +70,11 @@ def assert_all_close(got, want, tol=1e-12):
 def test_a_format_is_a_pytree_of_its_arrays_with_static_modes(name):
     t = format_of(name, parts(name))
     leaves, structure = jax.tree_util.tree_flatten(t)
-    assert all(a is b for a, b in zip(leaves, [next(iter(t)), *t.factors], strict=True))
+    assert all(a is b for a, b in zip(leaves, t._arrays().values(), strict=True))
     back = jax.tree_util.tree_unflatten(structure, leaves)
     assert_equal((type(back), back.modes, back.info), (type(t), t.modes, None))
     t_leaves, t_structure = torch.utils._pytree.tree_flatten(t)
-    assert_equal(len(t_leaves), 4)
+    assert_equal(len(t_leaves), 6 if name == "train" else 4)
     assert_equal(torch.utils._pytree.tree_unflatten(t_leaves, t_structure).modes, t.modes)
 
 
@@ -223,7 +227,7 @@ def test_torch_func_grad_is_the_gradient_of_autograd():
     assert_relative(torch.func.grad(loss)(X), Y.grad, 1e-10)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["tucker", "cp", pytest.param("train", marks=pytest.mark.slow)])
 def test_autograd_passes_through_every_method(name):
     arrays = [torch.from_numpy(a).requires_grad_() for a in parts(name)]
     u, matrix = format_of(name, [torch.from_numpy(a) for a in parts(name, seed=1)]), torch.ones(2, 3).double()
@@ -237,10 +241,10 @@ def test_autograd_passes_through_every_method(name):
 def test_autograd_passes_through_a_batch_and_through_rounding():
     X = torch.from_numpy(draw(2, 4, 3, 3)).requires_grad_()
     assert torch.autograd.gradcheck(lambda X: tucker(X, 2, batch=1).to_tensor(), [X])
-    arrays = [torch.from_numpy(a).requires_grad_() for a in parts("tucker")]
-    assert torch.autograd.gradcheck(
-        lambda *a: format_of("tucker", a).round(rank=(1, 2, 2)).to_tensor(), arrays
-    )
+    for name in ("tucker", "train"):
+        arrays = [torch.from_numpy(a).requires_grad_() for a in parts(name)]
+        round_ = lambda *a: format_of(name, a).round(rank=(1, 2, 2)).to_tensor()  # noqa: B023, E731 - called now
+        assert torch.autograd.gradcheck(round_, arrays)
 
 
 # Dynamo says where it breaks the graph or looks through a cache; the numbers are what is tested (2026-11)

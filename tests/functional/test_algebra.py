@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, ConvergenceWarning, DataError, Discrete, ShapeError, Tucker, compose
+from tenfac import (
+    CP,
+    Chebyshev,
+    ConvergenceWarning,
+    DataError,
+    Discrete,
+    ShapeError,
+    Tucker,
+    TuckerTrain,
+    compose,
+)
 from tenfac.core.modes.chebyshev import coefficients
+from tenfac.functional import algebra
 from tests.checks import assert_below, assert_equal, assert_says, quietly, to_numpy
 
 BOX = ((0.0, 1.0), (-1.0, 2.0))
@@ -132,7 +144,7 @@ def test_formats_that_cannot_be_composed_are_refused():
         assert_says(error, "compose", *parts)
     with pytest.raises(TypeError) as error:
         compose(np.add, F, np.ones(3))
-    assert_says(error, "Tucker or CP", "ndarray")
+    assert_says(error, "Tucker, TuckerTrain or CP", "ndarray")
 
 
 def test_functions_of_numpy_on_discrete_formats_say_what_to_write():
@@ -158,3 +170,25 @@ def test_formats_are_compared_by_identity_also_by_numpy():
     assert_equal([G, F].index(F), 1)
     with pytest.raises(TypeError):
         np.less(np.float64(1), F)
+
+
+def test_trains_are_composed_and_found_functions_of_a_discrete_mode_join_as_trains(monkeypatch):
+    table = np.array([[1.0], [-2.0], [0.5]])
+    whole = Tucker(
+        np.ones((1, 1, 1)), [F.factors[0], table, F.factors[1]], [F.modes[0], Discrete(3), F.modes[1]]
+    )
+    train, index = whole.to_train(), np.arange(300) % 3
+    want = f(*X) ** 2 * table[index, 0] ** 2
+    for got in (compose(np.square, train), compose(np.multiply, whole, train)):
+        assert isinstance(got, Tucker)
+        assert_below(np.abs(got.at(X[0], index, X[1]) - want).max(), 1e-9 * want.max(), "error")
+    found = algebra.chebyshev_tucker
+    monkeypatch.setattr(algebra, "chebyshev_tucker", lambda *a, **k: _as_train(found(*a, **k)))
+    joined = compose(np.square, train)
+    assert isinstance(joined, TuckerTrain)
+    assert_equal((joined.rank, joined.info.converged), ((1, 1, 1), True))
+    assert_below(np.abs(joined.at(X[0], index, X[1]) - want).max(), 1e-9 * want.max(), "error")
+
+
+def _as_train(t):
+    return dataclasses.replace(t.to_train(), info=t.info)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tenfac import ConvergenceWarning, DataError, ShapeError, chebyshev_tucker
-from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from tests.functional.battery import CUBE, EIGHT, FORTY, UNIT, points_of
 
 
@@ -30,6 +32,10 @@ def integral(F: Any) -> float:
 
 def cosine(x: Any, y: Any, z: Any) -> Any:
     return np.cos(x + y * z)
+
+
+def one_cosine(x: float, y: float, z: float) -> float:
+    return math.cos(x + y * z)
 
 
 # --- errors and evaluations -------------------------------------------------------------------------------
@@ -213,6 +219,18 @@ def test_scalar_functions_pools_and_integers_give_the_same_as_arrays() -> None:
         assert_below(np.abs(F.core - want.core).max(), 1e-13, "difference")
     whole = chebyshev_tucker(lambda x, _: np.full(x.shape, 7), CUBE[:2])
     assert_below(abs(whole.at(0.3, 0.1) - 7), 1e-13, "difference")
+
+
+@pytest.mark.slow
+def test_a_pool_of_processes_gives_the_same_object() -> None:
+    want = chebyshev_tucker(cosine, CUBE, tol=1e-8)
+    context = multiprocessing.get_context("spawn")  # threads of linear algebra do not survive a fork
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for f, vectorized in ((cosine, True), (one_cosine, False)):
+            F = chebyshev_tucker(f, CUBE, tol=1e-8, vectorized=vectorized, executor=pool)
+            assert_equal((F.rank, F.modes, F.info.n_evals), (want.rank, want.modes, want.info.n_evals))
+            for got, same in zip((F.core, *F.factors), (want.core, *want.factors), strict=True):
+                assert_close(got, same, 1 if vectorized else 1e4)
 
 
 BAD_F = [

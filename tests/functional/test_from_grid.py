@@ -72,13 +72,61 @@ def test_cp_and_tucker_formats_are_converted_without_the_dense_array() -> None:
     data = gaussians()
     points = points_of([(-1, 1)] * 3)
     true = sum_of_gaussians(points)
-    small = Tucker(*tucker(CP(data.weights, [f[::16] for f in data.factors]).to_tensor(), tol=1e-8))
+    small = Tucker(*tucker(CP(data.weights, [f[::8] for f in data.factors]).to_tensor(), tol=1e-8))
     for got, tol in ((data, 1e-6), (small, 1e-3)):
-        x = UNIFORM if got is data else UNIFORM[::16]
+        x = UNIFORM if got is data else UNIFORM[::8]
         F = chebyshev_from_grid(got, [x] * 3, tol)
         assert F.info.converged
         assert_below(np.abs(F.at(*points) - true).max() / true.max(), tol, "error")
     assert_below(max(F.rank), 10, "rank")
+
+
+# from smooth to a jump, with kinks, ends of infinite slope and waves that a coarse grid does not see
+SHAPES = {
+    "runge": lambda x, y: 1 / (1 + 25 * (x * x + y * y)),
+    "waves": lambda x, y: np.sin(9 * x + y),
+    "kink": lambda x, y: np.abs(x - 0.123) + y,
+    "root": lambda x, y: np.sqrt(x + 1) + y,
+    "front": lambda x, y: np.tanh(50 * (x - 0.11)) * np.cos(y),
+    "peak": lambda x, y: np.exp(y) / (1e-2 + (x - 0.3) ** 2),
+}
+GRIDS = {
+    "even": lambda n: np.linspace(-1, 1, n),
+    "cells": lambda n: (2 * np.arange(n) + 1) / n - 1,
+    "Chebyshev": lambda n: Chebyshev(n).nodes(),
+    "graded": lambda n: np.sinh(np.linspace(-2, 2, n)) / np.sinh(2),
+}
+
+
+def assert_errors_are_as_said(shape: str, grid: str, counts: Any, tols: Any) -> None:
+    f, points = SHAPES[shape], np.random.default_rng(0).uniform(-1, 1, (2, 2000))
+    for n in counts:
+        x = GRIDS[grid](n)
+        for tol in tols:
+            F = quietly(chebyshev_from_grid, f(x[:, None], x), [x, x], tol, domain=[(-1, 1)] * 2)
+            error = np.abs(F.at(*points) - f(*points)).max() / np.abs(f(*points)).max()
+            times = 2 if F.info.converged else 15
+            assert_below(error, times * F.info.rel_error, f"error of {n} places for {tol}")
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_error_made_is_at_most_twice_the_error_said(grid: str) -> None:
+    for shape in ("runge", "kink"):
+        assert_errors_are_as_said(shape, grid, (4, 9, 33), [1e-2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_error_made_is_at_most_twice_the_error_said_for_every_shape(grid: str) -> None:
+    for shape in SHAPES:
+        assert_errors_are_as_said(shape, grid, (4, 6, 9, 17, 65, 150), (1e-2, 1e-3, 1e-5, 1e-8))
+
+
+def test_two_places_do_not_show_a_line() -> None:
+    with pytest.warns(ConvergenceWarning):
+        F = chebyshev_from_grid(np.array([[1.0, 2.0], [1.0, 2.0]]), [[0, 1], [0, 1]])
+    assert_equal(F.info.rel_error > 0.2, True)
+    assert chebyshev_from_grid(np.ones((2, 2)), [[0, 1], [0, 1]]).info.converged
 
 
 def test_the_weights_of_a_cp_tensor_set_its_ranks() -> None:

@@ -116,7 +116,7 @@ def test_coordinates_in_any_order_are_the_same_function():
 def test_cell_centers_reach_the_domain_that_is_given():
     x = (np.arange(60) + 0.5) / 30
     data = xr.DataArray(np.exp(x), {"x": x})
-    F = from_xarray(data, 1e-6, domain={"x": (0, 2)})
+    F = from_xarray(data, 1e-5, domain={"x": (0, 2)})
     assert_below(abs(F.at(2.0) - np.exp(2)), 1e-4, "error at the end")
 
 

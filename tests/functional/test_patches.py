@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, DataError, Discrete, Patches, ShapeError, Tucker, load, save, split
+from tenfac import (
+    CP,
+    Chebyshev,
+    DataError,
+    Discrete,
+    Patches,
+    ShapeError,
+    Tucker,
+    TuckerTrain,
+    load,
+    save,
+    split,
+)
 from tenfac.core.modes.chebyshev import coefficients
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
 
@@ -40,6 +52,21 @@ def test_patches_hold_the_function_to_the_tolerance_with_smaller_ranks(make):
     assert_below(max(part.coef_shape[0] for part in patches.parts), 0.75 * SIZE, "coefficients")
     assert_equal((library_of(patches.at(*at)), patches.at(*at).dtype), (make.library, t.dtype))
     assert_equal(patches.n_params, sum(part.n_params for part in patches.parts))
+
+
+def test_a_train_is_cut_into_trains_of_smaller_ranks(tmp_path):
+    from tests.conftest import Make
+
+    make = Make("numpy", "float64")
+    t, at = wave(make).to_train(), points(make)
+    patches = split(t, [4, None, 3], tol=1e-9)
+    want = t.at(*at)
+    assert_below(np.abs(patches.at(*at) - want).max(), 1e-9 * np.abs(want).max(), "error")
+    assert_equal({type(part) for part in patches.parts}, {TuckerTrain})
+    assert_below(max(max(part.train_rank) for part in patches.parts), max(t.rank) - 2, "rank")
+    save(patches, tmp_path / "patches.tenfac")
+    assert_equal(load(tmp_path / "patches.tenfac").at(*at), patches.at(*at))
+    assert_below(max(part.coef_shape[0] for part in patches.parts), 0.75 * SIZE, "coefficients")
 
 
 def test_points_on_edges_ends_and_single_points_have_values(make):

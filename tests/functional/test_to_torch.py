@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, to_torch
+from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, TuckerTrain, to_torch
 from tests.checks import assert_close, assert_equal, assert_says
 
 torch = pytest.importorskip("torch")
@@ -15,13 +15,15 @@ def some(kind=Tucker):
     rng = np.random.default_rng(0)
     modes = [Chebyshev(6, (0.0, 2.0)), Discrete(3), Chebyshev(4)]
     factors = [rng.standard_normal((mode.size, 2)) for mode in modes]
+    if kind is TuckerTrain:
+        return kind([rng.standard_normal(size) for size in ((1, 2, 2), (2, 2, 2), (2, 2, 1))], factors, modes)
     return kind(rng.standard_normal((2, 2, 2) if kind is Tucker else 2), factors, modes)
 
 
 X = np.array([[0.1, 0, -0.5], [1.9, 2, 1.0], [0.0, 1, 0.25]])
 
 
-@pytest.mark.parametrize("kind", [Tucker, CP])
+@pytest.mark.parametrize("kind", [Tucker, CP, TuckerTrain])
 def test_the_module_has_the_values_of_the_format_by_columns_or_rows(kind):
     t = some(kind)
     want = t.at(X[:, 0], X[:, 1].astype(int), X[:, 2])
@@ -31,7 +33,9 @@ def test_the_module_has_the_values_of_the_format_by_columns_or_rows(kind):
     assert_close(module(X[:, 0], [0, 2, 1], X[:, 2]), want, like=like)
     single = to_torch(t, dtype=torch.float32)
     assert_close(single(torch.tensor(X)), want, like=like.float())
-    assert_equal((len(list(module.parameters())), len(module.state_dict())), (0, 4))
+    assert_equal(
+        (len(list(module.parameters())), len(module.state_dict())), (0, 6 if kind is TuckerTrain else 4)
+    )
     assert_says(repr(module), kind.__name__, "degree=(5, -, 3)")
 
 

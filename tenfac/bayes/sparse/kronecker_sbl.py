@@ -45,8 +45,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
         Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
         about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (module
-        ``tenfac.bayes.sparse.em``), with their start, thresholds and stopping rule: of the settings below
-        they read only ``noise``.
+        ``tenfac.bayes.sparse.em``), with their start, thresholds and stopping rule; they read only ``noise``
+        of the other settings.
     coupling : list of arrays, shapes (N_i, m_i), or None per mode, optional
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
@@ -66,7 +66,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         and ``gammas_`` and ``column_gain_`` hold one array (k,).
     max_iter : int, default 500
         Most sweeps over the modes per start.
-    tol : float, default 1e-5
+    tol : float, default 3e-6
         Converged when a sweep raises the log evidence by less than this per measurement.
     random_state : int, numpy Generator or None, default 0
         Draws the starts after the first.
@@ -148,7 +148,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         n_hops: int = 0,
         prior: str = "kronecker",
         max_iter: int = 500,
-        tol: float = 1e-5,
+        tol: float = 3e-6,
         random_state: int | np.random.Generator | None = 0,
         verbose: int = 0,
     ) -> None:

@@ -1,0 +1,367 @@
+"""The tensor train of Tucker form: one small core per mode in the place of one core for all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import train_cores as chain
+from .arithmetic import unit_scale
+from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from .errors import RankError, ShapeError
+from .format import Format
+from .format_state import entries, finite, validated
+from .modes.protocol import Mode
+from .points import points_in_block
+from .precision import HALF, dtype_name, half_of, itemsize, wide
+from .rank import at_most, rank_or_tol
+from .report import Report
+from .tracing import clock
+from .tucker import Tucker, reported
+
+# Below this many roundings of the dtype the error of a rounding is measured: rounded numbers add to it.
+_ROUNDING = 100
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TuckerTrain(Format):
+    """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
+
+    ``X[i, j, k, ...] = sum G_0[0, p, a] A[i, p] G_1[a, q, b] B[j, q] G_2[b, r, c] C[k, r] ...``
+
+    Parameters
+    ----------
+    cores : sequence of D arrays, shapes (S_{n-1}, R_n, S_n)
+        Neighbors share a bond ``S_n``; the ends ``S_{-1}`` and ``S_{D-1}`` are 1.
+    factors : sequence of D arrays, shapes (K_n, R_n)
+        Rows are index values. Brought to one dtype with the cores; integers become float64. Arrays are not
+        copied. Further leading axes, the same for all arrays, are a batch of tensors.
+    modes : sequence of Mode, optional
+        What each index is; ``Discrete(K_n)`` if not given.
+    info : Report, optional
+        How the tensor was computed. Algebra drops it.
+
+    Raises
+    ------
+    ShapeError
+        If cores, factors and modes do not fit each other.
+    TypeError
+        If the arrays are not of one library on one device.
+
+    Notes
+    -----
+    Everything a ``Tucker`` can do, with the same meaning: ``at``, slices, ``+ - *``, ``norm``, ``inner``,
+    ``round``, and with ``Chebyshev`` modes ``value_and_grad``, ``on_grid``, ``diff``, ``integrate`` and the
+    rest. ``rank`` is the multilinear rank, the columns of the factors; ``train_rank`` the bonds. Both add in
+    a sum and multiply in a product entry by entry, and ``round`` compresses both. ``cores, factors = t``
+    unpacks. Half precision and transformations of JAX and torch: as for ``Tucker``.
+
+    It stores ``sum S_{n-1} R_n S_n + K_n R_n`` numbers, and a value costs twice that in operations, nearly
+    all in matrix products over blocks of points; value and gradient together twice as much again. The order
+    of the modes matters: neighbors should be those that depend on each other.
+
+    Also known as TT-Tucker or extended tensor train [1]_, with functional modes as extended functional tensor
+    train [2]_.
+
+    References
+    ----------
+    .. [1] S. Dolgov and B. Khoromskij, Two-level QTT-Tucker format for optimized tensor calculus, SIAM J.
+       Matrix Anal. Appl. 34 (2013), section 2. doi:10.1137/120882597
+    .. [2] C. Strössner, B. Sun and D. Kressner, Approximation in the extended functional tensor train format
+       (2022). arXiv:2211.11338
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cores = [np.ones((1, 2, 3)), np.ones((3, 2, 3)), np.ones((3, 2, 1))]
+    >>> t = TuckerTrain(cores, [np.ones((4, 2)), np.ones((5, 2)), np.ones((6, 2))])
+    >>> t
+    TuckerTrain(shape=(4, 5, 6), rank=(2, 2, 2), train_rank=(3, 3), numpy.float64, 60 numbers for 120 entries)
+    >>> (t - t / 2).at([0, 2], 1, 3)
+    array([36., 36.])
+    >>> t.round(tol=1e-10)
+    TuckerTrain(shape=(4, 5, 6), rank=(1, 1, 1), train_rank=(1, 1), numpy.float64, 18 numbers for 120 entries)
+    """
+
+    _CORE = "cores"
+
+    cores: Sequence[Any]
+    factors: Sequence[Any]
+    modes: Sequence[Mode] | None = None
+    info: Report | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        factors = entries(self.factors, "factors", "TuckerTrain")
+        cores = entries(self.cores, "cores", "TuckerTrain")
+        modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
+        _check_cores(cores, factors)
+        arrays = [*cores, *factors]
+        arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
+        self._set(arrays[: len(factors)], arrays[len(factors) :], modes)
+
+    # --- facts --------------------------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Multilinear rank of the format, ``(R_0, ..., R_{D-1})``: the columns of the factors."""
+        return tuple(factor.shape[-1] for factor in self.factors)
+
+    @property
+    def train_rank(self) -> tuple[int, ...]:
+        """Rank of the train, ``(S_0, ..., S_{D-2})``: the bonds between neighboring cores."""
+        return tuple(core.shape[-1] for core in self.cores[:-1])
+
+    def _rank_part(self) -> str:
+        return f"rank={self.rank}, train_rank={self.train_rank}"
+
+    # --- how the cores join the factors -------------------------------------------------------------------
+
+    @property
+    def _cores(self) -> tuple[Any, ...]:
+        return tuple(self.cores)
+
+    @classmethod
+    def _core_names(cls, ndim: int) -> tuple[str, ...]:
+        return tuple(f"cores.{n}" for n in range(ndim))
+
+    @classmethod
+    def _build(
+        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode] | None = None
+    ) -> TuckerTrain:
+        return cls(tuple(cores), factors, modes)
+
+    def _set_cores(self, cores: Sequence[Any]) -> None:
+        object.__setattr__(self, "cores", tuple(cores))
+
+    def __iter__(self) -> Iterator[Any]:
+        yield list(self.cores)
+        yield list(self.factors)
+
+    def _whole(self, xp: Any) -> list[Any]:
+        """Cores times factors: those of a plain tensor train, ``(*b, S_{n-1}, K_n, S_n)``."""
+        return [chain.times(core, factor, xp) for core, factor in zip(self.cores, self.factors, strict=True)]
+
+    def _dense(self, xp: Any) -> Any:
+        return chain.dense(self._whole(xp), xp)
+
+    def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
+        return chain.absorbed(self.cores, rows, xp)
+
+    def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
+        return chain.joined(left, right, xp)
+
+    def _kernel(self, xp: Any) -> chain.TrainKernel:
+        return chain.TrainKernel(self, xp)
+
+    def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:
+        kernel = self._kernel(xp)
+        step = points_in_block(kernel.width * math.prod(self.batch_shape))
+        parts = []
+        for span in spans(rows[0].shape[-2], step):
+            columns = [xp.matrix_transpose(row[..., span, :]) for row in rows]
+            parts.append(kernel.value(columns, None))
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
+
+    def _laplacian(self, modes: Sequence[int]) -> TuckerTrain:
+        xp = namespace_of(self.factors[0])
+        factors = list(self.factors)
+        for n in modes:
+            second = self.diff(n, order=2)
+            bent = second.modes[n].embed(self.modes[n], second.factors[n])
+            factors[n] = xp.concat([self.factors[n], bent], axis=-1)
+        return TuckerTrain(chain.summed_over_modes(self.cores, modes, xp), factors, self.modes)
+
+    # --- norms --------------------------------------------------------------------------------------------
+
+    def _inner(self, left: Any, right: Any, xp: Any) -> Any:
+        left, right = list(left), list(right)
+        pairs = zip(left[self.ndim :], right[self.ndim :], strict=True)
+        grams = [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs]
+        return chain.product(left[: self.ndim], right[: self.ndim], grams, xp)
+
+    def norm(self) -> Any:
+        """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for small differences.
+
+        Differentiable where factors and unfolded cores have independent columns; ``t.inner(t)`` always is.
+        float32 for half precision, whose range is too small.
+        """
+        plain = self._metric()
+        xp = namespace_of(plain.factors[0])
+        arrays, root = unit_scale(list(plain._arrays().values()), self.batch_shape, xp)
+        pairs = zip(arrays[: self.ndim], arrays[self.ndim :], strict=True)
+        cores = [chain.times(core, xp.linalg.qr(factor)[1], xp) for core, factor in pairs]
+        return (xp.linalg.vector_norm(chain.triangle(cores, xp), axis=-1) * root) * root
+
+    def round(
+        self, rank: Any = None, *, tol: float | None = None, train_rank: int | Sequence[int] | None = None
+    ) -> TuckerTrain:
+        """Compress to a smaller rank, or to a relative Frobenius error.
+
+        Parameters
+        ----------
+        rank : int or sequence of int, optional
+            Multilinear rank, at most the sizes; a rank the tensor does not have is not invented.
+        tol : float, optional
+            Relative error to keep, of coefficients where modes are continuous. Give either ranks or ``tol``;
+            one tensor with known values (no batch, not under ``jax.jit`` or ``vmap``) has a ``tol``.
+        train_rank : int or sequence of D - 1 int, optional
+            Rank of the train, at most; with ``rank`` or alone.
+
+        Returns
+        -------
+        TuckerTrain
+            With orthonormal factors, and cores whose norm is all in the last; ``info.rel_error`` is the
+            relative error of the compression.
+
+        Raises
+        ------
+        RankError
+            If ranks and ``tol`` are given or none of them, or they are not valid.
+        ShapeError, DataError
+            If the tensor has no entries or a rank of 0, or a number in it is NaN or infinite.
+
+        Notes
+        -----
+        QR of the factors, QR of the cores from right to left, then SVD of each mode and each bond from left
+        to right, all ``2 D - 1`` errors orthogonal to each other: what one does not use of ``tol`` is passed
+        on to the next. In float64. Cost: ``sum K_n R_n^2 + S_{n-1} R_n S_n (S_{n-1} + R_n + S_n)``.
+
+        References
+        ----------
+        .. [1] I. Oseledets, Tensor-train decomposition, SIAM J. Sci. Comput. 33 (2011), algorithm 2.
+           doi:10.1137/090752286
+        """
+        start = clock(self.factors[0])
+        if 0 in self.coef_shape or 0 in self.rank or 0 in self.train_rank:
+            raise ShapeError(
+                f"round: needs a tensor with entries and a rank of 1 or more in every mode; got {self!r}. "
+                "Leave out what is empty."
+            )
+        ranks, bonds, tol = self._ranks_or_tol(rank, tol, train_rank)
+        finite(self._wide()._arrays(), "round")
+        part = 0.9 if dtype_name(self.dtype) in HALF else 1.0  # the rounding to half precision has its own
+        made, rel_error = self._wide()._rounded(ranks, bonds, None if tol is None else part * tol)
+        return reported(made, rel_error, tol, self.dtype, "round", start)
+
+    def _ranks_or_tol(self, rank: Any, tol: Any, train_rank: Any) -> tuple[Any, Any, float | None]:
+        if train_rank is None:
+            ranks, tol = rank_or_tol(rank, tol, self.coef_shape, self.dtype, "round")
+            return ranks, None, tol
+        if tol is not None:
+            raise RankError(
+                "round: give either ranks or tol (a relative error), not both; got "
+                f"train_rank={train_rank!r} and tol={tol!r}. Leave one out."
+            )
+        bonds = at_most(train_rank, self.ndim - 1, "round", "train_rank", "one per bond between neighbors")
+        ranks = (
+            self.rank if rank is None else rank_or_tol(rank, None, self.coef_shape, self.dtype, "round")[0]
+        )
+        return ranks, bonds, None
+
+    def _rounded(self, ranks: Any, bonds: Any, tol: float | None) -> tuple[TuckerTrain, Any]:
+        """In the dtype of the format, which is not half precision, and the relative error."""
+        xp, d = namespace_of(self.factors[0]), self.ndim
+        if tol is not None and (self.batch_shape or self._is_traced):
+            what = "a batch" if self.batch_shape else "values not known yet (jit, vmap, grad)"
+            raise RankError(
+                "round: tol chooses the ranks from the values, so it needs one tensor with known values; got "
+                f"tol={tol:g} and {what}. Give rank and train_rank instead, or call round outside."
+            )
+        arrays = [wide(array, xp) for array in self._arrays().values()]
+        arrays, root = unit_scale(arrays, self.batch_shape, xp)
+        pairs = [xp.linalg.qr(factor) for factor in arrays[d:]]
+        cores = [chain.times(core, pair[1], xp) for core, pair in zip(arrays[:d], pairs, strict=True)]
+        cores = chain.orthogonal(cores, xp)
+        norm2 = xp.sum(xp.abs(cores[0]) ** 2, axis=(-3, -2, -1))
+        sweep = chain.Sweep(cores, None if tol is None else tol**2 * to_number(norm2), xp)
+        cores, turns = sweep.run(ranks, bonds)
+        root = root[..., None, None, None]
+        cores[-1] = (cores[-1] * root) * root
+        factors = [xp.matmul(basis, turn) for (basis, _), turn in zip(pairs, turns, strict=True)]
+        made = TuckerTrain(cores, factors, self.modes)._cast(self.dtype)
+        share = sweep.lost2 / xp.where(norm2 > 0, norm2, xp.ones_like(norm2))
+        if self.batch_shape or self._is_traced:
+            return made, xp.sqrt(share)
+        rel_error = math.sqrt(to_number(share))
+        if rel_error < _ROUNDING * eps(self.dtype):
+            rel_error = made._distance(self)
+        return made, rel_error
+
+    def _distance(self, other: TuckerTrain) -> float:
+        """Relative error of the stored numbers as an approximation of another train, in double precision."""
+        xp = namespace_of(self.factors[0])
+        plain = [
+            TuckerTrain([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
+            for t in (self, other)
+        ]
+        norm = to_number(plain[1].norm())
+        return to_number((plain[0] - plain[1]).norm()) / norm if norm else 0.0
+
+    def _heights(self) -> list[Any]:
+        """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
+        xp = namespace_of(self.factors[0])
+        found = []
+        for core, factor in zip(chain.centers(self.cores, xp), self.factors, strict=True):
+            rows = xp.reshape(xp.moveaxis(chain.times(core, factor, xp), 1, 0), (factor.shape[0], -1))
+            found.append(xp.linalg.vector_norm(rows, axis=-1))
+        return found
+
+    # --- other formats ------------------------------------------------------------------------------------
+
+    def to_tucker(self, *, max_bytes: int | None = None) -> Tucker:
+        """Convert to Tucker format: the train becomes one core of ``prod(R)`` numbers.
+
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Refuse a larger core.
+
+        Raises
+        ------
+        DataError
+            If the core would be larger than ``max_bytes``.
+        """
+        sizes = (*self.batch_shape, *self.rank)
+        byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_tucker", "Round the tensor first.")
+        xp = namespace_of(self.factors[0])
+        core = chain.dense(self._wide().cores, xp)
+        return Tucker(core, self._wide().factors, self.modes)._cast(self.dtype)
+
+    def to_tensorly(self) -> Any:
+        """Convert to ``tensorly.TTTensor``, cores and factors multiplied together.
+
+        Raises
+        ------
+        ShapeError
+            If a mode is continuous, or there is a batch.
+        """
+        self._check_discrete("to_tensorly")
+        self._check_single("to_tensorly")
+        with tensorly_backend(self.factors[0]):
+            from tensorly.tt_tensor import TTTensor
+
+            return TTTensor(self._whole(namespace_of(self.factors[0])))
+
+
+def _check_cores(cores: Sequence[Any], factors: Sequence[Any]) -> None:
+    """Refuse cores that do not fit the factors or each other."""
+    where, lead = "TuckerTrain", tuple(factors[0].shape[:-2])
+    if len(cores) != len(factors):
+        raise ShapeError(
+            f"{where}: needs one core per factor, {len(factors)}; got {len(cores)}. A single core for all "
+            "modes makes a Tucker."
+        )
+    bond = 1
+    for n, (core, factor) in enumerate(zip(cores, factors, strict=True)):
+        want = (*lead, bond, factor.shape[-1])
+        last = n == len(cores) - 1
+        shape = tuple(core.shape)
+        if shape[:-1] != want or (last and shape[-1] != 1):
+            text = ", ".join(map(str, want)) + (", 1" if last else f", S_{n}")
+            raise ShapeError(
+                f"{where}: cores[{n}] must have shape ({text}): bond to the left, columns of its factor, "
+                f"bond to the right; got {shape}. The first and last bonds are 1."
+            )
+        bond = shape[-1]
