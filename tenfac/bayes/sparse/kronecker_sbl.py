@@ -222,7 +222,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             outcome = _outcome(problem, found)
         self._store(problem, outcome)
         doubt = None
-        if self.prior == "kronecker" and self.coupling is None and self.prune_alpha:
+        own = self.prior == "kronecker" and self.coupling is None and self.update not in REPLICAS
+        if own and self.prune_alpha:
             doubt = doubt_about_support(self, problem, mask, outcome)
         self._report(outcome, doubt, time.perf_counter() - started)
         return self
