@@ -2,7 +2,8 @@
 
 Run from the root: ``python -m benchmarks.functions``. Eight functions at three tolerances, beside the full
 tensor on the grid found (the algorithm of arXiv:2503.01696) and teneva's TT-cross on it; forty functions with
-integrals in closed form; a function of four variables; the speed of evaluation at scattered points against
+integrals in closed form; a function of four variables; functions of five to ten, whose core is a tensor
+train, beside teneva's TT-cross in the order given; the speed of evaluation at scattered points against
 numpy's ``chebval3d``, scipy's ``RegularGridInterpolator`` and teneva, each on the same function in the same
 process. Seconds are CPU seconds of one thread, the least of several runs. Writes ``results/functions.json``.
 teneva is left out where it is not installed.
@@ -134,6 +135,56 @@ def four_variables() -> dict[str, Any]:
     }
 
 
+def many_variables() -> dict[str, Any]:
+    """Functions of five to ten variables: evaluations, ranks, the order found, errors."""
+    rates = np.random.default_rng(5).uniform(-1, 1, (4, 6))
+    functions: dict[str, tuple[Callable[..., Any], int]] = {
+        "1/sqrt(|x-y|^2+1), x, y in space": (
+            lambda *x: 1 / np.sqrt(sum((x[n] - x[n + 3]) ** 2 for n in range(3)) + 1),
+            6,
+        ),
+        "1/(1+|x-y|^2), x, y in four dimensions": (
+            lambda *x: 1 / (1 + sum((x[n] - x[n + 4]) ** 2 for n in range(4))),
+            8,
+        ),
+        "sum of 4 exponentials, 5": (lambda *x: sum(np.exp(r[:5] @ np.array(x)) for r in rates), 5),
+        "sum of 4 exponentials, 6": (lambda *x: sum(np.exp(r @ np.array(x)) for r in rates), 6),
+        "product of cosines": (
+            lambda *x: np.prod([np.cos(n + n * v) for n, v in enumerate(x, 1)], axis=0),
+            6,
+        ),
+        "sin(sum), 10": (lambda *x: np.sin(sum(x)), 10),
+        "1/(d+1+sum), 6": (lambda *x: 1 / (7 + sum(x)), 6),
+        "1/(d+1+sum), 10": (lambda *x: 1 / (11 + sum(x)), 10),
+        "rosenbrock peak, 5": (lambda *x: np.exp(-sum((x[n + 1] - x[n] ** 2) ** 2 for n in range(4))), 5),
+        "runge25, 5": (lambda *x: 1 / (1 + 25 * sum(v * v for v in x)), 5),
+    }
+    rows = {}
+    for name, (f, d) in functions.items():
+        domain = [(-1.0, 1.0)] * d
+        points = points_of(domain, count=100_000)
+        for tol in (1e-6, 1e-10):
+            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol), 1)
+            got, at = timed(lambda F=F, points=points: F.at(*points), 1)
+            row = {
+                "evaluations": F.info.n_evals,
+                "format": type(F).__name__,
+                "rank": F.rank,
+                "train rank": getattr(F, "train_rank", None),
+                "order": getattr(F, "order", None),
+                "numbers": F.n_params,
+                "converged": F.info.converged,
+                "error / tol": error(got, f(*points)) / tol,
+                "seconds": seconds,
+                "points per second": 100_000 / at,
+            }
+            if teneva is not None and tol == 1e-6 and d == 6:
+                row["teneva"] = tt_cross(f, domain, F.coef_shape, tol, points)
+            rows[f"{name} {tol:g}"] = row
+            print(name, tol, row, flush=True)
+    return rows
+
+
 def speed() -> dict[str, Any]:
     """Points per second, and how many times faster than each peer."""
     rows = {}
@@ -184,6 +235,7 @@ def main() -> None:
             "eight": eight(),
             "forty": forty(),
             "airy in four variables": four_variables(),
+            "many variables": many_variables(),
             "speed": speed(),
         }
     print({k: results[k] for k in ("forty", "airy in four variables")})

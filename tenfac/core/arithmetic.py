@@ -136,7 +136,7 @@ class Arithmetic:
             mode.embed(target, factor)
             for mode, target, factor in zip(self.modes, modes, self.factors, strict=True)
         ]
-        return self._build(self._cores, factors, modes)
+        return self._rebuilt(self._cores, factors, modes)
 
     def _metric(self) -> Self:
         """Arrays whose plain norm is the norm of the function, in float32 for half precision."""
@@ -150,7 +150,7 @@ class Arithmetic:
                 raise TypeError(f"norm: a continuous mode must offer `gram_root`; got {mode!r}.")
             else:
                 factors.append(xp.matmul(_real_as(mode.gram_root, factor, xp), factor))
-        return wide._build(wide._cores, factors)
+        return wide._rebuilt(wide._cores, factors)
 
     def _pairs(self, other: Self, where: str) -> list[tuple[Any, Any]]:
         """Arrays of two formats of the same modes, in one dtype, side by side."""
@@ -179,7 +179,7 @@ class Arithmetic:
         xp = namespace_of(self.factors[0])
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
-        return self._build(self._join(*zip(*cores, strict=True), xp), joined, left.modes)
+        return self._rebuilt(self._join(*zip(*cores, strict=True), xp), joined, left.modes)
 
     @abstractmethod
     def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
@@ -201,7 +201,7 @@ class Arithmetic:
         lead = len(self.batch_shape)
         cores = [_kronecker(left, right, lead, xp) for left, right in pairs[: -len(self.modes)]]
         rows = [_kronecker(left, right, lead + 1, xp) for left, right in pairs[-len(self.modes) :]]
-        return self._build(cores, rows, self.modes)
+        return self._rebuilt(cores, rows, self.modes)
 
     @in_single
     def _scaled(self, scalar: Any) -> Self:
@@ -210,7 +210,7 @@ class Arithmetic:
         if isinstance(scalar, complex) and not is_complex(first):
             xp = namespace_of(first)
             first = astype(first, xp.complex64 if dtype_name(self.dtype) == "float32" else xp.complex128, xp)
-        return self._build((first * scalar, *rest), self.factors, self.modes)
+        return self._rebuilt((first * scalar, *rest), self.factors, self.modes)
 
     __radd__ = __add__
 

@@ -79,7 +79,7 @@ class Calculus:
         sizes = (*self.batch_shape, *shape)
         byte_guard(sizes, itemsize(wide.dtype), max_bytes, "on_grid", "Take a coarser grid, or a part of it.")
         xp = namespace_of(self.factors[0])
-        dense = wide._build(wide._cores, factors)._dense(xp)
+        dense = wide._rebuilt(wide._cores, factors)._dense(xp)
         kept = [size for size, number in zip(shape, fixed, strict=True) if not number]
         dense = xp.reshape(dense, (*self.batch_shape, *kept))
         dense = dense if wide is self else xp.astype(dense, self.dtype)
@@ -455,7 +455,7 @@ class Calculus:
         """The same core with other modes and factors."""
         modes = [pairs[n][0] if n in pairs else mode for n, mode in enumerate(self.modes)]
         factors = [pairs[n][1] if n in pairs else factor for n, factor in enumerate(self.factors)]
-        return self._build(self._cores, factors, modes)
+        return self._rebuilt(self._cores, factors, modes)
 
     def _without(self, rows: Mapping[int, Any]) -> Any:
         """Close modes by rows ``(*b, 1, R_n)``, in float32 for half precision."""

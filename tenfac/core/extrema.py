@@ -51,7 +51,7 @@ def largest(t: Any) -> Extremum:
     if 0 in t.coef_shape:
         raise ShapeError(f"max: needs a tensor with entries; got {t!r}.")
     arrays = [to_numpy(constant(array)).astype(np.float64) for array in t._arrays().values()]
-    plain = t._unflatten(arrays, t.modes)
+    plain = t._with(arrays)
     axes = _axes(plain)
     if math.prod(map(len, axes)) <= _GRID:
         starts = _starts(plain, axes)
@@ -115,12 +115,12 @@ def _starts_of_train(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     """High points of a grid that is too large to be gone through, by a beam along the train."""
     xp = namespace_of(t.factors[0])
     rows = [mode.rows(f, x, xp=xp) for mode, f, x in zip(t.modes, t.factors, axes, strict=True)]
-    grid = type(t)(t.cores, rows)
+    grid = t._rebuilt(t.cores, rows)
     places = _beam(grid, xp)
     lowest = grid.at(*places.T).min()
     if lowest < 0:  # the beam finds what is far from zero: shifted, that is what is high
         level = [np.full((1, 1, 1), -lowest), *[np.ones((1, 1, 1))] * (t.ndim - 1)]
-        shifted = grid + type(t)(level, [np.ones((len(x), 1)) for x in axes])
+        shifted = grid + t._rebuilt(level, [np.ones((len(x), 1)) for x in axes])
         places = np.concatenate([places, _beam(shifted, xp)])
     values = grid.at(*places.T)
     return _apart([(float(v), tuple(map(int, p))) for v, p in zip(values, places, strict=True)], axes)
@@ -135,14 +135,16 @@ def _beam(grid: Any, xp: Any) -> np.ndarray:
        tensor train format (2022), algorithm 1. arXiv:2209.14808
     """
     places, state = np.zeros((1, 0), dtype=np.int64), np.ones((1, 1))
-    for core in orthogonal(grid._whole(xp), xp):  # so that a row of the state has the norm of all beyond it
+    for core in orthogonal(
+        grid._chain(grid._whole(xp)), xp
+    ):  # so that a row of the state has the norm of all beyond it
         grown = (state @ flat(core, xp)).reshape(-1, core.shape[-1])
         size = np.linalg.norm(grown, axis=1)
         kept = np.argsort(-size, kind="stable")[:_BEAM]
         head, index = np.divmod(kept, core.shape[-2])
         places = np.concatenate([places[head], index[:, None]], axis=1)
         state = grown[kept] / (size[kept[0]] or 1.0)
-    return places
+    return places[:, [grid.order.index(n) for n in range(grid.ndim)]]
 
 
 def _ascent(t: Any, place: list[Any]) -> Extremum:

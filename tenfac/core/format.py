@@ -111,6 +111,16 @@ class Format(Arithmetic, Calculus, ABC):
         """Make the format from the arrays that join the factors, in a sequence, and the factors."""
         return cls(cores[0], factors, modes)
 
+    def _rebuilt(
+        self,
+        cores: Sequence[Any],
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        _closed: Iterable[int] = (),
+    ) -> Self:
+        """Make a format like this one, some modes closed, from the arrays that join the factors and these."""
+        return self._build(cores, factors, modes)
+
     def _arrays(self) -> dict[str, Any]:
         """All arrays by name."""
         names = (*self._core_names(self.ndim), *(f"factors.{n}" for n in range(self.ndim)))
@@ -164,11 +174,20 @@ class Format(Arithmetic, Calculus, ABC):
     def _set_cores(self, cores: Sequence[Any]) -> None:
         object.__setattr__(self, self._CORE, cores[0])
 
-    def _flatten(self) -> tuple[tuple[Any, ...], tuple[Mode, ...]]:
-        return (*self._cores, *self.factors), self.modes
+    @property
+    def _static(self) -> Any:
+        """What a pytree keeps besides its leaves."""
+        return self.modes
+
+    def _flatten(self) -> tuple[tuple[Any, ...], Any]:
+        return (*self._cores, *self.factors), self._static
+
+    def _with(self, arrays: Iterable[Any]) -> Self:
+        """The same format of other arrays."""
+        return self._unflatten(arrays, self._static)
 
     @classmethod
-    def _unflatten(cls, leaves: Any, modes: tuple[Mode, ...]) -> Self:
+    def _unflatten(cls, leaves: Any, modes: Any) -> Self:
         """Put leaves of a pytree together, whatever they are: transformations pass placeholders."""
         made = object.__new__(cls)
         leaves = tuple(leaves)
@@ -178,7 +197,7 @@ class Format(Arithmetic, Calculus, ABC):
 
     def _cast(self, dtype: Any) -> Self:
         arrays = [as_dtype(array, dtype) for array in self._arrays().values()]
-        made = self._unflatten(arrays, self.modes)
+        made = self._with(arrays)
         object.__setattr__(made, "info", self.info)
         return made
 
@@ -194,13 +213,24 @@ class Format(Arithmetic, Calculus, ABC):
     @classmethod
     def _from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         modes, info = restored(header, arrays)
-        made = cls._build(
+        made = cls._stored(
             [arrays[name] for name in cls._core_names(len(modes))],
             [arrays[f"factors.{n}"] for n in range(len(modes))],
             modes,
+            header,
         )
         object.__setattr__(made, "info", info)
         return made
+
+    @classmethod
+    def _stored(
+        cls,
+        cores: Sequence[Any],
+        factors: Sequence[Any],
+        modes: Sequence[Mode],
+        _header: Mapping[str, Any],
+    ) -> Self:
+        return cls(cores[0], factors, modes)
 
     # --- values -------------------------------------------------------------------------------------------
 
@@ -350,7 +380,7 @@ class Format(Arithmetic, Calculus, ABC):
         """Format of the factors and modes in ``parts``, the other modes closed by rows ``(*b, 1, R_n)``."""
         cores = self._absorb(rows, xp) if rows else self._cores
         if parts:
-            return self._build(cores, tuple(f for f, _ in parts), tuple(m for _, m in parts))
+            return self._rebuilt(cores, tuple(f for f, _ in parts), tuple(m for _, m in parts), rows)
         return cores[0] if cores[0].ndim else cores[0][()]
 
     @abstractmethod
@@ -379,7 +409,7 @@ class Format(Arithmetic, Calculus, ABC):
         cores, factors = arrays[: -self.ndim], arrays[-self.ndim :]
         factors[mode] = matrix @ factors[mode]
         modes = [*self.modes[:mode], Discrete(matrix.shape[0]), *self.modes[mode + 1 :]]
-        made = self._build(cores, factors, modes)
+        made = self._rebuilt(cores, factors, modes)
         return made if back is None else made._cast(back)
 
     def contract(self, vectors: Mapping[int, Any]) -> Any:
@@ -410,7 +440,7 @@ class Format(Arithmetic, Calculus, ABC):
         back = half_of(self.factors[0], *(vector for _, vector in given))
         own = len(self._arrays())
         arrays = promote(*self._arrays().values(), *(v for _, v in given), where="contract")
-        wide = self._unflatten(arrays[:own], self.modes)
+        wide = self._with(arrays[:own])
         xp = namespace_of(self.factors[0])
         rows = {
             mode: vector[None, :] @ wide.factors[mode]

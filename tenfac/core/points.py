@@ -400,4 +400,4 @@ def constant_format(t: Any, number: Any) -> Any:
     factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]
     sizes = [(*lead, *(1,) * (core.ndim - len(lead))) for core in t._cores]
     first, *rest = [xp.ones(size, dtype=t.dtype, device=device_of(t.factors[0])) for size in sizes]
-    return t._build((first * number, *rest), factors, t.modes)
+    return t._rebuilt((first * number, *rest), factors, t.modes)

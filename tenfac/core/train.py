@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,9 @@ class TuckerTrain(Format):
         copied. Further leading axes, the same for all arrays, are a batch of tensors.
     modes : sequence of Mode, optional
         What each index is; ``Discrete(K_n)`` if not given.
+    order : sequence of D int, optional
+        The modes along the train, ``0, 1, ..., D-1`` if not given. ``cores[n]`` belongs to mode n; its bonds
+        are those to its neighbors in this order.
     info : Report, optional
         How the tensor was computed. Algebra drops it.
 
@@ -60,7 +63,8 @@ class TuckerTrain(Format):
 
     It stores ``sum S_{n-1} R_n S_n + K_n R_n`` numbers, and a value costs twice that in operations, nearly
     all in matrix products over blocks of points; value and gradient together twice as much again. The order
-    of the modes matters: neighbors should be those that depend on each other.
+    along the train matters: neighbors should be those that depend on each other. ``t + u`` takes that of
+    ``t``; ``reordered`` gives another.
 
     Also known as TT-Tucker or extended tensor train [1]_, with functional modes as extended functional tensor
     train [2]_.
@@ -90,13 +94,15 @@ class TuckerTrain(Format):
     cores: Sequence[Any]
     factors: Sequence[Any]
     modes: Sequence[Mode] | None = None
+    order: Sequence[int] | None = field(default=None, kw_only=True)
     info: Report | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         factors = entries(self.factors, "factors", "TuckerTrain")
         cores = entries(self.cores, "cores", "TuckerTrain")
         modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
-        _check_cores(cores, factors)
+        object.__setattr__(self, "order", _checked_order(self.order, len(factors)))
+        _check_cores(cores, factors, self.order)
         arrays = [*cores, *factors]
         arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
         self._set(arrays[: len(factors)], arrays[len(factors) :], modes)
@@ -110,11 +116,22 @@ class TuckerTrain(Format):
 
     @property
     def train_rank(self) -> tuple[int, ...]:
-        """Rank of the train, ``(S_0, ..., S_{D-2})``: the bonds between neighboring cores."""
-        return tuple(core.shape[-1] for core in self.cores[:-1])
+        """Rank of the train, ``(S_0, ..., S_{D-2})``: the bonds between neighbors along the train."""
+        return tuple(core.shape[-1] for core in self._chain(self.cores)[:-1])
 
     def _rank_part(self) -> str:
-        return f"rank={self.rank}, train_rank={self.train_rank}"
+        natural = self.order == tuple(range(self.ndim))
+        return f"rank={self.rank}, train_rank={self.train_rank}" + (
+            "" if natural else f", order={self.order}"
+        )
+
+    def _chain(self, by_mode: Sequence[Any]) -> list[Any]:
+        """What belongs to the modes, along the train."""
+        return [by_mode[n] for n in self.order]
+
+    def _by_mode(self, along: Sequence[Any]) -> list[Any]:
+        """What stands along the train, by mode."""
+        return [along[self.order.index(n)] for n in range(len(along))]
 
     # --- how the cores join the factors -------------------------------------------------------------------
 
@@ -132,6 +149,39 @@ class TuckerTrain(Format):
     ) -> TuckerTrain:
         return cls(tuple(cores), factors, modes)
 
+    def _rebuilt(
+        self,
+        cores: Sequence[Any],
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        closed: Iterable[int] = (),
+    ) -> TuckerTrain:
+        return TuckerTrain(tuple(cores), factors, modes, order=_without(self.order, closed))
+
+    @classmethod
+    def _stored(
+        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode], header: Mapping[str, Any]
+    ) -> TuckerTrain:
+        return cls(tuple(cores), factors, modes, order=header["order"])
+
+    def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        state, arrays = super()._to_state()
+        return {**state, "order": list(self.order)}, arrays
+
+    @property
+    def _static(self) -> Any:
+        return self.modes, self.order
+
+    @classmethod
+    def _unflatten(cls, leaves: Any, static: Any) -> TuckerTrain:
+        modes, order = static
+        made = super()._unflatten(leaves, modes)
+        object.__setattr__(made, "order", order)
+        return made
+
+    def _pairs(self, other: TuckerTrain, where: str) -> list[tuple[Any, Any]]:
+        return super()._pairs(other.reordered(self.order), where)
+
     def _set_cores(self, cores: Sequence[Any]) -> None:
         object.__setattr__(self, "cores", tuple(cores))
 
@@ -144,13 +194,21 @@ class TuckerTrain(Format):
         return [chain.times(core, factor, xp) for core, factor in zip(self.cores, self.factors, strict=True)]
 
     def _dense(self, xp: Any) -> Any:
-        return chain.dense(self._whole(xp), xp)
+        return self._turned(chain.dense(self._chain(self._whole(xp)), xp), xp)
+
+    def _turned(self, dense: Any, xp: Any) -> Any:
+        """A tensor with its axes along the train, by mode."""
+        lead = dense.ndim - self.ndim
+        return xp.permute_dims(dense, (*range(lead), *(lead + self.order.index(n) for n in range(self.ndim))))
 
     def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
-        return chain.absorbed(self.cores, rows, xp)
+        along = {self.order.index(n): row for n, row in rows.items()}
+        kept = chain.absorbed(self._chain(self.cores), along, xp)
+        order = _without(self.order, rows)
+        return [kept[order.index(n)] for n in range(len(order))] if order else kept
 
     def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
-        return chain.joined(left, right, xp)
+        return self._by_mode(chain.joined(self._chain(left), self._chain(right), xp))
 
     def _kernel(self, xp: Any) -> chain.TrainKernel:
         return chain.TrainKernel(self, xp)
@@ -160,7 +218,7 @@ class TuckerTrain(Format):
         step = points_in_block(kernel.width * math.prod(self.batch_shape))
         parts = []
         for span in spans(rows[0].shape[-2], step):
-            columns = [xp.matrix_transpose(row[..., span, :]) for row in rows]
+            columns = [xp.matrix_transpose(row[..., span, :]) for row in self._chain(rows)]
             parts.append(kernel.value(columns, None))
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
 
@@ -171,7 +229,9 @@ class TuckerTrain(Format):
             second = self.diff(n, order=2)
             bent = second.modes[n].embed(self.modes[n], second.factors[n])
             factors[n] = xp.concat([self.factors[n], bent], axis=-1)
-        return TuckerTrain(chain.summed_over_modes(self.cores, modes, xp), factors, self.modes)
+        spots = [self.order.index(n) for n in modes]
+        cores = self._by_mode(chain.summed_over_modes(self._chain(self.cores), spots, xp))
+        return self._rebuilt(cores, factors, self.modes)
 
     # --- norms --------------------------------------------------------------------------------------------
 
@@ -179,7 +239,8 @@ class TuckerTrain(Format):
         left, right = list(left), list(right)
         pairs = zip(left[self.ndim :], right[self.ndim :], strict=True)
         grams = [xp.matmul(xp.matrix_transpose(a), b) for a, b in pairs]
-        return chain.product(left[: self.ndim], right[: self.ndim], grams, xp)
+        first, second = left[: self.ndim], right[: self.ndim]
+        return chain.product(self._chain(first), self._chain(second), self._chain(grams), xp)
 
     def norm(self) -> Any:
         """Frobenius norm, L2 over continuous modes, from triangular factors; accurate for small differences.
@@ -192,7 +253,7 @@ class TuckerTrain(Format):
         arrays, root = unit_scale(list(plain._arrays().values()), self.batch_shape, xp)
         pairs = zip(arrays[: self.ndim], arrays[self.ndim :], strict=True)
         cores = [chain.times(core, xp.linalg.qr(factor)[1], xp) for core, factor in pairs]
-        return (xp.linalg.vector_norm(chain.triangle(cores, xp), axis=-1) * root) * root
+        return (xp.linalg.vector_norm(chain.triangle(self._chain(cores), xp), axis=-1) * root) * root
 
     def round(
         self, rank: Any = None, *, tol: float | None = None, train_rank: int | Sequence[int] | None = None
@@ -273,14 +334,15 @@ class TuckerTrain(Format):
         arrays, root = unit_scale(arrays, self.batch_shape, xp)
         pairs = [xp.linalg.qr(factor) for factor in arrays[d:]]
         cores = [chain.times(core, pair[1], xp) for core, pair in zip(arrays[:d], pairs, strict=True)]
-        cores = chain.orthogonal(cores, xp)
+        cores = chain.orthogonal(self._chain(cores), xp)
         norm2 = xp.sum(xp.abs(cores[0]) ** 2, axis=(-3, -2, -1))
         sweep = chain.Sweep(cores, None if tol is None else tol**2 * to_number(norm2), xp)
-        cores, turns = sweep.run(ranks, bonds)
+        cores, turns = sweep.run(None if ranks is None else self._chain(ranks), bonds)
         root = root[..., None, None, None]
         cores[-1] = (cores[-1] * root) * root
+        cores, turns = self._by_mode(cores), self._by_mode(turns)
         factors = [xp.matmul(basis, turn) for (basis, _), turn in zip(pairs, turns, strict=True)]
-        made = TuckerTrain(cores, factors, self.modes)._cast(self.dtype)
+        made = self._rebuilt(cores, factors, self.modes)._cast(self.dtype)
         share = sweep.lost2 / xp.where(norm2 > 0, norm2, xp.ones_like(norm2))
         if self.batch_shape or self._is_traced:
             return made, xp.sqrt(share)
@@ -293,7 +355,7 @@ class TuckerTrain(Format):
         """Relative error of the stored numbers as an approximation of another train, in double precision."""
         xp = namespace_of(self.factors[0])
         plain = [
-            TuckerTrain([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
+            t._rebuilt([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
             for t in (self, other)
         ]
         norm = to_number(plain[1].norm())
@@ -303,12 +365,43 @@ class TuckerTrain(Format):
         """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
         xp = namespace_of(self.factors[0])
         found = []
-        for core, factor in zip(chain.centers(self.cores, xp), self.factors, strict=True):
+        centers = self._by_mode(chain.centers(self._chain(self.cores), xp))
+        for core, factor in zip(centers, self.factors, strict=True):
             rows = xp.reshape(xp.moveaxis(chain.times(core, factor, xp), 1, 0), (factor.shape[0], -1))
             found.append(xp.linalg.vector_norm(rows, axis=-1))
         return found
 
     # --- other formats ------------------------------------------------------------------------------------
+
+    def reordered(self, order: Sequence[int]) -> TuckerTrain:
+        """The same tensor with its modes in another order along the train.
+
+        Parameters
+        ----------
+        order : sequence of D int
+
+        Raises
+        ------
+        ShapeError
+            If ``order`` does not hold every mode once.
+
+        Notes
+        -----
+        Neighbors are swapped one pair at a time, each by an SVD, and the bonds become those of the new order:
+        they may be much larger. One tensor with known values loses what is below rounding errors; a batch,
+        and values not known yet, keep all that the sizes allow.
+        """
+        order = _checked_order(order, self.ndim)
+        if order == self.order:
+            return self
+        xp = namespace_of(self.factors[0])
+        spots = [order.index(n) for n in self.order]
+        known = not (self.batch_shape or self._is_traced)
+        cores = chain.swapped(self._chain(self._wide().cores), spots, known, xp)
+        made = TuckerTrain(
+            [cores[order.index(n)] for n in range(self.ndim)], self._wide().factors, self.modes, order=order
+        )
+        return made._cast(self.dtype)
 
     def to_tucker(self, *, max_bytes: int | None = None) -> Tucker:
         """Convert to Tucker format: the train becomes one core of ``prod(R)`` numbers.
@@ -326,7 +419,7 @@ class TuckerTrain(Format):
         sizes = (*self.batch_shape, *self.rank)
         byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_tucker", "Round the tensor first.")
         xp = namespace_of(self.factors[0])
-        core = chain.dense(self._wide().cores, xp)
+        core = self._turned(chain.dense(self._chain(self._wide().cores), xp), xp)
         return Tucker(core, self._wide().factors, self.modes)._cast(self.dtype)
 
     def to_tensorly(self) -> Any:
@@ -342,10 +435,23 @@ class TuckerTrain(Format):
         with tensorly_backend(self.factors[0]):
             from tensorly.tt_tensor import TTTensor
 
-            return TTTensor(self._whole(namespace_of(self.factors[0])))
+            return TTTensor(self.reordered(range(self.ndim))._whole(namespace_of(self.factors[0])))
 
 
-def _check_cores(cores: Sequence[Any], factors: Sequence[Any]) -> None:
+def _checked_order(order: Any, ndim: int) -> tuple[int, ...]:
+    order = tuple(range(ndim) if order is None else order)
+    if sorted(order) != list(range(ndim)):
+        raise ShapeError(f"TuckerTrain: `order` must hold every mode 0 to {ndim - 1} once; got {order}.")
+    return order
+
+
+def _without(order: Sequence[int], closed: Iterable[int]) -> tuple[int, ...]:
+    """The order of the modes that are left, numbered anew."""
+    kept = [n for n in order if n not in set(closed)]
+    return tuple(sorted(kept).index(n) for n in kept)
+
+
+def _check_cores(cores: Sequence[Any], factors: Sequence[Any], order: Sequence[int]) -> None:
     """Refuse cores that do not fit the factors or each other."""
     where, lead = "TuckerTrain", tuple(factors[0].shape[:-2])
     if len(cores) != len(factors):
@@ -354,9 +460,10 @@ def _check_cores(cores: Sequence[Any], factors: Sequence[Any]) -> None:
             "modes makes a Tucker."
         )
     bond = 1
-    for n, (core, factor) in enumerate(zip(cores, factors, strict=True)):
+    for n in order:
+        core, factor = cores[n], factors[n]
         want = (*lead, bond, factor.shape[-1])
-        last = n == len(cores) - 1
+        last = n == order[-1]
         shape = tuple(core.shape)
         if shape[:-1] != want or (last and shape[-1] != 1):
             text = ", ".join(map(str, want)) + (", 1" if last else f", S_{n}")

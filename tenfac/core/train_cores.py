@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .arrays import device_of, to_numpy
+from .arrays import device_of, eps, to_numpy
 from .contract import contract
 from .points import Scratch, first_closed, last_closed, row_pairs, summed
 from .tracing import constant
@@ -283,6 +284,35 @@ def centers(cores: Sequence[Any], xp: Any) -> list[Any]:
     return made
 
 
+def swapped(cores: Sequence[Any], spots: Sequence[int], cut: bool, xp: Any) -> list[Any]:
+    """Cores in ascending order of ``spots``, swapped pair by pair; ``cut`` leaves out rounding errors.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> [core.shape for core in swapped([np.ones((1, 2, 3)), np.ones((3, 4, 1))], [1, 0], True, xp)]
+    [(1, 4, 1), (1, 2, 1)]
+    """
+    made, spots = list(cores), list(spots)
+    while any(a > b for a, b in pairwise(spots)):
+        made = orthogonal(made, xp)  # what follows the pair at hand is orthonormal, and so is what was done
+        for n in range(len(made) - 1):
+            (*lead, s, r, _), (q, t) = made[n].shape, made[n + 1].shape[-2:]
+            pair = xp.matmul(tall(made[n], xp), flat(made[n + 1], xp))
+            pair = xp.reshape(pair, (*lead, s, r, q, t))
+            if spots[n] > spots[n + 1]:
+                pair, r, q = xp.moveaxis(pair, -3, -2), q, r
+                spots[n], spots[n + 1] = spots[n + 1], spots[n]
+            left, sizes, right = xp.linalg.svd(xp.reshape(pair, (*lead, s * r, q * t)), full_matrices=False)
+            if cut:
+                values = to_numpy(sizes)
+                kept = max(int((values > eps(sizes.dtype) * values[0]).sum()), 1)
+                left, sizes, right = left[:, :kept], sizes[:kept], right[:kept, :]
+            made[n] = xp.reshape(left, (*lead, s, r, left.shape[-1]))
+            made[n + 1] = xp.reshape(sizes[..., None] * right, (*lead, right.shape[-2], q, t))
+    return made
+
+
 class Sweep:
     """Truncate a train from left to right, each mode and each bond where all errors are orthogonal.
 
@@ -387,14 +417,15 @@ class TrainKernel:
     """
 
     def __init__(self, t: Any, xp: Any) -> None:
-        self.xp, self.cores, self.order, self.by_rows = xp, t.cores, range(t.ndim), False
+        self.xp, self.order, self.by_rows = xp, t.order, False
+        self.cores = t._chain(t.cores)
         bonds = t.train_rank
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
-        sizes = [core.shape[-3:] for core in t.cores]
+        sizes = [core.shape[-3:] for core in self.cores]
         largest = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
         self.width = max(largest // _LONGER, 1)
-        self.heads = [xp.matrix_transpose(tall(core, xp)) for core in t.cores[: self.meet]]
-        self.tails = [flat(core, xp) for core in t.cores[self.meet :]]
+        self.heads = [xp.matrix_transpose(tall(core, xp)) for core in self.cores[: self.meet]]
+        self.tails = [flat(core, xp) for core in self.cores[self.meet :]]
 
     def value(self, columns: Sequence[Any], scratch: Scratch | None) -> Any:
         """Values ``(*b, N)``."""

@@ -310,7 +310,7 @@ def reported(
     'tolerance met'
     """
     if dtype_name(dtype) not in HALF:
-        made, notes = wide._unflatten(wide._arrays().values(), wide.modes), ()
+        made, notes = wide._with(wide._arrays().values()), ()
     else:
         with np.errstate(over="ignore"):  # checked below
             made = wide._cast(dtype)
@@ -330,7 +330,7 @@ def _half_error(made: Format, wide: Format, rel_error: Any, where: str) -> Any:
             f"{where}: the core must fit in {name}, the dtype of the data; its largest entry is "
             f"{largest:.3g}. Convert the data to float32, or divide them by a number."
         )
-    plain = [t._build(t._cores, t.factors) for t in (made._wide(), wide)]
+    plain = [t._rebuilt(t._cores, t.factors) for t in (made._wide(), wide)]
     lost, norm = (to_numpy(t.norm()) for t in (plain[0] - plain[1], plain[1]))
     rounding = np.divide(lost, norm, out=np.zeros_like(norm), where=norm > 0)
     error = np.hypot(np.asarray(rel_error), rounding)

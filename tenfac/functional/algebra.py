@@ -140,7 +140,7 @@ def _check(formats: Sequence[Any]) -> None:
 def _numpy(t: Any) -> Any:
     arrays = [to_numpy(constant(array)) for array in t._arrays().values()]
     wide = [array if np.iscomplexobj(array) else array.astype(np.float64) for array in arrays]
-    return t._unflatten(wide, t.modes)
+    return t._with(wide)
 
 
 def _slice(t: Any, index: tuple[int, ...]) -> Any:
@@ -178,17 +178,18 @@ def _joined_trains(made: Sequence[Any], like: Any, tables: Sequence[int], tol: f
     """The same for trains: a sum of products of a function and unit vectors, rounded as it grows."""
     total = None
     tol = max(0.05 * tol / math.prod(tables), 1e-14)
+    discrete = [n for n, mode in enumerate(like.modes) if mode.domain is None]
+    continuous = [n for n, mode in enumerate(like.modes) if mode.domain is not None]
     for t, index in zip(made, itertools.product(*map(range, tables)), strict=True):
         train = t if isinstance(t, TuckerTrain) else t.to_train()
         smooth = iter(zip(train.cores, train.factors, train.modes, strict=True))
-        place, parts, bond = iter(index), [], 1
-        for mode in like.modes:
-            if mode.domain is None:
-                parts.append((np.eye(bond)[:, None], np.eye(mode.size)[:, [next(place)]], mode))
-            else:
-                parts.append(next(smooth))
-                bond = parts[-1][0].shape[-1]
-        term = TuckerTrain(*zip(*parts, strict=True))
+        units = (np.eye(size)[:, [k]] for size, k in zip(tables, index, strict=True))
+        parts = [
+            (np.ones((1, 1, 1)), next(units), mode) if mode.domain is None else next(smooth)
+            for mode in like.modes
+        ]
+        order = [*discrete, *(continuous[n] for n in train.order)]
+        term = TuckerTrain(*zip(*parts, strict=True), order=order)
         total = term if total is None else total + term
         if any(factor.any() for factor in total.factors):
             total = total.round(tol=tol)
@@ -213,4 +214,4 @@ def _like(t: Any, given: Any) -> Any:
     arrays = [
         xp.asarray(a, dtype=like.dtype, device=getattr(like, "device", None)) for a in t._arrays().values()
     ]
-    return t._unflatten(arrays, t.modes)
+    return t._with(arrays)

@@ -17,10 +17,12 @@ from ..core.arrays import generator, seed_of
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
 from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.report import Report
+from ..core.train import TuckerTrain
 from ..core.tucker import Tucker
 from .cross import Cross
 from .evaluator import Evaluator, OutOfEvaluationsError
-from .finish import shortened
+from .finish import shortened, shortened_train
+from .train_cross import TrainCore
 
 # Share of the tolerance that rounding and shortening may use.
 _ROUNDING = 0.3
@@ -38,7 +40,7 @@ def chebyshev_tucker(
     vectorized: bool = True,
     executor: Executor | None = None,
     random_state: int | np.random.Generator | None = 0,
-) -> Tucker:
+) -> Tucker | TuckerTrain:
     """Approximate a function by a core and one matrix of Chebyshev coefficients per variable.
 
     ``f(x, y, ...) ~ sum G[p, q, ...] u_p(x) v_q(y) ...`` with polynomials ``u, v, ...``: the hybrid
@@ -50,7 +52,7 @@ def chebyshev_tucker(
     f : callable
         ``f(x, y, ...)`` of D arrays of shape (N,), to N real finite numbers; see ``vectorized``.
     domain : sequence of D pairs (a, b)
-        The box, ``a < b``. D from 1 to about 6: the core has as many axes.
+        The box, ``a < b``. D from 1 to about 10.
     tol : float
         Largest error to allow, as a share of the largest ``|f|``: 1e-15 to below 1.
     hints : array, shape (N, D), optional
@@ -69,7 +71,7 @@ def chebyshev_tucker(
 
     Returns
     -------
-    Tucker
+    Tucker, or TuckerTrain where that is smaller and D > 4
         With ``Chebyshev`` modes: ``F.at(x, y, ...)`` evaluates. Orthonormal factors, float64. ``info`` holds
         ``n_evals``, ``rel_error`` (the largest residual found, not a bound) and ``converged``.
 
@@ -96,8 +98,14 @@ def chebyshev_tucker(
     cloud around the largest value and the largest residual. What is as narrow as 1e-3 of the box and seen by
     none of these points is missed: pass ``hints``.
 
+    *Many variables.* Beyond four the core is found as a tensor train [3]_: of a core of R^D entries, only
+    blocks at nested prefixes and suffixes of the index, which are added where random entries of a bond, or of
+    the whole core, are not met. Where bonds grow, small matrices of values tell which variables should be
+    neighbors, and the train is begun again in that order: 1/sqrt(|x - y|^2 + 1) of six variables to 1e-6 took
+    47,000 to 58,000 evaluations and bonds of 14, 7, 45, 7, 14; in the order x, y they are 57, 210, 57.
+
     *Cost.* About ``1000 + 1.3 prod(R) + 2 sum(K R)`` evaluations for ranks R and K coefficients, and as many
-    times ``R`` operations.
+    times ``R`` operations. With a train of bonds S, 3 to 5 times ``sum S R S`` in the place of ``prod(R)``.
 
     *Full tensors.* A function that costs nothing may be sampled on a whole grid and given to
     ``chebyshev_from_grid`` (the algorithm of [1]_): 2 to 300 times as many evaluations, in one
@@ -109,6 +117,8 @@ def chebyshev_tucker(
        format, arXiv:2503.01696 (2025).
     .. [2] S. Dolgov, D. Kressner and C. Stroessner, Functional Tucker approximation using Chebyshev
        interpolation, SIAM J. Sci. Comput. 43 (2021). doi:10.1137/20M1356944
+    .. [3] C. Strössner, B. Sun and D. Kressner, Approximation in the extended functional tensor train format
+       (2022). arXiv:2211.11338
 
     Examples
     --------
@@ -211,7 +221,7 @@ def _stalled(cross: Cross) -> str:
     )
 
 
-def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker, float]:
+def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker | TuckerTrain, float]:
     """The function of a cross, shortened, and the largest change that made."""
     left = cross.tol - cross.residual / max(cross.scale, 1e-300)
     budget = min(max(left, 0.1 * cross.tol), _ROUNDING * cross.tol) * cross.scale
@@ -219,5 +229,29 @@ def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker, flo
         return Tucker(
             np.zeros((1,) * len(box)), [np.ones((1, 1))] * len(box), [Chebyshev(1, ab) for ab in box]
         ), 0.0
-    core, factors, lost = shortened(cross.core, [a.factor for a in cross.axes], budget, cross.evaluate.place)
-    return Tucker(core, factors, [Chebyshev(len(f), ab) for f, ab in zip(factors, box, strict=True)]), lost
+    factors, place = [axis.factor for axis in cross.axes], cross.evaluate.place
+    if isinstance(cross.core, TrainCore):
+        return _finished_train(cross.core, factors, budget, place, box)
+    core, factors, lost = shortened(cross.core.entries, factors, budget, place)
+    return Tucker(core, factors, _modes(factors, box)), lost
+
+
+def _finished_train(
+    core: TrainCore,
+    factors: list[np.ndarray],
+    budget: float,
+    place: np.ndarray,
+    box: list[tuple[float, float]],
+) -> tuple[Tucker | TuckerTrain, float]:
+    """The same of a train: a train, or a Tucker tensor where that is smaller."""
+    order = core.order
+    cores, along, lost = shortened_train(core.cores, [factors[n] for n in order], budget, place[order])
+    spots = [order.index(n) for n in range(len(box))]
+    cores, factors = [cores[p] for p in spots], [along[p] for p in spots]
+    train = TuckerTrain(cores, factors, _modes(factors, box), order=order)
+    smaller = math.prod(train.rank) <= sum(core.size for core in cores)
+    return (train.to_tucker() if smaller else train), lost
+
+
+def _modes(factors: list[np.ndarray], box: list[tuple[float, float]]) -> list[Chebyshev]:
+    return [Chebyshev(len(factor), ab) for factor, ab in zip(factors, box, strict=True)]

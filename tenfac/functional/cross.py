@@ -9,15 +9,18 @@ pivots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from ..core.contract import contract
 from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
+from .core_grid import WholeCore, more_rows, span
+from .train_cross import TrainCore
 
+# Up to so many variables all entries of the core are evaluated; beyond, the core is a tensor train.
+_WHOLE = 4
 # Share of the tolerance, relative to the largest value seen, at which coefficients are noise.
 _NOISE = 0.1
 # The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
@@ -34,12 +37,14 @@ _GROWTH, _ENOUGH, _REFUSED = 0.3, 0.5, 0.6
 _STALLED, _PATIENCE = 5, 12
 # Rows of the grid, besides those of the core, on which a fibre is tried.
 _EXTRA = 8
+# A fibre as many times larger than all known ones is drawn although they span it: it tells its degree better.
+_LARGER = 2
+# Probability of such a coordinate.
+_SHARED = 0.3
 # Of the new pivots at most this part are points of fibres of one mode.
 _SHARE = 2
-# Entries of the core evaluated at once.
-_CHUNK = 2**17
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
-_STEPS, _CLOUD = np.geomspace(1e-3, 1, 14), 36
+_STEPS, _CLOUD, _CORNERS = np.geomspace(1e-3, 1, 14), 36, 12
 
 
 class Axis:
@@ -78,6 +83,8 @@ class Axis:
 class Cross:
     """State of an adaptive cross: axes and the core, refined until the residual is below the tolerance.
 
+    The core is whole up to four variables, and a tensor train beyond.
+
     Parameters
     ----------
     evaluate : Evaluator
@@ -94,9 +101,11 @@ class Cross:
     ) -> None:
         self.evaluate, self.ndim, self.tol, self.rng, self.max_level = evaluate, ndim, tol, rng, max_level
         self.axes = [Axis(ndim) for _ in range(ndim)]
-        self.core = np.zeros((0,) * ndim)
+        few = ndim <= _WHOLE
+        self.core: Any = WholeCore(evaluate, ndim) if few else TrainCore(evaluate, ndim, tol, rng)
         self.residual, self.rounds, self.weakest = np.inf, 0, np.zeros(ndim)
         self.cut = _SPAN
+        self.share = 1.0 if few else 2 / ndim  # of the tolerance: errors of many modes add up
         self.unresolved: dict[int, float] = {}  # mode: where on [-1, 1]
 
     @property
@@ -107,15 +116,17 @@ class Cross:
     def values(self, points: np.ndarray) -> np.ndarray:
         """The approximation at points of the cube."""
         rows = [axis.rows(points[:, n]) for n, axis in enumerate(self.axes)]
-        return contract(self.core, rows, paired=range(self.ndim))
+        return self.core.at(rows)
 
     def run(self, hints: np.ndarray) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
-        points = np.concatenate([hints, self.rng.uniform(-1, 1, (_FIRST_PIVOTS, self.ndim))])
+        count = _FIRST_PIVOTS if self.ndim <= _WHOLE else 1
+        points = np.concatenate([hints, self.rng.uniform(-1, 1, (count, self.ndim))])
         still, best, since = 0, np.inf, 0
         for _ in range(_MAX_ROUNDS):
-            before = self.core.shape
+            before = self.core.sizes
             self.add_pivots(points)
+            self.core.look(points)
             self.update()
             self.rounds += 1
             points = self.worst(max(2, int(_GROWTH * max(self.core.shape))))
@@ -123,7 +134,7 @@ class Cross:
                 points = self.search()
                 if not len(points):
                     return
-            still = still + 1 if self.core.shape == before else 0
+            still = still + 1 if self.core.sizes == before else 0
             since = 0 if self.residual < 0.8 * best else since + 1
             best = min(best, self.residual)
             if self.unresolved or still >= _STALLED or since >= _PATIENCE:
@@ -155,6 +166,9 @@ class Cross:
         if not first.all():
             basis, _ = np.linalg.qr(self._span(axis.fibres)[first])
             chosen = self._independent(some - basis @ (basis.T @ some))
+            sizes, known = np.linalg.norm(some, axis=0), np.linalg.norm(axis.fibres[first], axis=0)
+            if sizes.max() > _LARGER * known.max():
+                chosen = np.union1d(chosen, sizes.argmax())
             points, some = points[chosen], some[:, chosen]
         new = np.empty((axis.size, len(points)))
         new[first], new[~first] = some, self._sample(n, points, grid[~first])
@@ -186,11 +200,11 @@ class Cross:
     def _resolved(self, n: int, axis: Axis) -> bool:
         """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
         found = coefficients(axis.fibres)
-        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.tol * self.scale:
+        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.share * self.tol * self.scale:
             return False
         basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
         missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)
-        return bool(missed.max() <= max(_ENOUGH * self.tol, _SPOT_ROUNDOFF) * self.scale)
+        return bool(missed.max() <= max(_ENOUGH * self.share * self.tol, _SPOT_ROUNDOFF) * self.scale)
 
     def _refine(self, n: int, axis: Axis) -> None:
         """Twice as fine a grid, old values kept."""
@@ -202,40 +216,32 @@ class Cross:
     def update(self) -> None:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
         bases = [self._span(axis.fibres) for axis in self.axes]
-        rows = [_more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
-        self.core = self._grown(rows)
-        for axis, basis, index in zip(self.axes, bases, rows, strict=True):
-            axis.index = index
-            axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
+        rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
+        places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
+        try:
+            self.core.grow(places, self.cut)
+        finally:  # out of evaluations, a train may be of use already
+            if self.core.shape == tuple(map(len, rows)):
+                for axis, basis, index in zip(self.axes, bases, rows, strict=True):
+                    axis.index = index
+                    axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
 
     def _span(self, fibres: np.ndarray) -> np.ndarray:
-        left, sizes, _ = np.linalg.svd(fibres, full_matrices=False)
-        return left[:, : max(int((sizes > self._noise(fibres)).sum()), 1)]
+        return span(fibres, self._noise(fibres))
 
     def _noise(self, fibres: np.ndarray) -> float:
         """Norm below which a combination of fibres is noise."""
         return max(self.cut * self.tol, _ROUNDOFF) * float(np.sqrt(len(fibres))) * self.scale
-
-    def _grown(self, rows: list[np.ndarray]) -> np.ndarray:
-        """The core at all index combinations; only the new ones are evaluated."""
-        old, new = self.core.shape, [len(index) for index in rows]
-        places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
-        core = np.empty(new)
-        core[tuple(map(slice, old))] = self.core
-        for n in range(self.ndim):  # blocks: old below mode n, new in mode n, all above
-            spans = [slice(old[m]) if m < n else slice(new[m]) for m in range(self.ndim)]
-            spans[n] = slice(old[n], new[n])
-            axes = [place[span] for place, span in zip(places, spans, strict=True)]
-            blocks = [self.evaluate(points) for points in _grid_points(axes)]
-            if blocks:
-                core[tuple(spans)] = np.concatenate(blocks).reshape([len(x) for x in axes])
-        return core
 
     # --- looking for what is missed ---------------------------------------------------------------------
 
     def worst(self, count: int) -> np.ndarray:
         """Points where the approximation is worst: random ones, evaluated, and those of all fibres, free."""
         points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
+        if self.ndim > _WHOLE:  # few are near a peak or an edge: half share coordinates with these
+            drawn, half = self.rng.random((_RANDOM // 2, self.ndim)), points[: _RANDOM // 2]
+            half[drawn < _SHARED] = np.sign(half[drawn < _SHARED])
+            points[: _RANDOM // 2] = np.where(drawn > 1 - _SHARED, self.evaluate.place, half)
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
         order = np.argsort(-gaps)[:count]
@@ -255,42 +261,38 @@ class Cross:
         """
         place = self.evaluate.place
         starts = np.stack([place, self.weakest, np.zeros(self.ndim)])
-        steps = np.concatenate([-_STEPS, _STEPS])
+        some = _STEPS[:: math.ceil(self.ndim / _WHOLE)]
+        steps = np.concatenate([-some, some])
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
             lines[:, n, :, n] += steps
-        cloud = self.rng.uniform(-1, 1, (_CLOUD, self.ndim)) * np.geomspace(1e-3, 1, _CLOUD)[:, None]
-        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud]), -1, 1)
+        corners = self._corners()
+        count = _CLOUD - len(corners)
+        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
+        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud, corners]), -1, 1)
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual = max(self.residual, float(gaps.max()))
         bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
         return points[bad[np.argsort(-gaps[bad])][:4]]
 
+    def _corners(self) -> np.ndarray:
+        """Corners of a cube of many dimensions: where a product or a sum is largest, and few points are."""
+        if self.ndim <= _WHOLE:
+            return np.empty((0, self.ndim))
+        corners = self.rng.choice([-1.0, 1.0], (_CORNERS, self.ndim))
+        corners[:2] = [[-1.0], [1.0]]
+        return corners
+
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""
         grid = lobatto(axis.size)
-        others = [m for m in range(self.ndim) if m != n]
         rows = [None if m == n else a.rows(axis.pivots[:, m]) for m, a in enumerate(self.axes)]
-        weights = contract(self.core, rows, paired=others) if others else self.core[None]
+        weights = self.core.along(n, rows)
         gaps = np.abs(axis.fibres - axis.rows(grid) @ weights.T)
         worst = gaps.argmax(axis=0)
         points = axis.pivots.copy()
         points[:, n] = grid[worst]
         return points, gaps[worst, np.arange(len(points))]
-
-
-def _more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Rows that make the basis well conditioned, those chosen before kept: pivoted QR of what they leave."""
-    missing = basis.shape[1] - len(index)
-    if missing <= 0:
-        return index
-    rest = basis
-    if len(index):
-        row_space = scipy.linalg.orth(basis[index].T)
-        rest = basis - (basis @ row_space) @ row_space.T
-    _, _, order = scipy.linalg.qr(rest.T, mode="economic", pivoting=True)
-    fresh = [row for row in order[: missing + len(index)] if row not in set(index.tolist())]
-    return np.concatenate([index, np.array(fresh[:missing], dtype=int)])
 
 
 def _roughest(fibres: np.ndarray) -> float:
@@ -307,12 +309,3 @@ def _new_lines(points: np.ndarray, pivots: np.ndarray, n: int) -> np.ndarray:
     known = (others[:, None] == np.delete(pivots, n, axis=1)[None]).all(axis=2).any(axis=1)
     twice = (others[:, None] == others[None]).all(axis=2)
     return points[~known & ~np.tril(twice, -1).any(axis=1)]
-
-
-def _grid_points(axes: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Points of a grid in C order, ``(N, D)``, a chunk at a time."""
-    shape = tuple(len(x) for x in axes)
-    total = int(np.prod(shape))
-    for start in range(0, total, _CHUNK):
-        places = np.unravel_index(np.arange(start, min(start + _CHUNK, total)), shape)
-        yield np.stack([x[i] for x, i in zip(axes, places, strict=True)], axis=1)

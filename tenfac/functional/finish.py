@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 
 from ..core.contract import contract
 from ..core.modes.chebyshev import Chebyshev
+from ..core.train_cores import Sweep, orthogonal, times
 from ..core.truncate import truncate
+from .train_cross import chain_values
 
 # Shares of the budget that are tried as Frobenius norm of what is cut, the largest first.
-_SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+_SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 _POINTS = 400
 
 
@@ -58,10 +62,66 @@ def shortened(
         ones = [np.ones((len(basis) if n in discrete else 1, 1)) for n, basis in enumerate(bases)]
         return np.zeros((1,) * core.ndim), ones, 0.0
     points = _places(core.ndim, place)
-    before = evaluate(core, bases, points, discrete)
+
+    def values(core: Any, factors: Sequence[np.ndarray]) -> np.ndarray:
+        return evaluate(core, factors, points, discrete)
+
+    return _fitting((core, bases), lambda spent: _cut(core, bases, spent, size, discrete), values, budget)
+
+
+def shortened_train(
+    cores: Sequence[np.ndarray],
+    factors: Sequence[np.ndarray],
+    budget: float,
+    place: np.ndarray | None = None,
+) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+    """The same for a core that is a tensor train; all arguments along the train.
+
+    Parameters
+    ----------
+    cores : sequence of D arrays, shapes (S_before, R_n, S_after)
+    factors : sequence of D arrays, shapes (K_n, R_n)
+    budget : float
+    place : array, shape (D,), optional
+
+    Returns
+    -------
+    cores, factors : lists of arrays
+        Orthonormal factors.
+    lost : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cores = [np.eye(2)[None], np.eye(2)[..., None]]
+    >>> factors = [np.eye(9)[:, :2], np.eye(9)[:, :2] * [1, 1e-9]]
+    >>> cores, factors, lost = shortened_train(cores, factors, 1e-6)
+    >>> [core.shape for core in cores], [f.shape for f in factors], lost <= 1e-6
+    ([(1, 1, 1), (1, 1, 1)], [(1, 1), (1, 1)], True)
+    """
+    pairs = [np.linalg.qr(factor) for factor in factors]
+    bases = [basis for basis, _ in pairs]
+    whole = [times(core, triangle, xp) for core, (_, triangle) in zip(cores, pairs, strict=True)]
+    whole = orthogonal(whole, xp)
+    if not np.any(whole[0]):
+        return [np.zeros((1, 1, 1))] * len(bases), [np.eye(1)] * len(bases), 0.0
+    points = _places(len(bases), place)
+
+    def values(cores: Any, factors: Sequence[np.ndarray]) -> np.ndarray:
+        rows = [Chebyshev(f.shape[0]).rows(f, points[:, n]) for n, f in enumerate(factors)]
+        return chain_values(cores, rows)
+
+    return _fitting((whole, bases), lambda spent: _cut_train(whole, bases, spent), values, budget)
+
+
+def _fitting(
+    start: tuple[Any, Any], cut: Callable[[float], tuple[Any, Any]], values: Callable[..., Any], budget: float
+) -> tuple[Any, Any, float]:
+    """The shortest of several cuts that moves no value by more than the budget."""
+    before = values(*start)
     for share in _SHARES:
-        small, made = _cut(core, bases, share * budget, size, discrete)
-        lost = float(np.abs(evaluate(small, made, points, discrete) - before).max())
+        small, made = cut(share * budget)
+        lost = float(np.abs(values(small, made) - before).max())
         if lost <= budget:
             break
     return small, made, lost
@@ -97,12 +157,33 @@ def _cut(
     for n, factor in enumerate(factors):
         if n in discrete:
             continue
-        flat = np.moveaxis(core, n, 0).reshape(core.shape[n], -1)
-        heights = np.linalg.norm(factor @ flat, axis=1)
-        kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > budget)
-        factors[n], triangle = np.linalg.qr(factor[: (kept[-1] + 1 if len(kept) else 1)])
+        factors[n], triangle = _lower(factor, np.moveaxis(core, n, 0), budget)
         core = contract(core, [triangle if m == n else None for m in range(core.ndim)])
     return core, factors
+
+
+def _cut_train(
+    cores: Sequence[np.ndarray], bases: Sequence[np.ndarray], budget: float
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """From cores whose norm is all in the first."""
+    cores, turns = Sweep(cores, budget**2, xp).run(None, None)  # the norm is all in the last
+    factors = [basis @ turn for basis, turn in zip(bases, turns, strict=True)]
+    for n in reversed(range(len(cores))):
+        factors[n], triangle = _lower(factors[n], cores[n].transpose(1, 0, 2), budget)
+        cores[n] = times(cores[n], triangle, xp)
+        if n:
+            shape = cores[n].shape
+            basis, triangle = np.linalg.qr(cores[n].reshape(shape[0], -1).T)
+            cores[n] = basis.T.reshape(-1, *shape[1:])
+            cores[n - 1] = cores[n - 1] @ triangle.T
+    return cores, factors
+
+
+def _lower(factor: np.ndarray, core: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
+    """A factor without its highest degrees, orthonormal, and its triangle; its mode is the core's first."""
+    heights = np.linalg.norm(factor @ core.reshape(len(core), -1), axis=1)
+    kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > budget)
+    return np.linalg.qr(factor[: (kept[-1] + 1 if len(kept) else 1)])
 
 
 def _places(ndim: int, place: np.ndarray | None) -> np.ndarray:

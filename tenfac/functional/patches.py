@@ -257,7 +257,7 @@ def _counts(t: Any, counts: Any) -> list[int]:
 
 def _size(t: Any) -> float:
     """Norm of the coefficients."""
-    return float(to_numpy(constant(t._build(t._cores, t.factors).norm())))
+    return float(to_numpy(constant(t._rebuilt(t._cores, t.factors).norm())))
 
 
 def _shortened(t: Any, budget: float) -> Any:

@@ -24,7 +24,7 @@ class FunctionModule(nn.Module):
 
     def __init__(self, t: Any, dtype: Any, device: Any, trainable: bool) -> None:
         super().__init__()
-        self.kind, self.modes = type(t), t.modes
+        self.kind, self.modes, self.static = type(t), t.modes, t._static
         self.names = [name.replace("s.", "_") for name in t._arrays()]  # factors.0 is factor_0
         for name, array in zip(self.names, t._arrays().values(), strict=True):
             tensor = torch.tensor(to_numpy(array), device=device)
@@ -36,7 +36,7 @@ class FunctionModule(nn.Module):
 
     def format(self) -> Any:
         """The format of the arrays as they are now, gradient included."""
-        return self.kind._unflatten([getattr(self, name) for name in self.names], self.modes)
+        return self.kind._unflatten([getattr(self, name) for name in self.names], self.static)
 
     def forward(self, *indices: Any) -> torch.Tensor:
         """Values at points: one argument per mode, or one tensor ``(..., D)``."""

@@ -9,7 +9,8 @@ import pytest
 
 from tenfac.core.modes.chebyshev import lobatto
 from tenfac.functional import cross as cross_module
-from tenfac.functional.cross import Cross, _grid_points, _more_rows, _new_lines, _roughest
+from tenfac.functional.core_grid import grid_points, more_rows
+from tenfac.functional.cross import Cross, _new_lines, _roughest
 from tenfac.functional.evaluator import Evaluator
 from tests.checks import assert_below, assert_close, assert_equal
 
@@ -23,8 +24,8 @@ def cross_of(f: Any, ndim: int = 3, tol: float = 1e-8) -> Cross:
 
 def test_rows_chosen_before_are_kept_and_new_ones_make_the_basis_invertible() -> None:
     basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 6)))
-    first = _more_rows(basis[:, :3], np.empty(0, dtype=int))
-    rows = _more_rows(basis, first)
+    first = more_rows(basis[:, :3], np.empty(0, dtype=int))
+    rows = more_rows(basis, first)
     assert_equal(rows[:3], first)
     assert_equal(len(set(rows.tolist())), 6)
     assert_below(np.linalg.cond(basis[rows]), 100, "condition")
@@ -38,9 +39,9 @@ def test_a_point_on_a_known_line_gives_no_line() -> None:
 
 
 def test_grids_of_points_come_in_c_order_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenfac.functional.cross._CHUNK", 7)
+    monkeypatch.setattr("tenfac.functional.core_grid._CHUNK", 7)
     axes = [np.arange(3.0), np.arange(4.0), np.arange(2.0)]
-    chunks = list(_grid_points(axes))
+    chunks = list(grid_points(axes))
     assert_equal([len(c) for c in chunks], [7, 7, 7, 3])
     want = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     assert_equal(np.concatenate(chunks), want)

@@ -152,7 +152,7 @@ def test_scattered_unknowns_are_warned_of_and_the_other_prior_is_better(share: f
     free = KroneckerSBL(prior="unstructured").fit(factors, y[..., 0], mask=mask)
     errors = [np.sum((model.coef_tensor().reshape(-1) - x[:, 0]) ** 2) for model in (free, box)]
     assert_below(errors[0], 0.2 * errors[1], "error of the unstructured prior")
-    assert_equal(free.coef_, fit_unstructured(factors, y, mask=mask, tol=KroneckerSBL().tol).mean[:, 0])
+    assert_equal(free.coef_, fit_unstructured(factors, y, mask=mask, tol=free.tol).mean[:, 0])
 
 
 def test_the_support_that_a_published_algorithm_finds_is_not_judged() -> None:
