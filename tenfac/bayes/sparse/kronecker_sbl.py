@@ -241,7 +241,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
                 found = recover(problem, self._options(problem), *counts, rng, progress)
             outcome = _outcome(problem, found)
         doubt = None
-        if self.prior == "kronecker" and self.coupling is None and self.prune_alpha:
+        own = self.prior == "kronecker" and self.coupling is None and self.update not in REPLICAS
+        if own and self.prune_alpha:
             doubt = doubt_about_support(self, problem, mask, outcome)
         outcome = self._with_values(problem, outcome)
         self._store(problem, outcome)
