@@ -153,14 +153,14 @@ def problem_of(
     >>> problem_of([np.eye(2), np.eye(3)], np.arange(6)).measured.shape
     (2, 3, 1)
     """
-    factors = factors_of(operator, where)
     _check_array(measured, where)
-    xp = namespace_of(*factors, measured)
     if library_name(measured) == "jax":
         raise TypeError(
             f"{where}: arrays must be of numpy or torch; got JAX. Convert them with numpy.asarray; "
             "kronecker_log_evidence and its gradient take JAX."
         )
+    factors = factors_of(operator, where)
+    xp = namespace_of(*factors, measured)
     *factors, measured = (constant(one) for one in promote(*factors, measured, where=where))
     dtype = measured.dtype
     measured = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
@@ -234,8 +234,8 @@ def _check_unit(scale: float, factor_scales: Sequence[float], dtype: Any, where:
     exponent = math.log2(scale) - sum(math.log2(one) for one in factor_scales)
     if abs(exponent) > (55 if eps(dtype) > 1e-10 else 480):
         raise DataError(
-            f"{where}: coefficients are of a size about 1e{exponent * math.log10(2):.0f}, and their variances "
-            f"are outside the range of {dtype_name(dtype)}; got factors of sizes "
+            f"{where}: coefficients are of a size about 1e{exponent * math.log10(2):.0f}, and their "
+            f"variances are outside the range of {dtype_name(dtype)}; got factors of sizes "
             f"{', '.join(f'{one:.1g}' for one in factor_scales)}, and Y of {scale:.1g}. Take other units."
         )
 
@@ -245,8 +245,9 @@ def _check_finite(array: Any, name: str, where: str) -> None:
         return
     xp = namespace_of(array)
     array = as_float(array, where)
-    bad = int(xp.sum(xp.astype(~xp.isfinite(array), xp.int64)))
-    if bad:
+    finite = xp.isfinite(array)
+    if not to_number(xp.all(finite)):
+        bad = int(xp.sum(xp.astype(~finite, xp.int64)))
         raise DataError(
             f"{where}: {name} must be finite; got {bad} NaN or infinite entries of {math.prod(array.shape)}. "
             "Correct or leave out what was not measured."

@@ -13,6 +13,7 @@ from tenfac.bayes.sparse.problem import Problem, problem_of
 from tenfac.bayes.sparse.pruning import all_gains
 from tenfac.bayes.sparse.statistics import evidence, moments, noise_ratio, weight_ratios
 from tenfac.bayes.sparse.updates import in_front, sweep
+from tenfac.core.errors import DataError
 from tests.bayes.sparse.dense import Dense, kron_dense, sparse_problem
 from tests.checks import assert_close
 
@@ -141,3 +142,18 @@ def test_equal_eigenvalues_and_zero_variances_do_not_spoil_derivatives() -> None
     below = 2 / 1.5  # two measurements of variance 1.5, or of 0.5 where the variance is zero
     want = np.array([1 / 1.5**2 - below, 13 / 1.5**2 - below, 41 / 0.5**2 - 4]) / 2
     assert_close(gammas[0].grad.numpy(), want, 100)
+
+
+@pytest.mark.parametrize(
+    ("y", "gamma", "noise", "words"),
+    [
+        (np.nan, 1.0, 1.0, "Y must be finite"),
+        (1.0, np.inf, 1.0, r"gammas\[0\] must be nonnegative and finite"),
+        (1.0, 1j, 1.0, r"gammas\[0\] must be real"),
+        (1.0, 1.0, np.inf, "noise must be a positive variance"),
+        (1.0, 1.0, "1", "noise must be a positive variance"),
+    ],
+)
+def test_what_has_no_log_evidence_is_refused(y: Any, gamma: Any, noise: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        kronecker_log_evidence([np.eye(2)], np.full(2, y), [np.full(2, gamma)], noise)
