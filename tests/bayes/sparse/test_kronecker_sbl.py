@@ -334,7 +334,7 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({}, [np.eye(2), np.full((3, 4), np.inf)], GOOD[1], DataError, ["factors[1]", "finite"]),
         (
             {},
-            [1e-49 * GOOD[0][0], 1e-40 * GOOD[0][1]],
+            [1e-49 * GOOD[0][0], 1e-49 * GOOD[0][1]],
             1e49 * GOOD[1],
             DataError,
             ["1e147", "float64", "units"],
