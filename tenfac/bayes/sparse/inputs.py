@@ -97,6 +97,10 @@ def is_positive(value: Any) -> bool:
 
 def check_support(support: Any, sizes: Sequence[int], where: str) -> tuple[Array, ...]:
     """Read one sorted array of distinct column numbers per mode."""
+    if not isinstance(support, Sequence):
+        raise ShapeError(
+            f"{where}: `support` must have one index array per mode; got {type(support).__name__}."
+        )
     if len(support) != len(sizes):
         raise ShapeError(
             f"{where}: `support` must have one index array for each of {len(sizes)} modes; got "

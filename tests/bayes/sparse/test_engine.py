@@ -109,6 +109,31 @@ def test_after_sweeps_the_state_has_the_evidence_of_its_own_hyperparameters(
     assert_close(evidence(state, moments(state, sizes, xp), sizes), dense.evidence, 1e4)
 
 
+def test_sums_over_blocks_are_those_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, state, _ = state_of((3, 6), (5, 4), True, 2)
+    xp, sizes = problem.xp, problem.sizes
+
+    def found() -> np.ndarray:
+        ratios = weight_ratios(state.modes, 0, state.turned, 0.3, sizes, xp)
+        return np.concatenate([moments(state, sizes, xp), *ratios, *all_gains(state, sizes, xp)])
+
+    want = found()
+    monkeypatch.setattr("tenfac.bayes.sparse.statistics._BLOCK", 8)
+    monkeypatch.setattr("tenfac.bayes.sparse.pruning._BLOCK", 8)
+    assert_close(found(), want, 100)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_a_sweep_takes_the_power_of_the_ratios_of_noise_and_weights(exponent: float) -> None:
+    problem, state, weights = state_of((3, 6), (5, 4), False, 2)
+    xp, sizes = problem.xp, problem.sizes
+    sums = moments(state, sizes, xp)
+    new = sweep(state, sums, sizes, exponent, True, xp)
+    assert_close(new.noise, 0.3 * noise_ratio(state, sums, sizes) ** exponent, 10)
+    above, below = weight_ratios(state.modes, 0, state.turned, new.noise, sizes, xp)
+    assert_close(new.modes[0].weights, weights[0] * (above / below) ** exponent, 100)
+
+
 @pytest.mark.parametrize(("rows", "columns", "complex_", "snapshots"), CASES)
 def test_kronecker_log_evidence_is_that_of_dense_matrices(
     rows: Any, columns: Any, complex_: bool, snapshots: int
