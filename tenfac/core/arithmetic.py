@@ -168,6 +168,8 @@ class Arithmetic:
 
     @in_single
     def __add__(self, other: Any) -> Self:
+        if self._may_cross(other) and type(other) is not type(self):
+            return _sum_of_trains(self, other)  # which of them a construction gave is its own affair
         if not isinstance(other, type(self)):
             number = scalar_of(other) if self.is_functional else None
             if number is None:
@@ -186,8 +188,10 @@ class Arithmetic:
         """The cores of a sum, from those of the two terms."""
 
     def __mul__(self, other: Any) -> Self:
+        if self._may_cross(other):
+            return self._by_cross(np.multiply, other)
         if isinstance(other, type(self)):
-            return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
+            return self._hadamard(other)
         number = scalar_of(other)
         return NotImplemented if number is None else self._scaled(number)
 
@@ -215,7 +219,7 @@ class Arithmetic:
     __radd__ = __add__
 
     def __truediv__(self, scalar: Any) -> Self:
-        if isinstance(scalar, type(self)) and self.is_functional:
+        if self._may_cross(scalar):
             return self._by_cross(np.true_divide, scalar)
         number = scalar_of(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
@@ -224,7 +228,7 @@ class Arithmetic:
         return self._scaled(-1.0)
 
     def __sub__(self, other: Any) -> Self:
-        if isinstance(other, type(self)):
+        if isinstance(other, type(self)) or self._may_cross(other):
             return self + (-other)
         number = scalar_of(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
@@ -237,6 +241,12 @@ class Arithmetic:
 
     def __pow__(self, other: Any) -> Self:
         return self._by_cross(lambda values: values**other) if self._takes(other) else NotImplemented
+
+    def __rpow__(self, other: Any) -> Self:
+        return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
+
+    def _may_cross(self, other: Any) -> bool:
+        return self.is_functional and isinstance(other, Arithmetic)
 
     def _takes(self, other: Any) -> bool:
         return self.is_functional and isinstance(scalar_of(other), (int, float))
@@ -275,6 +285,12 @@ class Arithmetic:
         import tenfac  # the public name: core knows no room above it
 
         return tenfac.compose(function, self, *others)
+
+
+def _sum_of_trains(left: Any, right: Any) -> Any:
+    """The sum of functions in different formats, along the chain of the one that is a train."""
+    first, second = (left, right) if hasattr(left, "train_rank") else (right, left)
+    return (first if hasattr(first, "train_rank") else first.to_train()) + second.to_train()
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:
