@@ -105,11 +105,12 @@ def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
 
 
 def _apart(found: list[tuple[float, tuple[int, ...]]], axes: list[np.ndarray]) -> list[list[float | int]]:
-    """The places of the highest values that are not neighbors."""
+    """The places of the highest values that are not neighbors; rows of a discrete mode never are."""
     found.sort(reverse=True)
     chosen: list[tuple[int, ...]] = []
+    reach = np.array([0 if axis.dtype.kind == "i" else 2 for axis in axes])
     for _, index in found:
-        if all(max(abs(i - j) for i, j in zip(index, other, strict=True)) > 2 for other in chosen):
+        if all((np.abs(np.subtract(index, other)) > reach).any() for other in chosen):
             chosen.append(index)
     return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen[:_STARTS]]
 
