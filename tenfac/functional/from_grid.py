@@ -191,7 +191,7 @@ def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
 
 
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
-    """Core and factors of the data in Tucker format, over the largest value (of those looked at), and that."""
+    """Core and factors of the data over their largest value (of those looked at), and that value."""
     if isinstance(data, Tucker):
         core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
         size = _height(core, factors)
