@@ -186,8 +186,8 @@ def _check_size(largest: float) -> None:
     if 0 < largest < _SMALLEST:
         raise DataError(
             f"{_WHERE}: `f` must reach {_SMALLEST:g} in magnitude, for its square not to vanish, or be 0 "
-            f"everywhere; the largest value seen is {largest:g}. Divide f by {largest:.0e}, or pass hints where "
-            "it is larger."
+            f"everywhere; the largest value seen is {largest:g}. Divide f by {largest:.0e}, or pass "
+            "hints where it is larger."
         )
 
 

@@ -209,3 +209,13 @@ def test_a_number_is_raised_to_the_power_of_a_function():
     x, y = np.random.default_rng(0).random((2, 40))
     for power in (2**t, 2.0**t, np.power(2, t)):
         assert_below(np.abs(power.at(x, y) - 2 ** (np.exp(x) * np.cos(y))).max(), 1e-8, "error")
+
+
+def test_labels_are_constructed_one_by_one_and_keep_the_tolerance():
+    plain = separable((np.exp, np.cos))
+    table = np.array([[1.0], [1.0], [1.0]])
+    t = Tucker(np.ones((1, 1, 1)), [table, *plain.factors], [Discrete(3), *plain.modes])
+    made, one = compose(np.sin, t, tol=1e-6), compose(np.sin, plain, tol=1e-6)
+    assert_equal(made.info.n_evals, 3 * one.info.n_evals)
+    x, y = np.random.default_rng(0).random((2, 200))
+    assert_below(np.abs(made.at(1, x, y) - np.sin(np.exp(x) * np.cos(y))).max(), 2e-6, "error")

@@ -18,7 +18,7 @@ from tenfac import (
     tucker,
 )
 from tenfac.core.modes.chebyshev import Chebyshev
-from tests.checks import assert_below, assert_equal, assert_says, quietly
+from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
 from tests.functional.battery import UNIT, points_of
 
 NODES = Chebyshev(30, (0.0, 1.0)).nodes()
@@ -241,3 +241,13 @@ def test_axes_and_tolerances_that_are_no_numbers_are_refused(
     with pytest.raises(error) as caught:
         chebyshev_from_grid(np.exp(NODES), axes, tol)
     assert_says(caught, "chebyshev_from_grid", part)
+
+
+def test_too_few_chebyshev_points_are_seen_to_be_too_few() -> None:
+    x = Chebyshev(9, (0.0, 1.0)).nodes()
+    with pytest.warns(ConvergenceWarning, match="too coarse"):
+        F = chebyshev_from_grid(np.exp(4 * x), [x], 1e-8)
+    true = np.exp(4 * np.linspace(0, 1, 500))
+    error = np.abs(F.at(np.linspace(0, 1, 500)) - true).max() / true.max()
+    assert_above(error, 1e-8, "error")
+    assert_above(F.info.rel_error, error / 2, "estimate")

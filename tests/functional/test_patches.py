@@ -147,3 +147,13 @@ def test_too_few_parts_are_refused():
     with pytest.raises(ShapeError) as error:
         Patches(patches.edges, patches.parts[:1])
     assert_says(error, "2 boxes", "got 1", "split(")
+
+
+def test_a_point_on_an_edge_belongs_to_the_box_above_it():
+    parts = [
+        Tucker(np.array([c]), [np.ones((1, 1))], [Chebyshev(1, ab)])
+        for c, ab in ((1.0, (0, 1)), (2.0, (1, 2)))
+    ]
+    assert_equal(
+        Patches((np.array([0.0, 1.0, 2.0]),), tuple(parts)).at([0.0, 1.0, 2.0]).tolist(), [1.0, 2.0, 2.0]
+    )
