@@ -9,6 +9,7 @@ from typing import Any
 
 from ...core.arrays import as_float, device_of, eps, is_array, namespace_of, promote, to_number
 from ...core.errors import DataError, ShapeError
+from ...core.tracing import is_traced
 from ...kron.operator import KroneckerOperator
 from .statistics import Sizes, energy
 
@@ -206,6 +207,8 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
 
 
 def _check_finite(array: Any, name: str, where: str) -> None:
+    if is_traced(array):
+        return
     xp = namespace_of(array)
     array = as_float(array, where)
     bad = int(xp.sum(xp.astype(~xp.isfinite(array), xp.int64)))
