@@ -64,7 +64,7 @@ class TuckerTrain(Format):
     It stores ``sum S_{n-1} R_n S_n + K_n R_n`` numbers, and a value costs twice that in operations, nearly
     all in matrix products over blocks of points; value and gradient together twice as much again. The order
     along the train matters: neighbors should be those that depend on each other. ``t + u`` takes that of
-    ``t``; ``reordered`` gives another.
+    ``t``, or of the train where one is no train; ``reordered`` gives another.
 
     Also known as TT-Tucker or extended tensor train [1]_, with functional modes as extended functional tensor
     train [2]_.
@@ -90,6 +90,7 @@ class TuckerTrain(Format):
     """
 
     _CORE = "cores"
+    _GENERALITY = 2
 
     cores: Sequence[Any]
     factors: Sequence[Any]
@@ -101,7 +102,7 @@ class TuckerTrain(Format):
         factors = entries(self.factors, "factors", "TuckerTrain")
         cores = entries(self.cores, "cores", "TuckerTrain")
         modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
-        object.__setattr__(self, "order", _checked_order(self.order, len(factors)))
+        object.__setattr__(self, "order", checked_order(self.order, len(factors)))
         _check_cores(cores, factors, self.order)
         arrays = [*cores, *factors]
         arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
@@ -391,7 +392,7 @@ class TuckerTrain(Format):
         they may be much larger. One tensor with known values loses what is below rounding errors; a batch,
         and values not known yet, keep all that the sizes allow.
         """
-        order = _checked_order(order, self.ndim)
+        order = checked_order(order, self.ndim)
         if order == self.order:
             return self
         xp = namespace_of(self.factors[0])
@@ -438,7 +439,19 @@ class TuckerTrain(Format):
             return TTTensor(self.reordered(range(self.ndim))._whole(namespace_of(self.factors[0])))
 
 
-def _checked_order(order: Any, ndim: int) -> tuple[int, ...]:
+def checked_order(order: Any, ndim: int) -> tuple[int, ...]:
+    """Order of the modes along a train, ``0, 1, ..., D-1`` if None.
+
+    Raises
+    ------
+    ShapeError
+        If it does not hold every mode once.
+
+    Examples
+    --------
+    >>> checked_order(None, 3), checked_order([1, 0], 2)
+    ((0, 1, 2), (1, 0))
+    """
     order = tuple(range(ndim) if order is None else order)
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"TuckerTrain: `order` must hold every mode 0 to {ndim - 1} once; got {order}.")

@@ -57,7 +57,8 @@ class Tucker(Format):
     Notes
     -----
     ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a
-    sum add, those of a product multiply, and ``round`` compresses. ``t[i, :, j]`` slices. ``core, factors
+    sum add, those of a product multiply, and ``round`` compresses. With a ``CP`` the result is a Tucker, with
+    a ``TuckerTrain`` a train. ``t[i, :, j]`` slices. ``core, factors
     = t`` unpacks, so TensorLy functions take it. With ``Chebyshev`` modes it is a function of points:
     ``at``, ``value_and_grad``, ``on_grid``, ``diff``, ``integrate`` and more; factors hold coefficients,
     ``norm`` and ``inner`` are those of L2, ``round`` keeps the coefficients, and ``*`` is a new
@@ -83,6 +84,7 @@ class Tucker(Format):
     """
 
     _CORE = "core"
+    _GENERALITY = 1
     _TENSORLY = "tucker_tensor.TuckerTensor"
 
     core: Any
@@ -238,16 +240,30 @@ class Tucker(Format):
             found.append(xp.linalg.vector_norm(rows, axis=-1))
         return found
 
-    def to_train(self) -> TuckerTrain:
+    def to_train(self, *, order: Sequence[int] | None = None) -> TuckerTrain:
         """Convert to a tensor train of the same factors, exactly; ``round`` finds how small it can be.
+
+        Parameters
+        ----------
+        order : sequence of D int, optional
+            The modes along the train, ``0, 1, ..., D-1`` if not given.
+
+        Raises
+        ------
+        ShapeError
+            If ``order`` does not hold every mode once.
 
         Notes
         -----
         One core is this core, the others are unit matrices: up to D times its numbers before the rounding.
         """
-        from .train import TuckerTrain
+        from .train import TuckerTrain, checked_order
 
-        return TuckerTrain(from_core(self.core, self.ndim, namespace_of(self.core)), self.factors, self.modes)
+        xp, lead, order = namespace_of(self.core), len(self.batch_shape), checked_order(order, self.ndim)
+        turned = xp.permute_dims(self.core, (*range(lead), *(lead + n for n in order)))
+        along = from_core(turned, self.ndim, xp)
+        cores = [along[order.index(n)] for n in range(self.ndim)]
+        return TuckerTrain(cores, self.factors, self.modes, order=order)
 
     def to_cp(self, *, max_bytes: int | None = None) -> CP:
         """Convert to CP format, exactly: a term for every fiber of the core along its longest mode.
