@@ -13,6 +13,7 @@ from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_back
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
+from .largest import cut_to_values, largest_change, measures_values
 from .modes.protocol import Mode
 from .points import points_in_block
 from .precision import HALF, dtype_name, half_of, itemsize, wide
@@ -259,15 +260,15 @@ class TuckerTrain(Format):
     def round(
         self, rank: Any = None, *, tol: float | None = None, train_rank: int | Sequence[int] | None = None
     ) -> TuckerTrain:
-        """Compress to a smaller rank, or to a relative Frobenius error.
+        """Compress to a smaller rank, or to a relative error: Frobenius of tensors, largest of functions.
 
         Parameters
         ----------
         rank : int or sequence of int, optional
             Multilinear rank, at most the sizes; a rank the tensor does not have is not invented.
         tol : float, optional
-            Relative error to keep, of coefficients where modes are continuous. Give either ranks or ``tol``;
-            one tensor with known values (no batch, not under ``jax.jit`` or ``vmap``) has a ``tol``.
+            Relative error to keep. Give either ranks or ``tol``; one tensor with known values (no batch, not
+            under ``jax.jit`` or ``vmap``) has a ``tol``.
         train_rank : int or sequence of D - 1 int, optional
             Rank of the train, at most; with ``rank`` or alone.
 
@@ -275,7 +276,7 @@ class TuckerTrain(Format):
         -------
         TuckerTrain
             With orthonormal factors, and cores whose norm is all in the last; ``info.rel_error`` is the
-            relative error of the compression.
+            relative error of the compression, in the norms of ``Tucker.round``.
 
         Raises
         ------
@@ -288,7 +289,8 @@ class TuckerTrain(Format):
         -----
         QR of the factors, QR of the cores from right to left, then SVD of each mode and each bond from left
         to right, all ``2 D - 1`` errors orthogonal to each other: what one does not use of ``tol`` is passed
-        on to the next. In float64. Cost: ``sum K_n R_n^2 + S_{n-1} R_n S_n (S_{n-1} + R_n + S_n)``.
+        on to the next. In float64. Functions as in ``Tucker.round``.
+        Cost: ``sum K_n R_n^2 + S_{n-1} R_n S_n (S_{n-1} + R_n + S_n)``.
 
         References
         ----------
@@ -304,7 +306,14 @@ class TuckerTrain(Format):
         ranks, bonds, tol = self._ranks_or_tol(rank, tol, train_rank)
         finite(self._wide()._arrays(), "round")
         part = 0.9 if dtype_name(self.dtype) in HALF else 1.0  # the rounding to half precision has its own
-        made, rel_error = self._wide()._rounded(ranks, bonds, None if tol is None else part * tol)
+        wide = self._wide()
+        if not measures_values(wide):
+            made, rel_error = wide._rounded(ranks, bonds, None if tol is None else part * tol)
+        elif tol is None:
+            made = wide._rounded(ranks, bonds, None)[0]
+            rel_error = largest_change(wide, made)
+        else:
+            made, rel_error = cut_to_values(wide, lambda cut: wide._rounded(None, None, cut)[0], part * tol)
         return reported(made, rel_error, tol, self.dtype, "round", start)
 
     def _ranks_or_tol(self, rank: Any, tol: Any, train_rank: Any) -> tuple[Any, Any, float | None]:

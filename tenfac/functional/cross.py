@@ -25,8 +25,8 @@ _WHOLE = 4
 _NOISE = 0.1
 # The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
 _SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
-# Rounding errors of a fibre's polynomial, and of the argument of a steep function.
-_SPOT_ROUNDOFF = 1e-13
+# Rounding errors of a fibre's polynomial, and of the argument of a steep function; of its last coefficients.
+_SPOT_ROUNDOFF, _TAIL_ROUNDOFF = 1e-13, 1e-15
 # Norm of the fit to the rows of the core, over the least that it can be, above which rows are added; from
 # which residual on, in tolerances.
 _STEADY, _NEAR = 4.5, 1e3
@@ -202,8 +202,8 @@ class Cross:
 
     def _resolved(self, n: int, axis: Axis) -> bool:
         """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
-        found = coefficients(axis.fibres)
-        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.share * self.tol * self.scale:
+        found, noise = coefficients(axis.fibres), max(_NOISE * self.share * self.tol, _TAIL_ROUNDOFF)
+        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > noise * self.scale:
             return False
         basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
         missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)

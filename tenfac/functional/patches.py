@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import byte_guard, namespace_of, points_like, to_numpy
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.errors import DataError, ShapeError
 from ..core.io import public_class
 from ..core.modes.chebyshev import Chebyshev
 from ..core.precision import dtype_name, itemsize
@@ -359,9 +358,12 @@ def _shortened(t: Any, budget: float) -> Any:
     size = _size(t)
     if not size:
         return t
-    with warnings.catch_warnings():  # at the rounding of the dtype there is nothing to gain by a larger tol
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        t = t.round(tol=min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5))
+    least = min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5)
+    t = (
+        t._rounded(None, None, least)[0]
+        if isinstance(t, TuckerTrain)
+        else t._rounded(None, least, t.dtype)[0]
+    )
     factors, modes = list(t.factors), list(t.modes)
     for n, (mode, heights) in enumerate(zip(t.modes, t._heights(), strict=True)):
         if isinstance(mode, Chebyshev):

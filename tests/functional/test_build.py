@@ -65,6 +65,14 @@ def test_rounding_errors_as_large_as_the_tolerance_are_not_multiplied_by_the_row
     assert_below(F.info.n_evals, allowed, "evaluations")
 
 
+def test_rounding_errors_above_the_tolerance_are_no_kink() -> None:
+    f, domain, _, peak = EIGHT["tanh5"]
+    F = quietly(chebyshev_tucker, f, domain, 1e-15)
+    assert F.info.converged is False
+    assert "rounding errors" in F.info.reason
+    assert_below(error_of(F, f, domain, peak), 1e-13, "error")
+
+
 def test_forty_functions_have_their_integrals_to_1e_12_from_100_000_evaluations() -> None:
     spent = 0
     for name, (f, exact) in FORTY.items():
