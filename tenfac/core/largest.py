@@ -54,7 +54,7 @@ def cut_to_values(t: Any, cut: Callable[[float], Any], tol: float) -> tuple[Any,
     >>> from tenfac import Chebyshev, Tucker
     >>> t = Tucker(np.ones((1, 1)), [np.ones((9, 1))] * 2, [Chebyshev(9)] * 2)
     >>> cut_to_values(t, lambda tol: t * (1 + tol), 1e-3)[1].__round__(6)
-    0.0007
+    0.0005
     """
     points, before = _looked_at(t)
     part = tol
