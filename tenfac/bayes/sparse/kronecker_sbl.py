@@ -54,9 +54,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
     prune_alpha : float, default 0.05
-        Once the evidence has converged, columns that do not raise it significantly at this level (shared
-        among the columns of a mode) are deleted, and so is a model that is no better than noise; then it
-        goes on. 0 deletes nothing.
+        Once the evidence has converged, columns that do not raise it significantly at this level, shared
+        among the columns of all modes, are deleted, and so is a model that is no better than noise; then it
+        goes on: about this many columns too many per fit, or fewer. 0 deletes nothing.
     n_starts : int, default 2
         Starts of which the one with the highest evidence wins: all columns alike; then the first result with
         the variances drawn anew in the mode with most active columns per row; then random ones.
@@ -241,7 +241,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
                 found = recover(problem, self._options(problem), *counts, rng, progress)
             outcome = _outcome(problem, found)
         doubt = None
-        if self.prior == "kronecker" and self.coupling is None and self.prune_alpha:
+        own = self.prior == "kronecker" and self.coupling is None and self.update not in REPLICAS
+        if own and self.prune_alpha:
             doubt = doubt_about_support(self, problem, mask, outcome)
         outcome = self._with_values(problem, outcome)
         self._store(problem, outcome)

@@ -287,6 +287,8 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({"coupling": [np.eye(3), None]}, *GOOD, ShapeError, ["coupling[0]", "(2, m)"]),
         ({"coupling": [-np.eye(2), None]}, *GOOD, DataError, ["coupling[0]", "nonnegative"]),
         ({}, GOOD[0], np.ones((2, 4)), ShapeError, ["(2, 3)", "Mode 1", "factors[1] has 3 rows"]),
+        ({}, GOOD[0], 1e60 * np.ones((2, 3)), DataError, ["Y", "1e+60", "another unit"]),
+        ({}, [1e-60 * GOOD[0][0], GOOD[0][1]], GOOD[1], DataError, ["factors[0]", "another unit"]),
         ({}, GOOD[0], np.ones((2, 3, 5)), ShapeError, ["snapshots=True"]),
         ({}, GOOD[0], np.full((2, 3), np.nan), DataError, ["Y must be finite", "6 NaN"]),
         ({}, [np.eye(2), np.full((3, 4), np.inf)], GOOD[1], DataError, ["factors[1]", "finite"]),
@@ -302,6 +304,11 @@ def test_bad_input_is_answered_in_words(
     with pytest.raises(error) as caught:
         KroneckerSBL(**settings).fit(operator, y)
     assert_says(caught, "KroneckerSBL", *parts)
+
+
+def test_snapshots_without_their_axis_are_answered_in_words() -> None:
+    with pytest.raises(ShapeError, match="Leave out snapshots=True"):
+        KroneckerSBL().fit(*GOOD, snapshots=True)
 
 
 def test_questions_to_the_posterior_are_checked() -> None:
