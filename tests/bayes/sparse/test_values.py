@@ -105,11 +105,11 @@ def test_estimate_and_errors_of_each_structure_are_those_of_dense_least_squares(
     covariance = NOISE * J @ np.linalg.inv(J.conj().T @ A.conj().T @ A @ J) @ J.conj().T
     want = np.diag(covariance).real.reshape(sizes)
     assert_relative(found.box.variances(), want if sizes[-1] > 1 else want[..., 0], 1e-6)
-    draws = found.box.draws(2000, np.random.default_rng(0)) - found.box.mean
+    draws = found.box.draws(1000, np.random.default_rng(0)) - found.box.mean
     draws = draws.reshape(len(draws), -1)
     error = np.abs(draws.T @ draws.conj() / len(draws) - covariance)
     spread = np.sqrt(np.diag(covariance).real)
-    assert_below(np.max(error / np.outer(spread, spread)), 0.12, "error of a correlation")
+    assert_below(np.max(error / np.outer(spread, spread)), 0.18, "error of a correlation")
     double = 1 + complex_
     numbers = double * J.shape[1] * math.log(double * y.size)
     left = np.linalg.norm(y.reshape(-1) - A @ found.box.mean.reshape(-1)) ** 2
