@@ -35,11 +35,16 @@ from scipy.fft import idct
 from sklearn.linear_model import lasso_path, orthogonal_mp
 
 from tenfac import KroneckerSBL, datasets, kron_omp
-from tenfac.bayes.sparse.em import AM_IRS, SVD_IRS, em_am, em_svd
-from tenfac.bayes.sparse.metrics import nmse
-from tenfac.bayes.sparse.oracle import oracle_least_squares
-from tenfac.bayes.sparse.pattern_em import em_pattern
-from tenfac.bayes.sparse.rank_one import rank_one_sbl
+from tenfac.bayes.sparse import (
+    AM_IRS,
+    SVD_IRS,
+    em_am,
+    em_pattern,
+    em_svd,
+    nmse,
+    oracle_least_squares,
+    rank_one_sbl,
+)
 
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True})
 plt.rcParams.update({"grid.color": "0.9"})
