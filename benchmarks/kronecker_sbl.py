@@ -83,7 +83,7 @@ def claim(text: str, measured: float, least: float = -np.inf, most: float = np.i
         f"{sign} {bound:g}" for sign, bound in ((">=", least), ("<=", most)) if np.isfinite(bound)
     )
     print(f"{'ok  ' if met else 'MISS'} {text:58s} {measured:11.4g}  (target {target or 'none'})", flush=True)
-    return {"claim": text, "measured": float(measured), "target": target or None, "met": met}
+    return {"claim": text, "measured": _finite(float(measured)), "target": target or None, "met": met}
 
 
 def recovered(trials: list[tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
