@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -81,18 +82,55 @@ MARKED = [
 ]
 
 
+# every script in names of its own; the libraries, which take most of the time, are loaded once
+RUNNER = """
+import contextlib, io, json, runpy, sys, traceback
+
+for path in sys.argv[1:]:
+    out, error = io.StringIO(), ""
+    with contextlib.redirect_stdout(out):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except BaseException:
+            error = traceback.format_exc()
+    print(json.dumps([path, out.getvalue(), error]))
+"""
+
+
+def ran_in_turn(scripts: list[Path], folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Run scripts one after another in one new interpreter where warnings are errors; results by name."""
+    done = run([sys.executable, "-W", "error", "-c", RUNNER, *map(str, scripts)], folder)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    return {
+        Path(path).name: subprocess.CompletedProcess(path, bool(error), out, error)
+        for path, out, error in results
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One empty folder for the whole README: a block may use the files that blocks above it wrote."""
     return tmp_path_factory.mktemp("readme")
 
 
+@pytest.fixture(scope="module")
+def ran(folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """What the Python blocks did, in their order."""
+    scripts = []
+    for block in RUNNABLE:
+        if block.language in PYTHON:
+            scripts.append(folder / f"{block.line}.py")
+            scripts[-1].write_text(block.text, encoding="utf-8")
+    return ran_in_turn(scripts, folder)
+
+
 @pytest.mark.parametrize("block", MARKED)
-def test_a_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, block: Block) -> None:
+def test_a_block_of_the_readme_runs_and_prints_what_it_shows(
+    request: pytest.FixtureRequest, folder: Path, block: Block
+) -> None:
     if block.language in PYTHON:
-        script = folder / f"readme_line_{block.line}.py"
-        script.write_text(block.text, encoding="utf-8")
-        assert_ran(run([sys.executable, "-W", "error", str(script)], folder), block.output)
+        assert_ran(request.getfixturevalue("ran")[f"{block.line}.py"], block.output)
     else:
         commands = "\n".join(["set -euo pipefail", *commands_of(block.text)])
         assert_ran(run(["bash", "-c", commands], folder), block.output)
@@ -156,3 +194,20 @@ def test_a_block_that_fails_or_prints_something_else_is_refused(tmp_path: Path) 
     with pytest.raises(AssertionError):
         assert_ran(run([sys.executable, "-c", "print(2)"], tmp_path), "3\n")
     assert_ran(run([sys.executable, "-c", "print('rank', 2, 0.123)"], tmp_path), "rank 2 0.1...\n")
+
+
+def test_scripts_that_run_in_turn_share_a_folder_and_no_names_and_fail_alone(tmp_path: Path) -> None:
+    texts = {
+        "a.py": "from pathlib import Path\nx = Path('made').write_text('')\nprint('first')",
+        "b.py": "print(x)",
+        "c.py": "import warnings\nwarnings.warn('old')",
+        "d.py": "from pathlib import Path\nprint(Path('made').exists())",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = ran_in_turn([tmp_path / name for name in texts], tmp_path)
+    assert_ran(done["a.py"], "first\n")
+    assert_ran(done["d.py"], "True\n")
+    for name, error in (("b.py", "NameError"), ("c.py", "UserWarning: old")):
+        with pytest.raises(AssertionError, match=error):
+            assert_ran(done[name], None)

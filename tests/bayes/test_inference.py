@@ -70,7 +70,7 @@ def grid_of(model: FunctionalTucker, mode: int, x: Any) -> list[dict[str, Any]]:
 @pytest.mark.filterwarnings(NOT_CONVERGED)
 @pytest.mark.parametrize("core", FORMS)
 def test_cep_predicts_held_out_rows_nearly_to_the_noise(core: str) -> None:
-    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=25)
+    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=12)
     scores = cross_val_score(model, X, Y, cv=KFold(2), error_score="raise")
     assert_above(scores.min(), 0.8, "R2 on rows left out")
 
