@@ -21,12 +21,11 @@ TOL = 1e-8
 STARTS: dict[tuple[bytes, bytes, str], FunctionalTucker] = {}
 
 
-def start(X: Any, y: np.ndarray, **settings: Any) -> FunctionalTucker:
+def start(X: np.ndarray, y: np.ndarray, **settings: Any) -> FunctionalTucker:
     """A model of the first rows, learned once and copied; hyperparameters need not be the best."""
-    key = (np.asarray(X).tobytes(), y.tobytes(), repr(settings))
+    key = (X.tobytes(), y.tobytes(), repr(settings))
     if key not in STARTS:
-        model = FunctionalTucker(**{"max_iter": 3, "tol": 1e-3, **settings})
-        STARTS[key] = quietly(model.partial_fit, X, y)
+        STARTS[key] = quietly(FunctionalTucker(**{"max_iter": 3, "tol": 1e-3, **settings}).partial_fit, X, y)
     return copy.deepcopy(STARTS[key])
 
 
