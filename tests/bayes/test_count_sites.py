@@ -97,7 +97,7 @@ def test_the_posterior_is_the_gaussian_of_highest_bound(kind: str) -> None:
     assert_below(abs(model.log_evidence_ - bound), 1e-5 * abs(bound), "error of the bound")
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["binomial", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[:2])])
 def test_the_bound_is_below_the_evidence_and_close_to_it(kind: str) -> None:
     X, y, weights = table(kind)
     model = start_of(kind, X, y, weights)

@@ -63,7 +63,7 @@ def test_excess_products_are_pruned() -> None:
         assert_equal(fit.rank, (1, 1))
 
 
-@pytest.mark.parametrize("form", ["cp", "tucker"])
+@pytest.mark.parametrize("form", ["cp", pytest.param("tucker", marks=pytest.mark.slow)])
 def test_held_out_errors_are_those_of_the_noise_and_intervals_cover(form: str) -> None:
     x, y = scattered(1200)
     new, truth = scattered(400, seed=1)
