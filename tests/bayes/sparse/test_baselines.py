@@ -84,6 +84,9 @@ def test_omp_takes_snapshots_together_and_complex_numbers() -> None:
     found = kron_omp(KroneckerOperator(*COMPLEX.factors), COMPLEX.y, noise=COMPLEX.noise, snapshots=True)
     assert_equal(found.coef.shape[-1], 3)
     assert_below(nmse(found.coef_tensor(), COMPLEX.coef_tensor()), 0.02, "error")
+    with_nothing = np.concatenate([0 * COMPLEX.y[..., :1], COMPLEX.y], axis=-1)
+    again = kron_omp(COMPLEX.factors, with_nothing, noise=COMPLEX.noise * 3 / 4, snapshots=True)
+    assert_equal([rows.tolist() for rows in again.support], [rows.tolist() for rows in found.support])
 
 
 def test_omp_that_runs_out_of_columns_warns() -> None:
@@ -134,6 +137,13 @@ def test_rank_one_recovers_an_outer_product(noise: Any, decomposition: str) -> N
 def test_rank_one_scales_with_the_measurements() -> None:
     small, large = (rank_one_sbl(RANK1.factors, c * RANK1.y).coef_tensor() for c in (1e-6, 1e6))
     assert_relative(large, 1e12 * small, 1e-7)
+
+
+@pytest.mark.parametrize("noise", [None, "per mode"])
+def test_rank_one_scales_with_the_dictionaries(noise: Any) -> None:
+    one = rank_one_sbl(RANK1.factors, RANK1.y, noise).coef_tensor()
+    small = rank_one_sbl([1e-3 * A for A in RANK1.factors], RANK1.y, noise).coef_tensor()
+    assert_relative(1e-9 * small, one, 1e-7)
 
 
 def test_rank_one_of_a_complex_channel_beats_free_values() -> None:
@@ -243,6 +253,7 @@ def test_metrics_follow_their_definitions() -> None:
     assert_close(support_recovery_rate(np.array([1, 0.5, 0, 0]), truth), 1 / 3)
     assert_close(support_recovery_rate(np.array([1, 0, 0, 9e-4]), truth), 1 / 2)
     assert_close(support_recovery_rate(np.array([1, 0, 0, 9e-4]), truth, threshold=1e-4), 1.0)
+    assert_close(support_recovery_rate([1.0, 1e-2], [1.0, 1e-6]), 1.0)
     assert_close(support_recovery_rate(np.zeros(4), np.zeros(4)), 1.0)
     assert_close(support_recovery_rate(np.zeros(4), truth), 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ CHANNEL = make_irs_channel(12, base=6, elements=16, angles=6, mobile=4, pilots=3
 AM = Settings("am", (1e-2,) * 3)
 SVD = Settings("svd", (1e-3,) * 3)
 IRS = {"inner_tol": 1e-4, "inner_relative": True, "floor": 1e-4}
+WINDOWS = np.triu(np.random.default_rng(0).random((6, 6)) + 0.5) * (np.arange(6) - np.arange(6)[:, None] < 3)
 CASES = {
     "am": (SYNTHETIC, em_am, AM_SYNTHETIC, True, AM),
     "am, noise learned": (SYNTHETIC, em_am, AM_SYNTHETIC_LEARNED, False, replace(AM, relative=(5e-3,) * 3)),
@@ -69,6 +71,13 @@ CASES = {
             couplings=(neighbours(6, 0.8), None, neighbours(6, 0.8)),
             **IRS,
         ),
+    ),
+    "channel windows": (
+        CHANNEL,
+        partial(em_pattern, coupling=(WINDOWS, None, WINDOWS.T)),
+        replace(PC_IRS, relative=0.2),
+        True,
+        Settings("am", (0.2,) * 3, inner_most=9, couplings=(WINDOWS, None, WINDOWS.T), **IRS),
     ),
 }
 
@@ -180,6 +189,11 @@ def test_results_come_back_in_the_library_and_precision_of_the_measurements(make
     assert X.shape == (4, 5)
     assert_same_kind(X, like)
     assert_same_kind(solution.gammas[0], like)
+
+
+def test_complex_results_keep_single_precision() -> None:
+    like = CHANNEL.y.astype(np.complex64)
+    assert_same_kind(em_svd(CHANNEL.factors, like, CHANNEL.noise, rules=SVD_IRS)[1], like)
 
 
 @pytest.mark.parametrize("solve", [em_am, em_svd, em_pattern])
