@@ -265,6 +265,9 @@ class Arithmetic:
     def __pow__(self, other: Any) -> Self:
         return self._by_cross(lambda values: values**other) if self._takes(other) else NotImplemented
 
+    def __rpow__(self, other: Any) -> Self:
+        return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
+
     def _takes(self, other: Any) -> bool:
         return self.is_functional and isinstance(scalar_of(other), (int, float))
 

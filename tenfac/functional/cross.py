@@ -9,6 +9,7 @@ pivots.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -48,6 +49,9 @@ _SHARED = 0.3
 _SHARE = 2
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
 _STEPS, _CLOUD, _CORNERS = np.geomspace(1e-3, 1, 14), 36, 12
+# Beyond so many evaluations one more on a face for so many of them, up to a number.
+_FREE, _PER_FACE, _FACES, _AT_ENDS = 1000, 50, 500, 0.6
+_PER_LINE, _LINES = 3000, 4
 
 
 class Axis:
@@ -266,31 +270,51 @@ class Cross:
     def search(self) -> np.ndarray:
         """Points that break the approximation, on lines from where the function and the residual are largest.
 
-        Adversarial: a narrow peak between the random points shows on a line through its flank.
+        Adversarial: a narrow peak between the random points shows on a line through its flank. Where much was
+        evaluated, faces are looked at too, and lines go on from the worst point.
         """
         place = self.evaluate.place
+        corners = self._corners()
+        count = _CLOUD - len(corners)
+        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
         starts = np.stack([place, self.weakest, np.zeros(self.ndim)])
+        points = np.concatenate([self._lines(starts), np.clip(place + cloud, -1, 1), corners, self._faces()])
+        gaps = self._gaps(points)
+        for _ in range(min((self.evaluate.n_evals - _FREE) // _PER_LINE, _LINES)):
+            if gaps.max() > _REFUSED * self.tol * self.scale:
+                break
+            more = self._lines(points[[gaps.argmax()]])
+            points, gaps = np.concatenate([points, more]), np.concatenate([gaps, self._gaps(more)])
+        self.residual = max(self.residual, float(gaps.max()))
+        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
+        return points[bad[np.argsort(-gaps[bad])][:4]]
+
+    def _gaps(self, points: np.ndarray) -> np.ndarray:
+        return np.abs(self.evaluate(points) - self.values(points))
+
+    def _lines(self, starts: np.ndarray) -> np.ndarray:
+        """Points on lines along all axes."""
         some = _STEPS[:: math.ceil(self.ndim / _WHOLE)]
         steps = np.concatenate([-some, some])
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
             lines[:, n, :, n] += steps
-        corners = self._corners()
-        count = _CLOUD - len(corners)
-        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
-        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud, corners]), -1, 1)
-        gaps = np.abs(self.evaluate(points) - self.values(points))
-        self.residual = max(self.residual, float(gaps.max()))
-        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
-        return points[bad[np.argsort(-gaps[bad])][:4]]
+        return np.clip(lines.reshape(-1, self.ndim), -1, 1)
 
     def _corners(self) -> np.ndarray:
-        """Corners of a cube of many dimensions: where a product or a sum is largest, and few points are."""
+        """Corners, in few dimensions all: where a product or a sum is largest, and few points are."""
         if self.ndim <= _WHOLE:
-            return np.empty((0, self.ndim))
+            return np.array(list(itertools.product([-1.0, 1.0], repeat=self.ndim)))
         corners = self.rng.choice([-1.0, 1.0], (_CORNERS, self.ndim))
         corners[:2] = [[-1.0], [1.0]]
         return corners
+
+    def _faces(self) -> np.ndarray:
+        """Points on faces and edges, where polynomials err most: the more, the more was evaluated."""
+        count = min(max(self.evaluate.n_evals - _FREE, 0) // _PER_FACE, _FACES)
+        points = self.rng.uniform(-1, 1, (count, self.ndim))
+        ends = np.sign(points) * (1 - 10 ** self.rng.uniform(-6, 0, points.shape))
+        return np.where(self.rng.random(points.shape) < _AT_ENDS, ends, points)
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""

@@ -337,7 +337,7 @@ def _counts(t: Any, counts: Any) -> list[int]:
         if hasattr(counts, "__index__")
         else counts
     )
-    found = [1 if count is None else count for count in given]
+    found = [1 if count is None else count for count in given] if hasattr(given, "__iter__") else []
     valid = all(hasattr(c, "__index__") and not isinstance(c, bool) and c >= 1 for c in found)
     if len(found) != t.ndim or not valid:
         raise ShapeError(

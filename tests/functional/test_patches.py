@@ -149,6 +149,16 @@ def test_too_few_parts_are_refused():
     assert_says(error, "2 boxes", "got 1", "split(")
 
 
+def test_a_point_on_an_edge_belongs_to_the_box_above_it():
+    parts = [
+        Tucker(np.array([c]), [np.ones((1, 1))], [Chebyshev(1, ab)])
+        for c, ab in ((1.0, (0, 1)), (2.0, (1, 2)))
+    ]
+    assert_equal(
+        Patches((np.array([0.0, 1.0, 2.0]),), tuple(parts)).at([0.0, 1.0, 2.0]).tolist(), [1.0, 2.0, 2.0]
+    )
+
+
 @pytest.mark.parametrize("rows", [None, [1, 0, 1], 1])
 def test_patches_on_a_grid_have_the_values_at_its_points(make, rows):
     patches = split(wave(make), [3, None, 2], tol=1e-4)
