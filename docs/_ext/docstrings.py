@@ -7,6 +7,7 @@ from typing import Any
 
 import sphinx.ext.autosummary
 from sphinx import addnodes
+from sphinx.domains.python import PyObject
 
 import tenfac
 
@@ -19,7 +20,8 @@ def relabel(name: str, line: str) -> str:
 
 
 def escape(line: str) -> str:
-    """Keep ``|x|`` and the ``*b`` of a shape what they are, outside of literals."""
+    """Keep ``coef_``, ``|x|`` and the ``*b`` of a shape what they are, outside of literals."""
+    line = re.sub(r"^(:ivar \w+)_:", r"\1\\_:", line)
     parts = line.split("``")
     parts[::2] = [re.sub(r"(?<!\\)\||(?<=\()\*(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
     return "``".join(parts)
@@ -46,6 +48,8 @@ def unlink_words(app: Any, doctree: Any) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     sphinx.ext.autosummary.extract_summary = first_paragraph
+    for field in PyObject.doc_field_types:
+        field.label = "Attributes" if field.name == "variable" else field.label
     app.connect("autodoc-process-docstring", process, priority=900)
     app.connect("doctree-read", unlink_words)
     return {"parallel_read_safe": True}

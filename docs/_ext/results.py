@@ -14,7 +14,7 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 # raw series behind numbers that stand in other tables, and sentences made for a log
-LEFT_OUT = {"runs", "history", "report", "ours", "machine", "calibrate"}
+LEFT_OUT = {"runs", "history", "report", "ours", "machine", "calibrate", "cells"}
 MACHINE = {"threads", "seed", "seeds", "batch"}
 INTERNAL = {"mutants"}  # how good the tests are: for developers
 WIDEST = 8  # columns; a table with more is turned
@@ -38,7 +38,8 @@ def shown_list(values: list[Any]) -> str:
     if numbers and len(values) > 3 and any(isinstance(v, float) for v in values):
         mean = sum(values) / len(values)
         return f"{mean:.3g} (mean of {len(values)}; {min(values):.3g} to {max(values):.3g})"
-    return (" × " if numbers else ", ").join(shown(v) for v in values)
+    sizes = all(isinstance(v, int) for v in values)
+    return (" × " if sizes else ", ").join(shown(v) for v in values)
 
 
 def is_leaf(value: Any) -> bool:
@@ -132,7 +133,7 @@ def about(name: str) -> str:
     places = (BENCHMARKS / f"{name}.py", BENCHMARKS / name / "__main__.py", BENCHMARKS / name / "__init__.py")
     for path in places:
         if path.exists():
-            return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").replace("``", "`")
     return ""
 
 
