@@ -157,6 +157,7 @@ DEFAULTS = {
         "prune_alpha": 0.05,
         "n_starts": 2,
         "n_hops": 0,
+        "values": "full",
         "prior": "kronecker",
         "max_iter": 500,
         "tol": 3e-06,

@@ -10,7 +10,7 @@ from ...core.arrays import is_array, namespace_of, promote, to_number, triangula
 from ...core.contract import adjoint, contract
 from ...core.errors import DataError, ShapeError
 from ...core.precision import astype
-from ...core.tracing import constant
+from ...core.tracing import constant, is_traced
 from .box import outer
 from .problem import factors_of, measured_of
 from .statistics import squared
@@ -108,7 +108,7 @@ def _check_variances(gammas: Any, factors: Sequence[Any], noise: Any, xp: Any) -
                 f"{_WHERE}: gammas[{n}] must have shape ({factor.shape[1]},), the columns of factors[{n}]; "
                 f"got {tuple(g.shape)}."
             )
-        if not to_number(xp.min(g)) >= 0:
+        if not is_traced(g) and not to_number(xp.min(g)) >= 0:
             raise DataError(f"{_WHERE}: gammas[{n}] must be nonnegative; got {to_number(xp.min(g)):.3g}.")
-    if not to_number(noise) > 0:
+    if not is_traced(noise) and not to_number(noise) > 0:
         raise DataError(f"{_WHERE}: noise must be a positive variance; got {to_number(noise):.3g}.")

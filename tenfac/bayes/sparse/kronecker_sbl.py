@@ -26,6 +26,9 @@ from .problem import Problem, factors_of, problem_of
 from .recover import Found, found_by, recover
 from .scattered import MaskedBox, Scattered
 from .settings import REPLICAS, UPDATES, check_settings
+from .statistics import energy
+from .structured import Structured
+from .values import structured
 from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
@@ -51,14 +54,18 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         Nonnegative matrices ``C_i`` that make ``g_i = C_i h_i`` of learned ``h_i``: neighbours that are
         active together (a band), groups (their indicators), windows.
     prune_alpha : float, default 0.05
-        Once the evidence has converged, columns that do not raise it significantly at this level (shared
-        among the columns of a mode) are deleted, and so is a model that is no better than noise; then it
-        goes on. 0 deletes nothing.
+        Once the evidence has converged, columns that do not raise it significantly at this level, shared
+        among the columns of all modes, are deleted, and so is a model that is no better than noise; then it
+        goes on: about this many columns too many per fit, or fewer. 0 deletes nothing.
     n_starts : int, default 2
         Starts of which the one with the highest evidence wins: all columns alike; then the first result with
         the variances drawn anew in the mode with most active columns per row; then random ones.
     n_hops : int, default 0
         Restarts from the best solution with the variances of one mode, drawn too, anew.
+    values : {"full", "rank1", "auto"}, default "full"
+        Structure of the coefficients on the box. "rank1" makes them an outer product of one vector per mode
+        (and snapshots), estimated by least squares once the support is found; "auto" takes the structure with
+        the lowest Bayesian information criterion: free values, rank one, Tucker, or a sum of rank-one terms.
     prior : {"kronecker", "unstructured"}, default "kronecker"
         "unstructured" gives every unknown its own variance [4]_: for supports that are not a box. Then
         ``support_`` has one index array (k,) per mode that together are the places of the k coefficients, as
@@ -78,10 +85,16 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     support_ : tuple of arrays of int, shapes (k_i,)
         Active columns of each factor, ascending.
     coef_ : array, shape (k_0, ..., k_{I-1}), with snapshots (k_0, ..., k_{I-1}, T)
-        Posterior mean on the active box; it is zero elsewhere.
+        Posterior mean on the active box, or the least-squares estimate of low rank; it is zero elsewhere.
     coef_std_ : array, shape (k_0, ..., k_{I-1})
         Posterior standard deviations on the box; of a complex coefficient, the root of the variance of its
-        magnitude around the mean.
+        magnitude around the mean. Of an estimate of low rank, its standard errors given the support, to first
+        order in the noise (Gauss-Newton), with several snapshots (..., T).
+    values_ : str
+        Structure of ``coef_``: "full", "rank1", "tucker(2, 1, 2)" with its ranks, or "cp(2)" of two terms;
+        snapshots are a further mode. All methods but ``log_evidence`` answer for it.
+    values_bic_ : dict of str to float
+        Criterion of each structure that was fitted, the best the lowest; with "auto", others cannot win.
     gammas_ : tuple of arrays, shapes (N_i,)
         Prior variances per mode, zero where pruned; of unit norm but for the last mode, which has the scale.
     noise_ : float
@@ -108,7 +121,12 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     Everything is computed in float64, on the device of the arrays; results have their dtype.
 
     Snapshots are independent draws with the same support: an axis of them is one problem. A batch of
-    unrelated problems is a loop over ``fit``.
+    unrelated problems is a loop over ``fit``, also with common factors: what it could share, checks and the
+    decompositions of the first sweep, is some two percent of a fit.
+
+    Parameters inside the factors (angles off the grid, delays, gains) are learned by ascending
+    ``kronecker_log_evidence`` with the gradients of torch from the grid's solution: with the ``gammas_`` of
+    the active columns and the noise, by L-BFGS say; then fit again with the factors found.
 
     The evidence has local maxima. Few measurements per active column (six of eight, say) leave some fits in
     one; more starts and hops help, and ``starts_`` shows whether they agreed. Modes with at least half as
@@ -146,6 +164,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         prune_alpha: float = 0.05,
         n_starts: int = 2,
         n_hops: int = 0,
+        values: str = "full",
         prior: str = "kronecker",
         max_iter: int = 500,
         tol: float = 3e-6,
@@ -158,6 +177,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         self.prune_alpha = prune_alpha
         self.n_starts = n_starts
         self.n_hops = n_hops
+        self.values = values
         self.prior = prior
         self.max_iter = max_iter
         self.tol = tol
@@ -220,10 +240,12 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             with Progress("KroneckerSBL", sum(counts), self.verbose, unit="start") as progress:
                 found = recover(problem, self._options(problem), *counts, rng, progress)
             outcome = _outcome(problem, found)
-        self._store(problem, outcome)
         doubt = None
-        if self.prior == "kronecker" and self.coupling is None and self.prune_alpha:
+        own = self.prior == "kronecker" and self.coupling is None and self.update not in REPLICAS
+        if own and self.prune_alpha:
             doubt = doubt_about_support(self, problem, mask, outcome)
+        outcome = self._with_values(problem, outcome)
+        self._store(problem, outcome)
         self._report(outcome, doubt, time.perf_counter() - started)
         return self
 
@@ -232,6 +254,19 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         return Options(
             noise, UPDATES[self.update], float(self.prune_alpha), int(self.max_iter), float(self.tol)
         )
+
+    def _with_values(self, problem: Problem, outcome: Outcome) -> Outcome:
+        """Put the structure asked for on the coefficients of the box."""
+        self.values_, self.values_bic_ = "full", {}
+        if self.values == "full":
+            return outcome
+        measured = problem.measured * problem.scale
+        box, self.values_, self.values_bic_ = structured(outcome.box, measured, self.values)
+        if self.values_ == "full":
+            return outcome
+        left = energy(measured - box.predicted(box.columns), problem.xp)
+        rel_error = math.sqrt(left / problem.total) / problem.scale
+        return outcome._replace(box=box, rel_error=rel_error)
 
     def _store(self, problem: Problem, outcome: Outcome) -> None:
         """Set what is learned, in the units and the dtype of the user."""
@@ -287,6 +322,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             "coupled": None if self.coupling is None else [one is not None for one in self.coupling],
             "shape": list(self.shape_),
             "box": type(self._box).__name__,
+            "values": self.values_,
+            "bic": self.values_bic_,
             "numbers": {name: float(value).hex() for name, value in numbers.items()},
             "info": asdict(self.info_),
         }
@@ -296,6 +333,9 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         several |= {"gammas": self.gammas_, "gains": self.column_gain_, "coupling": self.coupling or ()}
         if isinstance(self._box, Scattered):
             several["columns"] = self._box.columns
+        if isinstance(self._box, Structured):
+            several["vectors"] = self._box.vectors
+            arrays["core"] = self._box.core
         for name, ones in several.items():
             arrays |= {f"{name}_{n}": one for n, one in enumerate(ones) if one is not None}
         if isinstance(self._box, MaskedBox):
@@ -321,10 +361,12 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         more = {
             "Scattered": lambda: {"columns": _numbered(arrays, "columns")},
             "MaskedBox": lambda: {"places": arrays["places"]},
+            "Structured": lambda: {"core": arrays["core"], "vectors": _numbered(arrays, "vectors")},
             "Box": dict,
         }[header["box"]]()
-        kind = {"Scattered": Scattered, "MaskedBox": MaskedBox, "Box": Box}[header["box"]]
-        model._box = kind(arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
+        kinds = {"Scattered": Scattered, "MaskedBox": MaskedBox, "Structured": Structured, "Box": Box}
+        model.values_, model.values_bic_ = header["values"], header["bic"]
+        model._box = kinds[header["box"]](arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
         info = header["info"].items()
         model.info_ = Report(**{key: tuple(one) if isinstance(one, list) else one for key, one in info})
         return model

@@ -48,7 +48,7 @@ def fit_masked(
         Variance of the noise; learned if not given.
     prune_alpha : float or None
         At convergence a column whose deletion costs less evidence than is significant at this level among the
-        columns of its mode (Bonferroni) is deleted, and the sweeps go on. None: no such test.
+        columns of all modes (Bonferroni) is deleted, and the sweeps go on. None: no such test.
     gammas : sequence of arrays, shapes (N_i,), optional
         Variances to start from; all equal if not given.
     max_iter : int
@@ -253,8 +253,8 @@ def _pruned(state: Masked, prune_alpha: float | None) -> Masked:
     """Delete, one after the other, the columns whose deletion costs less than is significant."""
     if prune_alpha is None:
         return state
+    price = column_cost(sum(len(gammas) for gammas in state.gammas), prune_alpha)
     for i in range(len(state.gammas)):
-        price = column_cost(len(state.gammas[i]), prune_alpha)
         for j in np.argsort(state.gammas[i]):
             less = state.gammas[i].copy()
             less[j] = 0.0

@@ -152,7 +152,8 @@ class PosteriorMethods:
 
         Notes
         -----
-        Hyperparameters are held at their learned values. Cost: a few products with the active columns.
+        Hyperparameters are held at their learned values. Cost: a few products with the active columns. Around
+        an estimate of low rank, draws have its first-order covariance; they are not of low rank themselves.
 
         Examples
         --------
@@ -167,7 +168,7 @@ class PosteriorMethods:
         return self._given(self._box.draws(int(n), generator(random_state)))
 
     def coef_var(self, which: Any = "support", *, max_bytes: int | None = _MAX_BYTES) -> Any:
-        """Posterior variances of coefficients; the same for all snapshots.
+        """Posterior variances of coefficients; the same for all snapshots, unless of an estimate of low rank.
 
         Parameters
         ----------
@@ -179,7 +180,8 @@ class PosteriorMethods:
         Returns
         -------
         array, shape (k_0, ..., k_{I-1}), (N_0, ..., N_{I-1}) or (n,)
-            Zero outside the box, where the prior leaves no doubt.
+            With several snapshots of an estimate of low rank, and (T,). Zero outside the box, where the
+            prior leaves no doubt.
 
         Raises
         ------
@@ -210,7 +212,8 @@ class PosteriorMethods:
         else:
             asked = [xp.asarray(one, device=device_of(self.coef_)) for one in indices]
             inside, places = self._box.places_of(asked, self.support_)
-            found = xp.where(inside, self._box.variances_at(places), 0.0)
+            found = self._box.variances_at(places)
+            found = xp.where(inside[:, None] if found.ndim > 1 else inside, found, 0.0)
         return xp.astype(found, self.coef_std_.dtype)
 
     def coef_tensor(self, *, max_bytes: int | None = _MAX_BYTES) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...core.arrays import as_float, device_of, eps, is_array, namespace_of, promote, to_number
 from ...core.errors import DataError, ShapeError
+from ...core.tracing import is_traced
 from ...kron.operator import KroneckerOperator
 from .statistics import Sizes, energy
 
@@ -155,8 +156,8 @@ def problem_of(
     wide = xp.complex128 if xp.isdtype(dtype, "complex floating") else xp.float64
     factors = [xp.astype(factor, wide, copy=False) for factor in factors]
     measured = xp.astype(measured, wide, copy=False)
-    scales = tuple(_power_of_two(factor, xp) for factor in factors)
-    scale = _power_of_two(measured, xp)
+    scales = tuple(_power_of_two(one, f"factors[{n}]", where, xp) for n, one in enumerate(factors))
+    scale = _power_of_two(measured, "Y", where, xp)
     return Problem(
         factors=tuple(factor / one for factor, one in zip(factors, scales, strict=True)),
         measured=measured / scale,
@@ -191,7 +192,9 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
         return xp.reshape(measured, (*rows, shape[-1] if snapshots else 1))
     wanted = f"{tuple(rows)} or ({count},)" + (", and an axis of snapshots" if snapshots else "")
     remedy = "the factors in the order of the axes of Y?"
-    if lead != shape or len(shape) != len(rows) + 1:
+    if snapshots and shape in ((count,), tuple(rows)):
+        remedy = "Leave out snapshots=True, or add an axis, last."
+    elif lead != shape or len(shape) != len(rows) + 1:
         wrong = [n for n, (m, got) in enumerate(zip(rows, lead, strict=False)) if m != got]
         if len(lead) == len(rows) and wrong:
             n = wrong[0]
@@ -204,6 +207,8 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
 
 
 def _check_finite(array: Any, name: str, where: str) -> None:
+    if is_traced(array):
+        return
     xp = namespace_of(array)
     array = as_float(array, where)
     bad = int(xp.sum(xp.astype(~xp.isfinite(array), xp.int64)))
@@ -214,9 +219,14 @@ def _check_finite(array: Any, name: str, where: str) -> None:
         )
 
 
-def _power_of_two(array: Any, xp: Any) -> float:
+def _power_of_two(array: Any, name: str, where: str, xp: Any) -> float:
     """The power of two just below the largest magnitude; 1 for zeros."""
     largest = to_number(xp.max(xp.abs(array)))
+    if largest > 0 and not 1e-50 < largest < 1e50:
+        raise DataError(
+            f"{where}: {name} must be zero or of a size from 1e-50 to 1e50; got a largest entry of "
+            f"{largest:.3g}. Take another unit."
+        )
     return 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 

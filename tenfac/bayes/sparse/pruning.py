@@ -141,10 +141,9 @@ def pruned(state: State, sums: Moments, sizes: Sizes, alpha: float, xp: Any) -> 
     """
     modes, turned, outside = list(state.modes), state.turned, state.outside
     value, total = evidence(state, sums, sizes), energy(turned, xp) + outside
-    found = False
+    found, least = False, threshold(alpha, sum(sizes.counts))
     for i in range(len(modes)):
         gains = column_gains(State(tuple(modes), None, outside, state.noise), i, turned, sizes, xp)
-        least = threshold(alpha, sizes.counts[i])
         order = xp.argsort(gains)
         count = int(xp.sum(xp.astype(gains < least, xp.int64)))
         while True:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.arrays import device_of, to_numpy
 from .box import Box, outer
 
 
@@ -81,10 +82,11 @@ class MaskedBox(Box):
     def _flat(self) -> Box:
         """The same coefficients as a box of one mode."""
         xp, shape = self.xp, [factor.shape[0] for factor in self.factors]
-        rows = np.unravel_index(np.asarray(self.places), shape)
-        matrix = xp.ones((len(rows[0]), 1), dtype=self.factors[0].dtype)
+        rows, device = np.unravel_index(to_numpy(self.places), shape), device_of(self.mean)
+        matrix = xp.ones((len(rows[0]), 1), dtype=self.factors[0].dtype, device=device)
         for factor, row in zip(self.factors, rows, strict=True):
-            matrix = xp.reshape(matrix[:, :, None] * factor[xp.asarray(row), :][:, None, :], (len(row), -1))
+            part = factor[xp.asarray(row, device=device), :]
+            matrix = xp.reshape(matrix[:, :, None] * part[:, None, :], (len(row), -1))
         gammas = xp.reshape(outer(self.gammas), (-1,))
         mean = xp.reshape(self.mean, (gammas.shape[0], self.mean.shape[-1]))
         return Box(mean, (matrix,), (gammas,), self.noise, xp)

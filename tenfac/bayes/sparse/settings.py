@@ -30,6 +30,7 @@ def check_settings(model: Any) -> None:
     if model.update in REPLICAS:
         _check_replica(model)
     check_choice("prior", model.prior, ("kronecker", "unstructured"))
+    check_choice("values", model.values, ("full", "rank1", "auto"))
     if model.noise is not None and not (_is_number(model.noise) and model.noise > 0):
         raise DataError(
             f"{_WHERE}: `noise` must be a positive variance, or None to learn it; got {model.noise!r}."

@@ -110,6 +110,10 @@ def check_variant(model: Any, what: str) -> None:
         raise DataError(
             f"KroneckerSBL: update={model.update!r} is not available with {what}. Take 'fixed_point'."
         )
+    if model.values != "full":
+        raise DataError(
+            f"KroneckerSBL: values={model.values!r} is not available with {what}. Take values='full'."
+        )
     if model.n_hops:
         raise DataError(
             f"KroneckerSBL: hops are not available with {what}; got n_hops={model.n_hops}. Set 0."
@@ -233,8 +237,10 @@ def doubt_about_support(model: Any, problem: Problem, mask: np.ndarray | None, s
     >>> model = KroneckerSBL().fit([np.eye(3)], np.array([9.0, 0.1, -0.1]))
     >>> doubt_about_support(model, problem_of([np.eye(3)], np.ones(3)), None, None)
     """
-    box = model._box
-    if len(problem.factors) == 1 or 0 in box.shape or math.prod(problem.shape) > _SMALL:
+    if len(problem.factors) == 1:
+        return None
+    box = solution.box
+    if 0 in box.shape or math.prod(problem.shape) > _SMALL:
         return None
     xp = problem.xp
     size = xp.mean(xp.abs(box.mean) ** 2, axis=-1)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 import tenfac
 from tenfac import ConvergenceWarning, DataError, KroneckerOperator, KroneckerSBL, ShapeError
@@ -227,6 +229,42 @@ def test_verbose_tells_each_start(caplog: Any, capsys: Any) -> None:
     assert_equal(capsys.readouterr().err, "")
 
 
+def test_complex_factors_take_real_measurements() -> None:
+    rng = np.random.default_rng(0)
+    phases = np.exp(2j * np.pi * rng.uniform(size=(12, 16)))
+    want = KroneckerSBL(noise=0.1).fit([phases], (4 * phases[:, 3]).real + 0j)
+    model = KroneckerSBL(noise=0.1).fit([phases], (4 * phases[:, 3]).real)
+    assert_equal(model.coef_, want.coef_)
+    assert_equal(str(model.coef_.dtype), "complex128")
+
+
+def test_a_mode_of_one_measurement_or_of_zeros_only_is_taken() -> None:
+    rng = np.random.default_rng(1)
+    A, one = rng.standard_normal((9, 12)), rng.standard_normal((1, 5))
+    y = 5 * A[:, 2:3] * one[:, np.argmax(np.abs(one))] + 0.1 * rng.standard_normal((9, 1))
+    model = KroneckerSBL().fit([A, one], y)
+    assert_equal(model.support_[0].tolist(), [2])
+    assert_above(model.score([A, one], y), 0.97, "share explained")
+    with_zeros = KroneckerSBL().fit([A, np.zeros((1, 5))], y)
+    assert_equal(with_zeros.coef_.shape, (0, 0))
+
+
+def test_before_fit_questions_are_refused_and_clones_forget() -> None:
+    model = KroneckerSBL(noise=0.1, n_hops=2, coupling=[np.eye(3)], values="auto")
+    for ask in (model.predict, model.sample, model.coef_tensor, model.coef_var):
+        with pytest.raises(NotFittedError, match="KroneckerSBL"):
+            ask()
+    model.fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
+    other = clone(model)
+    assert_equal(hasattr(other, "coef_"), False)
+    settings = other.get_params()
+    assert_equal((settings["noise"], settings["n_hops"], settings["values"]), (0.1, 2, "auto"))
+    assert_equal(settings["coupling"][0], np.eye(3))
+    assert_equal(other.set_params(tol=1e-3).tol, 1e-3)
+    with pytest.raises(ValueError, match="prune_alfa"):
+        other.set_params(prune_alfa=0.1)
+
+
 GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
 
 
@@ -236,6 +274,9 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({"update": "fixpoint"}, *GOOD, DataError, ["`update`", "Did you mean 'fixed_point'"]),
         ({"noise": 0.0}, *GOOD, DataError, ["`noise`", "positive"]),
         ({"noise": -1}, *GOOD, DataError, ["`noise`", "positive"]),
+        ({"noise": np.nan}, *GOOD, DataError, ["`noise`", "positive"]),
+        ({"values": "rank-1"}, *GOOD, DataError, ["`values`", "Did you mean 'rank1'"]),
+        ({"prior": "unstructurd"}, *GOOD, DataError, ["`prior`", "Did you mean 'unstructured'"]),
         ({"prune_alpha": 0.7}, *GOOD, DataError, ["`prune_alpha`", "0.7"]),
         ({"tol": 0}, *GOOD, DataError, ["`tol`"]),
         ({"n_starts": 0}, *GOOD, DataError, ["`n_starts`", "from 1 up"]),
@@ -246,6 +287,8 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({"coupling": [np.eye(3), None]}, *GOOD, ShapeError, ["coupling[0]", "(2, m)"]),
         ({"coupling": [-np.eye(2), None]}, *GOOD, DataError, ["coupling[0]", "nonnegative"]),
         ({}, GOOD[0], np.ones((2, 4)), ShapeError, ["(2, 3)", "Mode 1", "factors[1] has 3 rows"]),
+        ({}, GOOD[0], 1e60 * np.ones((2, 3)), DataError, ["Y", "1e+60", "another unit"]),
+        ({}, [1e-60 * GOOD[0][0], GOOD[0][1]], GOOD[1], DataError, ["factors[0]", "another unit"]),
         ({}, GOOD[0], np.ones((2, 3, 5)), ShapeError, ["snapshots=True"]),
         ({}, GOOD[0], np.full((2, 3), np.nan), DataError, ["Y must be finite", "6 NaN"]),
         ({}, [np.eye(2), np.full((3, 4), np.inf)], GOOD[1], DataError, ["factors[1]", "finite"]),
@@ -263,6 +306,11 @@ def test_bad_input_is_answered_in_words(
     assert_says(caught, "KroneckerSBL", *parts)
 
 
+def test_snapshots_without_their_axis_are_answered_in_words() -> None:
+    with pytest.raises(ShapeError, match="Leave out snapshots=True"):
+        KroneckerSBL().fit(*GOOD, snapshots=True)
+
+
 def test_questions_to_the_posterior_are_checked() -> None:
     model = KroneckerSBL(noise=0.1).fit([np.eye(3), np.eye(2)], np.array([[9.0, 0], [0, 0], [0, 0]]))
     for which, part in [
@@ -276,6 +324,8 @@ def test_questions_to_the_posterior_are_checked() -> None:
         assert_says(caught, "coef_var", part)
     with pytest.raises(DataError, match="max_bytes"):
         model.coef_tensor(max_bytes=10)
+    with pytest.raises(DataError, match="max_bytes"):
+        model.coef_var("all", max_bytes=10)
     with pytest.raises(ShapeError, match="columns, as in fit"):
         model.predict([np.eye(3), np.eye(3)])
     with pytest.raises(DataError, match="n must be"):

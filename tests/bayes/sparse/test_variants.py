@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.base import clone
 import tenfac
 from tenfac import KroneckerSBL
 from tenfac.bayes.sparse.unstructured import fit_unstructured
-from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
 
 from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 from .toys_masked import dense, dense_evidence, dense_posterior, draw, problem
@@ -152,6 +153,14 @@ def test_scattered_unknowns_are_warned_of_and_the_other_prior_is_better(share: f
     errors = [np.sum((model.coef_tensor().reshape(-1) - x[:, 0]) ** 2) for model in (free, box)]
     assert_below(errors[0], 0.2 * errors[1], "error of the unstructured prior")
     assert_equal(free.coef_, fit_unstructured(factors, y, mask=mask, tol=free.tol).mean[:, 0])
+
+
+def test_the_support_that_a_published_algorithm_finds_is_not_judged() -> None:
+    factors, y, _ = problem(10, (8, 9, 7), (10, 10, 10), 12)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        KroneckerSBL(update="em_am").fit(factors, y[..., 0])
+    assert_equal([one.category for one in said], [ConvergenceWarning])
 
 
 @pytest.mark.parametrize(
