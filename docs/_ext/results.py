@@ -14,7 +14,7 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 # raw series behind numbers that stand in other tables, and sentences made for a log
-LEFT_OUT = {"runs", "history", "report", "ours", "machine", "calibrate", "cells"}
+LEFT_OUT = {"runs", "history", "report", "ours", "machine", "calibrate", "cells", "claims", "targets"}
 MACHINE = {"threads", "seed", "seeds", "batch"}
 INTERNAL = {"mutants"}  # how good the tests are: for developers
 WIDEST = 8  # columns; a table with more is turned
