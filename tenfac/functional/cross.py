@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 
 from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
-from .core_grid import WholeCore, more_rows, span
+from .core_grid import WholeCore, more_rows, span, steady_rows
 from .train_cross import TrainCore
 
 # Up to so many variables all entries of the core are evaluated; beyond, the core is a tensor train.
@@ -25,8 +25,11 @@ _WHOLE = 4
 _NOISE = 0.1
 # The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
 _SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
-# Rounding errors of a fibre's polynomial, and of the argument of a steep function.
-_SPOT_ROUNDOFF = 1e-13
+# Rounding errors of a fibre's polynomial, and of the argument of a steep function; of its last coefficients.
+_SPOT_ROUNDOFF, _TAIL_ROUNDOFF = 1e-13, 1e-15
+# Norm of the fit to the rows of the core, over the least that it can be, above which rows are added; from
+# which residual on, in tolerances.
+_STEADY, _NEAR = 4.5, 1e3
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
 _FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 2, 100, 100
@@ -60,7 +63,7 @@ class Axis:
         Values there.
     fibres : array, shape (m, P)
     index : array of int, shape (r,)
-        Rows of the grid that index the core.
+        Rows of the grid that index the core: one per column of the basis of the fibres, or more.
     factor : array, shape (m, r)
         Chebyshev coefficients.
     """
@@ -199,8 +202,8 @@ class Cross:
 
     def _resolved(self, n: int, axis: Axis) -> bool:
         """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
-        found = coefficients(axis.fibres)
-        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.share * self.tol * self.scale:
+        found, noise = coefficients(axis.fibres), max(_NOISE * self.share * self.tol, _TAIL_ROUNDOFF)
+        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > noise * self.scale:
             return False
         basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
         missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)
@@ -217,6 +220,8 @@ class Cross:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
         bases = [self._span(axis.fibres) for axis in self.axes]
         rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
+        if self.ndim <= _WHOLE and self.residual < _NEAR * self.tol * self.scale:
+            rows = [self._steady(*pair) for pair in zip(bases, rows, strict=True)]
         places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
         try:
             self.core.grow(places, self.cut)
@@ -225,6 +230,10 @@ class Cross:
                 for axis, basis, index in zip(self.axes, bases, rows, strict=True):
                     axis.index = index
                     axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
+
+    def _steady(self, basis: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Rows chosen for former bases fit this one badly at times, and what fibres miss is multiplied."""
+        return steady_rows(basis, index, _STEADY * math.sqrt(len(basis) / basis.shape[1]))
 
     def _span(self, fibres: np.ndarray) -> np.ndarray:
         return span(fibres, self._noise(fibres))
