@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -61,6 +62,14 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
+def here(block: Block, folder: Path, capsys: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
+    """Run a Python block as a script of its own names in this interpreter; what it raises is raised."""
+    script = folder / f"line_{block.line}.py"
+    script.write_text(block.text, encoding="utf-8")
+    runpy.run_path(str(script), run_name="__main__")
+    return subprocess.CompletedProcess(str(script), 0, *capsys.readouterr())
+
+
 def same_output(want: str, got: str) -> bool:
     """Whether the output is what was promised: any white space, ``...`` for anything."""
     return OutputChecker().check_output(want, got, ELLIPSIS | NORMALIZE_WHITESPACE)
@@ -74,11 +83,11 @@ def assert_ran(done: subprocess.CompletedProcess[str], want: str | None) -> None
 
 BLOCKS = blocks_of(README.read_text(encoding="utf-8")) if README.exists() else []
 RUNNABLE = [b for b in BLOCKS if b.language in PYTHON or (b.language in SHELL and commands_of(b.text))]
-# a command that fits 380,000 rows takes half a minute; that the command works is seen in tests/cli too
-MARKED = [
-    pytest.param(b, marks=[] if b.language in PYTHON else pytest.mark.slow, id=f"line{b.line}-{b.language}")
-    for b in RUNNABLE
-]
+SCRIPTS = [block for block in RUNNABLE if block.language in PYTHON]
+
+
+def named(block: Block) -> str:
+    return f"line{block.line}-{block.language}"
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +96,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
 
 
-@pytest.mark.parametrize("block", MARKED)
-def test_a_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, block: Block) -> None:
+# in this interpreter the libraries are loaded already: in new ones that takes most of the time
+@pytest.mark.parametrize("block", SCRIPTS, ids=named)
+def test_a_python_block_of_the_readme_prints_what_it_shows(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    block: Block,
+) -> None:
+    together = tmp_path_factory.getbasetemp() / "readme_here"
+    together.mkdir(exist_ok=True)
+    monkeypatch.chdir(together)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    assert_ran(here(block, together, capsys), block.output)
+
+
+# a command that fits 380,000 rows takes half a minute; that the command works is seen in tests/cli too
+@pytest.mark.slow
+@pytest.mark.parametrize("block", RUNNABLE, ids=named)
+def test_a_block_of_the_readme_runs_in_a_new_process(folder: Path, block: Block) -> None:
     if block.language in PYTHON:
         script = folder / f"readme_line_{block.line}.py"
         script.write_text(block.text, encoding="utf-8")
@@ -156,3 +182,15 @@ def test_a_block_that_fails_or_prints_something_else_is_refused(tmp_path: Path) 
     with pytest.raises(AssertionError):
         assert_ran(run([sys.executable, "-c", "print(2)"], tmp_path), "3\n")
     assert_ran(run([sys.executable, "-c", "print('rank', 2, 0.123)"], tmp_path), "rank 2 0.1...\n")
+
+
+def test_a_script_run_here_has_names_of_its_own_and_is_refused_for_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_ran(here(Block("python", "x = 1\nprint('first')", 1), tmp_path, capsys), "first\n")
+    with pytest.raises(NameError):
+        here(Block("python", "print(x)", 2), tmp_path, capsys)
+    with pytest.raises(UserWarning, match="old"):
+        here(Block("python", "import warnings\nwarnings.warn('old')", 3), tmp_path, capsys)
+    with pytest.raises(AssertionError, match="promised"):
+        assert_ran(here(Block("python", "print(2)", 4), tmp_path, capsys), "3\n")

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.evidence import Problem
 from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.mode_prior import ModePrior
 from tenfac.bayes.posterior import CoefficientPosterior, root_of
+from tenfac.bayes.threads import one_thread
 
 Array = NDArray[np.float64]
 _BLOCK = 64  # exact-mode indices at a time
@@ -72,7 +72,7 @@ class Prediction:
         """Solve once at the learned hyperparameters."""
         # levels have their posterior without the gradient; the smoother's backward pass gives both
         continuous = problem.kernels[problem.exact] is not None
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_thread():
             posterior, log_evidence, factor = problem.solve(hyper, gradient=continuous)
         return cls(problem, hyper, posterior, factor, log_evidence)
 

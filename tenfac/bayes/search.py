@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.evidence import Problem, maximize
 from tenfac.bayes.grid_evidence import GridProblem
 from tenfac.bayes.hyper import Hyper, log_prior
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.task import Task
+from tenfac.bayes.threads import one_thread
 from tenfac.core.report import Report
 
 _LOG = logging.getLogger("tenfac")
@@ -69,7 +69,7 @@ class Learned:
 
     def prediction(self, task: Task) -> Prediction:
         """The posterior at these hyperparameters."""
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_thread():
             problem = task.problem(self.hyper)
         hyper = self.hyper
         if self.from_grid:
@@ -95,7 +95,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
     Labels begin as exchangeable, unless ``start`` has loadings; theirs are learned from where that ends.
     """
     # the matrices are small: threads of the linear algebra library cost more than they give
-    with threadpool_limits(limits=1, user_api="blas"), _progress(verbose, max_iter) as bar:
+    with one_thread(), _progress(verbose, max_iter) as bar:
         learned = _learn(task, start or task.start(), max_iter, tol, bar)
         if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
             return learned
@@ -219,7 +219,7 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
 
 def with_start_lengthscale(task: Task, hyper: Hyper) -> Hyper:
     """The same with the best of a few lengthscales of the exact mode, if it has the usual one."""
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         return _start_lengthscale(task.problem(hyper), hyper)
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.cell_covariance import CellCovariance
 from tenfac.bayes.evidence import Problem
@@ -18,6 +17,7 @@ from tenfac.bayes.hyper import Hyper
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.scales import FEW, update
 from tenfac.bayes.task import Task
+from tenfac.bayes.threads import one_thread
 
 Array = NDArray[np.float64]
 _LEAST_SLICES = 32
@@ -72,7 +72,7 @@ def learn_likeness(
         Positions of the cells; those of the task.
     """
     nodes = cells or task.cells
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         task = replace(task, likeness=task.likeness or CellCovariance.unknown(nodes))
         problem, slices = task.problem(hyper), task.grids[task.exact].size
         for _ in range(rounds):
@@ -105,7 +105,7 @@ def _held(task: Task) -> NDArray[np.bool_]:
 
 def _density(task: Task, part: Task, hyper: Hyper, held: NDArray[np.bool_]) -> float:
     """Average log density of the rows left out, given a task of the others."""
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         prediction = Prediction.build(part.problem(hyper), hyper)
     mean, variance, noisy = prediction.at([x[held] for x in task.positions])
     spread = variance + (noisy - variance) / task.strength[held]

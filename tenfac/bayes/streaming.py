@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight
-from threadpoolctl import threadpool_limits
 
 from tenfac.bayes import levels, smoother
 from tenfac.bayes.columns import ModeIndex
@@ -26,6 +25,7 @@ from tenfac.bayes.posterior import CoefficientPosterior
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.search import Task
+from tenfac.bayes.threads import one_thread
 from tenfac.core.errors import DataError
 from tenfac.core.report import Report
 
@@ -69,7 +69,7 @@ class StreamedPosterior:
     @cached_property
     def smoothed(self) -> CoefficientPosterior:
         """The whole posterior."""
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_thread():
             return self.problem.solve(self.hyper)[0]
 
     def __getattr__(self, name: str) -> Any:

@@ -6,7 +6,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -25,6 +25,8 @@ _OPERATORS = {
     np.negative: operator.neg,
     np.power: operator.pow,
 }
+# How general a format of many modes is, from CP to the train; largest core that a sum makes of a CP tensor.
+_TRAIN, _BYTES = 2, 2**30
 _COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
@@ -76,15 +78,19 @@ class Arithmetic:
     True
     """
 
+    _GENERALITY: ClassVar[int]  # two formats meet in the more general kind: 0 CP, 1 Tucker, 2 TuckerTrain
+
     # --- inner products -----------------------------------------------------------------------------------
 
     def inner(self, other: Self) -> Any:
         """Inner product ``sum conj(self) * other``, in the format; continuous modes are integrated over.
 
+        Formats of two kinds are first brought to the more general one, as in a sum.
+
         Raises
         ------
         TypeError
-            If ``other`` is not of the same format.
+            If ``other`` is no format.
         ShapeError
             If the modes differ by more than their degrees.
 
@@ -94,12 +100,13 @@ class Arithmetic:
         nor very small entries lose their squares on the way. float32 for half precision, whose range is too
         small.
         """
-        if not isinstance(other, type(self)):
+        if not isinstance(other, Arithmetic):
             raise TypeError(
-                f"inner: needs a {type(self).__name__}; got {type(other).__name__}. Convert one with "
-                "to_tucker(), to_train() or to_cp()."
+                f"inner: needs a Tucker, TuckerTrain or CP; got {type(other).__name__}. Make one of "
+                "the array with tucker(X, tol=...)."
             )
-        left, right = self._aligned(other, "inner")
+        left, right = self._alike(other)
+        left, right = left._aligned(right, "inner")
         pairs = left._pairs(right, "inner")
         xp = namespace_of(self.factors[0])
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
@@ -109,12 +116,30 @@ class Arithmetic:
         ]
         scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
         conj = xp.conj if is_complex(scaled[0]) else lambda array: array
-        value = self._inner(map(conj, scaled[::2]), scaled[1::2], xp)
+        value = left._inner(map(conj, scaled[::2]), scaled[1::2], xp)
         return (value * root) * root
 
     @abstractmethod
     def _inner(self, left: Any, right: Any, xp: Any) -> Any:
         """``sum left * right`` of two sequences of arrays, cores before factors."""
+
+    def _alike(self, other: Any) -> tuple[Any, Any]:
+        """Two formats as the more general of their kinds: CP becomes Tucker, and both become trains."""
+        if self._GENERALITY == other._GENERALITY:
+            return self, other
+        if len(self.modes) != len(other.modes):
+            raise ShapeError(
+                f"+, -, *, inner: both tensors must have the same modes; got {self} and {other}."
+            )
+        if self._GENERALITY < other._GENERALITY:
+            return self._as_general(other), other
+        return self, other._as_general(self)
+
+    def _as_general(self, other: Any) -> Any:
+        """This format in the kind, and the order of modes, of a more general one."""
+        if other._GENERALITY == _TRAIN:
+            return self.to_train(order=other.order)
+        return self.to_tucker(max_bytes=_BYTES)
 
     def _aligned(self, other: Self, where: str) -> tuple[Self, Self]:
         """Two formats as they are, or on modes that hold the functions of both: other degrees, one domain."""
@@ -168,25 +193,26 @@ class Arithmetic:
 
     @in_single
     def __add__(self, other: Any) -> Self:
-        if not isinstance(other, type(self)):
+        if not isinstance(other, Arithmetic):
             number = scalar_of(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
             check_library(number, self.factors[0])
             other = constant_format(self, number)
-        left, right = self._aligned(other, "+")
+        left, right = self._alike(other)
+        left, right = left._aligned(right, "+")
         pairs = left._pairs(right, "+")
         xp = namespace_of(self.factors[0])
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
-        return self._rebuilt(self._join(*zip(*cores, strict=True), xp), joined, left.modes)
+        return left._rebuilt(left._join(*zip(*cores, strict=True), xp), joined, left.modes)
 
     @abstractmethod
     def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
         """The cores of a sum, from those of the two terms."""
 
     def __mul__(self, other: Any) -> Self:
-        if isinstance(other, type(self)):
+        if isinstance(other, Arithmetic):
             return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
         number = scalar_of(other)
         return NotImplemented if number is None else self._scaled(number)
@@ -197,11 +223,12 @@ class Arithmetic:
     def _hadamard(self, other: Self) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
         xp = namespace_of(self.factors[0])
-        pairs = self._pairs(other, "*")
+        first, second = self._alike(other)
+        pairs = first._pairs(second, "*")
         lead = len(self.batch_shape)
         cores = [_kronecker(left, right, lead, xp) for left, right in pairs[: -len(self.modes)]]
         rows = [_kronecker(left, right, lead + 1, xp) for left, right in pairs[-len(self.modes) :]]
-        return self._rebuilt(cores, rows, self.modes)
+        return first._rebuilt(cores, rows, self.modes)
 
     @in_single
     def _scaled(self, scalar: Any) -> Self:
@@ -215,7 +242,7 @@ class Arithmetic:
     __radd__ = __add__
 
     def __truediv__(self, scalar: Any) -> Self:
-        if isinstance(scalar, type(self)) and self.is_functional:
+        if isinstance(scalar, Arithmetic) and self.is_functional:
             return self._by_cross(np.true_divide, scalar)
         number = scalar_of(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
@@ -224,7 +251,7 @@ class Arithmetic:
         return self._scaled(-1.0)
 
     def __sub__(self, other: Any) -> Self:
-        if isinstance(other, type(self)):
+        if isinstance(other, Arithmetic):
             return self + (-other)
         number = scalar_of(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
@@ -237,6 +264,9 @@ class Arithmetic:
 
     def __pow__(self, other: Any) -> Self:
         return self._by_cross(lambda values: values**other) if self._takes(other) else NotImplemented
+
+    def __rpow__(self, other: Any) -> Self:
+        return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
 
     def _takes(self, other: Any) -> bool:
         return self.is_functional and isinstance(scalar_of(other), (int, float))

@@ -85,7 +85,7 @@ class Calculus:
         dense = dense if wide is self else xp.astype(dense, self.dtype)
         return dense if dense.ndim else dense[()]
 
-    def _axis(self, x: Any, n: int) -> tuple[Any, bool]:
+    def _axis(self, x: Any, n: int, where: str = "on_grid") -> tuple[Any, bool]:
         """Rows of factor n at grid coordinates, and whether these were a single number."""
         mode, factor = self.modes[n], self.factors[n]
         if x is None:
@@ -107,7 +107,8 @@ class Calculus:
         try:
             return mode.rows(factor, xp.reshape(points, (-1,)), xp=xp), points.ndim == 0
         except DataError as error:
-            raise DataError(f"on_grid: the axis of mode {n} is not in it. {error}") from None
+            what = "axis" if where == "on_grid" else "value"
+            raise DataError(f"{where}: the {what} of mode {n} is not in it. {error}") from None
 
     def value_and_grad(self, *indices: Any) -> tuple[Any, Any]:
         """Evaluate the function and its gradient together.
@@ -187,7 +188,7 @@ class Calculus:
             raise ShapeError(f"fix: every mode can be named once; got {list(values)}.")
         rows = {}
         for n, value in given.items():
-            rows[n], is_number = self._axis(value, n)
+            rows[n], is_number = self._axis(value, n, "fix")
             if not is_number:
                 raise ShapeError(
                     f"fix: mode {n} needs one value; got {value!r}. For several write t.on_grid(...)."
@@ -372,9 +373,9 @@ class Calculus:
         >>> part.at(0.25), part.integrate()
         (np.float64(0.25), np.float64(0.125))
         """
-        parts = tuple(domain)
+        parts = tuple(domain) if hasattr(domain, "__iter__") else ()
         if len(parts) != self.ndim:
-            raise ShapeError(f"restrict: needs one interval or None per mode, {self.ndim}; got {len(parts)}.")
+            raise ShapeError(f"restrict: needs one interval or None per mode, {self.ndim}; got {domain!r}.")
         changed = {}
         for n, part in enumerate(parts):
             if part is not None:

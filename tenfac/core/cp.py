@@ -51,7 +51,8 @@ class CP(Format):
     Notes
     -----
     ``+``, ``-`` and multiplication by a number or entry by entry (``*``) stay in the format: ranks of a sum
-    add, those of a product multiply. ``t[i, :, j]`` slices. ``weights, factors = t`` unpacks, so TensorLy
+    add, those of a product multiply. With a ``Tucker`` or ``TuckerTrain`` the result is of that format.
+    ``t[i, :, j]`` slices. ``weights, factors = t`` unpacks, so TensorLy
     functions take it. Half precision and transformations of JAX and torch: as for ``Tucker``.
 
     References
@@ -70,6 +71,7 @@ class CP(Format):
     """
 
     _CORE = "weights"
+    _GENERALITY = 0
     _TENSORLY = "cp_tensor.CPTensor"
 
     weights: Any
@@ -185,22 +187,28 @@ class CP(Format):
         core = CP(self.weights, (unit,) * self.ndim).to_tensor()
         return Tucker(core, self.factors, self.modes)
 
-    def to_train(self, *, max_bytes: int | None = None) -> TuckerTrain:
+    def to_train(self, *, order: Sequence[int] | None = None, max_bytes: int | None = None) -> TuckerTrain:
         """Convert to a tensor train of the same factors, its cores of ``R^3`` numbers diagonal.
 
         Parameters
         ----------
+        order : sequence of D int, optional
+            The modes along the train, ``0, 1, ..., D-1`` if not given.
         max_bytes : int, optional
             Refuse larger cores.
 
         Raises
         ------
+        ShapeError
+            If ``order`` does not hold every mode once.
         DataError
             If a core would be larger than ``max_bytes``.
         """
-        from .train import TuckerTrain
+        from .train import TuckerTrain, checked_order
 
+        order = checked_order(order, self.ndim)
         sizes = (*self.batch_shape, self.rank, self.rank, self.rank)
         byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_train", "Reduce the rank of the CP tensor.")
-        cores = from_weights(self.weights, self.ndim, namespace_of(self.weights))
-        return TuckerTrain(cores, self.factors, self.modes)
+        along = from_weights(self.weights, self.ndim, namespace_of(self.weights))
+        cores = [along[order.index(n)] for n in range(self.ndim)]
+        return TuckerTrain(cores, self.factors, self.modes, order=order)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.optimize
 
 from .arrays import namespace_of, to_numpy
-from .errors import ShapeError
+from .errors import DataError, ShapeError
 from .tracing import constant
 from .train_cores import flat, orthogonal
 
@@ -50,18 +50,21 @@ def largest(t: Any) -> Extremum:
         )
     if 0 in t.coef_shape:
         raise ShapeError(f"max: needs a tensor with entries; got {t!r}.")
-    arrays = [to_numpy(constant(array)).astype(np.float64) for array in t._arrays().values()]
-    plain = t._with(arrays)
+    arrays = [to_numpy(constant(array)) for array in t._arrays().values()]
+    if any(map(np.iscomplexobj, arrays)):
+        raise DataError(f"max: needs real values, for others have no order; got {t!r}.")
+    plain = t._with([array.astype(np.float64) for array in arrays])
     axes = _axes(plain)
     if math.prod(map(len, axes)) <= _GRID:
         starts = _starts(plain, axes)
     elif hasattr(plain, "train_rank"):
         starts = _starts_of_train(plain, axes)
     else:
-        starts = _starts(plain, _axes(plain, _limit(plain)))
+        axes = _axes(plain, _limit(plain))
+        starts = _starts(plain, axes)
     best = None
     for place in starts:
-        found = _ascent(plain, place)
+        found = _ascent(plain, place, axes)
         if best is None or found.value > best.value:
             best = found
     return best
@@ -102,11 +105,12 @@ def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
 
 
 def _apart(found: list[tuple[float, tuple[int, ...]]], axes: list[np.ndarray]) -> list[list[float | int]]:
-    """The places of the highest values that are not neighbors."""
+    """The places of the highest values that are not neighbors; rows of a discrete mode never are."""
     found.sort(reverse=True)
     chosen: list[tuple[int, ...]] = []
+    reach = np.array([0 if axis.dtype.kind == "i" else 2 for axis in axes])
     for _, index in found:
-        if all(max(abs(i - j) for i, j in zip(index, other, strict=True)) > 2 for other in chosen):
+        if all((np.abs(np.subtract(index, other)) > reach).any() for other in chosen):
             chosen.append(index)
     return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen[:_STARTS]]
 
@@ -147,14 +151,28 @@ def _beam(grid: Any, xp: Any) -> np.ndarray:
     return places[:, [grid.order.index(n) for n in range(grid.ndim)]]
 
 
-def _ascent(t: Any, place: list[Any]) -> Extremum:
-    """Climb in the continuous modes, the discrete ones kept."""
+def _ascent(t: Any, place: list[Any], axes: list[np.ndarray]) -> Extremum:
+    """Climb in the continuous modes, the discrete ones kept: between neighbors in the grid, then anywhere."""
     smooth = [n for n, mode in enumerate(t.modes) if mode.domain is not None]
-    best = float(t.at(*place))
+    best = Extremum(float(t.at(*place)), tuple(place))
     if not smooth:
-        return Extremum(best, tuple(place))
-    low, high = np.array([t.modes[n].domain for n in smooth]).T
-    scale = max(abs(best), 1e-300)
+        return best
+    near = [_around(axes[n], place[n]) for n in smooth]  # a first step as long as the domain leaves the peak
+    for bounds in (near, [t.modes[n].domain for n in smooth]):
+        found = _climbed(t, list(best.place), smooth, np.array(bounds))
+        best = found if found.value > best.value else best
+    return best
+
+
+def _around(axis: np.ndarray, x: float) -> tuple[float, float]:
+    """The neighbors of a point in a grid."""
+    at = int(np.abs(axis - x).argmin())
+    return axis[max(at - 1, 0)], axis[min(at + 1, len(axis) - 1)]
+
+
+def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) -> Extremum:
+    low, high = bounds.T
+    scale = max(abs(float(t.at(*place))), 1e-300)
 
     def down(unit: np.ndarray) -> tuple[float, np.ndarray]:
         point = _filled(place, smooth, np.clip(low + (high - low) * unit, low, high))
@@ -167,8 +185,7 @@ def _ascent(t: Any, place: list[Any]) -> Extremum:
         down, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(smooth), options=options
     )
     point = _filled(place, smooth, np.clip(low + (high - low) * found.x, low, high))
-    value = float(t.at(*point))
-    return Extremum(value, tuple(point)) if value > best else Extremum(best, tuple(place))
+    return Extremum(float(t.at(*point)), tuple(point))
 
 
 def _filled(place: list[Any], smooth: list[int], values: np.ndarray) -> list[Any]:

@@ -13,6 +13,7 @@ from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_back
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
+from .largest import cut_to_values, largest_change, measures_values
 from .modes.protocol import Mode
 from .points import points_in_block
 from .precision import HALF, dtype_name, half_of, itemsize, wide
@@ -64,7 +65,7 @@ class TuckerTrain(Format):
     It stores ``sum S_{n-1} R_n S_n + K_n R_n`` numbers, and a value costs twice that in operations, nearly
     all in matrix products over blocks of points; value and gradient together twice as much again. The order
     along the train matters: neighbors should be those that depend on each other. ``t + u`` takes that of
-    ``t``; ``reordered`` gives another.
+    ``t``, or of the train where one is no train; ``reordered`` gives another.
 
     Also known as TT-Tucker or extended tensor train [1]_, with functional modes as extended functional tensor
     train [2]_.
@@ -90,6 +91,7 @@ class TuckerTrain(Format):
     """
 
     _CORE = "cores"
+    _GENERALITY = 2
 
     cores: Sequence[Any]
     factors: Sequence[Any]
@@ -101,7 +103,7 @@ class TuckerTrain(Format):
         factors = entries(self.factors, "factors", "TuckerTrain")
         cores = entries(self.cores, "cores", "TuckerTrain")
         modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
-        object.__setattr__(self, "order", _checked_order(self.order, len(factors)))
+        object.__setattr__(self, "order", checked_order(self.order, len(factors)))
         _check_cores(cores, factors, self.order)
         arrays = [*cores, *factors]
         arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
@@ -258,15 +260,15 @@ class TuckerTrain(Format):
     def round(
         self, rank: Any = None, *, tol: float | None = None, train_rank: int | Sequence[int] | None = None
     ) -> TuckerTrain:
-        """Compress to a smaller rank, or to a relative Frobenius error.
+        """Compress to a smaller rank, or to a relative error: Frobenius of tensors, largest of functions.
 
         Parameters
         ----------
         rank : int or sequence of int, optional
             Multilinear rank, at most the sizes; a rank the tensor does not have is not invented.
         tol : float, optional
-            Relative error to keep, of coefficients where modes are continuous. Give either ranks or ``tol``;
-            one tensor with known values (no batch, not under ``jax.jit`` or ``vmap``) has a ``tol``.
+            Relative error to keep. Give either ranks or ``tol``; one tensor with known values (no batch, not
+            under ``jax.jit`` or ``vmap``) has a ``tol``.
         train_rank : int or sequence of D - 1 int, optional
             Rank of the train, at most; with ``rank`` or alone.
 
@@ -274,7 +276,7 @@ class TuckerTrain(Format):
         -------
         TuckerTrain
             With orthonormal factors, and cores whose norm is all in the last; ``info.rel_error`` is the
-            relative error of the compression.
+            relative error of the compression, in the norms of ``Tucker.round``.
 
         Raises
         ------
@@ -287,7 +289,8 @@ class TuckerTrain(Format):
         -----
         QR of the factors, QR of the cores from right to left, then SVD of each mode and each bond from left
         to right, all ``2 D - 1`` errors orthogonal to each other: what one does not use of ``tol`` is passed
-        on to the next. In float64. Cost: ``sum K_n R_n^2 + S_{n-1} R_n S_n (S_{n-1} + R_n + S_n)``.
+        on to the next. In float64. Functions as in ``Tucker.round``.
+        Cost: ``sum K_n R_n^2 + S_{n-1} R_n S_n (S_{n-1} + R_n + S_n)``.
 
         References
         ----------
@@ -303,7 +306,14 @@ class TuckerTrain(Format):
         ranks, bonds, tol = self._ranks_or_tol(rank, tol, train_rank)
         finite(self._wide()._arrays(), "round")
         part = 0.9 if dtype_name(self.dtype) in HALF else 1.0  # the rounding to half precision has its own
-        made, rel_error = self._wide()._rounded(ranks, bonds, None if tol is None else part * tol)
+        wide = self._wide()
+        if not measures_values(wide):
+            made, rel_error = wide._rounded(ranks, bonds, None if tol is None else part * tol)
+        elif tol is None:
+            made = wide._rounded(ranks, bonds, None)[0]
+            rel_error = largest_change(wide, made)
+        else:
+            made, rel_error = cut_to_values(wide, lambda cut: wide._rounded(None, None, cut)[0], part * tol)
         return reported(made, rel_error, tol, self.dtype, "round", start)
 
     def _ranks_or_tol(self, rank: Any, tol: Any, train_rank: Any) -> tuple[Any, Any, float | None]:
@@ -391,7 +401,7 @@ class TuckerTrain(Format):
         they may be much larger. One tensor with known values loses what is below rounding errors; a batch,
         and values not known yet, keep all that the sizes allow.
         """
-        order = _checked_order(order, self.ndim)
+        order = checked_order(order, self.ndim)
         if order == self.order:
             return self
         xp = namespace_of(self.factors[0])
@@ -438,7 +448,19 @@ class TuckerTrain(Format):
             return TTTensor(self.reordered(range(self.ndim))._whole(namespace_of(self.factors[0])))
 
 
-def _checked_order(order: Any, ndim: int) -> tuple[int, ...]:
+def checked_order(order: Any, ndim: int) -> tuple[int, ...]:
+    """Order of the modes along a train, ``0, 1, ..., D-1`` if None.
+
+    Raises
+    ------
+    ShapeError
+        If it does not hold every mode once.
+
+    Examples
+    --------
+    >>> checked_order(None, 3), checked_order([1, 0], 2)
+    ((0, 1, 2), (1, 0))
+    """
     order = tuple(range(ndim) if order is None else order)
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"TuckerTrain: `order` must hold every mode 0 to {ndim - 1} once; got {order}.")

@@ -69,7 +69,7 @@ def load_sample_image(name: str) -> Dataset:
     ==== ====== ==== ================ ==========
     0    row    427  0..426 pixel     continuous
     1    column 640  0..639 pixel     continuous
-    2    color 3    red, green, blue labels
+    2    color  3    red, green, blue labels
     ==== ====== ==== ================ ==========
 
     Parameters

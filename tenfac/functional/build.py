@@ -26,6 +26,8 @@ from .train_cross import TrainCore
 
 # Share of the tolerance that rounding and shortening may use.
 _ROUNDING = 0.3
+# Largest value of a function below which the squares of its errors would vanish.
+_SMALLEST = 1e-120
 _WHERE = "chebyshev_tucker"
 
 
@@ -81,7 +83,7 @@ def chebyshev_tucker(
         If ``domain`` or ``hints`` does not have the shape, or ``f`` does not return one number per point.
     DataError
         If an interval is empty, ``tol`` or a limit is out of range, or ``f`` returns what is no finite real
-        number; the place is named.
+        number (the place is named), or has values so large or small that their squares are none.
 
     Warns
     -----
@@ -141,8 +143,9 @@ def chebyshev_tucker(
         cross.run(_hints(hints, evaluator))
     except OutOfEvaluationsError:
         reason = f"max_evals={max_evals} reached. Raise it, or tol"
+    _check_size(cross.scale)
     result, lost = _finished(cross, box)
-    residual = (cross.residual + lost) / cross.scale if cross.scale else 0.0
+    residual = (cross.residual + lost) / cross.scale if cross.scale else cross.residual
     if cross.unresolved:
         reason = _unresolved(cross, box)
     elif reason == "tolerance met" and residual > tol:
@@ -177,6 +180,15 @@ def _check(domain: Any, tol: Any, max_evals: Any, max_degree: Any) -> list[tuple
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise DataError(f"{_WHERE}: `{name}` must be an integer of {least} or more; got {value!r}.")
     return [check_interval(pair, _WHERE) for pair in pairs]
+
+
+def _check_size(largest: float) -> None:
+    if 0 < largest < _SMALLEST:
+        raise DataError(
+            f"{_WHERE}: `f` must reach {_SMALLEST:g} in magnitude, for its square not to vanish, or be 0 "
+            f"everywhere; the largest value seen is {largest:g}. Divide f by {largest:.0e}, or pass "
+            "hints where it is larger."
+        )
 
 
 def _hints(hints: Any, evaluator: Evaluator) -> np.ndarray:

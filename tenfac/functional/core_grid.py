@@ -138,3 +138,23 @@ def more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
     known = set(index.tolist())
     fresh = [row for row in order[: missing + len(index)] if row not in known]
     return np.concatenate([index, np.array(fresh[:missing], dtype=int)])
+
+
+def steady_rows(basis: np.ndarray, index: np.ndarray, bound: float) -> np.ndarray:
+    """More rows, until the least squares fit of an orthonormal basis to them has at most a norm of ``bound``.
+
+    Each is the row that is the least certain, whose leverage is largest: it raises the determinant most.
+
+    Examples
+    --------
+    >>> steady_rows(np.array([[0.1, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1]), 5.0).tolist()
+    [0, 1, 2]
+    """
+    while len(index) < len(basis):
+        inverse = np.linalg.pinv(basis[index], rcond=1e-15)
+        if np.linalg.norm(inverse, 2) <= bound:
+            break
+        leverage = np.linalg.norm(basis @ inverse, axis=1)
+        leverage[index] = 0.0
+        index = np.append(index, leverage.argmax())
+    return index

@@ -9,6 +9,7 @@ pivots.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import scipy.linalg
 
 from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
-from .core_grid import WholeCore, more_rows, span
+from .core_grid import WholeCore, more_rows, span, steady_rows
 from .train_cross import TrainCore
 
 # Up to so many variables all entries of the core are evaluated; beyond, the core is a tensor train.
@@ -25,8 +26,11 @@ _WHOLE = 4
 _NOISE = 0.1
 # The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
 _SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
-# Rounding errors of a fibre's polynomial, and of the argument of a steep function.
-_SPOT_ROUNDOFF = 1e-13
+# Rounding errors of a fibre's polynomial, and of the argument of a steep function; of its last coefficients.
+_SPOT_ROUNDOFF, _TAIL_ROUNDOFF = 1e-13, 1e-15
+# Norm of the fit to the rows of the core, over the least that it can be, above which rows are added; from
+# which residual on, in tolerances.
+_STEADY, _NEAR = 4.5, 1e3
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
 _FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 2, 100, 100
@@ -45,6 +49,9 @@ _SHARED = 0.3
 _SHARE = 2
 # Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
 _STEPS, _CLOUD, _CORNERS = np.geomspace(1e-3, 1, 14), 36, 12
+# Beyond so many evaluations one more on a face for so many of them, up to a number.
+_FREE, _PER_FACE, _FACES, _AT_ENDS = 1000, 50, 500, 0.6
+_PER_LINE, _LINES = 3000, 4
 
 
 class Axis:
@@ -60,7 +67,7 @@ class Axis:
         Values there.
     fibres : array, shape (m, P)
     index : array of int, shape (r,)
-        Rows of the grid that index the core.
+        Rows of the grid that index the core: one per column of the basis of the fibres, or more.
     factor : array, shape (m, r)
         Chebyshev coefficients.
     """
@@ -199,8 +206,8 @@ class Cross:
 
     def _resolved(self, n: int, axis: Axis) -> bool:
         """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
-        found = coefficients(axis.fibres)
-        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > _NOISE * self.share * self.tol * self.scale:
+        found, noise = coefficients(axis.fibres), max(_NOISE * self.share * self.tol, _TAIL_ROUNDOFF)
+        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > noise * self.scale:
             return False
         basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
         missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)
@@ -217,6 +224,8 @@ class Cross:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
         bases = [self._span(axis.fibres) for axis in self.axes]
         rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
+        if self.ndim <= _WHOLE and self.residual < _NEAR * self.tol * self.scale:
+            rows = [self._steady(*pair) for pair in zip(bases, rows, strict=True)]
         places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
         try:
             self.core.grow(places, self.cut)
@@ -225,6 +234,10 @@ class Cross:
                 for axis, basis, index in zip(self.axes, bases, rows, strict=True):
                     axis.index = index
                     axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
+
+    def _steady(self, basis: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Rows chosen for former bases fit this one badly at times, and what fibres miss is multiplied."""
+        return steady_rows(basis, index, _STEADY * math.sqrt(len(basis) / basis.shape[1]))
 
     def _span(self, fibres: np.ndarray) -> np.ndarray:
         return span(fibres, self._noise(fibres))
@@ -257,31 +270,51 @@ class Cross:
     def search(self) -> np.ndarray:
         """Points that break the approximation, on lines from where the function and the residual are largest.
 
-        Adversarial: a narrow peak between the random points shows on a line through its flank.
+        Adversarial: a narrow peak between the random points shows on a line through its flank. Where much was
+        evaluated, faces are looked at too, and lines go on from the worst point.
         """
         place = self.evaluate.place
+        corners = self._corners()
+        count = _CLOUD - len(corners)
+        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
         starts = np.stack([place, self.weakest, np.zeros(self.ndim)])
+        points = np.concatenate([self._lines(starts), np.clip(place + cloud, -1, 1), corners, self._faces()])
+        gaps = self._gaps(points)
+        for _ in range(min((self.evaluate.n_evals - _FREE) // _PER_LINE, _LINES)):
+            if gaps.max() > _REFUSED * self.tol * self.scale:
+                break
+            more = self._lines(points[[gaps.argmax()]])
+            points, gaps = np.concatenate([points, more]), np.concatenate([gaps, self._gaps(more)])
+        self.residual = max(self.residual, float(gaps.max()))
+        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
+        return points[bad[np.argsort(-gaps[bad])][:4]]
+
+    def _gaps(self, points: np.ndarray) -> np.ndarray:
+        return np.abs(self.evaluate(points) - self.values(points))
+
+    def _lines(self, starts: np.ndarray) -> np.ndarray:
+        """Points on lines along all axes."""
         some = _STEPS[:: math.ceil(self.ndim / _WHOLE)]
         steps = np.concatenate([-some, some])
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
             lines[:, n, :, n] += steps
-        corners = self._corners()
-        count = _CLOUD - len(corners)
-        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
-        points = np.clip(np.concatenate([lines.reshape(-1, self.ndim), place + cloud, corners]), -1, 1)
-        gaps = np.abs(self.evaluate(points) - self.values(points))
-        self.residual = max(self.residual, float(gaps.max()))
-        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
-        return points[bad[np.argsort(-gaps[bad])][:4]]
+        return np.clip(lines.reshape(-1, self.ndim), -1, 1)
 
     def _corners(self) -> np.ndarray:
-        """Corners of a cube of many dimensions: where a product or a sum is largest, and few points are."""
+        """Corners, in few dimensions all: where a product or a sum is largest, and few points are."""
         if self.ndim <= _WHOLE:
-            return np.empty((0, self.ndim))
+            return np.array(list(itertools.product([-1.0, 1.0], repeat=self.ndim)))
         corners = self.rng.choice([-1.0, 1.0], (_CORNERS, self.ndim))
         corners[:2] = [[-1.0], [1.0]]
         return corners
+
+    def _faces(self) -> np.ndarray:
+        """Points on faces and edges, where polynomials err most: the more, the more was evaluated."""
+        count = min(max(self.evaluate.n_evals - _FREE, 0) // _PER_FACE, _FACES)
+        points = self.rng.uniform(-1, 1, (count, self.ndim))
+        ends = np.sign(points) * (1 - 10 ** self.rng.uniform(-6, 0, points.shape))
+        return np.where(self.rng.random(points.shape) < _AT_ENDS, ends, points)
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
         """The worst point of every fibre of a mode."""

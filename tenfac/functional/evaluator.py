@@ -13,6 +13,8 @@ from ..core.errors import DataError, ShapeError
 
 # Parts of a set of points that a pool computes side by side.
 _PARTS = 64
+# Largest values whose squares and sums of squares are numbers.
+_LARGEST = 1e140
 
 
 class OutOfEvaluationsError(Exception):
@@ -46,6 +48,7 @@ class Evaluator:
         self.low, self.high = np.array(domain, dtype=float).T
         self.max_evals, self.n_evals = max_evals, 0
         self.largest, self.place = 0.0, np.zeros(len(domain))
+        self.constant: Any = None
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         if self.n_evals + len(points) > self.max_evals:
@@ -57,12 +60,17 @@ class Evaluator:
             at = int(np.abs(values).argmax())
             if abs(values[at]) > self.largest:
                 self.largest, self.place = float(abs(values[at])), points[at]
+            if self.largest > _LARGEST:
+                raise DataError(
+                    f"chebyshev_tucker: `f` must be below {_LARGEST:g} in magnitude, for its square to be a "
+                    f"number; got {values[at]:g}. Divide f by {self.largest:.0e}."
+                )
         return values
 
-    @staticmethod
-    def _shaped(values: Any, count: int) -> np.ndarray:
-        values = np.asarray(values)
+    def _shaped(self, values: Any, count: int) -> np.ndarray:
+        values = np.ma.filled(values, np.nan) if np.ma.is_masked(values) else np.asarray(values)
         if values.shape == ():  # a constant
+            self._check_constant(values, count)
             return np.full(count, values)
         if values.shape != (count,):
             raise ShapeError(
@@ -71,6 +79,16 @@ class Evaluator:
             )
         return values
 
+    def _check_constant(self, value: Any, count: int) -> None:
+        """One number for many points must be the same every time."""
+        if count > 1 and value.dtype.kind in "biuf" and np.isfinite(value):
+            if self.constant is not None and self.constant != value:
+                raise ShapeError(
+                    f"chebyshev_tucker: `f` must return one number per point; got {value} for {count} points "
+                    f"and {self.constant} for others. Let f sum over no points, or pass vectorized=False."
+                )
+            self.constant = value
+
     def to_domain(self, points: np.ndarray) -> np.ndarray:
         """Points of the cube as points of the domain."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
@@ -78,7 +96,7 @@ class Evaluator:
 
     def _called(self, places: np.ndarray) -> np.ndarray:
         if self.executor is None:
-            values = self._shaped(self.function(*places.T), len(places))
+            values = self._shaped(_call(self.function, places), len(places))
         else:
             parts = np.array_split(places, min(_PARTS, max(len(places), 1)))
             found = self.executor.map(partial(_call, self.function), parts)
@@ -106,4 +124,11 @@ def _one_by_one(function: Callable[..., Any], *columns: np.ndarray) -> np.ndarra
 
 
 def _call(function: Callable[..., Any], places: np.ndarray) -> Any:
-    return function(*places.T)
+    try:
+        return function(*places.T)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            f"chebyshev_tucker: `f` was called with {places.shape[1]} arrays of shape ({len(places)},). A "
+            "function of single numbers needs vectorized=False."
+        )
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def chebyshev_from_grid(
     (True, True)
     """
     start = time.perf_counter()
-    if not 1e-15 <= tol < 1:
+    if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
     places, box = _check(data, axes, domain)
     core, factors, size = _compressed(data, tol)
@@ -110,18 +111,18 @@ def chebyshev_from_grid(
         found, errors[n] = _interpolated(core, factors, n, x, ab)
         made.append(found)
     counted = [n for n, ab in enumerate(box) if ab is None]
-    core, made, lost = shortened(core, made, _ROUNDING * tol * size, discrete=counted)
-    error = (float(errors.sum()) + lost) / size + _DATA * tol if size else 0.0
+    core, made, lost = shortened(core, made, _ROUNDING * tol, discrete=counted)
+    error = float(errors.sum()) + lost + _DATA * tol if size else 0.0
     info = _report(error, errors, tol, start)
     modes = [Chebyshev(len(f), ab) if ab else Discrete(len(f)) for f, ab in zip(made, box, strict=True)]
-    return Tucker(core, made, modes, info=info)
+    return Tucker(core * size, made, modes, info=info)
 
 
 def _check(
     data: Any, axes: Any, domain: Any
 ) -> tuple[list[np.ndarray | None], list[tuple[float, float] | None]]:
     _check_values(data)
-    places = [None if x is None else np.asarray(to_numpy(x) if is_array(x) else x, dtype=float) for x in axes]
+    places = [None if x is None else _places(x, n) for n, x in enumerate(_listed(axes))]
     shapes = [None if x is None else x.shape for x in places]
     if len(shapes) != data.ndim or any(
         s not in (None, (size,)) for s, size in zip(shapes, data.shape, strict=True)
@@ -145,6 +146,19 @@ def _check(
         if ab is not None:
             _check_reach(x, ab, n)
     return places, box
+
+
+def _listed(axes: Any) -> list[Any]:
+    if not hasattr(axes, "__iter__"):
+        raise ShapeError(f"{_WHERE}: `axes` must be a list, one array of places per mode; got {axes!r}.")
+    return list(axes)
+
+
+def _places(x: Any, n: int) -> np.ndarray:
+    array = to_numpy(x) if is_array(x) else np.asarray(x)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{_WHERE}: axes[{n}] must be real numbers; got dtype {array.dtype}.")
+    return array.astype(float)
 
 
 def _check_values(data: Any) -> None:
@@ -177,19 +191,19 @@ def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
 
 
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
-    """Core and factors of the data in Tucker format, and the largest value (of those looked at)."""
+    """Core and factors of the data over their largest value (of those looked at), and that value."""
     if isinstance(data, Tucker):
         core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
-        return core, factors, _height(core, factors)
+        size = _height(core, factors)
+        return core / (size or 1.0), factors, size
     if isinstance(data, CP):
         return _from_cp(data, tol)
     values = to_numpy(data).astype(float)
     size = float(np.abs(values).max())
     if not size:
         return np.zeros((1,) * values.ndim), [np.ones((i, 1)) for i in values.shape], 0.0
-    norm = float(
-        np.linalg.norm(values / size)
-    )  # in the sup norm an error is at most as large as in the l2 norm
+    values = values / size  # first, for squares of 1e-200 vanish
+    norm = float(np.linalg.norm(values))  # in the sup norm an error is at most as large as in the l2 norm
     core, factors, _ = truncate(values, None, max(_DATA * tol / norm, 1e-16))
     return core, list(factors), size
 
@@ -199,15 +213,16 @@ def _from_cp(data: CP, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]
     weights = to_numpy(data.weights).astype(float)
     factors = [to_numpy(f).astype(float) for f in data.factors]
     norms = [np.linalg.norm(f, axis=0) for f in factors]
-    terms = np.abs(weights) * np.prod(norms, axis=0)
     size = _cp_height(weights, factors)
+    weights = weights / (size or 1.0)
+    terms = np.abs(weights) * np.prod(norms, axis=0)
     columns, bases = [], []
     for factor, norm in zip(factors, norms, strict=True):
         unit = factor / np.where(norm > 0, norm, 1.0)
         left, sizes, _ = np.linalg.svd(unit * terms, full_matrices=False)
         tails = np.sqrt(np.cumsum(sizes[::-1] ** 2)[::-1])
         # an error is at most the sum over the terms of what each column loses
-        allowed = _DATA * tol * size / (len(factors) * np.sqrt(len(weights)))
+        allowed = _DATA * tol / (len(factors) * np.sqrt(len(weights)))
         rank = max(int((tails > max(allowed, 1e-16 * tails[0])).sum()), 1)
         bases.append(left[:, :rank])
         columns.append(left[:, :rank].T @ factor)

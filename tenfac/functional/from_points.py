@@ -239,6 +239,11 @@ def _modes(points: np.ndarray, domain: Any) -> tuple[Any, ...]:
 
 def _mode(column: np.ndarray, entry: Any, n: int) -> Any:
     if isinstance(entry, Integral) and not isinstance(entry, bool):
+        if entry < 1:
+            raise DataError(
+                f"{_WHERE}: domain[{n}] must be an interval (a, b), None, or a number of rows of 1 or more; "
+                f"got {entry}. Write [(a, b)] * D for one interval in all D columns."
+            )
         bad = np.flatnonzero((column < 0) | (column >= entry) | (column != np.floor(column)))
         if len(bad):
             raise DataError(

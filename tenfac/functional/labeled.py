@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.arrays import is_array, to_numpy
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
+from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
 from .from_grid import chebyshev_from_grid
+from .patches import Patches
 
 
 def to_xarray(
@@ -28,8 +30,8 @@ def to_xarray(
 
     Parameters
     ----------
-    t : Tucker or CP
-        Without a batch.
+    t : Tucker, TuckerTrain, CP or Patches
+        Without a batch. Patches need `coords` of their continuous modes.
     dims : sequence of D str, optional
         Name of each mode; ``dim_0``, ``dim_1``, ... if not given.
     coords : mapping of str to array or int, optional
@@ -70,12 +72,14 @@ def to_xarray(
     array([-1. , -0.5,  0. ,  0.5,  1. ])
     """
     xr = _xarray("to_xarray")
-    if not hasattr(t, "on_grid") or t.batch_shape:
-        raise ShapeError(f"to_xarray: needs one Tucker or CP tensor, without a batch; got {t!r}.")
+    if not isinstance(t, (Format, Patches)) or (isinstance(t, Format) and t.batch_shape):
+        raise ShapeError(
+            f"to_xarray: needs one Tucker, TuckerTrain, CP or Patches, without a batch; got {t!r}."
+        )
     names = _names(t, dims)
     given = {} if coords is None else dict(coords)
     axes, along = [], {}
-    for dim, mode in zip(names, t.modes, strict=True):
+    for dim, mode in zip(names, _modes(t), strict=True):
         x, labels = _axis(dim, mode, given.pop(dim, None))
         axes.append(x)
         if labels is not None:
@@ -194,6 +198,19 @@ def _xarray(where: str) -> Any:
     return xarray
 
 
+class _Interval(NamedTuple):
+    """A continuous mode of patches: it has no grid of its own."""
+
+    domain: tuple[float, float]
+
+
+def _modes(t: Any) -> Sequence[Any]:
+    if isinstance(t, Format):
+        return t.modes
+    pairs = zip(t.domain, t.parts[0].modes, strict=True)
+    return [mode if domain is None else _Interval(domain) for domain, mode in pairs]
+
+
 def _names(t: Any, dims: Any) -> list[str]:
     names = [f"dim_{n}" for n in range(t.ndim)] if dims is None else list(dims)
     if isinstance(dims, str) or len(names) != t.ndim or len(set(names)) < len(names):
@@ -204,7 +221,7 @@ def _names(t: Any, dims: Any) -> list[str]:
     return names
 
 
-def _axis(dim: str, mode: Mode, given: Any) -> tuple[Any, Any]:
+def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
     """Where a mode is evaluated, and the coordinate of the dimension; None where there is none."""
     values = np.asarray(to_numpy(given) if is_array(given) else given) if given is not None else None
     if mode.domain is None:
@@ -216,7 +233,9 @@ def _axis(dim: str, mode: Mode, given: Any) -> tuple[Any, Any]:
         return None, given
     if values is None:
         if not isinstance(mode, Chebyshev):
-            raise ShapeError(f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}.")
+            raise ShapeError(
+                f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."
+            )
         # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
         places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
         return places, places

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.arrays import namespace_of, to_numpy
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.arrays import byte_guard, namespace_of, points_like, to_numpy
+from ..core.errors import DataError, ShapeError
 from ..core.io import public_class
 from ..core.modes.chebyshev import Chebyshev
-from ..core.precision import dtype_name
+from ..core.precision import dtype_name, itemsize
 from ..core.rank import check_tol
 from ..core.tracing import constant, is_traced
 from ..core.train import TuckerTrain
@@ -69,6 +68,21 @@ class Patches:
     def counts(self) -> tuple[int, ...]:
         """Number of intervals of each mode; 1 for a discrete mode."""
         return tuple(max(len(edge) - 1, 1) for edge in self.edges)
+
+    @property
+    def ndim(self) -> int:
+        """Number of modes D."""
+        return len(self.edges)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Sizes; None where the index is continuous."""
+        return self.parts[0].shape
+
+    @property
+    def domain(self) -> tuple[tuple[float, float] | None, ...]:
+        """Interval of each mode; None where it is discrete."""
+        return tuple((float(edge[0]), float(edge[-1])) if len(edge) else None for edge in self.edges)
 
     def __repr__(self) -> str:
         box = " x ".join(f"[{edge[0]:g}, {edge[-1]:g}]" if len(edge) else "-" for edge in self.edges)
@@ -152,24 +166,103 @@ class Patches:
     def _index(self, order: np.ndarray, xp: Any) -> Any:
         return xp.asarray(order, device=getattr(self.parts[0].factors[0], "device", None))
 
+    def on_grid(self, *axes: Any, max_bytes: int | None = None) -> Any:
+        """Evaluate on a tensor grid, as ``Tucker.on_grid``.
+
+        Parameters
+        ----------
+        *axes : sequence, array, number or None
+            One per mode: coordinates or row numbers ``(N_n,)``. A number fixes the mode, and its axis is left
+            out; None takes all rows of a discrete mode.
+        max_bytes : int, optional
+            Refuse a larger result.
+
+        Returns
+        -------
+        array, shape (N_0, ..., N_{D-1})
+
+        Raises
+        ------
+        ShapeError, DataError
+            If the number of axes is wrong, one is not 1-way, outside its mode, or None for a continuous mode.
+
+        Examples
+        --------
+        >>> from tenfac import Chebyshev
+        >>> t = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2)  # x * y
+        >>> split(t, 2).on_grid([0.5, -1.0], 0.5)
+        array([ 0.25, -0.5 ])
+        """
+        first = self.parts[0]
+        if len(axes) != self.ndim or any(
+            x is None and len(edge) for x, edge in zip(axes, self.edges, strict=True)
+        ):
+            return first.on_grid(*axes)  # says what is wrong
+        xp = namespace_of(first.factors[0])
+        pieces = [self._pieces(n, x, xp) for n, x in enumerate(axes)]
+        sizes = [
+            size if x is None else len(back)
+            for size, x, (_, back) in zip(self.shape, axes, pieces, strict=True)
+            if x is None or back is not None
+        ]
+        byte_guard(
+            sizes, itemsize(first.dtype), max_bytes, "on_grid", "Take a coarser grid, or a part of it."
+        )
+        return self._joined(pieces, (), 0, xp)
+
+    def _pieces(self, n: int, x: Any, xp: Any) -> tuple[list[tuple[int, Any]], Any]:
+        """Interval and coordinates of each part of an axis, and their order; None for a single number."""
+        if x is None:
+            return [(0, None)], None
+        points = points_like(x, self.parts[0].factors[0], "on_grid")
+        if points.ndim > 1:
+            raise ShapeError(
+                f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. "
+                "For points that are no grid write at(x, y, ...)."
+            )
+        box = self._interval(n, np.atleast_1d(to_numpy(constant(points))))
+        if points.ndim == 0 or not len(box):
+            return [(int(box[0]) if len(box) else 0, points)], None if points.ndim == 0 else box
+        order = np.argsort(box, kind="stable")
+        arranged = xp.take(points, self._index(order, xp), axis=0)
+        cuts = [0, *(np.flatnonzero(np.diff(box[order])) + 1).tolist(), len(box)]
+        pairs = [(int(box[order[i]]), arranged[i:j]) for i, j in itertools.pairwise(cuts)]
+        return pairs, np.argsort(order, kind="stable")
+
+    def _joined(self, pieces: Sequence[Any], chosen: tuple[Any, ...], axis: int, xp: Any) -> Any:
+        """Values on the grid of the modes not chosen yet, the first of which is an axis of the result."""
+        n = len(chosen)
+        if n == self.ndim:
+            place = np.ravel_multi_index([k for k, _ in chosen], self.counts)
+            return self.parts[int(place)].on_grid(*(x for _, x in chosen))
+        pairs, back = pieces[n]
+        whole = pairs[0][1] is None
+        after = axis + (whole or back is not None)
+        blocks = [self._joined(pieces, (*chosen, pair), after, xp) for pair in pairs]
+        found = blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=axis)
+        return found if whole or back is None else xp.take(found, self._index(back, xp), axis=axis)
+
     def _box_of(self, points: Sequence[np.ndarray]) -> np.ndarray:
         """Row-major number of the box of each point."""
         box = np.zeros(points[0].shape, dtype=np.int64)
-        for n, (edge, x) in enumerate(zip(self.edges, points, strict=True)):
-            if not len(edge):
-                continue
-            slack = 8 * np.finfo(np.float32 if x.dtype == np.float32 else np.float64).eps
-            slack *= max(edge[-1] - edge[0], *np.abs(edge))
-            bad = np.flatnonzero(~((x >= edge[0] - slack) & (x <= edge[-1] + slack)))
-            if len(bad):
-                raise DataError(
-                    f"Patches: an index of mode {n} must lie in [{edge[0]:g}, {edge[-1]:g}]; got "
-                    f"{x[bad[0]]:g} at "
-                    f"position {bad[0]}. Build the function on a larger domain."
-                )
-            count = len(edge) - 1
-            box = box * count + np.clip(np.searchsorted(edge, x, side="right") - 1, 0, count - 1)
+        for n, x in enumerate(points):
+            box = box * self.counts[n] + self._interval(n, x)
         return box
+
+    def _interval(self, n: int, x: np.ndarray) -> np.ndarray:
+        """Number of the interval of mode n of each point; 0 where the mode is discrete."""
+        edge = self.edges[n]
+        if not len(edge):
+            return np.zeros(x.shape, dtype=np.int64)
+        slack = 8 * np.finfo(np.float32 if x.dtype == np.float32 else np.float64).eps
+        slack *= max(edge[-1] - edge[0], *np.abs(edge))
+        bad = np.flatnonzero(~((x >= edge[0] - slack) & (x <= edge[-1] + slack)))
+        if len(bad):
+            raise DataError(
+                f"Patches: an index of mode {n} must lie in [{edge[0]:g}, {edge[-1]:g}]; got {x[bad[0]]:g} "
+                f"at position {bad[0]}. Build the function on a larger domain."
+            )
+        return np.clip(np.searchsorted(edge, x, side="right") - 1, 0, len(edge) - 2)
 
 
 def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: float = 1e-10) -> Patches:
@@ -187,7 +280,7 @@ def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: f
     Returns
     -------
     Patches
-        With ``at``, ``n_params`` and the ``parts``.
+        With ``at``, ``on_grid``, ``n_params`` and the ``parts``.
 
     Raises
     ------
@@ -244,7 +337,7 @@ def _counts(t: Any, counts: Any) -> list[int]:
         if hasattr(counts, "__index__")
         else counts
     )
-    found = [1 if count is None else count for count in given]
+    found = [1 if count is None else count for count in given] if hasattr(given, "__iter__") else []
     valid = all(hasattr(c, "__index__") and not isinstance(c, bool) and c >= 1 for c in found)
     if len(found) != t.ndim or not valid:
         raise ShapeError(
@@ -265,9 +358,12 @@ def _shortened(t: Any, budget: float) -> Any:
     size = _size(t)
     if not size:
         return t
-    with warnings.catch_warnings():  # at the rounding of the dtype there is nothing to gain by a larger tol
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        t = t.round(tol=min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5))
+    least = min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5)
+    t = (
+        t._rounded(None, None, least)[0]
+        if isinstance(t, TuckerTrain)
+        else t._rounded(None, least, t.dtype)[0]
+    )
     factors, modes = list(t.factors), list(t.modes)
     for n, (mode, heights) in enumerate(zip(t.modes, t._heights(), strict=True)):
         if isinstance(mode, Chebyshev):

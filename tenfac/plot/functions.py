@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 
 from tenfac.core.arrays import to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.cp import CP
 from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.train import TuckerTrain
+from tenfac.core.train_cores import centers, times
 from tenfac.core.tucker import Tucker
 from tenfac.plot.style import COLORS, GRAY, INK, finish, literal, new_axes, require_matplotlib
 
@@ -36,7 +39,7 @@ def function_slice(
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Tucker, TuckerTrain or CP
         Real, without a batch.
     fixed : mapping of int or str to number, optional
         The point or row number of each mode that is not drawn, by number or name.
@@ -117,7 +120,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Tucker, TuckerTrain or CP
         With a ``Chebyshev`` mode, without a batch.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if None.
@@ -158,11 +161,8 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "nodes")]
     if not smooth:
         raise ShapeError(f"coefficient_decay: needs a mode of Chebyshev coefficients; got {t!r}.")
-    core, bases = _orthonormal(t)
-    heights = {}
-    for n in smooth:
-        rows = bases[n] @ np.moveaxis(core, n, 0).reshape(core.shape[n], -1)
-        heights[n] = np.linalg.norm(rows, axis=1)
+    parts = _unfolded(t)
+    heights = {n: np.linalg.norm(parts[n][1] @ parts[n][0], axis=1) for n in smooth}
     ax = new_axes()[0] if ax is None else ax
     largest = max(found.max() for found in heights.values()) or 1.0
     for k, (n, found) in enumerate(heights.items()):
@@ -182,7 +182,7 @@ def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = Non
 
     Parameters
     ----------
-    t : Tucker or CP
+    t : Tucker, TuckerTrain or CP
         Without a batch.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if None.
@@ -221,11 +221,7 @@ def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = Non
     """
     require_matplotlib("plot.singular_values")
     names = _names(t, names, "singular_values")
-    core, _ = _orthonormal(t)
-    found = [
-        np.linalg.svd(np.moveaxis(core, n, 0).reshape(size, -1), compute_uv=False)
-        for n, size in enumerate(core.shape)
-    ]
+    found = [np.linalg.svd(matrix, compute_uv=False) for matrix, _ in _unfolded(t)]
     ax = new_axes()[0] if ax is None else ax
     largest = max(values[0] for values in found) or 1.0
     for n, values in enumerate(found):
@@ -236,9 +232,11 @@ def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = Non
 
 
 def _names(t: Any, names: Any, where: str) -> list[str]:
-    drawable = hasattr(t, "on_grid") if where == "function_slice" else isinstance(t, (Tucker, CP))
+    drawable = (
+        hasattr(t, "on_grid") if where == "function_slice" else isinstance(t, (Tucker, TuckerTrain, CP))
+    )
     if not drawable or t.batch_shape:
-        raise ShapeError(f"{where}: needs one Tucker or CP tensor, without a batch; got {t!r}.")
+        raise ShapeError(f"{where}: needs one Tucker, TuckerTrain or CP, without a batch; got {t!r}.")
     found = [f"x{n}" for n in range(t.ndim)] if names is None else [str(name) for name in names]
     if len(found) != t.ndim or len(set(found)) < t.ndim or isinstance(names, str):
         raise ShapeError(f"{where}: `names` must be {t.ndim} different names, one per mode; got {names!r}.")
@@ -296,16 +294,23 @@ def _image(
     ax.figure.colorbar(image, ax=ax, label=literal(label))
 
 
-def _orthonormal(t: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Core and factors as numpy, the factors with orthonormal columns."""
-    first, factors = t._wide()
-    pairs = [np.linalg.qr(to_numpy(factor)) for factor in factors]
+def _unfolded(t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mode by mode as numpy: a matrix of a row for each column of an orthonormal factor, and that factor."""
+    wide = t._wide()
+    cores = [to_numpy(core) for core in wide._cores]
+    pairs = [np.linalg.qr(to_numpy(factor)) for factor in wide.factors]
     triangles = [triangle for _, triangle in pairs]
-    if isinstance(t, CP):
-        core = CP(to_numpy(first), triangles).to_tensor(max_bytes=_BYTES)
+    if isinstance(t, TuckerTrain):
+        whole = [times(core, triangle, xp) for core, triangle in zip(cores, triangles, strict=True)]
+        found = centers([whole[n] for n in t.order], xp)
+        parts = [np.moveaxis(found[t.order.index(n)], 1, 0) for n in range(t.ndim)]
     else:
-        core = contract(to_numpy(first), triangles)
-    return core, [basis for basis, _ in pairs]
+        if isinstance(t, CP):
+            core = CP(cores[0], triangles).to_tensor(max_bytes=_BYTES)
+        else:
+            core = contract(cores[0], triangles)
+        parts = [np.moveaxis(core, n, 0) for n in range(t.ndim)]
+    return [(part.reshape(len(part), -1), basis) for part, (basis, _) in zip(parts, pairs, strict=True)]
 
 
 def _falling(dots: np.ndarray | None, line: np.ndarray, x: np.ndarray, k: int, name: str, ax: Any) -> None:

@@ -62,7 +62,10 @@ def test_a_merged_model_computes_the_same_with_the_keys_of_the_base() -> None:
     assert_equal(plain(x), net(x))
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+OTHERS = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float32, torch.float16)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *OTHERS])
 def test_a_thousand_merges_in_any_order_leave_every_bit(dtype: torch.dtype) -> None:
     net = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Linear(8, 8)).to(dtype).eval()
     adapt(net, ["0", "1"], rank=1, name="a")

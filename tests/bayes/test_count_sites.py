@@ -97,7 +97,7 @@ def test_the_posterior_is_the_gaussian_of_highest_bound(kind: str) -> None:
     assert_below(abs(model.log_evidence_ - bound), 1e-5 * abs(bound), "error of the bound")
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["binomial", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[:2])])
 def test_the_bound_is_below_the_evidence_and_close_to_it(kind: str) -> None:
     X, y, weights = table(kind)
     model = start_of(kind, X, y, weights)
@@ -138,7 +138,7 @@ def test_a_weight_is_the_row_given_that_often_and_the_order_does_not_matter(kind
     assert_relative(shuffled.predict(X), one.predict(X), 1e-7)
 
 
-@pytest.mark.parametrize("kind", ["poisson", "binomial"])
+@pytest.mark.parametrize("kind", ["poisson", pytest.param("binomial", marks=pytest.mark.slow)])
 def test_learned_hyperparameters_are_a_maximum_of_the_bound(kind: str) -> None:
     X, y, weights = table(kind, (3, 8), 20, seed=5)
     model = FunctionalTucker(discrete=[0], likelihood=kind, tol=1e-8).fit(X, y, sample_weight=weights)

@@ -362,7 +362,7 @@ def test_sites_of_wrong_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-@pytest.mark.parametrize("variance", [1e-200, 1e-20, 1e-14, 1e-12, 1e-10, 1e-3, 1e200])
+@pytest.mark.parametrize("variance", [1e-200, 1e-14, 1e-12, 1e-3, 1e200])
 @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e9])
 def test_extreme_noise_and_places_give_finite_numbers_or_a_refusal(
     name: str, variance: float, unit: float

@@ -21,6 +21,7 @@ X, Y = smooth_table((4, 12, 3), (0,), 160)
 TABLE = {"cell": np.array(["a", "b", "c", "d"])[X[:, 0].astype(int) - 10], "time": X[:, 1], "dose": X[:, 2]}
 NOT_CONVERGED = "ignore::tenfac.ConvergenceWarning"
 FORMS = ["full", "diagonal"]
+full_is_quick = pytest.mark.parametrize("core", ["full", pytest.param("diagonal", marks=pytest.mark.slow)])
 NO_STREAM = dict.fromkeys(
     ("check_fit_score_takes_y", "check_n_features_in_after_fitting"),
     "partial_fit is of inference='collapsed'",
@@ -68,9 +69,9 @@ def grid_of(model: FunctionalTucker, mode: int, x: Any) -> list[dict[str, Any]]:
 
 # 2026-11: half of the rows keep the bound rising slowly; the predictions stand
 @pytest.mark.filterwarnings(NOT_CONVERGED)
-@pytest.mark.parametrize("core", FORMS)
+@full_is_quick
 def test_cep_predicts_held_out_rows_nearly_to_the_noise(core: str) -> None:
-    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=25)
+    model = FunctionalTucker(inference="cep", core=core, rank=1, discrete=[0], max_iter=12)
     scores = cross_val_score(model, X, Y, cv=KFold(2), error_score="raise")
     assert_above(scores.min(), 0.8, "R2 on rows left out")
 
@@ -178,7 +179,7 @@ def test_weights_are_repeats_for_cep() -> None:
     assert_relative(model.predict(TABLE), repeated.predict(TABLE), 1e-8)
 
 
-@pytest.mark.parametrize("core", FORMS)
+@full_is_quick
 def test_rank_auto_finds_the_number_of_products(core: str) -> None:
     rng = np.random.default_rng(0)
     x = np.column_stack([rng.integers(0, 16, 2000) / 15 for _ in range(2)])

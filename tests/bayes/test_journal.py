@@ -35,11 +35,11 @@ FILLED = np.sin(3 * CELLS @ [1.0, 2.0, 3.0]) + 0.1 * np.random.default_rng(0).no
 
 FITS: dict[str, tuple[dict[str, Any], np.ndarray, np.ndarray]] = {
     "bases": ({"max_functions": 3, "max_iter": 30}, LINE, VALUES),
-    "a grid with cells missing": ({"max_iter": 9}, CELLS[:-3], FILLED[:-3]),
-    "exact labels": ({"discrete": [1], "max_iter": 15}, X, Y),
-    "trials of the exact mode": ({"discrete": [1], "max_functions": 3, "max_iter": 12}, LINE, VALUES),
-    "margins of a response": ({"response": "log", "max_iter": 5, "tol": 1e-3}, X[:40, 1:], POSITIVE[:40]),
-    "loadings of labels": ({"discrete": [0], "label_rank": 1, "max_iter": 8}, X, Y),
+    "a grid with cells missing": ({"max_iter": 4}, CELLS[:-3], FILLED[:-3]),
+    "exact labels": ({"discrete": [1], "max_iter": 5}, X, Y),
+    "trials of the exact mode": ({"discrete": [1], "max_functions": 3, "max_iter": 6}, LINE, VALUES),
+    "margins of a response": ({"response": "log", "max_iter": 3, "tol": 1e-3}, X[:20, 1:], POSITIVE[:20]),
+    "loadings of labels": ({"discrete": [0], "label_rank": 1, "max_iter": 3}, X, Y),
 }
 
 

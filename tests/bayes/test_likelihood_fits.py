@@ -152,6 +152,7 @@ def fit_of_counts(kind: str, seed: int) -> FunctionalTucker:
     return FunctionalTucker(discrete=[0], likelihood=kind, tol=1e-4).fit(X, y, sample_weight=trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 def test_intervals_of_rates_and_probabilities_cover(kind: str) -> None:
     """Means of the shares over 2 data sets, correlated within: bounds of 4 errors of 40 trials each."""
@@ -206,7 +207,7 @@ def test_a_model_comes_back_with_the_same_bits(tmp_path, settings) -> None:
     kind = settings.get("likelihood", "gaussian")
     X, y, trials, _ = counts(kind if kind in COUNTS else "poisson", 6, 60)
     y = y if kind in COUNTS else y + 0.1 * np.random.default_rng(0).normal(size=y.size)
-    model = FunctionalTucker(**{"discrete": [0], "max_iter": 4, **settings}).fit(X, y, sample_weight=trials)
+    model = FunctionalTucker(**{"discrete": [0], "max_iter": 2, **settings}).fit(X, y, sample_weight=trials)
     save(model, tmp_path / "model.tenfac")
     back = load(tmp_path / "model.tenfac")
     X = X + [0.0, 0.1] * (np.arange(60)[:, None] % 2)  # seen and new places

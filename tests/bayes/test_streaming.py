@@ -18,11 +18,15 @@ from tests.bayes.toys import smooth_table, twin
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 
 TOL = 1e-8
+STARTS: dict[tuple[bytes, bytes, str], FunctionalTucker] = {}
 
 
-def start(X: Any, y: np.ndarray, **settings: Any) -> FunctionalTucker:
-    """A model of the first rows; hyperparameters need not be the best."""
-    return quietly(FunctionalTucker(**{"max_iter": 3, "tol": 1e-3, **settings}).partial_fit, X, y)
+def start(X: np.ndarray, y: np.ndarray, **settings: Any) -> FunctionalTucker:
+    """A model of the first rows, learned once and copied; hyperparameters need not be the best."""
+    key = (X.tobytes(), y.tobytes(), repr(settings))
+    if key not in STARTS:
+        STARTS[key] = quietly(FunctionalTucker(**{"max_iter": 3, "tol": 1e-3, **settings}).partial_fit, X, y)
+    return copy.deepcopy(STARTS[key])
 
 
 def add(model: FunctionalTucker, X: np.ndarray, y: np.ndarray, size: int = 7) -> FunctionalTucker:

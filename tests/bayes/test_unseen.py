@@ -57,7 +57,7 @@ def drawn(unseen: Unseen, seed: int = 1) -> np.ndarray:
 
 @every_likelihood
 def test_transforms_of_draws_are_uniform_and_scores_of_draws_normal(likelihood: Any) -> None:
-    unseen = rows(likelihood, 4000)
+    unseen = rows(likelihood, 1500)
     y = drawn(unseen)
     assert_below(1e-4, stats.kstest(unseen.pit(y, np.random.default_rng(2)), "uniform").pvalue, "bound of p")
     z = unseen.score(y, np.random.default_rng(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -261,8 +262,14 @@ def test_rounding_keeps_the_function_and_drops_what_is_twice_there(hybrid, make)
     assert_equal(small.modes, t.modes)
 
 
+@cache
+def on_fine_grid():
+    x, y = (np.linspace(*ends, 801) for ends in BOX)
+    return f(x[:, None, None], np.arange(3)[:, None], y)
+
+
 def test_extrema_are_found_with_their_place(hybrid):
-    grid = f(*np.meshgrid(np.linspace(*BOX[0], 801), np.arange(3), np.linspace(*BOX[1], 801), indexing="ij"))
+    grid = on_fine_grid()
     value, place = hybrid.max()
     assert_above(value, grid.max() - 1e-5 * abs(grid.max()), "maximum")
     assert_below(abs(value - f(*place)), 1e-5 * abs(value), "value at its place")
@@ -279,6 +286,8 @@ def test_a_smooth_maximum_inside_is_found_to_rounding():
     assert_below(max(abs(x - 0.3) for x in place), 1e-5, "place")
     with pytest.raises(ShapeError):
         CP(None, [np.ones((2, 3, 1))]).max()
+    with pytest.raises(DataError, match="real values"):  # was the largest real part, with a warning of numpy
+        CP(None, [1j * np.ones((2, 1))]).max()
 
 
 def test_discrete_formats_have_extrema_and_grids_too():
@@ -327,3 +336,25 @@ def test_one_to_five_modes_and_batches_have_the_same_methods(make):
     assert_equal(tuple(batch.norm().shape), (4,))
     assert_equal(tuple(batch.integrate().shape), (4,))
     assert_equal(tuple(batch.laplacian().on_grid([0.0], [0.0, 1.0]).shape), (4, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("seed", "second"), [(156, Discrete(3)), (266, Discrete(3)), (108, Chebyshev(5, (4.97, 4.99)))]
+)
+def test_the_highest_of_several_peaks_is_found(seed, second):
+    rng, first = np.random.default_rng(seed), Chebyshev(5, (4.97, 4.99))  # 0.36 too low in each before
+    t = CP(None, [rng.standard_normal((mode.size, 2)) for mode in (first, second)], [first, second])
+    fine = np.linspace(4.97, 4.99, 301)
+    values = t.on_grid(fine, None if second.domain is None else fine)
+    assert_above(t.max().value, values.max() - 1e-9, "maximum")
+    assert_below(t.min().value, values.min() + 1e-9, "minimum")
+
+
+def test_wrong_values_are_refused_by_the_name_of_what_was_called():
+    t = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2)
+    with pytest.raises(DataError) as caught:
+        t.fix({0: 2.0})
+    assert_says(caught, "fix: the value of mode 0")
+    with pytest.raises(ShapeError) as caught:
+        t.restrict(None)
+    assert_says(caught, "restrict: needs one interval or None per mode, 2")

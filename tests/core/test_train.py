@@ -314,13 +314,45 @@ def test_a_train_goes_to_tensorly_and_comes_back(make):
         train(make, modes=[Chebyshev(4), Discrete(5), Discrete(3), Discrete(6)]).to_tensorly()
 
 
-def test_formats_of_two_kinds_are_not_mixed_in_silence(make):
-    t = train(make)
-    with pytest.raises(TypeError):
-        t + t.to_tucker()
-    with pytest.raises(TypeError) as error:
-        t.inner(t.to_tucker())
-    assert_says(error, "TuckerTrain", "Tucker", "to_train()")
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_formats_of_two_kinds_meet_in_the_more_general_one(make, order):
+    modes = [Discrete(4), Discrete(5), Discrete(3)]
+    natural = train(make, (4, 5, 3), (2, 3, 2), (2, 3), modes)
+    a = natural.reordered(order)
+    b = Tucker(make(2, 1, 2, seed=5), [make(4, 2), make(5, 1), make(3, 2)])
+    c = CP(make(2), [make(4, 2, seed=1), make(5, 2, seed=2), make(3, 2, seed=3)])
+    known = {a: format_dense(natural), b: format_dense(b), c: format_dense(c)}
+    for t, u, kind in ((a, b, TuckerTrain), (b, c, Tucker), (a, c, TuckerTrain)):
+        for left, right in ((t, u), (u, t)):
+            x, y = known[left], known[right]
+            for got, want in ((left + right, x + y), (left - right, x - y), (left * right, x * y)):
+                assert type(got) is kind
+                assert_close(got.to_tensor(), want, like=t.factors[0], factor=500)
+            assert_close(left.inner(right), np.sum(x * y), like=t.factors[0], factor=2000)
+    assert_equal(((a + b).order, (c + a).order), (order, order))
+    with pytest.raises(ShapeError) as error:
+        a + b[0]
+    assert_says(error, "same modes", "(4, 5, 3)", "(5, 3)")
+
+
+def test_sums_of_other_kinds_are_of_one_dtype_and_degree():
+    half = CP(None, [np.ones((4, 2), "float16")] * 2)
+    assert_equal((half + half.to_tucker()).dtype, np.dtype("float16"))
+    assert_equal((half + Tucker(np.ones((1, 1)), [np.ones((4, 1))] * 2)).dtype, np.dtype("float64"))
+    x = Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:], np.eye(4)[:, :1]], [Chebyshev(2), Chebyshev(4)])
+    y = CP(None, [np.eye(3)[:, :1], np.eye(2)[:, 1:]], [Chebyshev(3), Chebyshev(2)])
+    both = x.to_train(order=[1, 0]) + y
+    assert_equal((both.order, both.coef_shape), ((1, 0), (3, 4)))
+    assert_close(both.at(0.25, -0.5), np.array(-0.25))
+    assert_close(x.inner(y.to_train() + x), np.array(4 / 3))
+    assert_close((1 - y - both).at(0.25, -0.5), np.array(1.75))
+
+
+def test_a_core_that_a_sum_would_make_huge_is_refused():
+    terms = CP(None, [np.ones((2, 400))] * 4)
+    with pytest.raises(DataError) as error:
+        terms + Tucker(np.ones((1,) * 4), [np.ones((2, 1))] * 4)
+    assert_says(error, "to_tucker", "Reduce the rank")
 
 
 def test_a_train_is_saved_with_its_cores_and_comes_back_bit_by_bit(make, tmp_path):

@@ -44,8 +44,11 @@ def entries_of(f, n):
     return lambda indices: f(x[indices])
 
 
-@pytest.mark.parametrize(("tol", "seed"), [(1e-3, 0), (1e-6, 1), (1e-9, 2)])
-@pytest.mark.parametrize("f", [inverse, root])
+ACCURACIES = [(inverse, 1e-3, 0), (inverse, 1e-6, 1), (inverse, 1e-9, 2)]
+MORE = [pytest.param(root, *more, marks=pytest.mark.slow) for more in [(1e-3, 0), (1e-6, 1), (1e-9, 2)]]
+
+
+@pytest.mark.parametrize(("f", "tol", "seed"), ACCURACIES + MORE)
 def test_the_tolerance_is_kept_from_about_one_percent_of_the_entries(f, tol, seed):
     X = dense(f, 200)
     t = tucker_cross(entries_of(f, 200), X.shape, tol, random_state=seed)

@@ -192,3 +192,30 @@ def test_trains_are_composed_and_found_functions_of_a_discrete_mode_join_as_trai
 
 def _as_train(t):
     return dataclasses.replace(t.to_train(), info=t.info)
+
+
+@pytest.mark.parametrize("other", ["to_train", "to_cp"])
+def test_functions_in_different_formats_add_multiply_and_divide(other):
+    a, b = separable((np.exp, np.cos)), getattr(separable((np.cos, np.exp)), other)()
+    x, y = np.random.default_rng(0).random((2, 40))
+    u, v = np.exp(x) * np.cos(y), np.cos(x) * np.exp(y)
+    sums = [(a + b, u + v), (b + a, u + v), (a - b, u - v), (b - a, v - u)]
+    for got, want in [*sums, (a * b, u * v)]:
+        assert_below(np.abs(got.at(x, y) - want).max(), 1e-8, "error")
+
+
+def test_a_number_is_raised_to_the_power_of_a_function():
+    t = separable((np.exp, np.cos))
+    x, y = np.random.default_rng(0).random((2, 40))
+    for power in (2**t, 2.0**t, np.power(2, t)):
+        assert_below(np.abs(power.at(x, y) - 2 ** (np.exp(x) * np.cos(y))).max(), 1e-8, "error")
+
+
+def test_labels_are_constructed_one_by_one_and_keep_the_tolerance():
+    plain = separable((np.exp, np.cos))
+    table = np.array([[1.0], [1.0], [1.0]])
+    t = Tucker(np.ones((1, 1, 1)), [table, *plain.factors], [Discrete(3), *plain.modes])
+    made, one = compose(np.sin, t, tol=1e-6), compose(np.sin, plain, tol=1e-6)
+    assert_equal(made.info.n_evals, 3 * one.info.n_evals)
+    x, y = np.random.default_rng(0).random((2, 200))
+    assert_below(np.abs(made.at(1, x, y) - np.sin(np.exp(x) * np.cos(y))).max(), 2e-6, "error")

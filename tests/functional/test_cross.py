@@ -9,7 +9,7 @@ import pytest
 
 from tenfac.core.modes.chebyshev import lobatto
 from tenfac.functional import cross as cross_module
-from tenfac.functional.core_grid import grid_points, more_rows
+from tenfac.functional.core_grid import grid_points, more_rows, steady_rows
 from tenfac.functional.cross import Cross, _new_lines, _roughest
 from tenfac.functional.evaluator import Evaluator
 from tests.checks import assert_below, assert_close, assert_equal
@@ -29,6 +29,18 @@ def test_rows_chosen_before_are_kept_and_new_ones_make_the_basis_invertible() ->
     assert_equal(rows[:3], first)
     assert_equal(len(set(rows.tolist())), 6)
     assert_below(np.linalg.cond(basis[rows]), 100, "condition")
+
+
+def test_rows_are_added_until_the_fit_to_them_is_certain() -> None:
+    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 6)))
+    order = np.argsort(np.linalg.norm(basis, axis=1))[:6]  # the smallest rows determine the least
+    rows = steady_rows(basis, order, 4.0)
+    assert_equal(rows[:6], order)
+    assert_equal(len(set(rows.tolist())), len(rows))
+    assert_below(np.linalg.norm(np.linalg.pinv(basis[rows]), 2), 4.0, "norm of the fit")
+    assert_below(len(rows), 13, "rows")
+    assert_equal(steady_rows(basis, rows, 4.0), rows)
+    assert_equal(len(steady_rows(basis, order, 0.9)), 40)  # no fit has a norm below 1
 
 
 def test_a_point_on_a_known_line_gives_no_line() -> None:

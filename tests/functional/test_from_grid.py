@@ -18,7 +18,7 @@ from tenfac import (
     tucker,
 )
 from tenfac.core.modes.chebyshev import Chebyshev
-from tests.checks import assert_below, assert_equal, assert_says, quietly
+from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
 from tests.functional.battery import UNIT, points_of
 
 NODES = Chebyshev(30, (0.0, 1.0)).nodes()
@@ -208,3 +208,46 @@ def test_a_function_is_not_taken_for_data() -> None:
     with pytest.raises(ShapeError) as caught:
         chebyshev_from_grid(F, [np.arange(4)] * 2)
     assert_says(caught, "function already")
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+@pytest.mark.parametrize("kind", [np.asarray, lambda v: tucker(v / v.max(), tol=1e-14) * v.max()])
+def test_values_whose_squares_are_no_numbers_keep_their_digits(scale: float, kind: Any) -> None:
+    values = np.exp(np.add.outer(NODES, NODES))
+    F = chebyshev_from_grid(kind(scale * values), [NODES, NODES], 1e-10)  # was zero, converged
+    assert_equal(F.info.converged, True)
+    assert_below(abs(F.at(0.3, 0.4) / scale - np.exp(0.7)), 1e-10, "error")
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_terms_whose_squares_are_no_numbers_keep_their_digits(scale: float) -> None:
+    data = CP(np.array([scale]), [np.exp(NODES)[:, None]] * 2)
+    F = chebyshev_from_grid(data, [NODES, NODES], 1e-10)
+    assert_below(abs(F.at(0.3, 0.4) / scale - np.exp(0.7)), 1e-10, "error")
+
+
+@pytest.mark.parametrize(
+    ("axes", "tol", "error", "part"),
+    [
+        ([NODES + 1j], 1e-6, DataError, "axes[0] must be real numbers"),
+        ([["a"] * 30], 1e-6, DataError, "axes[0] must be real numbers"),
+        (None, 1e-6, ShapeError, "`axes` must be a list"),
+        ([NODES], "1e-6", DataError, "tol must be"),
+    ],
+)
+def test_axes_and_tolerances_that_are_no_numbers_are_refused(
+    axes: Any, tol: Any, error: Any, part: str
+) -> None:
+    with pytest.raises(error) as caught:
+        chebyshev_from_grid(np.exp(NODES), axes, tol)
+    assert_says(caught, "chebyshev_from_grid", part)
+
+
+def test_too_few_chebyshev_points_are_seen_to_be_too_few() -> None:
+    x = Chebyshev(9, (0.0, 1.0)).nodes()
+    with pytest.warns(ConvergenceWarning, match="too coarse"):
+        F = chebyshev_from_grid(np.exp(4 * x), [x], 1e-8)
+    true = np.exp(4 * np.linspace(0, 1, 500))
+    error = np.abs(F.at(np.linspace(0, 1, 500)) - true).max() / true.max()
+    assert_above(error, 1e-8, "error")
+    assert_above(F.info.rel_error, error / 2, "estimate")

@@ -235,3 +235,10 @@ def test_the_modes_are_those_of_the_domain() -> None:
     assert_equal([type(m) for m in F.modes], [Chebyshev, Chebyshev])
     assert_equal(F.modes[0].domain, (-2.0, 2.0))
     assert_close(F.factors[0].T @ F.factors[0], np.eye(F.rank[0]))
+
+
+def test_one_interval_in_the_place_of_one_per_column_is_named() -> None:
+    X = points(50, 2)
+    with pytest.raises(DataError) as caught:
+        fitted(X, X[:, 0], (-1, 1))
+    assert_says(caught, "domain[0] must be an interval", "[(a, b)] * D")

@@ -187,7 +187,28 @@ def test_a_place_outside_a_large_result_and_what_is_no_format_are_refused():
     with pytest.raises(DataError) as caught:
         to_xarray(t, ["x"], {"x": 1000}, max_bytes=100)
     assert_says(caught, "8,000 bytes")
-    for other in (np.ones(3), split(t, 2), Tucker(np.ones((2, 1)), [np.ones((2, 3, 1))])):
+    for other in (np.ones(3), Tucker(np.ones((2, 1)), [np.ones((2, 3, 1))])):
         with pytest.raises(ShapeError) as caught:
             to_xarray(other)
         assert_says(caught, "to_xarray", "without a batch")
+
+
+def test_a_train_is_the_same_array_and_comes_back():
+    t = Tucker(
+        np.ones((2, 2)), [np.eye(5)[:, 1:3], np.eye(4)[:, :2]], [Chebyshev(5, (0.0, 2.0)), Chebyshev(4)]
+    )
+    got = to_xarray(t.to_train(order=[1, 0]), ["x", "y"])
+    assert_close(got.values, to_xarray(t).values)
+    assert_close(from_xarray(got).at(0.3, 0.7), np.array(t.at(0.3, 0.7)))
+
+
+def test_patches_become_an_array_at_places_that_are_given():
+    x = Tucker(
+        np.ones((1, 1)), [np.eye(2)[:, 1:], np.array([[1.0], [2.0], [3.0]])], [Chebyshev(2), Discrete(3)]
+    )
+    patches = split(x, [4, None])
+    got = to_xarray(patches, ("x", "cell"), {"x": 9, "cell": CELLS})
+    assert_close(got.values, np.linspace(-1, 1, 9)[:, None] * [1.0, 2.0, 3.0])
+    with pytest.raises(ShapeError) as caught:
+        to_xarray(patches, ("x", "cell"))
+    assert_says(caught, "say where 'x' is evaluated", "coords={'x': places}")

@@ -147,3 +147,44 @@ def test_too_few_parts_are_refused():
     with pytest.raises(ShapeError) as error:
         Patches(patches.edges, patches.parts[:1])
     assert_says(error, "2 boxes", "got 1", "split(")
+
+
+def test_a_point_on_an_edge_belongs_to_the_box_above_it():
+    parts = [
+        Tucker(np.array([c]), [np.ones((1, 1))], [Chebyshev(1, ab)])
+        for c, ab in ((1.0, (0, 1)), (2.0, (1, 2)))
+    ]
+    assert_equal(
+        Patches((np.array([0.0, 1.0, 2.0]),), tuple(parts)).at([0.0, 1.0, 2.0]).tolist(), [1.0, 2.0, 2.0]
+    )
+
+
+@pytest.mark.parametrize("rows", [None, [1, 0, 1], 1])
+def test_patches_on_a_grid_have_the_values_at_its_points(make, rows):
+    patches = split(wave(make), [3, None, 2], tol=1e-4)
+    x, y = np.array([0.9, -1.0, 0.1, 1.0, -0.2]), np.array([0.0, 0.5, -0.5])
+    got = patches.on_grid(make.asarray(x), rows, make.asarray(y))
+    index = np.arange(2) if rows is None else np.atleast_1d(rows)
+    first, middle, last = np.meshgrid(x, index, y, indexing="ij")
+    want = patches.at(make.asarray(first), middle, make.asarray(last))
+    assert_close(got, want[:, 0] if rows == 1 else want, factor=1000)
+    assert_close(patches.on_grid(0.3, 1, -0.3), patches.at(0.3, 1, -0.3), factor=1000)
+    assert_equal(tuple(patches.on_grid(make.asarray([]), 1, make.asarray(y)).shape), (0, 3))
+    assert_equal((patches.shape, patches.domain), ((None, 2, None), ((-1.0, 1.0), None, (-1.0, 1.0))))
+
+
+def test_a_grid_that_patches_do_not_have_is_refused(make):
+    patches = split(wave(make), [3, None, 2], tol=1e-4)
+    for axes, error, parts in (
+        (([0.0], None), ShapeError, ["one axis per mode, 3", "got 2"]),
+        ((None, None, [0.0]), ShapeError, ["mode 0 is continuous", "None"]),
+        (([0.0], None, [[0.0]]), ShapeError, ["1-way", "(1, 1)", "mode 2"]),
+        (([0.0], None, [1.5]), DataError, ["mode 2", "[-1, 1]", "1.5"]),
+        (([0.0], [2], [0.5]), DataError, ["mode 1", "2"]),
+    ):
+        with pytest.raises(error) as caught:
+            patches.on_grid(*axes)
+        assert_says(caught, *parts)
+    with pytest.raises(DataError) as caught:
+        patches.on_grid(np.zeros(9).tolist(), None, [0.5], max_bytes=10)
+    assert_says(caught, "on_grid", "coarser")

@@ -116,6 +116,29 @@ def test_coefficients_are_norms_over_the_other_modes_relative_to_the_largest() -
     assert_equal((ax.get_yscale(), ax.get_xlabel()), ("log", "degree"))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_train_is_drawn_as_the_tucker_tensor_it_is(order: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    factors = [rng.standard_normal((n, 3)) for n in (5, 6, 4)]
+    modes = [Chebyshev(5), Discrete(6), Chebyshev(4, (0.0, 2.0))]
+    t = Tucker(rng.standard_normal((3, 3, 3)), factors, modes)
+    train = 1 * t.to_train(order=order).round(tol=1e-12)  # without a report
+    drawings = (
+        plot.coefficient_decay,
+        plot.singular_values,
+        lambda *a, **k: plot.function_slice(a[0], {1: 2}, **k),
+    )
+    for draw in drawings:
+        want, got = draw(t, ax=panel()), draw(train, ax=panel())
+        assert_equal(len(got.lines), len(want.lines))
+        for one, other in zip(got.lines, want.lines, strict=True):
+            assert_close(
+                np.asarray(one.get_ydata(), float), np.asarray(other.get_ydata(), float), factor=1000
+            )
+        for one, other in zip(got.collections[:1], want.collections[:1], strict=True):
+            assert_close(np.asarray(one.get_array()), np.asarray(other.get_array()), factor=1000)
+
+
 def test_the_estimated_error_is_a_line_and_zero_coefficients_are_left_out() -> None:
     t = Tucker(
         np.ones(1), [np.array([[1.0], [0.0], [1e-3]])], [Chebyshev(3)], info=Report(True, "", rel_error=1e-5)

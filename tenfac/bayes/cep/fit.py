@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from tenfac.bayes.cep.chain import Chain
 from tenfac.bayes.cep.forms import CPForm, TuckerForm
@@ -19,6 +18,7 @@ from tenfac.bayes.cep.result import CepFit, relevance
 from tenfac.bayes.cep.rows import Rows, merged
 from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
 from tenfac.bayes.cep.trial import Trial, pruned
+from tenfac.bayes.threads import one_thread
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from tenfac.core.report import Report
@@ -147,7 +147,7 @@ def fit_cep(
     order = sorted(range(len(grids)), key=lambda d: -sizes[d])
     rng = generator(random_state)
     first = lengthscales or (None,) * len(grids)
-    with threadpool_limits(limits=1, user_api="blas"), _progress(verbose) as bar:
+    with one_thread(), _progress(verbose) as bar:
         starts = [starting_state(shape, chains, rng, first) for _ in range(n_starts)]
         sweeper, reason = Sweeper(rows, shape, order, bar.update), "the bound stands"
         if held_out > 0 and round(held_out * y.size) >= _LEAST_HELD_OUT:

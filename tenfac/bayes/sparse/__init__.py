@@ -1,1 +1,28 @@
-"""Sparse Bayesian recovery with Kronecker dictionaries."""
+"""Sparse recovery with Kronecker dictionaries: the published algorithms, baselines, oracles and metrics.
+
+The estimator is ``tenfac.KroneckerSBL``; what stands here is to compare with.
+"""
+
+from .em import AM_IRS, SVD_IRS, Rules, em_am, em_svd
+from .metrics import nmse, support_recovery_rate
+from .oracle import oracle_least_squares, oracle_posterior_mean
+from .pattern_em import em_pattern
+from .rank_one import rank_one_sbl
+from .recovery import Recovery
+from .solution import Solution
+
+__all__ = [
+    "AM_IRS",
+    "SVD_IRS",
+    "Recovery",
+    "Rules",
+    "Solution",
+    "em_am",
+    "em_pattern",
+    "em_svd",
+    "nmse",
+    "oracle_least_squares",
+    "oracle_posterior_mean",
+    "rank_one_sbl",
+    "support_recovery_rate",
+]

@@ -76,8 +76,10 @@ def structured(box: Box, measured: Any, values: str) -> Structure:
     one = _tucker(box, seen, [1] * seen.ndim)
     tried = {"full": (box, score(math.prod(seen.shape), 0.0)), "rank1": _scored(one, seen, score)}
     if values == "auto":
-        _try_tucker(box, seen, score, tried)
-        _try_sums(box, seen, score, tried)
+        core, _, _ = truncate(seen, seen.shape)
+        least = _errors(to_numpy(squared(core, xp)))
+        _try_tucker(box, seen, least, score, tried)
+        _try_sums(box, seen, least / seen.ndim, score, tried)
     name = "rank1" if values == "rank1" else min(tried, key=lambda key: tried[key][1])
     return Structure(tried[name][0], name, {key: found[1] for key, found in tried.items()})
 
@@ -113,10 +115,11 @@ def _numbers(sizes: Sequence[int], ranks: Sequence[Any]) -> Any:
     return math.prod(ranks) + sum(r * (z - r) for z, r in zip(sizes, ranks, strict=True))
 
 
-def _try_tucker(box: Box, seen: Any, score: Score, tried: dict[str, Any]) -> None:
-    """The ranks that the higher-order SVD prefers, if no better fit of them could not win."""
-    core, _, _ = truncate(seen, seen.shape)
-    error = _errors(to_numpy(squared(core, box.xp)))
+def _try_tucker(box: Box, seen: Any, error: np.ndarray, score: Score, tried: dict[str, Any]) -> None:
+    """The ranks that the higher-order SVD prefers, unless even the best fit of such ranks cannot win.
+
+    The best fit has at least one I-th of the squared error of the higher-order SVD.
+    """
     ranks = np.meshgrid(*(np.arange(1, z + 1) for z in seen.shape), indexing="ij")
     numbers = _numbers(seen.shape, ranks)
     bound = score(numbers, error / seen.ndim)
@@ -146,8 +149,11 @@ def _shown(ranks: Sequence[int], box: Box) -> str:
     return "(" + ", ".join(map(str, shown)) + ")"
 
 
-def _try_sums(box: Box, seen: Any, score: Score, tried: dict[str, Any]) -> None:
-    """Sums of two, three, ... rank-one terms, while they win; of matrices they are Tucker arrays."""
+def _try_sums(box: Box, seen: Any, least: np.ndarray, score: Score, tried: dict[str, Any]) -> None:
+    """Sums of two, three, ... rank-one terms, while they win; of matrices they are Tucker arrays.
+
+    ``least[r_0 - 1, r_1 - 1, ...]`` is an error below which no array of these ranks comes.
+    """
     sizes, total = seen.shape, math.prod(seen.shape)
     if sum(z > 1 for z in sizes) < 3:
         return
@@ -156,6 +162,8 @@ def _try_sums(box: Box, seen: Any, score: Score, tried: dict[str, Any]) -> None:
         best = min(one[1] for one in tried.values())
         if terms * each * total > _MAX_JACOBIAN or score(terms * each, 0.0) >= best:
             return
+        if score(terms * each, least[tuple(min(terms, z) - 1 for z in sizes)]) >= best:
+            continue
         found = _scored(_sum(box, seen, terms), seen, score)
         tried[f"cp({terms})"] = found
         if found[1] > before:

@@ -31,7 +31,7 @@ def scattered(count: int = 300, noise: float = 0.1, seed: int = 0) -> tuple[list
 
 
 @pytest.mark.parametrize("form", ["cp", "tucker"])
-@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_noiseless_products_are_recovered(form: str, rank: int) -> None:
     x = np.linspace(0, 1, 17)
     factors = [(np.sin(4 * x), 1 + x**2), (np.cos(3 * x), np.exp(-x))][:rank]
@@ -63,7 +63,7 @@ def test_excess_products_are_pruned() -> None:
         assert_equal(fit.rank, (1, 1))
 
 
-@pytest.mark.parametrize("form", ["cp", "tucker"])
+@pytest.mark.parametrize("form", ["cp", pytest.param("tucker", marks=pytest.mark.slow)])
 def test_held_out_errors_are_those_of_the_noise_and_intervals_cover(form: str) -> None:
     x, y = scattered(1200)
     new, truth = scattered(400, seed=1)
@@ -167,7 +167,7 @@ HARD = {
 @pytest.mark.parametrize("kernel", ["matern12", "matern52"])
 def test_hard_data_give_finite_means_and_variances_not_below_zero(form: str, case: str, kernel: str) -> None:
     x, y = HARD[case]
-    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=2, max_iter=5)
+    fit = fitted(x, y, kernels=[kernel] * 3, form=form, rank=2, max_iter=3)
     new = np.array([-1e6, -1.0, 0.3, 0.5, 2.0, 1e12])
     mean, variance = fit.predict([new] * 3)
     assert np.isfinite(mean).all()

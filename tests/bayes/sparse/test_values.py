@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 import pytest
 
@@ -61,8 +62,6 @@ def box_of(sizes: Any, ranks: Any, complex_: bool) -> tuple[Box, np.ndarray, np.
     shape = (*(len(one) for one in factors), sizes[-1])
     y = (A @ X.reshape(-1)).reshape(shape) + math.sqrt(NOISE) * normal(rng, *shape, complex_=complex_)
     gammas = tuple(np.ones(z) for z in sizes[:-1])
-    import array_api_compat.numpy as xp
-
     return Box(X, tuple(factors), gammas, NOISE, xp), y, A
 
 
@@ -106,11 +105,11 @@ def test_estimate_and_errors_of_each_structure_are_those_of_dense_least_squares(
     covariance = NOISE * J @ np.linalg.inv(J.conj().T @ A.conj().T @ A @ J) @ J.conj().T
     want = np.diag(covariance).real.reshape(sizes)
     assert_relative(found.box.variances(), want if sizes[-1] > 1 else want[..., 0], 1e-6)
-    draws = found.box.draws(2000, np.random.default_rng(0)) - found.box.mean
+    draws = found.box.draws(1000, np.random.default_rng(0)) - found.box.mean
     draws = draws.reshape(len(draws), -1)
     error = np.abs(draws.T @ draws.conj() / len(draws) - covariance)
     spread = np.sqrt(np.diag(covariance).real)
-    assert_below(np.max(error / np.outer(spread, spread)), 0.12, "error of a correlation")
+    assert_below(np.max(error / np.outer(spread, spread)), 0.18, "error of a correlation")
     double = 1 + complex_
     numbers = double * J.shape[1] * math.log(double * y.size)
     left = np.linalg.norm(y.reshape(-1) - A @ found.box.mean.reshape(-1)) ** 2
@@ -177,9 +176,12 @@ def test_dependent_and_too_many_columns_do_no_harm() -> None:
     assert_above(model.coef_.shape[0], 4, "columns of the first mode")
     assert_relative(model.predict(), y, 1e-8)
     assert_equal(bool(np.isfinite(model.coef_std_).all()), True)
-    twin = np.stack([A[:, 0], A[:, 0]], axis=1)
-    model = quietly(KroneckerSBL(values="rank1", prune_alpha=0).fit, [twin, B], np.outer(A[:, 0], B[:, 0]))
-    assert_relative(model.predict(), np.outer(A[:, 0], B[:, 0]), 1e-8)
+    twins = np.stack([A[:, 0], A[:, 0], A[:, 1]], axis=1)
+    X, gammas = np.zeros((3, 4, 1)), (np.ones(3), np.ones(4))
+    found = structured(Box(X, (twins, B), gammas, NOISE, xp), np.outer(A[:, 0], B[:, 0])[..., None], "rank1")
+    want = np.outer([0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0])
+    assert_close(found.box.mean, want[..., None], 1e4)
+    assert_below(np.max(found.box.variances()), 1.0, "variance of a coefficient")
 
 
 def test_one_mode_and_an_empty_model_are_full() -> None:
