@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
-from tenfac.bayes.sparse.ascent import first_state
+from tenfac.bayes.sparse.ascent import Options, climb, first_state
 from tenfac.bayes.sparse.evidence import kronecker_log_evidence
 from tenfac.bayes.sparse.problem import Problem, problem_of
-from tenfac.bayes.sparse.pruning import all_gains
+from tenfac.bayes.sparse.pruning import all_gains, pruned
 from tenfac.bayes.sparse.statistics import evidence, moments, noise_ratio, weight_ratios
 from tenfac.bayes.sparse.updates import in_front, sweep
 from tenfac.core.errors import DataError
 from tests.bayes.sparse.dense import Dense, kron_dense, sparse_problem
-from tests.checks import assert_close
+from tests.checks import assert_close, assert_equal
 
 SHAPES = [((5,), (9,)), ((3, 6), (5, 4)), ((2, 3, 4), (3, 5, 2)), ((2, 3, 1, 2), (3, 2, 2, 4))]
 CASES = [
@@ -107,6 +108,31 @@ def test_after_sweeps_the_state_has_the_evidence_of_its_own_hyperparameters(
         weight[mode.labels] = mode.weights
     dense = dense_of(problem, weights, state.noise)
     assert_close(evidence(state, moments(state, sizes, xp), sizes), dense.evidence, 1e4)
+
+
+@pytest.mark.parametrize(("share", "left"), [(1.01, [0, 1]), (0.99, [0, 1, 2])])
+def test_a_column_goes_if_its_gain_is_below_the_level_shared_among_all_modes(share: float, left: Any) -> None:
+    problem = problem_of([np.eye(3), np.eye(2)], np.array([[4.0, 4.5], [4.0, 5.0], [2.5, 3.0]]))
+    state = first_state(problem, [np.ones(3), np.ones(2)], 0.1)
+    xp, sizes = problem.xp, problem.sizes
+    least = float(all_gains(state, sizes, xp)[0][2])
+    alpha = 5 * chi2.sf(2 * share * least, 1) / 2  # five columns in all
+    slimmer = pruned(state, moments(state, sizes, xp), sizes, alpha, xp) or state
+    assert_equal([mode.labels.tolist() for mode in slimmer.modes], [left, [0, 1]])
+
+
+def test_a_sweep_that_loses_is_done_again_the_monotone_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, state, _ = state_of((3, 6), (5, 4), False, 2)
+    xp, sizes = problem.xp, problem.sizes
+    want = climb(state, sizes, Options(None, 0.5, 0.0, 2000, 1e-9), xp)
+
+    def losing(*given: Any) -> Any:
+        new = sweep(*given)
+        return new if given[3] < 1.0 else new._replace(noise=100 * new.noise)
+
+    monkeypatch.setattr("tenfac.bayes.sparse.ascent.sweep", losing)
+    found = climb(state, sizes, Options(None, 1.0, 0.0, 2000, 1e-9), xp)
+    assert_equal(found.trace, want.trace)
 
 
 def test_sums_over_blocks_are_those_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
