@@ -15,6 +15,8 @@ _FEW = 8
 _GEOMETRIC = 0.4
 # Largest ratio of a sequence that is summed.
 _SLOW = 0.9
+# Share of the largest value below which coefficients are rounding errors.
+_ROUNDING = 1e-15
 
 
 def spline(x: np.ndarray, values: np.ndarray) -> scipy.interpolate.BSpline:
@@ -88,7 +90,7 @@ def polynomial_error(found: np.ndarray, basis: np.ndarray, height: Callable[[np.
     Notes
     -----
     Extrapolated from the last coefficients: geometrically, or where they fall slowly by octaves, as powers
-    do.
+    do. Where the last quarter is rounding errors, nothing is lacking.
     """
     size = len(found)
     if size == 2:
@@ -100,6 +102,8 @@ def polynomial_error(found: np.ndarray, basis: np.ndarray, height: Callable[[np.
 
     step = max(size // 8, min(2, size // 2))
     last, before, first = (window(size - (k + 1) * step, size - k * step) for k in range(3))
+    if max(last, before) <= _ROUNDING * height(basis @ found):
+        return last
     if last <= _GEOMETRIC * before and before <= _GEOMETRIC * first:
         ratio = last / before if before else 0.0
         return 2 * last * max(ratio / (1 - ratio), 0.1)
