@@ -177,6 +177,11 @@ def make_irs_channel(
             "spread": spread,
         },
     )
+    if design is not None and not isinstance(design, IRSChannel):
+        raise TypeError(
+            f"make_irs_channel: `design` must be a channel made before; got {type(design).__name__}. Leave "
+            "it out to draw pilots and patterns."
+        )
     rng = generator(random_state)
     sent, signs = _design(rng, design, (mobile, pilots), (elements, patterns))
     at_mobile, at_base, at_surface = (steering(n, angles) for n in (mobile, base, elements))

@@ -94,6 +94,8 @@ def test_a_design_is_taken_over() -> None:
     assert_equal(second.factors[0], first.factors[0])
     assert_equal(second.factors[1], first.factors[1])
     assert abs(second.channel - first.channel).max() > 0
+    with pytest.raises(TypeError, match="`design` must be a channel"):
+        make_irs_channel(design="first")
     with pytest.raises(ShapeError) as caught:
         make_irs_channel(pilots=4, design=first)
     assert_says(caught, "(6, 4)", "(6, 3)")

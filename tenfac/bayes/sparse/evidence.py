@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from ...core.arrays import is_array, namespace_of, promote, to_number, triangular_factor
 from ...core.contract import adjoint, contract
 from ...core.errors import DataError, ShapeError
-from ...core.precision import astype
+from ...core.precision import astype, dtype_name
 from ...core.tracing import constant, is_traced
 from .box import outer
 from .problem import factors_of, measured_of
@@ -108,7 +109,14 @@ def _check_variances(gammas: Any, factors: Sequence[Any], noise: Any, xp: Any) -
                 f"{_WHERE}: gammas[{n}] must have shape ({factor.shape[1]},), the columns of factors[{n}]; "
                 f"got {tuple(g.shape)}."
             )
-        if not is_traced(g) and not to_number(xp.min(g)) >= 0:
-            raise DataError(f"{_WHERE}: gammas[{n}] must be nonnegative; got {to_number(xp.min(g)):.3g}.")
-    if not is_traced(noise) and not to_number(noise) > 0:
-        raise DataError(f"{_WHERE}: noise must be a positive variance; got {to_number(noise):.3g}.")
+        if xp.isdtype(g.dtype, "complex floating"):
+            raise DataError(f"{_WHERE}: gammas[{n}] must be real variances; got {dtype_name(g.dtype)}.")
+        if not is_traced(g) and not (to_number(xp.min(g)) >= 0 and to_number(xp.max(g)) < math.inf):
+            raise DataError(
+                f"{_WHERE}: gammas[{n}] must be nonnegative and finite; got {to_number(xp.min(g)):.3g} to "
+                f"{to_number(xp.max(g)):.3g}."
+            )
+    if is_traced(noise):
+        return
+    if not (isinstance(noise, Real) or is_array(noise)) or not 0 < to_number(noise) < math.inf:
+        raise DataError(f"{_WHERE}: noise must be a positive variance; got {noise!r}.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.sparse.problem import factors_of, measured_of
+from tenfac.bayes.sparse.problem import factors_of, measured_of, power_of_two
 from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
 
@@ -37,7 +37,7 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     ShapeError
         If they do not fit; the message names the mode.
     DataError
-        If an entry is NaN or infinite.
+        If an entry is NaN or infinite, or all are too large or too small to be squared.
 
     Examples
     --------
@@ -52,8 +52,8 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
         )
     measured = to_numpy(as_float(Y, where))
     measured = measured_of(measured, [A.shape[0] for A in matrices], snapshots, where, namespace_of(measured))
-    if not np.isfinite(measured).all():
-        raise DataError(f"{where}: Y must be finite; got NaN or infinite entries. Leave out what is missing.")
+    for name, array in (("Y", measured), *((f"factors[{n}]", A) for n, A in enumerate(matrices))):
+        power_of_two(array, name, where, namespace_of(array))
     dtype = np.result_type(np.float64, measured, *matrices)
     return [A.astype(dtype) for A in matrices], measured.astype(dtype)
 
@@ -97,6 +97,10 @@ def is_positive(value: Any) -> bool:
 
 def check_support(support: Any, sizes: Sequence[int], where: str) -> tuple[Array, ...]:
     """Read one sorted array of distinct column numbers per mode."""
+    if not isinstance(support, Sequence):
+        raise ShapeError(
+            f"{where}: `support` must have one index array per mode; got {type(support).__name__}."
+        )
     if len(support) != len(sizes):
         raise ShapeError(
             f"{where}: `support` must have one index array for each of {len(sizes)} modes; got "

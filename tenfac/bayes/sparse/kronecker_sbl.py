@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ...core.arrays import device_of, generator, namespace_of, seed_of
-from ...core.errors import ConvergenceWarning
+from ...core.errors import ConvergenceWarning, DataError
 from ...core.precision import dtype_name
 from ...core.report import Report
 from ...decompose.progress import Progress
@@ -228,6 +228,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             check_variant(self, "a mask" if self.prior == "kronecker" else "the unstructured prior")
         Y = filled(Y, mask, snapshots)
         problem = problem_of(operator, Y, snapshots=snapshots, coupling=self.coupling, where=where)
+        self._check_noise(problem, where)
         if variant:
             outcome = recover_variant(self, problem, mask)
         elif self.update in REPLICAS:
@@ -248,6 +249,15 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         self._store(problem, outcome)
         self._report(outcome, doubt, time.perf_counter() - started)
         return self
+
+    def _check_noise(self, problem: Problem, where: str) -> None:
+        """Refuse noise in units that cannot be those of the measurements."""
+        share = 1.0 if self.noise is None or not problem.total else float(self.noise) / problem.scale**2
+        if not 1e-100 < share < 1e30:
+            raise DataError(
+                f"{where}: `noise` must be from 1e-100 to 1e30 times the largest squared measurement; got "
+                f"{self.noise!r}, {share:.1g} times. Take it in the units of Y, or leave it out to learn it."
+            )
 
     def _options(self, problem: Problem) -> Options:
         noise = None if self.noise is None else float(self.noise) / problem.scale**2

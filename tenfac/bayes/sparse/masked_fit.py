@@ -11,12 +11,12 @@ import numpy as np
 
 from ...core.errors import ConvergenceWarning, DataError, ShapeError
 from .masked import Masked, check_memory
-from .observed import Array, Observed, observe
+from .observed import NOISE_FLOOR, Array, Observed, check_resolved, observe
 from .solution import Solution
+from .starts import evened
 from .unstructured import column_cost, returned
 
-_NOISE_FLOOR = 2.0**-46
-_GAMMA_FLOOR = 1e-8  # of the largest variance of a mode; below, a column is left out
+_GAMMA_FLOOR = 1e-8  # of the most that a column of the mode adds to the variance; below, it is left out
 _FIRST_NOISE = 0.1
 
 
@@ -98,6 +98,7 @@ def fit_masked(
     check_memory(data, max_bytes, "fit_masked")
     if not np.any(data.values):
         return _nothing(data, noise, Y)
+    check_resolved(data, noise, "KroneckerSBL")
     state = Masked(
         data, _first(data, gammas, noise), _FIRST_NOISE if noise is None else noise / data.scale**2
     )
@@ -170,7 +171,7 @@ def _nothing(data: Observed, noise: float | None, like: Any) -> Solution:
 def _first(data: Observed, gammas: Sequence[Any] | None, noise: float | None) -> list[Array]:
     """Variances to start from, scaled so that what they predict has the energy of the measurements."""
     if gammas is None:
-        found = [np.ones(size) for size in data.column_shape]
+        found = [evened(lengths, np) for lengths in _lengths(data)]
     else:
         found = [np.asarray(gamma, dtype=float) for gamma in gammas]
         sizes = tuple(gamma.shape[0] if gamma.ndim == 1 else -1 for gamma in found)
@@ -206,7 +207,8 @@ def _better(state: Masked, learn: bool) -> Masked:
     total = float(_ratio(pairs[-1][0].sum(), pairs[-1][1].sum()))  # of all modes: the scale they share
     if total > 0:
         shared = [*(ratio / total for ratio in ratios[:-1]), ratios[-1]]
-        gammas = [_floored(g * ratio) for g, ratio in zip(state.gammas, shared, strict=True)]
+        steps = zip(state.gammas, shared, _lengths(state.data), strict=True)
+        gammas = [_floored(g * ratio, lengths) for g, ratio, lengths in steps]
         if all(g.any() for g in gammas):
             found = Masked(state.data, gammas, _noise(state, noise, 1.0) if learn else state.noise)
             if found.evidence >= state.evidence:
@@ -220,15 +222,21 @@ def _ratio(a: Any, b: Any) -> Any:
     return np.where(b > 0, a / np.where(b > 0, b, 1.0), 0.0)
 
 
-def _floored(gammas: Array) -> Array:
-    return np.where(gammas < _GAMMA_FLOOR * gammas.max(), 0.0, gammas)
+def _lengths(data: Observed) -> list[Array]:
+    """Squared lengths of the columns of each factor."""
+    return [np.sum(abs(factor) ** 2, axis=0) for factor in data.factors]
+
+
+def _floored(gammas: Array, lengths: Array) -> Array:
+    added = gammas * lengths
+    return np.where(added < _GAMMA_FLOOR * added.max(), 0.0, gammas)
 
 
 def _better_mode(state: Masked, i: int) -> Masked:
     """The fixed point of one mode's variances if it does not lower the evidence, else its root."""
     ratio = _ratio(*state.statistics()[0][i])
     for power in (1.0, 0.5):
-        new = _floored(state.gammas[i] * ratio**power)
+        new = _floored(state.gammas[i] * ratio**power, _lengths(state.data)[i])
         found = state.with_mode(i, new) if new.any() else state
         if found is not state and found.evidence >= state.evidence:
             return found
@@ -246,7 +254,7 @@ def _better_noise(state: Masked) -> Masked:
 
 
 def _noise(state: Masked, pair: tuple[float, float], power: float) -> float:
-    return max(state.noise * float(_ratio(*np.array(pair))) ** power, _NOISE_FLOOR)
+    return max(state.noise * float(_ratio(*np.array(pair))) ** power, NOISE_FLOOR)
 
 
 def _pruned(state: Masked, prune_alpha: float | None) -> Masked:

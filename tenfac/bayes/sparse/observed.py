@@ -17,6 +17,9 @@ from ...core.errors import DataError, ShapeError
 
 Array = NDArray[Any]
 
+# Least noise that dense algebra resolves, relative to the mean square of the measurements.
+NOISE_FLOOR = 2.0**-46
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
@@ -180,3 +183,22 @@ def _places(mask: Any, rows: tuple[int, ...], where: str) -> NDArray[np.intp]:
     if not places.size:
         raise DataError(f"{where}: something must have been measured; got a mask that is False everywhere.")
     return places
+
+
+def check_resolved(data: Observed, noise: float | None, where: str) -> None:
+    """Refuse known noise that dense algebra in double precision cannot tell from rounding.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> check_resolved(observe([np.eye(2)], np.ones((2, 1))), 1e-9, "toy")
+    """
+    if noise is not None and noise < NOISE_FLOOR * data.scale**2:
+        raise DataError(
+            f"{where}: `noise` must be at least {NOISE_FLOOR:.1g} of the mean square of the measurements, or "
+            f"the result is rounding; got {noise!r}, which is {noise / data.scale**2:.1g} of it. Leave it "
+            "out to learn it."
+        )

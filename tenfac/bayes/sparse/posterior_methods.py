@@ -265,7 +265,13 @@ class PosteriorMethods:
                 f"{len(self.shape_)} in all; got {type(which).__name__}. Write (i, j, k)."
             )
         arrays = [to_numpy(one) if is_array(one) else np.asarray(one) for one in which]
-        arrays = [np.atleast_1d(one) for one in np.broadcast_arrays(*arrays)]
+        try:
+            arrays = [np.atleast_1d(one) for one in np.broadcast_arrays(*arrays)]
+        except ValueError as error:
+            raise ShapeError(
+                "KroneckerSBL.coef_var: indices must have one length, a coefficient each; got shapes "
+                f"{', '.join(str(one.shape) for one in arrays)}."
+            ) from error
         for n, (one, size) in enumerate(zip(arrays, self.shape_, strict=True)):
             if one.ndim != 1 or one.dtype.kind not in "iu" or (one < 0).any() or (one >= size).any():
                 raise DataError(
@@ -284,8 +290,11 @@ class PosteriorMethods:
         return [factor[:, columns] for factor, columns in zip(factors, self.support_, strict=True)]
 
     def _given(self, array: Any) -> Any:
-        """In the dtype of the measurements, without the axis of snapshots if there was none."""
-        array = self._box.xp.astype(array, self.coef_.dtype, copy=False)
+        """In the precision of the measurements, without the axis of snapshots if there was none."""
+        xp, dtype = self._box.xp, self.coef_.dtype
+        if xp.isdtype(array.dtype, "complex floating") and xp.isdtype(dtype, "real floating"):
+            dtype = xp.complex64 if dtype_name(dtype) == "float32" else xp.complex128
+        array = xp.astype(array, dtype, copy=False)
         return array if self._snapshots else array[..., 0]
 
     @property

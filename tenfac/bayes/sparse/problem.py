@@ -7,9 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.arrays import as_float, device_of, eps, is_array, namespace_of, promote, to_number
+from ...core.arrays import (
+    as_float,
+    device_of,
+    eps,
+    is_array,
+    library_name,
+    namespace_of,
+    promote,
+    to_number,
+)
 from ...core.errors import DataError, ShapeError
-from ...core.tracing import is_traced
+from ...core.precision import dtype_name
+from ...core.tracing import constant, is_traced
 from ...kron.operator import KroneckerOperator
 from .statistics import Sizes, energy
 
@@ -143,21 +153,23 @@ def problem_of(
     >>> problem_of([np.eye(2), np.eye(3)], np.arange(6)).measured.shape
     (2, 3, 1)
     """
-    factors = factors_of(operator, where)
-    if not is_array(measured):
+    _check_array(measured, where)
+    if library_name(measured) == "jax":
         raise TypeError(
-            f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."
+            f"{where}: arrays must be of numpy or torch; got JAX. Convert them with numpy.asarray; "
+            "kronecker_log_evidence and its gradient take JAX."
         )
+    factors = factors_of(operator, where)
     xp = namespace_of(*factors, measured)
-    *factors, measured = promote(*factors, measured, where=where)
+    *factors, measured = (constant(one) for one in promote(*factors, measured, where=where))
     dtype = measured.dtype
     measured = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
-    _check_finite(measured, "Y", where)
     wide = xp.complex128 if xp.isdtype(dtype, "complex floating") else xp.float64
     factors = [xp.astype(factor, wide, copy=False) for factor in factors]
     measured = xp.astype(measured, wide, copy=False)
-    scales = tuple(_power_of_two(one, f"factors[{n}]", where, xp) for n, one in enumerate(factors))
-    scale = _power_of_two(measured, "Y", where, xp)
+    scales = tuple(power_of_two(one, f"factors[{n}]", where, xp) for n, one in enumerate(factors))
+    scale = power_of_two(measured, "Y", where, xp)
+    _check_unit(scale, scales, dtype, where)
     return Problem(
         factors=tuple(factor / one for factor, one in zip(factors, scales, strict=True)),
         measured=measured / scale,
@@ -177,6 +189,8 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
     ------
     ShapeError
         Naming the mode that does not fit.
+    DataError, TypeError
+        If they are not finite, or not an array.
 
     Examples
     --------
@@ -184,9 +198,11 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
     >>> measured_of(xp.ones(6), [2, 3], False, "fit", xp).shape
     (2, 3, 1)
     """
+    _check_array(measured, where)
     shape, count = tuple(measured.shape), math.prod(rows)
     if 0 in shape:
         raise ShapeError(f"{where}: Y must hold at least one number; got shape {shape}.")
+    _check_finite(measured, "Y", where)
     lead = shape[:-1] if snapshots else shape
     if lead == (count,) or lead == tuple(rows):
         return xp.reshape(measured, (*rows, shape[-1] if snapshots else 1))
@@ -206,21 +222,52 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
     raise ShapeError(f"{where}: Y must have shape {wanted}, the rows of the factors; got {shape}. {remedy}")
 
 
+def _check_array(measured: Any, where: str) -> None:
+    if not is_array(measured):
+        raise TypeError(
+            f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."
+        )
+
+
+def _check_unit(scale: float, factor_scales: Sequence[float], dtype: Any, where: str) -> None:
+    """Refuse units in which variances of the coefficients are beyond the range of the dtype."""
+    exponent = math.log2(scale) - sum(math.log2(one) for one in factor_scales)
+    if abs(exponent) > (55 if eps(dtype) > 1e-10 else 480):
+        raise DataError(
+            f"{where}: coefficients are of a size about 1e{exponent * math.log10(2):.0f}, and their "
+            f"variances are outside the range of {dtype_name(dtype)}; got factors of sizes "
+            f"{', '.join(f'{one:.1g}' for one in factor_scales)}, and Y of {scale:.1g}. Take other units."
+        )
+
+
 def _check_finite(array: Any, name: str, where: str) -> None:
     if is_traced(array):
         return
     xp = namespace_of(array)
     array = as_float(array, where)
-    bad = int(xp.sum(xp.astype(~xp.isfinite(array), xp.int64)))
-    if bad:
+    finite = xp.isfinite(array)
+    if not to_number(xp.all(finite)):
+        bad = int(xp.sum(xp.astype(~finite, xp.int64)))
         raise DataError(
             f"{where}: {name} must be finite; got {bad} NaN or infinite entries of {math.prod(array.shape)}. "
             "Correct or leave out what was not measured."
         )
 
 
-def _power_of_two(array: Any, name: str, where: str, xp: Any) -> float:
-    """The power of two just below the largest magnitude; 1 for zeros."""
+def power_of_two(array: Any, name: str, where: str, xp: Any) -> float:
+    """The power of two just below the largest magnitude; 1 for zeros.
+
+    Raises
+    ------
+    DataError
+        If its square is near the end of the range of float64.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> power_of_two(xp.asarray([3.0, -5.0]), "Y", "fit", xp)
+    4.0
+    """
     largest = to_number(xp.max(xp.abs(array)))
     if largest > 0 and not 1e-50 < largest < 1e50:
         raise DataError(

@@ -43,7 +43,8 @@ class Scattered(Box):
         """A dictionary and variances of one mode with the same measurements."""
         matrix = columns[0]
         for column in columns[1:]:
-            matrix = self.xp.reshape(matrix[:, None, :] * column[None], (-1, column.shape[1]))
+            rows = matrix.shape[0] * column.shape[0]
+            matrix = self.xp.reshape(matrix[:, None, :] * column[None], (rows, column.shape[1]))
         return [matrix], self.gammas
 
     def grid(self, support: Sequence[Any]) -> tuple[Any, ...]:

@@ -116,7 +116,7 @@ def kept(mode: Spectrum, weights: Any, keep: Any, xp: Any) -> tuple[Spectrum, An
 
 
 def first_spectrum(factor: Any, weights: Any, coupling: Any, xp: Any) -> tuple[Spectrum, Any]:
-    """Diagonalise a factor as given, of any shape (M, N); weights that are zero are left out.
+    """Diagonalise a factor as given, of any shape (M, N), without columns whose variance is zero.
 
     Returns
     -------
@@ -138,7 +138,8 @@ def first_spectrum(factor: Any, weights: Any, coupling: Any, xp: Any) -> tuple[S
     if not to_number(xp.all(used)):
         weights, labels = weights[used], labels[used]
         coupling = None if coupling is None else coupling[:, used]
-        active = used if coupling is None else xp.sum(coupling, axis=1) > 0
+    active = used if coupling is None else xp.sum(coupling, axis=1) > 0
+    if not to_number(xp.all(active)):
         coupling = None if coupling is None else coupling[active, :]
         factor, columns = factor[:, active], columns[active]
     basis = None

@@ -15,10 +15,15 @@ from .statistics import State, squared
 
 # Share of the measurements' energy that a start takes for noise.
 _NOISE_SHARE = 0.1
+# Squared length of a column, over the median, beyond which it does not count for more in a start.
+_LONGEST = 1e4
 
 
 def plain_start(problem: Problem, noise: float | None) -> State:
     """All weights equal, scaled so that the covariance of the measurements has their energy.
+
+    Weights of columns that are more than 100 times longer or shorter than the median are such that the
+    columns count as if they were 100 times so: the units of columns may differ by many orders.
 
     Examples
     --------
@@ -27,9 +32,25 @@ def plain_start(problem: Problem, noise: float | None) -> State:
     >>> plain_start(problem_of([np.eye(2)], np.array([1.0, 1.0])), None).modes[0].weights.tolist()
     [0.9, 0.9]
     """
-    xp, device = problem.xp, device_of(problem.measured)
-    ones = [xp.ones(count, dtype=xp.float64, device=device) for count in problem.sizes.counts]
-    return _scaled(problem, ones, noise)
+    lengths = [column_lengths(problem, i) for i in range(len(problem.factors))]
+    return _scaled(problem, [evened(one, problem.xp) for one in lengths], noise)
+
+
+def evened(lengths: Any, xp: Any) -> Any:
+    """Weights of columns of these squared lengths: ones, but for columns far from the median.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> evened(xp.asarray([1.0, 2.0, 0.0, 4e8]), xp).tolist()
+    [1.0, 1.0, 1.0, 5e-05]
+    """
+    used = lengths > 0
+    if not to_number(xp.any(used)):
+        return xp.ones_like(lengths)
+    share = xp.where(used, lengths / xp.sort(lengths[used])[(int(xp.sum(used)) - 1) // 2], 1.0)
+    near = xp.where(share < _LONGEST, share, _LONGEST)
+    return xp.where(near > 1 / _LONGEST, near, 1 / _LONGEST) / share
 
 
 def random_start(problem: Problem, noise: float | None, rng: np.random.Generator) -> State:

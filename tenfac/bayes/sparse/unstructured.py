@@ -13,10 +13,9 @@ from scipy.stats import chi2
 
 from ...core.arrays import byte_guard, device_of, is_array, namespace_of
 from ...core.errors import ConvergenceWarning, DataError
-from .observed import Observed, observe
+from .observed import NOISE_FLOOR, Observed, check_resolved, observe
 from .sequential import Sequential
 
-_FLOOR = 2.0**-46  # noise of noiseless data, relative to the mean square of the measurements
 _FIRST_NOISE = 0.1
 _STARTS = ((1.0,), (0.25, 0.5, 1.0))  # price of a column, stage by stage
 
@@ -175,6 +174,7 @@ def fit_unstructured(
             f"fit_unstructured: noise must be a positive variance; got {noise!r}. Leave it out to learn it."
         )
     data = observe(factors, Y, mask, "fit_unstructured")
+    check_resolved(data, noise, "KroneckerSBL")
     cost = column_cost(math.prod(data.column_shape), prune_alpha)
     found = best_path(data, noise, cost, n_starts, _Stop(max_iter, tol, max_bytes))
     if not found.path.converged:
@@ -287,7 +287,7 @@ def _learn_noise(state: Sequential) -> None:
     """Take the fixed point of the noise if it does not lower the evidence, else the step of EM."""
     before, evidence = state.kept(), state.evidence
     for step in state.noise_steps():
-        state.noise = max(step, _FLOOR)
+        state.noise = max(step, NOISE_FLOOR)
         state.weigh()
         if state.evidence >= evidence:
             return

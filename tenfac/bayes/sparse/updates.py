@@ -7,9 +7,9 @@ from typing import Any
 
 from ...core.arrays import to_number
 from .spectra import Spectrum, kept
-from .statistics import Moments, Sizes, State, energy, noise_ratio, weight_ratios
+from .statistics import Moments, Sizes, State, energy, noise_ratio, squared, weight_ratios
 
-# Weights below this share of the largest of their mode are let go during the sweeps.
+# Weights that add less than this share of the largest to the variance are let go during the sweeps.
 _FLOOR = 1e-8
 
 
@@ -42,13 +42,15 @@ def sweep(state: State, sums: Moments, sizes: Sizes, exponent: float, learn_nois
         above, below = weight_ratios(modes, i, turned, noise, sizes, xp)
         ratio = above / (below + (below == 0))
         weights = modes[i].weights * (ratio if exponent == 1.0 else ratio**exponent)
-        modes[i], turned, lost = replaced(modes[i], weights, _keep(weights, xp), turned, xp)
+        modes[i], turned, lost = replaced(modes[i], weights, _keep(modes[i], weights, xp), turned, xp)
         turned, outside = in_front(turned, modes, i + 1, sizes, xp), outside + lost
     return State(tuple(modes), turned, outside, noise)
 
 
-def _keep(weights: Any, xp: Any) -> Any:
-    keep = weights > _FLOOR * xp.max(weights)
+def _keep(mode: Spectrum, weights: Any, xp: Any) -> Any:
+    lengths = xp.sum(squared(mode.turned, xp), axis=0)
+    added = weights * (lengths if mode.coupling is None else lengths @ mode.coupling)
+    keep = added > _FLOOR * xp.max(added)
     return None if to_number(xp.all(keep)) else keep
 
 

@@ -14,7 +14,7 @@ from ...core.errors import ConvergenceWarning, DataError, ShapeError
 from .box import Box
 from .masked import Masked
 from .masked_fit import cut_rows, fit_masked
-from .observed import observe
+from .observed import NOISE_FLOOR, observe
 from .problem import Problem, factors_of
 from .scattered import MaskedBox, Scattered
 from .settings import REPLICAS
@@ -242,6 +242,9 @@ def doubt_about_support(model: Any, problem: Problem, mask: np.ndarray | None, s
     box = solution.box
     if 0 in box.shape or math.prod(problem.shape) > _SMALL:
         return None
+    count = math.prod(problem.measured.shape) * (1.0 if mask is None else mask.mean())
+    if model.noise is not None and model.noise < NOISE_FLOOR * problem.total * problem.scale**2 / count:
+        return None  # below what the unstructured prior resolves
     xp = problem.xp
     size = xp.mean(xp.abs(box.mean) ** 2, axis=-1)
     known = to_numpy(size > 4 * box.variances()).mean()

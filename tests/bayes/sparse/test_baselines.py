@@ -123,6 +123,17 @@ def test_omp_refuses_what_it_cannot_stop_at(options: dict[str, Any], said: str) 
     assert_says(caught, "kron_omp", said)
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_omp_refuses_what_it_cannot_square(scale: float) -> None:
+    for factors, y, name in (
+        ([np.eye(3)], np.full(3, scale), "Y"),
+        ([scale * np.eye(3)], np.ones(3), "factors[0]"),
+    ):
+        with pytest.raises(DataError) as caught:
+            kron_omp(factors, y, tol=0.1)
+        assert_says(caught, "kron_omp", name, "another unit")
+
+
 # --- rank one -----------------------------------------------------------------------------------------------
 
 
@@ -224,6 +235,7 @@ def test_the_rank_one_oracle_fits_no_better_than_free_values_and_errs_less(seed:
 def test_oracles_refuse_supports_that_are_none() -> None:
     for support, error, said in (
         ([[0], [1]], ShapeError, "each of 3 modes"),
+        (None, ShapeError, "got NoneType"),
         ([[0], [9], [1]], DataError, "support[1]"),
         ([[0], [1], []], DataError, "support[2]"),
         ([[0], [1], [0.5]], DataError, "integers"),

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
-from tenfac.bayes.sparse.ascent import first_state
+from tenfac.bayes.sparse.ascent import Options, climb, first_state
 from tenfac.bayes.sparse.evidence import kronecker_log_evidence
 from tenfac.bayes.sparse.problem import Problem, problem_of
-from tenfac.bayes.sparse.pruning import all_gains
+from tenfac.bayes.sparse.pruning import all_gains, pruned
 from tenfac.bayes.sparse.statistics import evidence, moments, noise_ratio, weight_ratios
 from tenfac.bayes.sparse.updates import in_front, sweep
+from tenfac.core.errors import DataError
 from tests.bayes.sparse.dense import Dense, kron_dense, sparse_problem
-from tests.checks import assert_close
+from tests.checks import assert_close, assert_equal
 
 SHAPES = [((5,), (9,)), ((3, 6), (5, 4)), ((2, 3, 4), (3, 5, 2)), ((2, 3, 1, 2), (3, 2, 2, 4))]
 CASES = [
@@ -108,6 +110,56 @@ def test_after_sweeps_the_state_has_the_evidence_of_its_own_hyperparameters(
     assert_close(evidence(state, moments(state, sizes, xp), sizes), dense.evidence, 1e4)
 
 
+@pytest.mark.parametrize(("share", "left"), [(1.01, [0, 1]), (0.99, [0, 1, 2])])
+def test_a_column_goes_if_its_gain_is_below_the_level_shared_among_all_modes(share: float, left: Any) -> None:
+    problem = problem_of([np.eye(3), np.eye(2)], np.array([[4.0, 4.5], [4.0, 5.0], [2.5, 3.0]]))
+    state = first_state(problem, [np.ones(3), np.ones(2)], 0.1)
+    xp, sizes = problem.xp, problem.sizes
+    least = float(all_gains(state, sizes, xp)[0][2])
+    alpha = 5 * chi2.sf(2 * share * least, 1) / 2  # five columns in all
+    slimmer = pruned(state, moments(state, sizes, xp), sizes, alpha, xp) or state
+    assert_equal([mode.labels.tolist() for mode in slimmer.modes], [left, [0, 1]])
+
+
+def test_a_sweep_that_loses_is_done_again_the_monotone_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, state, _ = state_of((3, 6), (5, 4), False, 2)
+    xp, sizes = problem.xp, problem.sizes
+    want = climb(state, sizes, Options(None, 0.5, 0.0, 2000, 1e-9), xp)
+
+    def losing(*given: Any) -> Any:
+        new = sweep(*given)
+        return new if given[3] < 1.0 else new._replace(noise=100 * new.noise)
+
+    monkeypatch.setattr("tenfac.bayes.sparse.ascent.sweep", losing)
+    found = climb(state, sizes, Options(None, 1.0, 0.0, 2000, 1e-9), xp)
+    assert_equal(found.trace, want.trace)
+
+
+def test_sums_over_blocks_are_those_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, state, _ = state_of((3, 6), (5, 4), True, 2)
+    xp, sizes = problem.xp, problem.sizes
+
+    def found() -> np.ndarray:
+        ratios = weight_ratios(state.modes, 0, state.turned, 0.3, sizes, xp)
+        return np.concatenate([moments(state, sizes, xp), *ratios, *all_gains(state, sizes, xp)])
+
+    want = found()
+    monkeypatch.setattr("tenfac.bayes.sparse.statistics._BLOCK", 8)
+    monkeypatch.setattr("tenfac.bayes.sparse.pruning._BLOCK", 8)
+    assert_close(found(), want, 100)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_a_sweep_takes_the_power_of_the_ratios_of_noise_and_weights(exponent: float) -> None:
+    problem, state, weights = state_of((3, 6), (5, 4), False, 2)
+    xp, sizes = problem.xp, problem.sizes
+    sums = moments(state, sizes, xp)
+    new = sweep(state, sums, sizes, exponent, True, xp)
+    assert_close(new.noise, 0.3 * noise_ratio(state, sums, sizes) ** exponent, 10)
+    above, below = weight_ratios(state.modes, 0, state.turned, new.noise, sizes, xp)
+    assert_close(new.modes[0].weights, weights[0] * (above / below) ** exponent, 100)
+
+
 @pytest.mark.parametrize(("rows", "columns", "complex_", "snapshots"), CASES)
 def test_kronecker_log_evidence_is_that_of_dense_matrices(
     rows: Any, columns: Any, complex_: bool, snapshots: int
@@ -141,3 +193,18 @@ def test_equal_eigenvalues_and_zero_variances_do_not_spoil_derivatives() -> None
     below = 2 / 1.5  # two measurements of variance 1.5, or of 0.5 where the variance is zero
     want = np.array([1 / 1.5**2 - below, 13 / 1.5**2 - below, 41 / 0.5**2 - 4]) / 2
     assert_close(gammas[0].grad.numpy(), want, 100)
+
+
+@pytest.mark.parametrize(
+    ("y", "gamma", "noise", "words"),
+    [
+        (np.nan, 1.0, 1.0, "Y must be finite"),
+        (1.0, np.inf, 1.0, r"gammas\[0\] must be nonnegative and finite"),
+        (1.0, 1j, 1.0, r"gammas\[0\] must be real"),
+        (1.0, 1.0, np.inf, "noise must be a positive variance"),
+        (1.0, 1.0, "1", "noise must be a positive variance"),
+    ],
+)
+def test_what_has_no_log_evidence_is_refused(y: Any, gamma: Any, noise: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        kronecker_log_evidence([np.eye(2)], np.full(2, y), [np.full(2, gamma)], noise)

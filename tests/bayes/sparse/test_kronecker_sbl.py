@@ -211,6 +211,46 @@ def test_zero_duplicate_and_single_columns_and_rows_do_no_harm() -> None:
     assert_above(model.score([factors[0], twice], y[..., 0]), 0.97, "share explained")
 
 
+def test_a_column_that_no_weight_of_the_coupling_gives_variance_stays_out() -> None:
+    factors, y, support, _ = sparse_problem((8, 7), (12, 10), 2)
+    coupling = np.delete(np.eye(12), np.delete(np.arange(12), support[0])[:2], axis=1)
+    model = KroneckerSBL(coupling=[coupling, None], prune_alpha=0, max_iter=3)
+    quietly(model.fit, factors, y[..., 0])
+    assert_equal(model.coef_.shape, tuple(len(one) for one in model.support_))
+    dense = dense_of(model, factors, y.reshape(-1, 1))
+    assert_close(model.coef_.reshape(-1, 1), dense.mean, 1e5)
+    assert_equal(model.coef_tensor().shape, (12, 10))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_columns_in_very_different_units_are_found(mask: bool) -> None:
+    factors, y, support, values = sparse_problem((8, 9), (12, 14), 2, seed=3)
+    units = 10.0 ** np.random.default_rng(0).uniform(-6, 6, 12)
+    there = np.random.default_rng(1).random((8, 9)) < 0.9 if mask else None
+    model = KroneckerSBL().fit([factors[0] * units, factors[1]], y[..., 0], mask=there)
+    assert_equal(lists(model.support_), lists(support))
+    assert_relative(model.coef_ * units[support[0]][:, None], values[..., 0], 0.3)
+
+
+def test_complex_factors_make_complex_predictions_of_a_real_model(make: Any) -> None:
+    factors, y, _, _ = sparse_problem((6, 7), (8, 9), 2)
+    model = KroneckerSBL().fit([make.asarray(a) for a in factors], make.asarray(y[..., 0]))
+    got = to_numpy(model.predict([make.asarray(factors[0]) * 1j, make.asarray(factors[1])]))
+    assert_equal(got.imag, to_numpy(model.predict()))
+
+
+def test_gradients_are_not_recorded_in_a_fit() -> None:
+    torch = pytest.importorskip("torch")
+    model = KroneckerSBL().fit([torch.eye(3, requires_grad=True)], torch.tensor([9.0, 0.1, 0.1]))
+    assert_equal(model.coef_.requires_grad, False)
+
+
+def test_arrays_of_jax_are_answered_in_words() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    with pytest.raises(TypeError, match="numpy or torch; got JAX"):
+        KroneckerSBL().fit([jnp.eye(3)], jnp.ones(3))
+
+
 def test_sweeps_that_did_not_converge_are_said() -> None:
     factors, y, _, _ = sparse_problem((6, 7), (8, 9), 2)
     with pytest.warns(ConvergenceWarning, match="Raise max_iter"):
@@ -292,6 +332,16 @@ GOOD = [np.eye(2), np.ones((3, 4))], np.ones((2, 3))
         ({}, GOOD[0], np.ones((2, 3, 5)), ShapeError, ["snapshots=True"]),
         ({}, GOOD[0], np.full((2, 3), np.nan), DataError, ["Y must be finite", "6 NaN"]),
         ({}, [np.eye(2), np.full((3, 4), np.inf)], GOOD[1], DataError, ["factors[1]", "finite"]),
+        (
+            {},
+            [1e-49 * GOOD[0][0], 1e-49 * GOOD[0][1]],
+            1e49 * GOOD[1],
+            DataError,
+            ["1e147", "float64", "units"],
+        ),
+        ({}, [np.eye(2, dtype="f4")], np.full(2, 1e-25, "f4"), DataError, ["1e-25", "float32", "units"]),
+        ({"noise": 1e40}, *GOOD, DataError, ["`noise`", "1e+40", "units of Y"]),
+        ({"noise": 1e-20, "prior": "unstructured"}, *GOOD, DataError, ["`noise`", "rounding", "1e-20"]),
         ({}, [np.ones(2)], np.ones(2), ShapeError, ["factors[0]", "matrix"]),
         ({}, "A", np.ones(2), TypeError, ["factors[0]"]),
         ({}, 3, np.ones(2), ShapeError, ["KroneckerOperator", "int"]),
@@ -318,6 +368,7 @@ def test_questions_to_the_posterior_are_checked() -> None:
         ([[0]], "2 in all"),
         ([[0], [2]], "from 0 to 1"),
         ([[0.5], [1]], "integers"),
+        ([[0, 1], [0, 1, 1]], "one length"),
     ]:
         with pytest.raises((DataError, ShapeError)) as caught:
             model.coef_var(which)
@@ -330,6 +381,11 @@ def test_questions_to_the_posterior_are_checked() -> None:
         model.predict([np.eye(3), np.eye(3)])
     with pytest.raises(DataError, match="n must be"):
         model.sample(0)
+    for ask in (model.score, model.log_evidence):
+        with pytest.raises(DataError, match="Y must be finite"):
+            ask([np.eye(3), np.eye(2)], np.full((3, 2), np.nan))
+    with pytest.raises(TypeError, match="Y must be an array"):
+        model.log_evidence([np.eye(3), np.eye(2)], [[0.0] * 2] * 3)
 
 
 # --- draws and files --------------------------------------------------------------------------------------

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from tenfac import KroneckerSBL
+from tenfac.bayes.sparse.ascent import Climb, Options, first_state
+from tenfac.bayes.sparse.problem import problem_of
+from tenfac.bayes.sparse.recover import _without_chance, empty_climb
+from tenfac.bayes.sparse.statistics import moments
 from tests.bayes.sparse.dense import kron_dense, sparse_problem
 from tests.checks import assert_above, assert_below, assert_equal, quietly
 
@@ -78,3 +83,16 @@ def test_values_of_rank_one_are_found_though_they_leave_local_maxima(
         error, oracle = errors_of(KroneckerSBL().fit(factors, y), factors, y, support, values)
         lost += error > 4 * oracle
     assert_below(lost, most, "failed fits of 25")
+
+
+@pytest.mark.parametrize(("share", "stays"), [(0.99, False), (1.01, True)])
+def test_a_model_stays_if_chance_among_all_boxes_would_not_find_one_as_good(
+    share: float, stays: bool
+) -> None:
+    problem = problem_of([np.eye(6), np.eye(4)], np.random.default_rng(0).standard_normal((6, 4)))
+    state = first_state(problem, [np.eye(6)[0] + np.eye(6)[1], np.eye(4)[2]], 0.5)
+    options = Options(0.5, 1.0, 0.05, 9, 1e-5)
+    level = 2 * 0.05 / (15 * 4)  # 15 pairs of 6 columns, one of 4
+    value = empty_climb(problem, options).evidence + share * chi2.isf(level, 1) / 2
+    found = Climb(state, moments(state, problem.sizes, problem.xp), value, (value,), True)
+    assert_equal(bool(_without_chance(problem, options, found).state.modes), stays)

@@ -141,6 +141,26 @@ def test_no_measurement_but_zeros_gives_an_empty_model() -> None:
         assert_equal((model.noise_, model.sample(2).shape, model.predict().shape), (0.0, (2, 0), (3,)))
 
 
+@pytest.mark.parametrize("share", [0.8, 2.0])
+def test_measurements_that_are_all_noise_give_an_empty_unstructured_model(share: float) -> None:
+    factors, y, _ = problem(7, (6, 7), (8, 9), box=(2, 2))
+    mask = np.random.default_rng(2).random((6, 7)) < share
+    model = KroneckerSBL(prior="unstructured", noise=1e6).fit(factors, y[..., 0], mask=mask)
+    assert_equal((model.coef_.shape, model.sample(2).shape), ((0,), (2, 0)))
+    assert_equal(model.predict(), np.zeros((6, 7)))
+    empty = dense_evidence(np.zeros((int(mask.sum()), 1)), y[mask], np.ones(1), 1e6)
+    assert_close(model.log_evidence_, empty, 1e3)
+
+
+@pytest.mark.parametrize("prior", ["kronecker", "unstructured"])
+def test_noise_below_what_dense_algebra_resolves_is_refused(prior: str) -> None:
+    factors, y, _ = problem(7, (6, 7), (8, 9), box=(2, 2))
+    mask = np.random.default_rng(2).random((6, 7)) < 0.8
+    with pytest.raises(DataError, match=r"noise.*rounding"):
+        KroneckerSBL(prior=prior, noise=1e-18).fit(factors, y[..., 0], mask=mask)
+    KroneckerSBL(noise=1e-18).fit(factors, y[..., 0])  # the exact algorithm can
+
+
 @pytest.mark.parametrize("share", [pytest.param(0.9, marks=pytest.mark.slow), 2.0])
 def test_scattered_unknowns_are_warned_of_and_the_other_prior_is_better(share: float) -> None:
     rows, columns = (8, 9, 7), (10, 10, 10)
