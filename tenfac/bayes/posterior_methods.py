@@ -312,7 +312,7 @@ class PosteriorMethods:
     def mean_tucker(self, *, tol: float = 1e-4, max_degree: int = 2048) -> Tucker:
         """Posterior mean as a ``Tucker``: to integrate, differentiate, add, round, save.
 
-        Continuous modes become ``Chebyshev`` modes over the observed range, discrete ones ``Discrete``, in the
+        Continuous modes become ``Chebyshev`` over the observed range, discrete ones ``Discrete``, in the
         order of ``indices_``. In the unit of y. The terms "residual" and "cells" are no sum of products of
         functions and are left out, as ``info.warnings`` then tells.
 
