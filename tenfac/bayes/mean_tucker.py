@@ -22,7 +22,7 @@ from tenfac.bayes.cells import CellBasis
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.prediction import Prediction
 from tenfac.bayes.response import Response
-from tenfac.bayes.terms import Cells, Main, Product
+from tenfac.bayes.terms import Main, Product
 from tenfac.core.cp import CP
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients
@@ -59,15 +59,13 @@ class MeanProducts:
         """Values of the functions of a mode at indices or labels (N,), shape (N, C)."""
         positions, problem = self.modes[mode].positions(x), self.post.problem
         if mode != problem.exact:
-            parts = [_rows(term, problem.others, mode, positions) for term in _kept(problem)]
+            parts = [_rows(term, problem.others, mode, positions) for term in problem.terms]
             return np.hstack([*parts, np.ones((positions.size, 1))])
         place = self.post.exact_prior.bend(positions)
         blocks = [place[start : start + _BLOCK] for start in range(0, place.size, _BLOCK)]
         means = np.concatenate([self.post.posterior.at(block)[0] for block in blocks])
-        widths = [term.width for term in problem.terms]
-        taken = np.repeat([not isinstance(term, Cells) for term in problem.terms], widths)
         level = np.full((place.size, 1), self.response.offset)
-        return np.hstack([self.response.spread * (means @ self.post.factor[taken].T), level])
+        return np.hstack([self.response.spread * (means @ self.post.factor.T), level])
 
 
 class _Resolved(NamedTuple):
@@ -97,10 +95,6 @@ def mean_tucker(products: MeanProducts, tol: float, max_degree: int) -> Tucker:
     return replace(made, info=_report(products, error, tol, unmet, time.perf_counter() - started))
 
 
-def _kept(problem: Any) -> list[Any]:
-    return [term for term in problem.terms if not isinstance(term, Cells)]
-
-
 def _rows(term: Any, others: list[int], mode: int, positions: Array) -> Array:
     """Values of a term's functions of one mode, shape (N, width); one where it does not depend on it."""
     if isinstance(term, Product):
@@ -121,7 +115,8 @@ def _check(products: MeanProducts) -> None:
     if isinstance(products.post.problem.basis, CellBasis):
         raise DataError(
             f"{_WHERE}: the model must be made of functions of single modes; this one has joint functions of "
-            "several, as the rows lie in few cells of them. Give `predict` to chebyshev_tucker instead."
+            "several, as the rows lie in few cells of them. Give `predict` to chebyshev_tucker instead, or "
+            "fit with a number as `rank`."
         )
     for index in products.modes:
         if not index.discrete and index.size == 1:
@@ -210,11 +205,9 @@ def _error(products: MeanProducts, made: Tucker, rng: np.random.Generator) -> fl
 
 
 def _report(products: MeanProducts, error: float, tol: float, unmet: list[str], seconds: float) -> Report:
-    problem, notes = products.post.problem, []
-    if problem.residual is not None:
+    notes = []
+    if products.post.problem.residual is not None:
         notes.append("the residual within slices is left out: it is no sum of products of functions")
-    if len(_kept(problem)) < len(problem.terms):
-        notes.append("the effects of cells are left out: they are no sum of products of functions")
     met = error <= tol and not unmet
     reason = "tolerance met"
     if not met:

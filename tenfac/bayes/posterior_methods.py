@@ -313,8 +313,8 @@ class PosteriorMethods:
         """Posterior mean as a ``Tucker``: to integrate, differentiate, add, round, save.
 
         Continuous modes become ``Chebyshev`` over the observed range, discrete ones ``Discrete``, in the
-        order of ``indices_``. In the unit of y. The terms "residual" and "cells" are no sum of products of
-        functions and are left out, as ``info.warnings`` then tells.
+        order of ``indices_``. In the unit of y. The residual within slices is no sum of products of
+        functions and is left out, as ``info.warnings`` then tells.
 
         Parameters
         ----------
@@ -331,8 +331,8 @@ class PosteriorMethods:
         Raises
         ------
         DataError
-            If ``response`` or the likelihood bends the mean, the model has joint functions of modes, another
-            inference fitted it, or an argument is out of range.
+            If ``response`` or the likelihood bends the mean, the model has joint functions of modes (where
+            few cells of them have rows), another inference fitted it, or an argument is out of range.
 
         Warns
         -----

@@ -147,6 +147,12 @@ def test_what_is_no_sum_of_products_is_refused() -> None:
     with pytest.raises(DataError) as error:
         bent.mean_tucker()
     assert_says(error, "response='log'", "chebyshev_tucker")
+    rng, place = np.random.default_rng(3), np.arange(60) % 12
+    stations = {"day": np.arange(60) * 1.0, "x": rng.random(12)[place], "y": rng.random(12)[place]}
+    joint = quietly(FunctionalTucker(max_iter=2).fit, stations, np.sin(stations["day"]) + stations["x"])
+    with pytest.raises(DataError) as error:
+        joint.mean_tucker()
+    assert_says(error, "joint functions", "`rank`")
     other = quietly(FunctionalTucker(inference="cep", max_iter=300, rank=1, core="diagonal").fit, X, y)
     with pytest.raises(DataError) as error:
         other.mean_tucker()
