@@ -74,7 +74,9 @@ class Electrostatics:
     kappa : float
         Screening in 1 / length.
     tol : float
-        Error of potentials, relative to the largest one.
+        Error of potentials, relative to the largest one. Slater's kernel is finite at a charge, and the
+        largest potential then counts the charge there: far-apart charges, each seeing little of the others,
+        are resolved relative to themselves.
 
     Attributes
     ----------
