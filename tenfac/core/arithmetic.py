@@ -90,7 +90,7 @@ class Arithmetic:
         Raises
         ------
         TypeError
-            If ``other`` is no format.
+            If ``other`` is no format, nor a tensor of TensorLy.
         ShapeError
             If the modes differ by more than their degrees.
 
@@ -100,6 +100,7 @@ class Arithmetic:
         nor very small entries lose their squares on the way. float32 for half precision, whose range is too
         small.
         """
+        other = _read(other)
         if not isinstance(other, Arithmetic):
             raise TypeError(
                 f"inner: needs a Tucker, TuckerTrain or CP; got {type(other).__name__}. Make one of "
@@ -193,6 +194,7 @@ class Arithmetic:
 
     @in_single
     def __add__(self, other: Any) -> Self:
+        other = _read(other)
         if not isinstance(other, Arithmetic):
             number = scalar_of(other) if self.is_functional else None
             if number is None:
@@ -212,6 +214,7 @@ class Arithmetic:
         """The cores of a sum, from those of the two terms."""
 
     def __mul__(self, other: Any) -> Self:
+        other = _read(other)
         if isinstance(other, Arithmetic):
             return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
         number = scalar_of(other)
@@ -251,13 +254,16 @@ class Arithmetic:
         return self._scaled(-1.0)
 
     def __sub__(self, other: Any) -> Self:
+        other = _read(other)
         if isinstance(other, Arithmetic):
             return self + (-other)
         number = scalar_of(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
 
     def __rsub__(self, other: Any) -> Self:
-        return (-self) + other if self.is_functional and scalar_of(other) is not None else NotImplemented
+        other = _read(other)
+        known = isinstance(other, Arithmetic) or (self.is_functional and scalar_of(other) is not None)
+        return (-self) + other if known else NotImplemented
 
     def __rtruediv__(self, other: Any) -> Self:
         return self._by_cross(lambda values: other / values) if self._takes(other) else NotImplemented
@@ -305,6 +311,13 @@ class Arithmetic:
         import tenfac  # the public name: core knows no room above it
 
         return tenfac.compose(function, self, *others)
+
+
+def _read(other: Any) -> Any:
+    """The other operand: a tensor of TensorLy as a format, anything else as it is."""
+    from .interchange import from_tensorly, is_tensorly
+
+    return from_tensorly(other) if is_tensorly(other) else other
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:

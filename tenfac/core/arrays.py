@@ -92,9 +92,11 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
+        decomposed = callable(getattr(array, "to_tensor", None))
+        remedy = "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
-            "Convert it with numpy.asarray(x)."
+            + (remedy if decomposed else "Convert it with numpy.asarray(x).")
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 

@@ -74,6 +74,18 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     return known(first, tuple(factors))
 
 
+def is_tensorly(value: Any) -> bool:
+    """Whether a value is a decomposed tensor of TensorLy, not a plain tuple; TensorLy is not imported.
+
+    Examples
+    --------
+    >>> is_tensorly((None, []))
+    False
+    """
+    kind = type(value)
+    return kind.__module__.startswith("tensorly.") and kind.__name__.endswith("Tensor")
+
+
 def _train(wholes: list[Any]) -> TuckerTrain:
     """Cores and factors of a plain tensor train ``(S_{n-1}, I_n, S_n)``."""
     xp = namespace_of(*wholes)

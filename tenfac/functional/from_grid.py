@@ -14,6 +14,7 @@ from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.interchange import from_tensorly, is_tensorly
 from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -46,8 +47,8 @@ def chebyshev_from_grid(
     Parameters
     ----------
     data : array, Tucker or CP, shape (I_0, ..., I_{D-1})
-        Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats have ``Discrete`` modes and stay
-        compressed: the dense array is not formed.
+        Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats (TensorLy's too) have ``Discrete``
+        modes and stay compressed: the dense array is not formed.
     axes : sequence of D arrays, shapes (I_n,), or None
         Ascending places; None for a mode that stays discrete: labels, channels. Chebyshev-Lobatto points of
         the domain (``Chebyshev(I, (a, b)).nodes()``) are interpolated by the polynomial through them, all
@@ -100,6 +101,7 @@ def chebyshev_from_grid(
     start = time.perf_counter()
     if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
+    data = from_tensorly(data) if is_tensorly(data) else data
     places, box = _check(data, axes, domain)
     core, factors, size = _compressed(data, tol)
     errors = np.zeros(len(places))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorly as tl
 from tensorly.cp_tensor import CPTensor, cp_to_tensor
+from tensorly.tr_tensor import TRTensor
+from tensorly.tt_tensor import TTTensor
 from tensorly.tucker_tensor import TuckerTensor
 
-from tenfac import CP, ShapeError, Tucker, from_tensorly
+from tenfac import CP, ShapeError, Tucker, from_tensorly, load, save, tucker
 from tenfac.core.arrays import tensorly_backend
 from tests.checks import assert_close, assert_equal, assert_says
 from tests.oracles import cp_dense, tucker_dense
@@ -72,3 +76,57 @@ def test_other_things_are_refused(value):
     with pytest.raises(ShapeError) as error:
         from_tensorly(value)
     assert_says(error, "from_tensorly", "factors")
+
+
+# --- their tensors where formats go -----------------------------------------------------------------------
+
+
+def theirs_and_ours(make):
+    """One tensor of each kind as TensorLy holds it, and the same as a format."""
+    with tensorly_backend(make(1, 1)):
+        trains = TTTensor([make(1, 4, 2), make(2, 5, 1)])
+        ours = [tucker_of(make), CP(make(3), [make(4, 3), make(5, 3)])]
+        return [(t.to_tensorly(), t) for t in ours] + [(trains, from_tensorly(trains))]
+
+
+def test_their_tensors_take_part_in_sums_products_and_inner_products(make):
+    t = Tucker(make(3, 2), [make(4, 3), make(5, 2)])
+    dense = t.to_tensor()
+    for theirs, ours in theirs_and_ours(make):
+        other = ours.to_tensor()
+        assert_close((t + theirs).to_tensor(), dense + other)
+        assert_close((theirs + t).to_tensor(), dense + other)
+        assert_close((t - theirs).to_tensor(), dense - other)
+        assert_close((theirs - t).to_tensor(), other - dense)
+        assert_close((t * theirs).to_tensor(), dense * other)
+        assert_close((theirs * t).to_tensor(), dense * other)
+        assert_close(t.inner(theirs), (dense * other).sum(), scale=1e3)
+
+
+def test_their_tensors_are_saved_and_come_back_as_formats(make, tmp_path: Path):
+    for theirs, ours in theirs_and_ours(make):
+        save(theirs, tmp_path / "x.tenfac")
+        back = load(tmp_path / "x.tenfac")
+        assert isinstance(back, type(ours))
+        assert_equal(back.to_tensor(), ours.to_tensor())
+
+
+def test_a_plain_tuple_is_no_operand(make):
+    t = tucker_of(make)
+    with pytest.raises(TypeError):
+        t + tuple(t)
+
+
+def test_what_is_no_format_of_theirs_is_named(make):
+    ring = TRTensor([np.ones((2, 4, 3)), np.ones((3, 5, 2))])
+    with pytest.raises(ShapeError) as error:
+        tucker_of(make) + ring
+    assert_says(error, "TuckerTensor", "TRTensor")
+
+
+def test_where_an_array_is_needed_the_way_to_one_is_named(make):
+    t = tucker_of(make)
+    for decomposed in (t, t.to_tensorly()):
+        with pytest.raises(TypeError) as error:
+            tucker(decomposed, rank=1)
+        assert_says(error, "to_tensor()", "round", "from_tensorly")

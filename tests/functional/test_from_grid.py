@@ -251,3 +251,15 @@ def test_too_few_chebyshev_points_are_seen_to_be_too_few() -> None:
     error = np.abs(F.at(np.linspace(0, 1, 500)) - true).max() / true.max()
     assert_above(error, 1e-8, "error")
     assert_above(F.info.rel_error, error / 2, "estimate")
+
+
+def test_tensors_of_tensorly_on_a_grid_are_interpolated_as_formats_are() -> None:
+    data = gaussians()
+    for ours in (
+        data,
+        Tucker(*tucker(CP(data.weights, [f[::8] for f in data.factors]).to_tensor(), tol=1e-8)),
+    ):
+        x = UNIFORM if ours is data else UNIFORM[::8]
+        got, want = (chebyshev_from_grid(t, [x] * 3, 1e-3) for t in (ours.to_tensorly(), ours))
+        for mine, theirs in zip((got.core, *got.factors), (want.core, *want.factors), strict=True):
+            assert_equal(mine, theirs)
