@@ -94,9 +94,17 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = import_module(f"tenfac.{name}")
     else:
-        raise AttributeError(f"module 'tenfac' has no attribute {name!r}")
+        raise AttributeError(f"module 'tenfac' has no attribute {name!r}.{_hint(name)}")
     globals()[name] = value
     return value
+
+
+def _hint(name: str) -> str:
+    if name.startswith("_"):
+        return ""
+    from tenfac.core.errors import nearest_name
+
+    return nearest_name(name, sorted(__all__, key=lambda known: known[0] != name[0]))
 
 
 def __dir__() -> list[str]:

@@ -221,6 +221,10 @@ def load_adapter(
     True
     """
     where = "load_adapter"
+    if hasattr(path, "named_parameters"):
+        raise DataError(
+            f"{where}: `path` must name a file; got a {type(path).__name__}. The model comes first."
+        )
     path = os.fspath(path)
     header, arrays = _read(path)
     name = header["name"] if name is None else name

@@ -124,9 +124,9 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
     for name in names:
         if name not in keys:
             near = get_close_matches(name, list(keys), n=3, cutoff=0.5)
-            hint = f"did you mean {', '.join(near)}? " if near else ""
+            hint = f"Did you mean {', '.join(near)}? " if near else ""
             raise DataError(
-                f"the table has no column {name!r}; {hint}Its columns are {', '.join(keys)}. Rename the "
+                f"the table has no column {name!r}. {hint}Its columns are {', '.join(keys)}. Rename the "
                 "column, or fit again without this mode."
             )
     columns = [as_column(table[keys[name]]) for name in names]

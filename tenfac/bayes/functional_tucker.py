@@ -358,13 +358,11 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
                     f"FunctionalTucker.fit: y must have one value per row; got shape {y.shape} for "
                     f"{columns[0].size} rows."
                 )
-            if not np.isfinite(y).all():
-                raise DataError(
-                    f"FunctionalTucker.fit: y contains {int((~np.isfinite(y)).sum())} NaN or infinite "
-                    "values; leave missing cells out of the table."
-                )
+            _check_finite(y)
         else:
-            X, y = validate_data(self, X, y, dtype=float, y_numeric=True)
+            if np.asarray(y).dtype.kind == "f" and np.isnan(y).any():  # infinite ones: scikit-learn's words
+                _check_finite(np.asarray(y))
+            X, y = validate_data(self, X, y, dtype=float, y_numeric=True, ensure_all_finite=False)
             names = [str(n) for n in getattr(self, "feature_names_in_", range(X.shape[1]))]
             columns = list(X.T)
         if not columns or columns[0].size == 0:
@@ -403,3 +401,12 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
     ) -> Journal:
         named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
         return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
+
+
+def _check_finite(y: Array) -> None:
+    bad = int((~np.isfinite(y)).sum())
+    if bad:
+        raise DataError(
+            f"FunctionalTucker.fit: y contains {bad} NaN or infinite values; leave missing cells out of the "
+            "table."
+        )

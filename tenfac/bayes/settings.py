@@ -14,7 +14,7 @@ from tenfac.bayes.from_gpytorch import is_gpytorch, matern_of
 from tenfac.bayes.likelihoods import COUNTS
 from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
 from tenfac.bayes.response import KINDS
-from tenfac.core.errors import DataError, RankError, nearest_name
+from tenfac.core.errors import DataError, RankError, check_verbose, nearest_name
 from tenfac.core.modes.state_space import check_kernel
 
 TERMS = ("mains", "residual", "cells")
@@ -43,15 +43,6 @@ _MOST_TERMS = 128  # of a full core whose rank nobody gave
 _LARGEST_CORE = 512
 _AUTO_PRODUCTS = 5  # of a diagonal one
 _AUTO_RANK = 3
-
-
-def check_verbose(verbose: Any) -> None:
-    """Refuse what does not say how much to tell."""
-    if not isinstance(verbose, int | np.integer) or verbose not in (0, 1, 2):
-        raise DataError(
-            "FunctionalTucker: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); "
-            f"got {verbose!r}."
-        )
 
 
 def check_numbers(
@@ -228,7 +219,7 @@ def check_settings(model: Any) -> None:
     check_numbers(
         model.max_iter, model.max_functions, model.label_rank, model.tol, LIMITS[model.inference][0]
     )
-    check_verbose(model.verbose)
+    check_verbose(model.verbose, "FunctionalTucker")
     check_response(model.response)
     check_likelihood(model.likelihood, model.response)
     terms_of(model.terms)

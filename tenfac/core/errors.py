@@ -44,5 +44,21 @@ def nearest_name(got: Any, known: Iterable[str]) -> str:
     return f" Did you mean {best!r}?" if near.get(best, 0.0) >= 0.6 else ""
 
 
+def check_verbose(verbose: Any, where: str) -> None:
+    """Refuse what does not say how much to tell: one rule and one sentence for everything that is iterated.
+
+    Examples
+    --------
+    >>> check_verbose(3, "cp")
+    Traceback (most recent call last):
+    tenfac.core.errors.DataError: cp: `verbose` must be 0 (silence), 1 (a progress bar) or 2 ...; got 3.
+    """
+    if isinstance(verbose, bool) or verbose not in (0, 1, 2):
+        raise DataError(
+            f"{where}: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
+            f"{verbose!r}."
+        )
+
+
 def _bare(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -82,7 +82,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     if not hasattr(obj, "_to_state") or _find_public(name) is not type(obj):
         raise DataError(
             "save: the object must be a tenfac format or a fitted estimator; got "
-            f"{type(obj).__module__}.{name}. Save arrays with numpy.save."
+            f"{type(obj).__module__}.{name}. {_instead(obj, path)}"
         )
     state, arrays = obj._to_state()
     brains = [key for key, array in arrays.items() if dtype_name(array.dtype) == "bfloat16"]
@@ -106,6 +106,15 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     _write(os.path.realpath(path), text, host)
 
 
+def _instead(obj: Any, path: Any) -> str:
+    """What to do with something that is not saved here."""
+    if isinstance(obj, str | os.PathLike) and hasattr(path, "_to_state"):
+        return "The object comes first: save(obj, path)."
+    if hasattr(obj, "named_parameters"):
+        return "Save adapters with tenfac.save_adapter, whole models with torch.save."
+    return "Save arrays with numpy.save."
+
+
 def _to_host(array: Any) -> np.ndarray:
     """An array as numpy can write it; bfloat16 as float32, which holds the same numbers."""
     if dtype_name(array.dtype) == "bfloat16":
@@ -116,6 +125,8 @@ def _to_host(array: Any) -> np.ndarray:
 def _write(path: str, header: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write to a new file beside the target, then put it in its place."""
     folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"save: there is no folder {folder!r}. Make it first.")
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -204,6 +215,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     remedy = "Write it with tenfac.save."
+    if path.endswith(".safetensors"):
+        remedy = "Read adapters with tenfac.load_adapter(model, path)."
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

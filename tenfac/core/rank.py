@@ -64,7 +64,7 @@ def tucker_rank(rank: Any, shape: Sequence[int], where: str = "tucker") -> tuple
     if isinstance(rank, numbers.Number) or (isinstance(rank, np.ndarray) and rank.ndim == 0):
         ranks = (_as_int(rank[()] if isinstance(rank, np.ndarray) else rank, where, "rank"),) * len(shape)
     else:
-        if isinstance(rank, set | frozenset) or not hasattr(rank, "__iter__"):
+        if isinstance(rank, set | frozenset | str | bytes) or not hasattr(rank, "__iter__"):
             raise RankError(f"{where}: rank must be an int or one int per mode; got {type(rank).__name__}.")
         entries = list(rank)
         if len(entries) != len(shape):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.errors import check_verbose
+
 _LOG = logging.getLogger("tenfac")
 
 # The reason a report gives after a true answer of the callback.
@@ -70,8 +72,7 @@ class Progress:
                 f"{self.where}: callback must be callable as callback(n_iter, error); got "
                 f"{type(self.callback).__name__}."
             )
-        if isinstance(self.verbose, bool) or self.verbose not in (0, 1, 2):
-            raise ValueError(f"{self.where}: verbose must be 0, 1 or 2; got {self.verbose!r}.")
+        check_verbose(self.verbose, self.where)
 
     def __enter__(self) -> Progress:
         if self.verbose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 import warnings
@@ -136,6 +137,7 @@ def chebyshev_tucker(
     """
     start = time.perf_counter()
     box = _check(domain, tol, max_evals, max_degree)
+    _check_function(f, len(box))
     evaluator = Evaluator(f, box, max_evals, vectorized, executor)
     cross = Cross(evaluator, len(box), tol, generator(random_state), int(math.log2(max_degree)))
     reason = "tolerance met"
@@ -180,6 +182,26 @@ def _check(domain: Any, tol: Any, max_evals: Any, max_degree: Any) -> list[tuple
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise DataError(f"{_WHERE}: `{name}` must be an integer of {least} or more; got {value!r}.")
     return [check_interval(pair, _WHERE) for pair in pairs]
+
+
+def _check_function(f: Any, variables: int) -> None:
+    """Refuse what cannot be called with one argument per interval."""
+    if not callable(f):
+        raise TypeError(
+            f"{_WHERE}: `f` must be a function of {variables} variables; got {type(f).__name__}. For values "
+            "on a grid use chebyshev_from_grid."
+        )
+    try:
+        known = inspect.signature(f)
+    except (TypeError, ValueError):  # written in C, without a signature
+        return
+    try:
+        known.bind(*range(variables))
+    except TypeError as error:
+        raise ShapeError(
+            f"{_WHERE}: `f` must take one argument per interval of `domain`, {variables}; got a function "
+            f"with the arguments {known}: {error}. Give one interval per variable."
+        ) from error
 
 
 def _check_size(largest: float) -> None:

@@ -152,8 +152,12 @@ def test_values_that_are_all_missing_are_refused_with_their_number(missing: floa
     with pytest.raises(DataError) as error:
         FunctionalTucker().fit({"time": np.arange(12.0)}, [missing] * 12)
     assert_says(error, "y contains 12", "NaN", "leave missing cells out")
-    with pytest.raises(ValueError, match="y contains NaN"):
+    with pytest.raises(DataError) as error:
         FunctionalTucker().fit(np.arange(12.0)[:, None], np.full(12, np.nan))
+    assert_says(error, "y contains 12", "leave missing cells out")
+    with pytest.raises(DataError) as error:  # not scikit-learn's advice to use trees or to impute
+        FunctionalTucker().fit([[0.0], [np.nan], [1.0]], [1.0, 2.0, 3.0])
+    assert_says(error, "mode '0' contains NaN", "row 1", "drop these rows")
 
 
 def test_indices_that_are_all_missing_are_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from tenfac import (
+    DataError,
     cp,
     cp_complete,
     hooi,
@@ -104,8 +105,8 @@ def test_the_bar_of_a_cross_approximation_counts_the_entries_evaluated(name, mon
 @pytest.mark.parametrize(
     ("options", "kind", "part"),
     [
-        ({"verbose": 3}, ValueError, "verbose must be 0, 1 or 2; got 3"),
-        ({"verbose": True}, ValueError, "got True"),
+        ({"verbose": 3}, DataError, "2 (a line per stage); got 3"),
+        ({"verbose": True}, DataError, "got True"),
         ({"callback": 3}, TypeError, "callable as callback(n_iter, error); got int"),
     ],
 )

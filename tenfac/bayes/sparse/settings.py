@@ -7,7 +7,7 @@ from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
-from ...core.errors import DataError, nearest_name
+from ...core.errors import DataError, check_verbose, nearest_name
 
 UPDATES = {"fixed_point": 1.0, "mm": 0.5}  # name: exponent of the step
 REPLICAS = ("em_am", "em_svd")  # with their own start, thresholds and stopping rule
@@ -46,11 +46,7 @@ def check_settings(model: Any) -> None:
         value = getattr(model, name)
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise DataError(f"{_WHERE}: `{name}` must be an integer from {least} up; got {value!r}.")
-    if isinstance(model.verbose, bool) or model.verbose not in (0, 1, 2):
-        raise DataError(
-            f"{_WHERE}: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
-            f"{model.verbose!r}."
-        )
+    check_verbose(model.verbose, _WHERE)
 
 
 def _check_replica(model: Any) -> None:
