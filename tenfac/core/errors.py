@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from numbers import Integral
 from typing import Any
 
 
@@ -53,7 +54,7 @@ def check_verbose(verbose: Any, where: str) -> None:
     Traceback (most recent call last):
     tenfac.core.errors.DataError: cp: `verbose` must be 0 (silence), 1 (a progress bar) or 2 ...; got 3.
     """
-    if isinstance(verbose, bool) or verbose not in (0, 1, 2):
+    if isinstance(verbose, bool) or not isinstance(verbose, Integral) or verbose not in (0, 1, 2):
         raise DataError(
             f"{where}: `verbose` must be 0 (silence), 1 (a progress bar) or 2 (a line per stage); got "
             f"{verbose!r}."

@@ -93,7 +93,7 @@ def test_a_missing_column_is_refused_and_a_near_name_suggested(model) -> None:
     renamed = {"cell": TABLE["cell"], "Time": TABLE["time"], "dose": TABLE["dose"]}
     with pytest.raises(DataError) as error:
         model.predict(renamed)
-    assert_says(error, "no column 'time'", "did you mean Time?", "cell, Time, dose")
+    assert_says(error, "no column 'time'", "Did you mean Time?", "cell, Time, dose")
 
 
 def test_an_unseen_label_is_refused_and_a_near_one_suggested(model) -> None:
