@@ -69,7 +69,8 @@ def give_back(array: Array, like: Any) -> Any:
     if not is_array(like):
         return array
     xp = namespace_of(like)
-    if xp.isdtype(like.dtype, ("real floating", "complex floating")) and eps(like.dtype) > 1e-8:
+    narrow = xp.isdtype(like.dtype, ("real floating", "complex floating")) and eps(like.dtype) > 1e-8
+    if narrow and array.dtype.kind in "fc":
         array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
     return array if isinstance(like, np.ndarray) else xp.asarray(array, device=device_of(like))
 

@@ -299,13 +299,13 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     def _report(self, outcome: Outcome, doubt: str | None, seconds: float) -> None:
         said = []
         if not outcome.converged:
-            slope = outcome.trace[-1] - outcome.trace[-2] if len(outcome.trace) > 1 else math.nan
+            slope = ""
+            if len(outcome.trace) > 1:
+                gain = outcome.trace[-1] - outcome.trace[-2]
+                slope = f"; the last one raised the log evidence by {gain:.3g}"
             fixed = self.update in REPLICAS
             remedy = "Take update='fixed_point'." if fixed else "Raise max_iter, or tol."
-            said.append(
-                f"KroneckerSBL: not converged after {outcome.n_iter} sweeps; the last one raised the log "
-                f"evidence by {slope:.3g}. {remedy}"
-            )
+            said.append(f"KroneckerSBL: not converged after {outcome.n_iter} sweeps{slope}. {remedy}")
             warnings.warn(said[-1], ConvergenceWarning, stacklevel=3)
         if doubt:
             said.append(doubt)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import ConvergenceWarning, DataError, ShapeError
+from ...core.errors import ConvergenceWarning, ShapeError
+from .inputs import check_noise, give_back
 from .masked import Masked, check_memory
 from .observed import NOISE_FLOOR, Array, Observed, check_resolved, observe
 from .solution import Solution
 from .starts import evened
-from .unstructured import column_cost, returned
+from .unstructured import column_cost
 
 _GAMMA_FLOOR = 1e-8  # of the most that a column of the mode adds to the variance; below, it is left out
 _FIRST_NOISE = 0.1
@@ -90,10 +91,8 @@ def fit_masked(
     >>> [np.flatnonzero(gamma).tolist() for gamma in found.gammas]
     [[3, 7], [2, 5]]
     """
-    if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise DataError(
-            f"fit_masked: noise must be a positive variance; got {noise!r}. Leave it out to learn it."
-        )
+    if noise is not None:
+        noise = check_noise(noise, "fit_masked")
     data = cut_rows(observe(factors, Y, mask, "fit_masked"))
     check_memory(data, max_bytes, "fit_masked")
     if not np.any(data.values):
@@ -118,7 +117,7 @@ def fit_masked(
         )
     scaled = normalised(state.gammas, data.scale)
     return Solution(
-        gammas=tuple(returned(gamma, Y) for gamma in scaled),
+        gammas=tuple(give_back(gamma, Y) for gamma in scaled),
         noise=state.noise * data.scale**2 if noise is None else float(noise),
         evidence=state.evidence,
         trace=tuple(trace),
@@ -162,7 +161,7 @@ def normalised(gammas: Sequence[Array], scale: float) -> list[Array]:
 
 def _nothing(data: Observed, noise: float | None, like: Any) -> Solution:
     """What zero measurements say: no unknown is needed."""
-    gammas = tuple(returned(np.zeros(size), like) for size in data.column_shape)
+    gammas = tuple(give_back(np.zeros(size), like) for size in data.column_shape)
     count = data.size * data.snapshots
     evidence = math.inf if noise is None else data.log_constant() - data.weight * count * math.log(noise)
     return Solution(gammas, noise or 0.0, evidence, (evidence,), 0, True, "the measurements are zero")

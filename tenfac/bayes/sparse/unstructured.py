@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from ...core.arrays import byte_guard, device_of, is_array, namespace_of
+from ...core.arrays import byte_guard
 from ...core.errors import ConvergenceWarning, DataError
+from .inputs import check_noise, give_back
 from .observed import NOISE_FLOOR, Observed, check_resolved, observe
 from .sequential import Sequential
 
@@ -169,10 +170,8 @@ def fit_unstructured(
         raise DataError(f"fit_unstructured: prune_alpha must be in (0, 1), or None; got {prune_alpha!r}.")
     if n_starts not in (1, 2):
         raise DataError(f"fit_unstructured: n_starts must be 1 or 2; got {n_starts!r}.")
-    if noise is not None and not (math.isfinite(noise) and noise > 0):
-        raise DataError(
-            f"fit_unstructured: noise must be a positive variance; got {noise!r}. Leave it out to learn it."
-        )
+    if noise is not None:
+        noise = check_noise(noise, "fit_unstructured")
     data = observe(factors, Y, mask, "fit_unstructured")
     check_resolved(data, noise, "KroneckerSBL")
     cost = column_cost(math.prod(data.column_shape), prune_alpha)
@@ -301,10 +300,10 @@ def _solution(found: Found, like: Any, noise: float | None) -> UnstructuredSolut
     zero = not np.any(state.data.values)
     learned = 0.0 if zero else state.noise * scale**2
     return UnstructuredSolution(
-        indices=returned(indices, like),
-        mean=returned(state.mean[order] * scale, like),
-        covariance=returned(state.covariance[np.ix_(order, order)] * scale**2, like),
-        gammas=returned(state.gammas[order] * scale**2, like),
+        indices=give_back(indices, like),
+        mean=give_back(state.mean[order] * scale, like),
+        covariance=give_back(state.covariance[np.ix_(order, order)] * scale**2, like),
+        gammas=give_back(state.gammas[order] * scale**2, like),
         noise=learned if noise is None else float(noise),
         evidence=math.inf if zero and noise is None else state.evidence,
         trace=found.path.trace,
@@ -313,19 +312,3 @@ def _solution(found: Found, like: Any, noise: float | None) -> UnstructuredSolut
         reason=found.path.reason,
         starts=found.starts,
     )
-
-
-def returned(array: np.ndarray[Any, Any], like: Any) -> Any:
-    """Bring a numpy result to the library, device and precision of what was given.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> returned(np.ones(2), np.ones(1, dtype="float32")).dtype
-    dtype('float32')
-    """
-    if not is_array(like):
-        return array
-    if str(like.dtype).rpartition(".")[2] in ("float32", "complex64") and array.dtype.kind in "fc":
-        array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
-    return namespace_of(like).asarray(array, device=device_of(like))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,8 +141,20 @@ def recover_variant(model: Any, problem: Problem, mask: np.ndarray | None) -> Ou
     }
     if model.prior == "unstructured":
         settings["n_starts"] = min(int(model.n_starts), 2)
-        return _scattered(problem, factors, fit_unstructured(factors, measured, mask=mask, **settings), mask)
-    return _masked(problem, factors, measured, fit_masked(factors, measured, mask, **settings), mask)
+        with _said_by_the_estimator():
+            scattered = fit_unstructured(factors, measured, mask=mask, **settings)
+        return _scattered(problem, factors, scattered, mask)
+    with _said_by_the_estimator():
+        found = fit_masked(factors, measured, mask, **settings)
+    return _masked(problem, factors, measured, found, mask)
+
+
+@contextmanager
+def _said_by_the_estimator() -> Iterator[None]:
+    """Leave it to ``KroneckerSBL`` to say that a solver did not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def _in_units(problem: Problem) -> tuple[list[Any], Any]:
@@ -274,7 +287,6 @@ def compare(
     >>> compare(KroneckerSBL(noise=1.0), [np.eye(1)], np.ones((1, 1)), None, box).kronecker
     -1.0
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with _said_by_the_estimator():
         noise = None if model.noise is None else float(model.noise)
         return support_looks_kronecker(factors, measured, solution, noise=noise, mask=mask, max_iter=100)

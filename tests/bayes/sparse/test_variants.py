@@ -213,3 +213,18 @@ def test_missing_measurements_that_no_mask_leaves_out_are_refused() -> None:
         with pytest.raises(DataError) as caught:
             KroneckerSBL().fit([np.eye(3)], y, mask=mask)
         assert_says(caught, "Y must be finite")
+
+
+@pytest.mark.parametrize(("prior", "share"), [("kronecker", 0.8), ("unstructured", 2.0)])
+def test_a_fit_that_did_not_converge_is_warned_of_once_and_in_the_name_of_the_estimator(
+    prior: str, share: float
+) -> None:
+    rows = (8, 9)
+    factors, y, _ = problem(3, rows, (12, 12), 6)
+    mask = np.random.default_rng(4).random(rows) < share
+    with pytest.warns() as caught:
+        model = KroneckerSBL(prior=prior, max_iter=1, tol=1e-300).fit(factors, y[..., 0], mask=mask)
+    said = [str(one.message) for one in caught if issubclass(one.category, ConvergenceWarning)]
+    assert_equal(len(said), 1)
+    assert_says(said[0], "KroneckerSBL: not converged after", "Raise max_iter")
+    assert_equal(("nan" in said[0], model.info_.converged, model.info_.warnings[0]), (False, False, said[0]))
