@@ -108,7 +108,8 @@ def chebyshev_from_points(
     (exact if the model were linear). Rows with one and the same point are merged before.
 
     *Cost.* About 20 to 40 models, each of some ``10 N P^2`` operations for ``P = prod R + sum R (K - R)``
-    numbers, at most 1200; memory ``N sum K`` numbers and blocks of 32 MB.
+    numbers, at most 1200; memory ``N sum K`` numbers and blocks of 32 MB. The search ends at 80 models, and
+    ``info.warnings`` says so if it would have gone on.
 
     *Limits.* What a polynomial of low total degree (300 terms) does not see at all may be missed: waves with
     several periods along a diagonal in three or more variables. A cusp or a step is smoothed.
@@ -134,7 +135,11 @@ def chebyshev_from_points(
     best = search.run(model)
     found, steps, settled = search.settled(best, max_iter, _SETTLED)
     result = _finished(found, data, ranks is None)
-    return replace(result, info=_report(result, found, data, (steps, settled, max_iter), start))
+    info = _report(result, found, data, (steps, settled, max_iter), start)
+    if search.exhausted:
+        note = f"{_WHERE}: the search ended after {search.tried} models; pass rank or degree if known."
+        info = replace(info, warnings=(*info.warnings, note))
+    return replace(result, info=info)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Search:
         Basis functions at the points, as many as a model may use.
     y, weights : arrays, shape (N,)
     first : PolynomialFit
-    fixed : set of str
+    fixed : sequence of str
         Among ``"rank"``, ``"sizes"``, ``"ridge"``: not to be changed.
 
     Examples
@@ -90,7 +90,7 @@ class Search:
         self.bases, self.y, self.weights, self.first = tuple(bases), y, weights, first
         self.fixed = set(fixed)
         self.most = tuple(basis.shape[1] for basis in bases)
-        self.tried = 0
+        self.tried, self.exhausted = 0, False  # exhausted: moves were left when the last model was spent
 
     def run(self, model: Model) -> Found:
         """The best model found, from one that has its sizes, prior and ridge."""
@@ -207,6 +207,7 @@ class Search:
                 if not found.score < _GAIN * best.score:
                     break
                 best, idle = found, 0
+        self.exhausted = idle < len(moves) and best.score > _EXACT
         return best
 
     def _moves(self, model: Model) -> Iterator[Callable[[Model], Model]]:

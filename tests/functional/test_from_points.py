@@ -242,3 +242,11 @@ def test_one_interval_in_the_place_of_one_per_column_is_named() -> None:
     with pytest.raises(DataError) as caught:
         fitted(X, X[:, 0], (-1, 1))
     assert_says(caught, "domain[0] must be an interval", "[(a, b)] * D")
+
+
+def test_a_search_that_ran_out_of_models_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_equal(fitted(*smooth()).info.warnings, ())
+    monkeypatch.setattr("tenfac.functional.points_search._MODELS", 6)
+    found = fitted(*smooth())
+    assert_says(found.info.warnings[-1], "the search ended after", "models", "rank or degree")
+    assert_equal(found.info.converged, True)
