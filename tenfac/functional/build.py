@@ -105,7 +105,7 @@ def chebyshev_tucker(
     blocks at nested prefixes and suffixes of the index, which are added where random entries of a bond, or of
     the whole core, are not met. Where bonds grow, small matrices of values tell which variables should be
     neighbors, and the train is begun again in that order: 1/sqrt(|x - y|^2 + 1) of six variables to 1e-6 took
-    47,000 to 58,000 evaluations and bonds of 14, 7, 45, 7, 14; in the order x, y they are 57, 210, 57.
+    53,000 to 58,000 evaluations and bonds of 14, 7, 46, 7, 14; in the order x, y they are 57, 210, 57.
 
     *Cost.* About ``1000 + 1.3 prod(R) + 2 sum(K R)`` evaluations for ranks R and K coefficients, and as many
     times ``R`` operations. With a train of bonds S, 3 to 5 times ``sum S R S`` in the place of ``prod(R)``.
