@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..core.door import door
 from ..core.errors import ShapeError
 from .checks import check_name
 from .compress import check_layer
@@ -22,6 +23,7 @@ from .update import Term, Update
 _GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "padding_idx")
 
 
+@door
 def compensate(
     layer: nn.Module,
     quantized: nn.Module,

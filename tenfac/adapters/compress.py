@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError
 from ..core.report import Report
 from .assemble import Compressed, Factors, assemble, by_group, dense, joined, without_input
@@ -26,6 +27,7 @@ Size = int | float | None
 METRICS = ("auto", "none", "activations", "fisher", "both")
 
 
+@door
 def compress(
     layer: nn.Module,
     rank: Any = None,

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.door import door
 from ..core.errors import DataError, MissingExtraError
 from .beside import Beside, find, noted, put
 from .checks import check_max_norm, check_name
@@ -45,6 +46,7 @@ class Placement:
     path: str = "auto"
 
 
+@door
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model, without the model's own weights, to one safetensors file.
 
@@ -148,6 +150,7 @@ def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str
     )
 
 
+@door
 def load_adapter(
     model: nn.Module,
     path: str | os.PathLike[str],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError
+from ..core.door import door
+from ..core.errors import DataError, warn_user
 from .beside import warn_left_out
 from .build import slots_of
 from .files import Placement, modules_of, near, place, read_tensors, refuse_place, updates_of, write_tensors
@@ -31,6 +31,7 @@ _OTHERS = {
 }
 
 
+@door
 def export_lycoris(
     model: nn.Module, path: str | os.PathLike[str], *, name: str = "default", prefix: str = "lycoris"
 ) -> None:
@@ -181,6 +182,7 @@ def _misfit(layer: nn.Module, layout: Layout, modules: Mapping[str, nn.Module]) 
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_lycoris(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -289,11 +291,10 @@ def _entries(path: str, prefix: str, where: str) -> dict[str, dict[str, Tensor]]
             "Give the `prefix` they have."
         )
     if left_out:
-        warnings.warn(
+        warn_user(
             f"{where}: {len(left_out)} entries of {path!r} do not start with {prefix + '_'!r} and are left "
             f"out ({some}).",
             UserWarning,
-            stacklevel=3,
         )
     return entries
 

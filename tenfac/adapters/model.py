@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..core.door import door
 from ..core.errors import DataError, RankError
 from .beside import Beside, note, still_trained
 from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
@@ -39,6 +40,7 @@ class Wish:
     scale: float
 
 
+@door
 def adapt(
     model: nn.Module,
     targets: Any,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.door import door
 from ..core.errors import DataError
 from .beside import Beside, find, put, warn_left_out, whole_modules
 from .build import slots_of
@@ -48,6 +49,7 @@ _IDLE = {
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others change the base weights
 
 
+@door
 def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model as a LoRA that ``peft.PeftModel.from_pretrained`` reads.
 
@@ -226,6 +228,7 @@ def _misfit(layer: nn.Module, layout: Layout) -> str | None:
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_peft(
     model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default", activate: bool = True
 ) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.door import door
 from .cost import choose_path
 from .layer import AdaptedStock, Adapters, adapted_layers
 from .layout import Layout
@@ -122,6 +123,7 @@ class AdapterReport:
         return "\n".join(lines)
 
 
+@door
 def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """What adapters a model has: layers, storage modes, ranks, learned numbers, share of the weight, path.
 

@@ -10,10 +10,12 @@ from scipy.optimize import linear_sum_assignment
 
 from ..core.arrays import as_float, device_of, dtype_name, namespace_of, to_numpy
 from ..core.cp import CP
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
 from .cp_start import as_cp
 
 
+@door
 def align(a: CP, b: CP) -> CP:
     """Write a CP tensor with its components in the order, sign and scale of another's.
 
@@ -81,6 +83,7 @@ def align(a: CP, b: CP) -> CP:
     return aligned
 
 
+@door
 def factor_match_score(a: CP, b: CP, *, weights: bool = True) -> float:
     """How well the components of two CP tensors match: 1 if they are the same up to order.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.arrays import to_numpy
 from ..core.cp import CP
+from ..core.door import door
 from ..core.errors import RankError
 from ..core.rank import cp_rank, tucker_rank
 from ..core.truncate import truncate
@@ -21,6 +22,7 @@ from .observed import Observed, observed_entries
 from .tucker_completion import TuckerProblem
 
 
+@door
 def cp_complete(
     X: Any,
     rank: int,
@@ -133,6 +135,7 @@ def cp_complete(
     return _with_error(CP(arrays[0], arrays[1:], info=report), data, scale)
 
 
+@door
 def tucker_complete(
     X: Any,
     rank: int | Sequence[int],

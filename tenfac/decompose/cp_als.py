@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 
 from ..core.arrays import dtype_name, generator
 from ..core.cp import CP
+from ..core.door import door
 from ..core.errors import DataError
 from ..core.rank import check_tol
 from .checks import check_count, checked_array
@@ -22,6 +23,7 @@ from .sparse_input import is_sparse
 from .sparse_tensor import SparseTensor
 
 
+@door
 def cp(
     X: Shaped[Any, "*shape"],
     rank: int,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import device_of, eps, namespace_of, spans, to_number, to_numpy
-from ..core.errors import ConvergenceWarning, DataError
+from ..core.door import door
+from ..core.errors import DataError, warn_user
 from ..core.modes.chebyshev import Chebyshev, coefficients, lobatto
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -45,6 +45,7 @@ class _Axis:
         return slice(0, self.n_even) if parity == 0 else slice(self.n_even, self.factor.shape[1])
 
 
+@door
 class GaussianBasis:
     """Functions in which every term of ``sum_k w_k exp(-tau_k |x - s|^2)`` with its center in a box is short.
 
@@ -285,6 +286,7 @@ class GaussianBasis:
         return Tucker(small, [xp.matmul(w, u) for w, u in zip(factors, turns, strict=True)], modes)
 
 
+@door
 def gaussian_sum(
     centers: Any,
     amplitudes: Any,
@@ -350,12 +352,10 @@ def gaussian_sum(
         seconds=time.perf_counter() - start,
     )
     if not info.converged:
-        warnings.warn(
+        warn_user(
             f"gaussian_sum: the error is {error:.2g} of the largest value, above tol={tol:g}: the terms "
             f"cancel, or "
-            "the dtype is too narrow. Use a smaller tol, or float64.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "the dtype is too narrow. Use a smaller tol, or float64."
         )
     return replace(made, info=info)
 
