@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import DataError, ShapeError, array_remedy
+from .errors import DataError, ShapeError, remedy_for
 from .precision import HALF, astype, double_of, dtype_name
 
 _NAMESPACES: dict[type, Any] = {}
@@ -93,9 +93,7 @@ def _namespace_of_one(array: Any) -> Any:
         )
     if not array_api_compat.is_array_api_obj(array):
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        raise TypeError(
-            f"arrays: expected an array of numpy, torch or JAX; got {name}. {array_remedy(array)}"
-        )
+        raise TypeError(f"arrays: expected an array of numpy, torch or JAX; got {name}. {remedy_for(array)}")
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 
 

@@ -81,12 +81,12 @@ def check_option(value: Any, options: Iterable[str], where: str, name: str, also
     raise DataError(f"{where}: `{name}` must be one of {known}; got {value!r}.{hint}")
 
 
-def array_remedy(value: Any) -> str:
+def remedy_for(value: Any) -> str:
     """What to do with a value that stands where an array is needed.
 
     Examples
     --------
-    >>> array_remedy([1.0, 2.0])
+    >>> remedy_for([1.0, 2.0])
     'Convert it with numpy.asarray(x).'
     """
     if callable(getattr(value, "to_tensor", None)):

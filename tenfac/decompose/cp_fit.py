@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import eps, seed_of, to_numpy
 from ..core.cp import CP
+from ..core.errors import warn_user
 from ..core.report import Report
 from ..core.truncate import truncate
 from .checks import rescaled
