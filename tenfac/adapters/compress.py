@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.door import door
-from ..core.errors import DataError, RankError, ShapeError
+from ..core.errors import DataError, RankError, ShapeError, check_option
 from ..core.report import Report
 from .assemble import Compressed, Factors, assemble, by_group, dense, joined, without_input
 from .checks import check_max_norm, check_target
@@ -77,7 +77,7 @@ def compress(
         If a metric needs data that are not given, or they are not finite or not what the layer takes.
     ShapeError
         If ``fisher`` is not of the weight's shape.
-    ValueError
+    DataError
         If the metric is unknown, or an Embedding has a ``max_norm``.
     TypeError
         If the layer is of another type, or its forward pass is its own.
@@ -288,8 +288,7 @@ def check_layer(layer: nn.Module, where: str) -> None:
 def _check_data(
     layer: nn.Module, metric: str, inputs: Any, fisher: Tensor | None, where: str
 ) -> tuple[str, list[Tensor], Tensor | None]:
-    if metric not in METRICS:
-        raise ValueError(f"{where}: `metric` must be one of {', '.join(METRICS)}; got {metric!r}.")
+    check_option(metric, METRICS, where, "metric")
     if metric == "auto":
         names = {(True, True): "both", (True, False): "activations", (False, True): "fisher"}
         metric = names.get((inputs is not None, fisher is not None), "none")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..core.door import door
+from ..core.errors import DataError
 from .cost import choose_path
 from .layer import AdaptedStock, Adapters, adapted_layers
 from .layout import Layout
@@ -142,7 +143,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters.
 
     Notes
@@ -168,7 +169,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """
     layers = list(adapted_layers(model))
     if not layers:
-        raise ValueError(
+        raise DataError(
             f"adapter_report: the model must have adapters; {type(model).__name__} has none. Add them with "
             "tenfac.adapt(model, targets, rank)."
         )

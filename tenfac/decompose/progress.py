@@ -45,7 +45,7 @@ class Progress:
 
     Raises
     ------
-    ValueError, TypeError
+    DataError, TypeError
         If ``verbose`` or ``callback`` is not valid.
 
     Examples

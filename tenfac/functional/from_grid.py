@@ -13,7 +13,7 @@ from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
 from ..core.door import door
-from ..core.errors import DataError, ShapeError, warn_user
+from ..core.errors import DataError, ShapeError, remedy_for, warn_user
 from ..core.interchange import from_tensorly, is_tensorly
 from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
 from ..core.modes.discrete import Discrete
@@ -168,7 +168,7 @@ def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
             f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
-            "Convert a TuckerTrain with to_tucker()."
+            f"{remedy_for(data)} A TuckerTrain has to_tucker()."
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(

@@ -331,7 +331,10 @@ class KroneckerOperator(StructuredMatrix):
         -----
         Cost: ``sum N_k^3``. Signs of eigenvectors are arbitrary.
         """
-        check_hermitian(self.factors, "KroneckerOperator.eigh")
+        return self._diagonalized("KroneckerOperator.eigh")
+
+    def _diagonalized(self, where: str) -> KroneckerEigen:
+        check_hermitian(self.factors, where)
         xp = namespace_of(self.factors[0])
         pairs = [xp.linalg.eigh(factor) for factor in self.factors]
         return KroneckerEigen(
