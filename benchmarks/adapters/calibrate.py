@@ -1,4 +1,4 @@
-"""The rates of ``tenfac.adapters.cost`` fitted to the calibration cells."""
+"""The rates of ``tenfac.adapters.updates.cost`` fitted to the calibration cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from tenfac.adapters.cost import Rates, gradient_cost, n_positions, path_costs
+from tenfac.adapters.updates.cost import Rates, gradient_cost, n_positions, path_costs
 
 from . import paths, peers
 from .cells import CALIBRATION, Cell

@@ -17,10 +17,10 @@ from .build import Plan, check_dtype, check_place, install, plan_layer, torch_ge
 from .checks import check_name
 from .layer import Adapted, adapted_layers
 from .merging import FREEZE, drop, freeze
-from .ranks import resolve
 from .report import AdapterReport, adapter_parameters, report_of
-from .structure import Structure, structure_of
 from .targets import Place, Target, covered, matches, nearest, places_of, refuse_tied, select
+from .updates.ranks import resolve
+from .updates.structure import Structure, structure_of
 
 _WHERE = "adapt"
 Planned = list[tuple[Target, Plan]]
