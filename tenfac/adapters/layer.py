@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .updates.cost import choose_path
 from .updates.forward import factored_forward, is_sound
+from .updates.path import choose_path
 from .updates.update import Update
 
 _STOCK = (

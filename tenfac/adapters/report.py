@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from .layer import AdaptedStock, Adapters, adapted_layers
-from .updates.cost import choose_path
 from .updates.layout import Layout
+from .updates.path import choose_path
 from .updates.update import Update
 
 _SHORT = {"_channels": "", "_features": "", "kernel ": "", "num_embeddings": "rows", "embedding_dim": "width"}

@@ -6,7 +6,7 @@ import array_api_compat.torch as xp
 import torch
 from torch import Tensor, nn
 
-from tenfac.adapters.files.own import layer_type
+from tenfac.adapters.files.placing import layer_type
 from tenfac.adapters.layer import AdaptedStock, is_stock
 from tenfac.adapters.updates.layout import TRANSPOSED, Layout
 from tenfac.adapters.updates.pieces import DenseFactor, FullCore

@@ -12,17 +12,9 @@ from torch import Tensor, nn
 
 from tenfac.adapters.beside import warn_left_out
 from tenfac.adapters.build import slots_of
+from tenfac.adapters.files.disk import read_tensors, write_tensors
 from tenfac.adapters.files.lora import in_order, lora_matrices, lora_update, misfit
-from tenfac.adapters.files.own import (
-    Placement,
-    modules_of,
-    near,
-    place,
-    read_tensors,
-    refuse_place,
-    updates_of,
-    write_tensors,
-)
+from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.adapters.updates.update import Update
 from tenfac.core.errors import DataError

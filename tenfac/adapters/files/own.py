@@ -10,39 +10,34 @@ were trained beside the adapter, whose arrays have the names they have in the mo
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tenfac.adapters.beside import Beside, find, noted, put
-from tenfac.adapters.checks import check_max_norm, check_name
+from tenfac.adapters.beside import Beside, find, put
+from tenfac.adapters.files.disk import need_safetensors, read_tensors, write_tensors
+from tenfac.adapters.files.placing import (
+    Placement,
+    fingerprint,
+    layer_type,
+    modules_of,
+    near,
+    place,
+    refuse_place,
+    trained_beside,
+    updates_of,
+)
 from tenfac.adapters.files.specs import build_update, describe_update
-from tenfac.adapters.layer import Adapted, Adapters, Slot, adapted_layers, attach
+from tenfac.adapters.layer import Slot
 from tenfac.adapters.updates.layout import Layout, layout_of
-from tenfac.adapters.updates.update import Update
-from tenfac.core.errors import DataError, MissingExtraError
+from tenfac.core.errors import DataError
 
 VERSION = 1
 _KEY = "tenfac"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """An update and its place in a model, where it is or is to be."""
-
-    module: str
-    layer: nn.Module
-    slot: Slot
-    update: Update
-    path: str = "auto"
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = "default") -> None:
@@ -92,7 +87,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
     Adapters(default: weight (4, 4, 3, 3), 272 trainable numbers; on)
     """
     where = "save_adapter"
-    _safetensors(where)
+    need_safetensors(where)
     entries, arrays = [], {}
     for found in updates_of(model, name, where):
         layout = found.update.layout
@@ -120,17 +115,6 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
         )
     trained = trained_beside(model, name, where)
     write_tensors(path, {**arrays, **trained}, {_KEY: _header(name, entries, list(trained))}, where)
-
-
-def trained_beside(model: nn.Module, name: str, where: str) -> dict[str, Tensor]:
-    """What was trained beside an adapter, by name."""
-    found = {label: beside.value for label, beside in noted(unwrap(model), name)}
-    for label, value in found.items():
-        if value.is_meta:
-            raise DataError(
-                f"{where}: {label!r} must have numbers; it is on the meta device. Load them first."
-            )
-    return found
 
 
 def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str:
@@ -314,143 +298,7 @@ def _misfit(
 # --- models -----------------------------------------------------------------------------------------------
 
 
-def updates_of(model: nn.Module, name: str, where: str) -> list[Placement]:
-    """Every update of one adapter of a model; refused where it is merged, or there is none."""
-    layers = list(adapted_layers(unwrap(model)))
-    for module, layer in layers:
-        if layer.tenfac.merged:
-            raise ValueError(f"{where}: {module or 'the layer'} is merged; call unmerge(model) first.")
-    found = [
-        Placement(module, layer, slot, layer.tenfac.named[name][slot.name], layer.tenfac.path)
-        for module, layer in layers
-        for slot in layer.tenfac.slots
-        if name in layer.tenfac.named and slot.name in layer.tenfac.named[name]
-    ]
-    if not found:
-        names = sorted({key for _, layer in layers for key in layer.tenfac.named})
-        has = f"it has {', '.join(map(repr, names))}" if names else "it has none; adapt it first"
-        raise ValueError(f"{where}: the model must have an adapter named {name!r}; {has}.")
-    if any(p.is_meta for one in found for p in one.update.parameters()):
-        raise DataError(f"{where}: the adapter must have numbers; it is on the meta device. Load them first.")
-    return found
-
-
-def refuse_place(model: nn.Module, name: Any, where: str) -> None:
-    """Refuse to put an adapter on a model that is merged or has one of this name."""
-    check_name(name, where)
-    for module, layer in adapted_layers(unwrap(model)):
-        at = module or "the layer"
-        if layer.tenfac.merged:
-            raise ValueError(f"{where}: {at} is merged; call unmerge(model) first.")
-        if name in layer.tenfac.named:
-            raise ValueError(
-                f"{where}: {at} already has an adapter named {name!r}; give another `name`, or detach it "
-                "first."
-            )
-
-
-def place(plans: Iterable[Placement], name: str, activate: bool, where: str) -> None:
-    """Put updates on their layers, after every one was found to be possible."""
-    plans = list(plans)
-    for plan in plans:
-        check_max_norm(plan.layer, f"{where}: {plan.module or 'the layer'}")
-    for plan in plans:
-        weight = plan.layer._parameters[plan.slot.parameter]
-        adapters: Adapters = attach(plan.layer, (plan.slot,), plan.path)
-        if name not in adapters.named:
-            adapters.named[name] = nn.ModuleDict()
-        adapters.named[name][plan.slot.name] = plan.update.to("cpu" if weight.is_meta else weight.device)
-        adapters.train(plan.layer.training)
-        if activate:
-            adapters.active.setdefault(name, 1.0)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside of ``torch.compile`` and of data-parallel wrappers."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
-        else:
-            return model
-
-
-def modules_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The model's own modules by name, tenfac's left out; a shared one under each of its names."""
-    named = unwrap(model).named_modules(remove_duplicate=False)
-    return {name: module for name, module in named if "tenfac" not in name.split(".")}
-
-
-def near(module: str, modules: Mapping[str, nn.Module]) -> str:
-    """Names like the one not found, for a message."""
-    close = difflib.get_close_matches(module, modules, n=3)
-    return f" (near: {', '.join(close)})" if close else ""
-
-
-def layer_type(layer: nn.Module) -> str:
-    """The class of torch that a layer is, or its own where it is none."""
-    own = type(layer)._made_of[0] if isinstance(layer, Adapted) else type(layer)
-    torch_own = (kind for kind in own.__mro__ if kind.__module__.startswith("torch.nn.modules."))
-    kind = next(torch_own, nn.Module)
-    return (own if kind is nn.Module else kind).__name__
-
-
-def fingerprint(weight: Tensor) -> str:
-    """SHA-256 of a weight's raw bytes, in C order."""
-    raw = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(raw).hexdigest()
-
-
 # --- files ------------------------------------------------------------------------------------------------
-
-
-def write_tensors(
-    path: str | os.PathLike[str], arrays: Mapping[str, Tensor], metadata: Mapping[str, str], where: str
-) -> None:
-    """Write a safetensors file beside the target, then put it in its place."""
-    _safetensors(where)
-    from safetensors.torch import save
-
-    host = {key: array.detach().cpu().contiguous().clone() for key, array in arrays.items()}
-    write_bytes(path, save(host, metadata=dict(metadata)))
-
-
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file beside the target, then put it in its place."""
-    folder, name = os.path.split(os.path.realpath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"there is no folder {folder!r} to write {name!r} to. Make it first.")
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, os.path.join(folder, name))
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-
-
-def read_tensors(path: str, where: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and arrays of a safetensors file, on the CPU."""
-    _safetensors(where)
-    from safetensors import SafetensorError, safe_open
-
-    if os.path.isdir(path):
-        raise DataError(
-            f"{where}: {path!r} must be a safetensors file; it is a folder. Those of PEFT are read "
-            "by import_peft."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(
-            f"{where}: {path!r} must be a safetensors file; it is none, or damaged: {error}."
-        ) from error
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -473,12 +321,3 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"tenfac reads versions up to {VERSION}. Update it: pip install -U tenfac."
         )
     return header, arrays
-
-
-def _safetensors(where: str) -> None:
-    try:
-        import safetensors.torch  # noqa: F401 (whether it is installed is what is asked)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"`{where}` needs safetensors. Install it with: pip install 'tenfac[adapters]'."
-        ) from error

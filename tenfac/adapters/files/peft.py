@@ -15,19 +15,9 @@ from torch import Tensor, nn
 
 from tenfac.adapters.beside import Beside, find, put, warn_left_out, whole_modules
 from tenfac.adapters.build import slots_of
+from tenfac.adapters.files.disk import read_tensors, write_bytes, write_tensors
 from tenfac.adapters.files.lora import lora_matrices, lora_update, misfit, padded
-from tenfac.adapters.files.own import (
-    Placement,
-    modules_of,
-    near,
-    place,
-    read_tensors,
-    refuse_place,
-    unwrap,
-    updates_of,
-    write_bytes,
-    write_tensors,
-)
+from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, unwrap, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.core.errors import DataError
 

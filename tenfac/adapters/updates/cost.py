@@ -1,4 +1,4 @@
-"""Which forward path costs least: in factors, or one operation with the fused weight.
+"""What the forward paths of an update cost: in factors, or one operation with the fused weight.
 
 Judged from shapes alone. What a path costs beyond the frozen layer is linear in the numbers of input and of
 output positions; the coefficients are worked out once per update, so that a call is a few multiplications.
@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-import torch
-from torch import Tensor, nn
+from typing import NamedTuple
 
 from tenfac.adapters.updates.layout import Layout
-
-if TYPE_CHECKING:
-    from tenfac.adapters.updates.update import Term, Update
 
 
 class Rates(NamedTuple):
@@ -50,6 +44,14 @@ CPU = Rates(product=26.0, tap=46.0, map=570.0, row=157.0, weight=330.0, call=27e
 CUDA = Rates(product=0.1, tap=2.5, map=2.5, row=2.5, weight=2.5, call=8e6)
 
 
+class TermShape(NamedTuple):
+    """What a cost depends on: the core's sizes, and which of the two channel modes have factors."""
+
+    rank: tuple[int, ...]
+    out: bool
+    into: bool
+
+
 class Cost(NamedTuple):
     """``per_input * input positions + per_output * output positions + fixed``, in picoseconds."""
 
@@ -62,55 +64,15 @@ class Cost(NamedTuple):
         return self.per_input * inputs + self.per_output * outputs + self.fixed
 
 
-def choose_path(layer: nn.Module, x: Tensor, updates: Sequence[Update], path: str) -> str:
-    """``"factored"`` or ``"fused"``: ``path`` itself unless it is ``"auto"``; fused if nothing acts."""
-    if not updates:
-        return "fused"
-    if path != "auto":
-        return path
-    if updates[0].layout.kind == "embedding" and layer.sparse:
-        return "factored"
-    inputs, outputs = n_positions(layer, x)
-    kind = (x.device.type == "cuda", torch.is_grad_enabled())
-    per_input, per_output, fixed = updates[0].gradient_cost[kind]  # once, however many updates there are
-    excess = -(per_input * inputs + per_output * outputs + fixed)
-    for update in updates:
-        per_input, per_output, fixed = update.excess[kind]
-        excess += per_input * inputs + per_output * outputs + fixed
-    return "factored" if excess <= 0 else "fused"
-
-
-def n_positions(layer: nn.Module, x: Tensor) -> tuple[int, int]:
-    """Batch times positions at a layer's input and at its output."""
-    if isinstance(layer, nn.Embedding):
-        return x.numel(), x.numel()
-    if isinstance(layer, nn.Linear):
-        rows = x.numel() // max(x.shape[-1], 1)
-        return rows, rows
-    spatial = len(layer.kernel_size)
-    inputs = outputs = x.shape[0] if x.ndim == spatial + 2 else 1
-    padding = layer._reversed_padding_repeated_twice
-    for axis in range(spatial):
-        n, stride = x.shape[axis - spatial], layer.stride[axis]
-        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-        if layer.transposed:
-            size = (n - 1) * stride - 2 * layer.padding[axis] + reach + layer.output_padding[axis] + 1
-        else:
-            size = (n + padding[-2 * axis - 2] + padding[-2 * axis - 1] - reach - 1) // stride + 1
-        inputs *= n
-        outputs *= size
-    return inputs, outputs
-
-
 Kind = tuple[bool, bool]  # on CUDA, with gradients
 KINDS: list[Kind] = [(cuda, train) for cuda in (False, True) for train in (False, True)]
 
 
-def excess_of(update: Update) -> dict[Kind, Cost]:
+def excess_of(terms: Sequence[TermShape], layout: Layout) -> dict[Kind, Cost]:
     """What applying an update in factors costs more than adding it to the weight."""
     found = {}
     for cuda, train in KINDS:
-        factored, fused = path_costs(update, CUDA if cuda else CPU, train)
+        factored, fused = path_costs(terms, layout, CUDA if cuda else CPU, train)
         found[cuda, train] = Cost(*(f - u for f, u in zip(factored, fused, strict=True)))
     return found
 
@@ -120,18 +82,11 @@ def gradient_cost_of(layout: Layout) -> dict[Kind, Cost]:
     return {(cuda, train): gradient_cost(layout, CUDA if cuda else CPU, train) for cuda, train in KINDS}
 
 
-def path_costs(update: Update, rates: Rates, train: bool) -> tuple[Cost, Cost]:
+def path_costs(terms: Sequence[TermShape], layout: Layout, rates: Rates, train: bool) -> tuple[Cost, Cost]:
     """Applying an update in factors, and adding it to the weight: linear in the rates."""
-    terms = [_shape_of(term, update.layout) for term in update.terms]
-    factored = [_factored(update.layout, *term, rates, train) for term in terms]
-    fused = [_delta(update.layout, *term, rates, train) for term in terms]
+    factored = [_factored(layout, *term, rates, train) for term in terms]
+    fused = [_delta(layout, *term, rates, train) for term in terms]
     return Cost(*map(sum, zip(*factored, strict=True))), Cost(*map(sum, zip(*fused, strict=True)))
-
-
-def _shape_of(term: Term, layout: Layout) -> tuple[tuple[int, ...], bool, bool]:
-    with torch.no_grad():
-        rank = tuple(term.core.value().shape)
-    return rank, str(layout.out) in term.factors, str(layout.into) in term.factors
 
 
 def _factored(

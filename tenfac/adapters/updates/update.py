@@ -9,7 +9,7 @@ import array_api_compat.torch as xp
 import torch
 from torch import Tensor, nn
 
-from tenfac.adapters.updates.cost import excess_of, gradient_cost_of
+from tenfac.adapters.updates.cost import TermShape, excess_of, gradient_cost_of
 from tenfac.adapters.updates.layout import Layout
 from tenfac.adapters.updates.pieces import DiagonalFactor, along
 from tenfac.core.contract import contract
@@ -68,6 +68,12 @@ class Term(nn.Module):
             rest = layout.rest
             core = contract(core, [dense.get(n) if n in rest else None for n in range(core.ndim)], xp=xp)
         return Pieces(core, dense.get(layout.out), dense.get(layout.into))
+
+    def shape(self, layout: Layout) -> TermShape:
+        """What the cost of the term depends on."""
+        with torch.no_grad():
+            rank = tuple(self.core.value().shape)
+        return TermShape(rank, str(layout.out) in self.factors, str(layout.into) in self.factors)
 
     def delta(self, layout: Layout) -> Tensor:
         """The term as a dense array of the weight's shape."""
@@ -132,7 +138,7 @@ class Update(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.layout = layout
         self.recipe = dict(recipe)
-        self.excess, self.gradient_cost = excess_of(self), gradient_cost_of(layout)
+        self.excess, self.gradient_cost = excess_of(self.term_shapes, layout), gradient_cost_of(layout)
 
     def delta(self) -> Tensor:
         """The update as a dense array of the weight's shape."""
@@ -158,6 +164,11 @@ class Update(nn.Module):
         for part in parts[1:]:
             total = total + part
         return total
+
+    @property
+    def term_shapes(self) -> list[TermShape]:
+        """Of every term what its cost depends on."""
+        return [term.shape(self.layout) for term in self.terms]
 
     @property
     def n_trainable(self) -> int:

@@ -26,7 +26,7 @@ from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_points, check_tol
-from tenfac.functional.charges.gaussians import GaussianBasis, rows_of
+from tenfac.functional.charges.gaussian_basis import GaussianBasis, rows_of
 from tenfac.functional.charges.lattice import find_lattice
 from tenfac.functional.charges.neighbors import check_apart, neighbors, pairs
 from tenfac.functional.charges.separation import separate

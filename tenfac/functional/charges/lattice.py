@@ -12,7 +12,7 @@ import scipy.signal
 from tenfac.core.arrays import device_of, eps, namespace_of, to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.tucker import Tucker
-from tenfac.functional.charges.gaussians import GaussianBasis, rows_of
+from tenfac.functional.charges.gaussian_basis import GaussianBasis, rows_of
 from tenfac.functional.charges.separation import Separation
 
 # Cells of the grid per charge up to which it is used: 8 hold a diamond crystal.

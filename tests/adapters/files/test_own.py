@@ -17,7 +17,7 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from tenfac import DataError, MissingExtraError, load_adapter, save_adapter, tucker_adapter  # noqa: E402
-from tenfac.adapters.files.own import Placement, fingerprint, place  # noqa: E402
+from tenfac.adapters.files.placing import Placement, fingerprint, place  # noqa: E402
 from tenfac.adapters.files.specs import KINDS  # noqa: E402
 from tenfac.adapters.layer import Slot, merge_layer  # noqa: E402
 from tenfac.adapters.updates import pieces  # noqa: E402

@@ -10,7 +10,7 @@ from torch import nn
 
 from tenfac.adapters.build import tucker_adapter
 from tenfac.adapters.layer import AdaptedStock
-from tenfac.adapters.updates.cost import choose_path, n_positions
+from tenfac.adapters.updates.path import choose_path, n_positions
 from tests.checks import assert_below, assert_equal
 
 

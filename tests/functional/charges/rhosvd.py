@@ -11,7 +11,7 @@ from tenfac.core.arrays import spans
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_box
-from tenfac.functional.charges.gaussians import row_products
+from tenfac.functional.charges.gaussian_basis import row_products
 
 # Numbers formed at once: 32 MB in float64.
 _NUMBERS = 2**22
