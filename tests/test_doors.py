@@ -164,9 +164,15 @@ def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
         (lambda: np.inf * F, ("must be finite; got inf",)),
         (lambda: K * np.nan, ("must be finite; got nan",)),
         (lambda: K.shifted(-1), ("KroneckerOperator.shifted: every factor must equal", "factors[0]")),
-        (lambda: np.sqrt(F - 2), ("compose: the function of the formats must be finite",)),
+        (
+            lambda: tenfac.compose(lambda x: x * np.nan, F),
+            ("compose: the function of the formats must be finite",),
+        ),
         (lambda: tenfac.chebyshev_from_points(X[0][:0], X[0, 0][:0]), ("`X` must have rows",)),
-        (lambda: tenfac.Electrostatics(X[0], [1.0, -1.0], kernel="yukwa"), ("Did you mean 'yukawa'?",)),
+        (
+            lambda: tenfac.Electrostatics(np.eye(3), [1.0, -1.0, 1.0], kernel="yukwa"),
+            ("Did you mean 'yukawa'?",),
+        ),
         (lambda: tenfac.datasets.make_kronecker_sparse(values="rank"), ("Did you mean 'rank1'?",)),
         (lambda: tenfac.datasets.load_sample_image("chino"), ("Did you mean 'china'?",)),
     ],

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.door import door
-from ..core.errors import DataError
-from .cost import choose_path
+from tenfac.core.door import door
+from tenfac.core.errors import DataError
+
 from .layer import AdaptedStock, Adapters, adapted_layers
-from .layout import Layout
-from .update import Update
+from .updates.layout import Layout
+from .updates.path import choose_path
+from .updates.update import Update
 
 _SHORT = {"_channels": "", "_features": "", "kernel ": "", "num_embeddings": "rows", "embedding_dim": "width"}
 

@@ -37,11 +37,13 @@ from tenfac.bayes.settings import (
     slice_mode_of,
 )
 from tenfac.bayes.streaming import StreamingMethods
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]
 
 
+@door
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):
