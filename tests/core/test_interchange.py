@@ -127,7 +127,7 @@ def test_a_plain_tuple_is_no_operand(make):
 
 def test_what_is_no_format_of_theirs_is_named(make):
     ring = TRTensor([np.ones((2, 4, 3)), np.ones((3, 5, 2))])
-    with pytest.raises(ShapeError) as error:
+    with pytest.raises(TypeError) as error:
         tucker_of(make) + ring
     assert_says(error, "TuckerTensor", "TRTensor")
 
