@@ -72,7 +72,7 @@ def on_file(path: Path) -> dict[str, dict[str, Any]]:
     """Every method whose estimate the file holds."""
     with np.load(path) as stored:
         data = dict(stored)
-    factors, y, noise = [data[f"A{i}"] for i in (1, 2, 3)], data["y"], float(data["noise_var"])
+    factors, y, noise = [data[f"A{i}"] for i in (1, 2, 3)], data["y"], float(data["noise_var"]) ** 0.5
     channel = "H_true" in data
     solvers = {
         "am": lambda: em_am(factors, y, noise, rules=AM_IRS if channel else None),
@@ -131,7 +131,7 @@ def _known(iterations: Any) -> int | None:
 
 def _noise_apart(data: dict[str, Any], found: Any, name: str) -> float | None:
     key = f"noise_var_ref_{name}"
-    return abs(found[0].noise / float(data[key]) - 1) if key in data else None
+    return abs(found[0].noise_variance / float(data[key]) - 1) if key in data else None
 
 
 def files(folder: Path) -> dict[str, Any]:

@@ -179,7 +179,7 @@ DEFAULTS = {
     "save_adapter": {"name": "default"},
     "split": {"tol": 1e-10},
     "svi": {
-        "steps": 3000,
+        "max_iter": 3000,
         "guide": "structured",
         "learning_rate": 0.03,
         "num_samples": 1000,

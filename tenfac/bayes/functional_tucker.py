@@ -39,11 +39,22 @@ from tenfac.bayes.settings import (
 from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.door import door
 from tenfac.core.errors import DataError
+from tenfac.core.shown import shows_what_it_learned
 
 Array = NDArray[np.float64]
 
 
+def _learned(model: Any) -> str:
+    modes = " x ".join(
+        f"{values.size} {name}" if kind == "discrete" else name
+        for name, kind, values in zip(model.mode_names_, model.kinds_, model.indices_, strict=True)
+    )
+    noise = f", noise {model.noise_:.3g}" if np.isfinite(model.noise_) else ""
+    return f"{modes}{noise}"
+
+
 @door
+@shows_what_it_learned(_learned)
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):

@@ -152,7 +152,7 @@ def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: f
     from tenfac.bayes.pyro.function import PyroFunction
 
     steps, _ = limits_of(model)
-    options = {"steps": steps} if model.inference == "svi" else {"num_samples": steps, "warmup": steps}
+    options = {"max_iter": steps} if model.inference == "svi" else {"num_samples": steps, "warmup": steps}
     discrete = [n for n, index in enumerate(model._modes) if index.discrete]
     source = type(model)(discrete=discrete, kernel=model.kernel, label_rank=model.label_rank)
     table = dict(zip([index.name for index in model._modes], columns, strict=True))

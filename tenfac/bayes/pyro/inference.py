@@ -97,7 +97,7 @@ def run_svi(
     if pareto > _PARETO_K:
         notes = (
             f"Pareto k = {pareto:.2f} is above {_PARETO_K}: the guide does not cover the posterior's tails. "
-            "Means may still be good; check with nuts, or take guide='multivariate' and more steps.",
+            "Means may still be good; check with nuts, or take guide='multivariate' and a larger max_iter.",
         )
     reason = "the ELBO stopped rising" if converged else f"the ELBO rose by {rise:.2g} over the last fifth"
     info = Report(
@@ -105,7 +105,7 @@ def run_svi(
         seconds=time.perf_counter() - started, random_state=seed, warnings=notes,
     )  # fmt: skip
     if not converged:
-        _warn("svi", f"{reason}. Raise steps or learning_rate")
+        _warn("svi", f"{reason}. Raise max_iter or learning_rate")
     diverging = np.zeros((1, num_samples), dtype=bool)
     return PyroPosterior(model, theta, latent, diverging, {"pareto_k": pareto}, info, reader)
 

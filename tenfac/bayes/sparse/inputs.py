@@ -76,10 +76,17 @@ def give_back(array: Array, like: Any) -> Any:
 
 
 def check_noise(noise: Any, where: str) -> float:
-    """Refuse a noise variance that is not a positive number."""
+    """Refuse a standard deviation of the noise that is not a positive number.
+
+    Examples
+    --------
+    >>> check_noise(2, "em_am")
+    2.0
+    """
     if not is_positive(noise):
         raise DataError(
-            f"{where}: `noise` is the variance of the noise and must be positive and finite; got {noise!r}."
+            f"{where}: `noise` is the standard deviation of the noise and must be positive and finite; got "
+            f"{noise!r}."
         )
     return float(noise)
 

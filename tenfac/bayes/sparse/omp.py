@@ -39,7 +39,7 @@ def kron_omp(
     factors : KroneckerOperator or sequence of arrays, shapes (M_i, N_i)
     Y : array, shape (M_1, ..., M_I) or (prod M_i,), with a trailing axis T if ``snapshots``
     noise : float, optional
-        Variance of the noise: stop when ``||R||^2 <= noise (n + 2 sqrt(n log n))`` with n real measurements
+        Its standard deviation: stop when ``||R||^2 <= noise^2 (n + 2 sqrt(n log n))`` with n real numbers
         (half of that with 2 n for n complex ones), which noise alone exceeds with probability below 1/n [2]_.
     tol : float, optional
         Or stop when ``||R|| <= tol ||Y||``. One of the two must be given; with both, the looser counts.
@@ -86,7 +86,7 @@ def kron_omp(
     >>> rng = np.random.default_rng(0)
     >>> A, B = rng.standard_normal((8, 10)), rng.standard_normal((9, 10))
     >>> Y = 5 * np.outer(A[:, 2], B[:, 7]) + 0.1 * rng.standard_normal((8, 9))
-    >>> found = kron_omp([A, B], Y, noise=0.01)
+    >>> found = kron_omp([A, B], Y, noise=0.1)
     >>> found.support, found.coef.round(2)
     ((array([2]), array([7])), array([[5.01]]))
     """
@@ -126,14 +126,13 @@ def kron_omp(
 def _bound(noise: float | None, tol: float | None, size: float, Y: Array) -> float:
     if noise is None and tol is None:
         raise DataError(
-            "kron_omp: needs the noise variance or a relative residual to stop at; got neither. Pass noise= "
-            "or tol=."
+            "kron_omp: needs the noise or a relative residual to stop at; got neither. Pass noise= or tol=."
         )
     if tol is not None and not is_positive(tol):
         raise DataError(f"kron_omp: `tol` must be positive and finite; got {tol!r}.")
     n, parts = (2 * Y.size, 2) if np.iscomplexobj(Y) else (Y.size, 1)
     most = n + 2 * math.sqrt(n * math.log(n))
-    level = 0.0 if noise is None else math.sqrt(check_noise(noise, "kron_omp") / parts * most)
+    level = 0.0 if noise is None else check_noise(noise, "kron_omp") * math.sqrt(most / parts)
     return max(level, 0.0 if tol is None else tol * size)
 
 
