@@ -45,12 +45,12 @@ Array = NDArray[np.float64]
 
 
 def _learned(model: Any) -> str:
-    modes = " x ".join(
-        f"{values.size} {name}" if kind == "discrete" else name
+    modes = ", ".join(
+        f"{name} ({values.size})" if kind == "discrete" else f"{name}"
         for name, kind, values in zip(model.mode_names_, model.kinds_, model.indices_, strict=True)
     )
     noise = f", noise {model.noise_:.3g}" if np.isfinite(model.noise_) else ""
-    return f"{modes}{noise}"
+    return f"modes {modes}{noise}"
 
 
 @door
@@ -76,7 +76,7 @@ class FunctionalTucker(
 
     Parameters
     ----------
-    discrete : sequence of str or int, optional
+    discrete : str, int or sequence of these, optional
         Modes whose indices are labels, by column name or number. Columns that hold no numbers are
         discrete anyway.
     inference : {"collapsed", "cep", "svi", "nuts"}, default "collapsed"
@@ -257,7 +257,7 @@ class FunctionalTucker(
     def __init__(
         self,
         *,
-        discrete: Sequence[str | int] | None = None,
+        discrete: str | int | Sequence[str | int] | None = None,
         inference: str = "collapsed",
         rank: str | int | Sequence[int] = "auto",
         core: str = "full",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.sparse.problem import factors_of, measured_of, power_of_two
 from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
-from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.errors import DataError, ShapeError, remedy_for
 
 Array = NDArray[Any]
 
@@ -47,9 +47,7 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     """
     matrices = [to_numpy(A) for A in factors_of(factors, where)]
     if not is_array(Y):
-        raise TypeError(
-            f"{where}: Y must be an array; got {type(Y).__name__}. Convert it with numpy.asarray."
-        )
+        raise TypeError(f"{where}: Y must be an array; got {type(Y).__name__}. {remedy_for(Y)}")
     measured = to_numpy(as_float(Y, where))
     measured = measured_of(measured, [A.shape[0] for A in matrices], snapshots, where, namespace_of(measured))
     for name, array in (("Y", measured), *((f"factors[{n}]", A) for n, A in enumerate(matrices))):

@@ -17,7 +17,7 @@ from ...core.arrays import (
     promote,
     to_number,
 )
-from ...core.errors import DataError, ShapeError
+from ...core.errors import DataError, ShapeError, remedy_for
 from ...core.precision import dtype_name
 from ...core.tracing import constant, is_traced
 from ...kron.operator import KroneckerOperator
@@ -116,8 +116,7 @@ def factors_of(operator: Any, where: str) -> tuple[Any, ...]:
     for n, factor in enumerate(factors):
         if not is_array(factor):
             raise TypeError(
-                f"{where}: factors[{n}] must be an array; got {type(factor).__name__}. Convert it with "
-                "numpy.asarray."
+                f"{where}: factors[{n}] must be an array; got {type(factor).__name__}. {remedy_for(factor)}"
             )
         if factor.ndim != 2 or 0 in factor.shape:
             raise ShapeError(
@@ -224,9 +223,7 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
 
 def _check_array(measured: Any, where: str) -> None:
     if not is_array(measured):
-        raise TypeError(
-            f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."
-        )
+        raise TypeError(f"{where}: Y must be an array; got {type(measured).__name__}. {remedy_for(measured)}")
 
 
 def _check_unit(scale: float, factor_scales: Sequence[float], dtype: Any, where: str) -> None:
