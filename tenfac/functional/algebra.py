@@ -33,6 +33,7 @@ def compose(
     tol: float = 1e-10,
     max_evals: int = 1_000_000,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> Tucker | TuckerTrain:
     """Approximate a function of the values of formats: ``H(x, y, ...) = f(F(x, y, ...), G(x, y, ...), ...)``.
 
@@ -50,6 +51,8 @@ def compose(
     max_evals : int
         At most so many evaluations (for each value of the discrete indices).
     random_state : int, Generator or None
+    verbose : {0, 1, 2}
+        1 shows a bar of evaluations, 2 also logs a line per round (logger ``tenfac``).
 
     Returns
     -------
@@ -91,7 +94,7 @@ def compose(
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
-    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
+    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state, "verbose": verbose}
     made = []
     for index in itertools.product(*map(range, tables)):
         parts = [_slice(t, index) for t in plain]

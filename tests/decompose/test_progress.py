@@ -20,7 +20,7 @@ from tenfac import (
     tucker_complete,
     tucker_cross,
 )
-from tenfac.decompose.progress import Progress
+from tenfac.core.progress import Progress
 from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
 from tests.oracles import cp_dense
 

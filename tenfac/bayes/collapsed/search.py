@@ -15,6 +15,7 @@ from tenfac.bayes.collapsed.hyper import Hyper, log_prior
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.task import Task
 from tenfac.bayes.threads import one_thread
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 _LOG = logging.getLogger("tenfac")
@@ -95,7 +96,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
     Labels begin as exchangeable, unless ``start`` has loadings; theirs are learned from where that ends.
     """
     # the matrices are small: threads of the linear algebra library cost more than they give
-    with one_thread(), _progress(verbose, max_iter) as bar:
+    with one_thread(), Progress("FunctionalTucker", max_iter, verbose, unit="iteration") as bar:
         learned = _learn(task, start or task.start(), max_iter, tol, bar)
         if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
             return learned
@@ -103,7 +104,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
         return learned.followed_by(more, task)
 
 
-def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
+def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Progress) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
     # loadings of labels need all labels
@@ -117,7 +118,7 @@ def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Lea
 
 
 def _learn_on_grid(
-    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Any
+    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Progress
 ) -> Learned:
     """Maximise the grid's evidence; with missing cells, alternate with drawing them."""
     rounds = _DRAWS if grid.missing.any() else 1
@@ -131,7 +132,7 @@ def _learn_on_grid(
         grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
         hyper, value, iterations, evals, settled = maximize(
-            grid, hyper, budget, tol, bar.update, journal=task.journal
+            grid, hyper, budget, tol, bar.move, journal=task.journal
         )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
@@ -139,7 +140,7 @@ def _learn_on_grid(
     return Learned(hyper, tuple(history), n_iter, n_evals, settled, from_grid=True)
 
 
-def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
+def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Progress) -> Learned:
     """Alternate: bases at the current hyperparameters, some iterations on them, new bases.
 
     A basis tells the evidence of the hyperparameters that it was made at; of others it may tell too much.
@@ -158,7 +159,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         budget = min(max_iter - n_iter, max_iter if complete else per_basis)
         least = tol if complete else max(tol, _COARSE)
         hyper, value, iterations, evals, settled = maximize(
-            problem, best, budget, least, bar.update, task.fixed(hyper), task.journal
+            problem, best, budget, least, bar.move, task.fixed(hyper), task.journal
         )
         ends.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
@@ -221,9 +222,3 @@ def with_start_lengthscale(task: Task, hyper: Hyper) -> Hyper:
     """The same with the best of a few lengthscales of the exact mode, if it has the usual one."""
     with one_thread():
         return _start_lengthscale(task.problem(hyper), hyper)
-
-
-def _progress(verbose: int, total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="FunctionalTucker", unit="iter", disable=verbose < 1, leave=False)

@@ -19,6 +19,7 @@ from tenfac.bayes.pyro.posterior import PyroPosterior, conditional
 from tenfac.bayes.pyro.prior import one_thread, tensor
 from tenfac.bayes.pyro.program import PyroModel
 from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 Array = NDArray[np.float64]
@@ -80,14 +81,13 @@ def run_svi(
     num_samples: int, rng: np.random.Generator, seed: int | None, verbose: int,
 ) -> PyroPosterior:  # fmt: skip
     """Maximise the ELBO by Adam with a falling step, then draw from the guide."""
-    from tqdm import trange
-
     started = time.perf_counter()
     with _isolated(rng):
         made = _guide(model, guide)
         adam = pyro.optim.ClippedAdam({"lr": learning_rate, "lrd": _LAST_STEP ** (1 / steps)})
         svi = SVI(model, made, adam, Trace_ELBO())
-        losses = [svi.step() for _ in trange(steps, desc="svi", disable=verbose < 1, leave=False)]
+        with Progress("svi", steps, verbose, unit="step") as progress:
+            losses = [_stepped(svi, progress) for _ in range(steps)]
         sites, log_weights = _guide_draws(model, made, num_samples)
     theta, latent = _draws(model, sites, rng)
     pareto = _pareto_k(log_weights)
@@ -108,6 +108,11 @@ def run_svi(
         _warn("svi", f"{reason}. Raise max_iter or learning_rate")
     diverging = np.zeros((1, num_samples), dtype=bool)
     return PyroPosterior(model, theta, latent, diverging, {"pareto_k": pareto}, info, reader)
+
+
+def _stepped(svi: SVI, progress: Progress) -> float:
+    progress.move()
+    return svi.step()
 
 
 class _Scales(BlockMassMatrix):

@@ -18,8 +18,8 @@ from tenfac.core.shown import shows_what_it_learned
 from ...core.arrays import device_of, generator, namespace_of, seed_of
 from ...core.errors import DataError, warn_user
 from ...core.precision import dtype_name
+from ...core.progress import Progress
 from ...core.report import Report
-from ...decompose.progress import Progress
 from .ascent import Options
 from .box import Box, posterior_mean
 from .em import em_am, em_svd

@@ -13,6 +13,7 @@ from tenfac.bayes.sparse.recovery import Recovery
 from tenfac.core.contract import contract
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -28,6 +29,7 @@ def kron_omp(
     max_columns: int | None = None,
     normalize: bool = True,
     snapshots: bool = False,
+    verbose: int = 0,
 ) -> Recovery:
     """Recover coefficients on a Kronecker support by orthogonal matching pursuit.
 
@@ -49,6 +51,8 @@ def kron_omp(
         Divide correlations by the norms of the columns.
     snapshots : bool
         One support for all snapshots; correlations are norms over snapshots.
+    verbose : {0, 1, 2}
+        1 shows a bar of columns, 2 also logs a line per step (logger ``tenfac``).
 
     Returns
     -------
@@ -98,7 +102,8 @@ def kron_omp(
         if isinstance(max_columns, bool) or not isinstance(max_columns, int | np.integer) or max_columns < 1:
             raise DataError(f"kron_omp: max_columns must be a whole number from 1 up; got {max_columns!r}.")
         most = [min(int(max_columns), A.shape[1]) for A in matrices]
-    chosen, coef, history = _pursue(matrices, measured, bound, most, normalize)
+    with Progress("kron_omp", max(most), verbose, unit="column") as progress:
+        chosen, coef, history = _pursue(matrices, measured, bound, most, normalize, progress)
     error = history[-1]
     order = [np.argsort(columns) for columns in chosen]
     support = tuple(np.sort(np.asarray(columns, dtype=int)) for columns in chosen)
@@ -137,7 +142,12 @@ def _bound(noise: float | None, tol: float | None, size: float, Y: Array) -> flo
 
 
 def _pursue(
-    matrices: list[Array], Y: Array, bound: float, most: list[int], normalize: bool
+    matrices: list[Array],
+    Y: Array,
+    bound: float,
+    most: list[int],
+    normalize: bool,
+    progress: Progress,
 ) -> tuple[list[list[int]], Array, list[float]]:
     """Columns in the order they were chosen, coefficients, and the norm of the residual after each step."""
     weight = [np.linalg.norm(A, axis=0) if normalize else np.ones(A.shape[1]) for A in matrices]
@@ -157,4 +167,6 @@ def _pursue(
         coef = contract(Y, [*map(np.linalg.pinv, taken), None], xp=np)
         residual = Y - contract(coef, [*taken, None], xp=np)
         history.append(float(np.linalg.norm(residual)))
+        progress(history[-1] / (history[0] or 1.0))
+        progress.log("step %d: relative residual %.3g", progress.n_iter, progress.history[-1])
     return chosen, coef, history

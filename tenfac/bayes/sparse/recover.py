@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from ...core.arrays import device_of, to_number
-from ...decompose.progress import Progress
+from ...core.progress import Progress
 from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
