@@ -32,6 +32,13 @@ def test_a_misspelled_name_of_the_package_is_told_the_nearest(slip: str, meant: 
     assert_says(error, slip, f"Did you mean {meant!r}?")
 
 
+def test_a_misspelled_import_is_told_the_nearest_too() -> None:
+    with pytest.raises(ImportError) as error:
+        from tenfac import tuker  # noqa: F401
+    assert_says(error, "cannot import name 'tuker' from 'tenfac'. Did you mean 'tucker'?")
+    assert_equal((hasattr(tenfac, "tuker"), getattr(tenfac, "tuker", None)), (False, None))
+
+
 def test_a_name_like_no_other_is_told_nothing_more() -> None:
     with pytest.raises(AttributeError) as error:
         tenfac.zzz  # noqa: B018
@@ -209,7 +216,7 @@ POINTS = np.random.default_rng(0).random((40, 2))
     ("name", "call"),
     [
         ("chebyshev_tucker", lambda v: tenfac.chebyshev_tucker(np.exp, [(0, 1)], verbose=v)),
-        ("chebyshev_tucker", lambda v: tenfac.compose(np.sqrt, F, tol=1e-4, verbose=v)),
+        ("compose", lambda v: tenfac.compose(np.sqrt, F, tol=1e-4, verbose=v)),
         ("chebyshev_from_points", lambda v: tenfac.chebyshev_from_points(POINTS, POINTS[:, 0], verbose=v)),
         ("nearest_kronecker", lambda v: tenfac.nearest_kronecker(np.eye(8), [(2, 2)] * 3, verbose=v)),
         ("kron_omp", lambda v: tenfac.kron_omp(MADE.factors, MADE.y, noise=MADE.noise, verbose=v)),

@@ -19,6 +19,7 @@ from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
 from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
+from ..core.progress import Progress
 from ..core.report import Report
 from ..core.tracing import constant
 from ..core.train import TuckerTrain
@@ -52,7 +53,7 @@ def compose(
         At most so many evaluations (for each value of the discrete indices).
     random_state : int, Generator or None
     verbose : {0, 1, 2}
-        1 shows a bar of evaluations, 2 also logs a line per round (logger ``tenfac``).
+        1 shows a bar of evaluations, 2 also logs a line per function constructed (logger ``tenfac``).
 
     Returns
     -------
@@ -94,13 +95,14 @@ def compose(
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
-    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state, "verbose": verbose}
+    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
     made = []
-    for index in itertools.product(*map(range, tables)):
-        parts = [_slice(t, index) for t in plain]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            made.append(_constructed(_values(function, parts), domain, **options))
+    with Progress("compose", None, verbose, unit="evaluation") as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for index in itertools.product(*map(range, tables)):
+            parts = [_slice(t, index) for t in plain]
+            made.append(_constructed(_values(function, parts, progress), domain, **options))
+            progress.log("%s, rank %s", made[-1].info.reason, made[-1].rank)
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made], time.perf_counter() - start)
     if not info.converged:
@@ -119,8 +121,12 @@ def _constructed(f: Callable[..., Any], domain: Any, **options: Any) -> Tucker |
         raise type(error)(text.replace("chebyshev_tucker:", "compose:")) from None
 
 
-def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[..., Any]:
-    return lambda *points: function(*(part.at(*points) for part in parts))
+def _values(function: Callable[..., Any], parts: Sequence[Any], progress: Progress) -> Callable[..., Any]:
+    def values(*points: Any) -> Any:
+        progress.move(np.size(points[0]))
+        return function(*(part.at(*points) for part in parts))
+
+    return values
 
 
 def _check(formats: Sequence[Any]) -> None:

@@ -386,7 +386,7 @@ def test_bad_input_is_refused_with_what_to_do() -> None:
         (lambda: model.predict_derivative(table, "tmie"), ("no mode 'tmie'", "Did you mean time")),
         (lambda: model.predict_derivative(table, "cell"), ("'cell'", "it is discrete")),
         (lambda: rough.predict_derivative(table, "time"), ("'matern12'", "'matern32'")),
-        (lambda: bent.predict_derivative(table, "time", True), ("`return_std`", "'logit'", "sample_poste")),
+        (lambda: bent.predict_derivative(table, "time", True), ("`return_std`", "'logit'", "`sample`")),
         (lambda: model.mode_functions("time", [np.inf]), ("'time'", "infinity")),
         (lambda: model.mode_functions("time", []), ("`x` is empty",)),
         (lambda: model.mode_functions("dose"), ("no mode 'dose'",)),
