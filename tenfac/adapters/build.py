@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.arrays import generator
+from ..core.door import door
+from ..core.errors import warn_user
 from .checks import PATHS, check_gradient, check_max_norm, check_name, check_scale, check_source, check_target
 from .layer import Adapted, Slot, attach, is_stock
 from .updates.init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
@@ -51,6 +52,7 @@ class Plan:
         return count(self.layout, self.structure, self.ranks)
 
 
+@door
 def tucker_adapter(
     layer: nn.Module,
     rank: Any = None,
@@ -387,11 +389,10 @@ def _padding(plan: Plan) -> int | None:
 
 
 def _warn_principal() -> None:
-    warnings.warn(
+    warn_user(
         "init='principal' trains the leading part of the weight itself; it measured 5 to 10 points of "
         "accuracy worse than 'orthonormal' on small convolutional nets.",
         UserWarning,
-        stacklevel=5,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.door import door
 from ..core.errors import DataError
 from . import layer as single
 from .beside import forget
@@ -20,6 +21,7 @@ from .targets import nearest, places_of, tied_pair
 FREEZE = "tenfac_freeze"  # attribute of a model that `adapt` froze: {parameter: whether it trained before}
 
 
+@door
 def merge(model: nn.Module, names: Any = None) -> None:
     """Add what acts to the frozen weights, so that the model costs what it cost without adapters.
 
@@ -84,6 +86,7 @@ def merge(model: nn.Module, names: Any = None) -> None:
         raise
 
 
+@door
 def unmerge(model: nn.Module) -> None:
     """Put the original weights back, every bit, so that the adapters act beside them again.
 
@@ -117,6 +120,7 @@ def unmerge(model: nn.Module) -> None:
         unmerge_layer(layer)
 
 
+@door
 @contextmanager
 def disable(model: nn.Module) -> Iterator[None]:
     """Let the model act without its adapters inside a ``with`` block.
@@ -170,6 +174,7 @@ def disable(model: nn.Module) -> Iterator[None]:
                 merge_layer(layer)
 
 
+@door
 def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float]) -> None:
     """Choose which adapters act, and with what weight.
 
@@ -213,6 +218,7 @@ def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float])
         _set_active(layer.tenfac, chosen)
 
 
+@door
 def detach(model: nn.Module, name: str | None = None, *, keep_merged: bool = False) -> None:
     """Take adapters off: all, or those of one name; a merged model can keep its merged weights.
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tenfac.core.door import door
+
 from ..core.errors import RankError
 from .beside import Beside, note, still_trained
 from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
@@ -40,6 +42,7 @@ class Wish:
     scale: float
 
 
+@door
 def adapt(
     model: nn.Module,
     targets: Any,

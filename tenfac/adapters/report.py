@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfac.core.door import door
+
 from .layer import AdaptedStock, Adapters, adapted_layers
 from .updates.layout import Layout
 from .updates.path import choose_path
@@ -122,6 +124,7 @@ class AdapterReport:
         return "\n".join(lines)
 
 
+@door
 def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """What adapters a model has: layers, storage modes, ranks, learned numbers, share of the weight, path.
 

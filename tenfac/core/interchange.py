@@ -6,12 +6,14 @@ from typing import Any
 
 from .arrays import device_of, namespace_of
 from .cp import CP
+from .door import door
 from .errors import ShapeError
 from .format import Format
 from .train import TuckerTrain
 from .tucker import Tucker
 
 
+@door
 def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     """Convert a TensorLy tensor or tuple to a format, sharing its arrays.
 

@@ -10,6 +10,7 @@ from typing import Any
 from . import train_cores as chain
 from .arithmetic import unit_scale
 from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from .door import door
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
@@ -26,6 +27,7 @@ from .tucker import Tucker, reported
 _ROUNDING = 100
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.

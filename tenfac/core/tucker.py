@@ -12,6 +12,7 @@ import numpy as np
 from .arithmetic import as_dtype, unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
+from .door import door
 from .entries import tucker_entries
 from .errors import DataError, ShapeError
 from .format import Format
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _Format = TypeVar("_Format", bound=Format)
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class Tucker(Format):
     """A tensor in Tucker format, ``X[i, j, ...] = sum_{p, q, ...} G[p, q, ...] A[i, p] B[j, q] ...``.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, MissingExtraError
 from tenfac.datasets.dataset import Axis, Dataset
 
@@ -9,6 +10,7 @@ _PHOTOGRAPHS = {"china": "Photograph of a temple in China", "flower": "Photograp
 _AUTHORS = {"china": "danielbuechele", "flower": "vultilion"}
 
 
+@door
 def load_digits() -> Dataset:
     """Load handwritten digits, 8 by 8 pixels each.
 
@@ -61,6 +63,7 @@ def load_digits() -> Dataset:
     )
 
 
+@door
 def load_sample_image(name: str) -> Dataset:
     """Load a color photograph.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.core.arrays import generator
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.datasets.sparse import normal, with_noise
 
@@ -109,6 +110,7 @@ class IRSChannel:
         )
 
 
+@door
 def make_irs_channel(
     snr_db: float = 20.0,
     *,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tenfac.core.arrays import byte_guard, generator
 from tenfac.core.contract import contract
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, nearest_name
 
 Array = NDArray[Any]
@@ -78,6 +79,7 @@ class SparseProblem:
         )
 
 
+@door
 def make_kronecker_sparse(
     measurements: Sequence[int] = (8, 12, 15),
     unknowns: int | Sequence[int] = 15,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from jaxtyping import Shaped
 
 from ..core.arrays import eps, namespace_of, promote, to_number
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.door import door
+from ..core.errors import ShapeError, warn_user
 from ..core.ops import check_mode
 from ..core.rank import rank_or_tol
 from ..core.report import Report
@@ -23,6 +23,7 @@ from .checks import checked_array, rescaled
 _NEW = 0.5
 
 
+@door
 def tucker_append(
     t: Tucker,
     X_new: Shaped[Any, "*shape"],
@@ -174,6 +175,6 @@ def _report(error: float, before: float | None, tol: float | None, start: float)
             f"tucker_append: the bound of the error is {error:.2g}, above tol={tol:g}; t alone has "
             f"{before or 0.0:.2g} of its own data. Raise tol, or decompose all data anew."
         )
-        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[-1])
     reason = "rank reached" if tol is None else "tolerance met" if converged else "error of t above tolerance"
     return Report(converged, reason, rel_error=error, seconds=perf_counter() - start, warnings=tuple(notes))

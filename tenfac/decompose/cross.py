@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -15,7 +14,8 @@ from scipy.linalg import qr
 
 from ..core.arrays import eps, generator, seed_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning
+from ..core.door import door
+from ..core.errors import warn_user
 from ..core.rank import check_tol
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -42,6 +42,7 @@ _PATIENCE = 4
 _EXTRA, _WORST = 8, 4
 
 
+@door
 def tucker_cross(
     f: Callable[[Array], Any] | Any,
     shape: Sequence[int],
@@ -136,7 +137,7 @@ def tucker_cross(
     rounded, factors, rounding = _rounded(sampler, core, bases)
     info = _report(core, error + rounding, tol, end, sampler, progress)
     if info.warnings and not info.converged:
-        warnings.warn(info.warnings[0], ConvergenceWarning, stacklevel=2)
+        warn_user(info.warnings[0])
     info = replace(info, seconds=perf_counter() - start, random_state=seed_of(random_state))
     return Tucker(rounded, factors, info=info)
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..core.arrays import byte_guard
 from ..core.contract import contract
+from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
@@ -25,6 +26,7 @@ from .checks import check_shape
 Array = NDArray[Any]
 
 
+@door
 class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of arrays: coordinates of each sample in orthonormal factors common to all samples.
 

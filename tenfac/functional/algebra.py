@@ -14,7 +14,8 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.door import door
+from ..core.errors import ConvergenceWarning, ShapeError, warn_user
 from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
@@ -25,6 +26,7 @@ from ..core.tucker import Tucker
 from .build import chebyshev_tucker
 
 
+@door
 def compose(
     function: Callable[..., Any],
     *formats: Format,
@@ -99,11 +101,9 @@ def compose(
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made], time.perf_counter() - start)
     if not info.converged:
-        warnings.warn(
+        warn_user(
             f"compose: {info.reason}; residual {info.rel_error:.2g}, tol={tol:g}. Raise tol, or restrict the "
-            "functions to where the result is smooth.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "functions to where the result is smooth."
         )
     return replace(_like(result, formats[0]), info=info)
 

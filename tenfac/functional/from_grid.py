@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.interchange import from_tensorly, is_tensorly
 from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
 from ..core.modes.discrete import Discrete
@@ -32,6 +32,7 @@ _ENTRIES = 2000
 _STARTS, _SWEEPS = 8, 3
 
 
+@door
 def chebyshev_from_grid(
     data: Any,
     axes: Sequence[Any],
@@ -283,7 +284,7 @@ def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Repor
             f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the "
             f"estimated error is {error:.2g}. Give more places there, or a larger tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[0])
     return Report(
         converged,
         "tolerance met" if converged else "grid too coarse",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.arrays import is_array, to_numpy
+from ..core.door import door
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
@@ -18,6 +19,7 @@ from .from_grid import chebyshev_from_grid
 from .patches import Patches
 
 
+@door
 def to_xarray(
     t: Any,
     dims: Sequence[str] | None = None,
@@ -94,6 +96,7 @@ def to_xarray(
     return xr.DataArray(values, {**along, **given}, names, name=name)
 
 
+@door
 def from_xarray(
     X: Any,
     tol: float = 1e-10,

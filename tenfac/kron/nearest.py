@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
-from ..core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from ..core.door import door
+from ..core.errors import DataError, RankError, ShapeError, warn_user
 from ..core.report import Report
 from ..core.truncate import squared_norm
 from .base import known
@@ -27,6 +27,7 @@ from .sums import SumOfKronecker
 _ROWS = 64
 
 
+@door
 def nearest_kronecker(
     M: Shaped[Any, ...],
     shapes: Sequence[Sequence[int]],
@@ -123,7 +124,7 @@ def nearest_kronecker(
             f"{where}: not converged after {found.n_iter} iterations (relative error {rel_error:.3g}). Raise "
             f"max_iter, now {max_iter}, or tol, now {tol:g}.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     seed = seed_of(random_state)
     info = Report(
         found.converged,

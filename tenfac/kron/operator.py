@@ -10,6 +10,7 @@ from typing import Any
 from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
 from ..core.contract import adjoint, contract
+from ..core.door import door
 from ..core.errors import DataError, MissingExtraError, ShapeError
 from ..core.ops import kronecker
 from ..core.report import Report
@@ -21,6 +22,7 @@ from .spectral import detached
 _COLUMNS_FIRST = 32
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class KroneckerOperator(StructuredMatrix):
     """The matrix ``K = A_0 kron A_1 kron ...``, never formed; the first mode is the first factor.

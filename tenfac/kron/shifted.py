@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.arithmetic import check_library, scalar_of
 from ..core.arrays import device_of, namespace_of, promote
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
 from .base import StructuredMatrix, known
 from .operator import KroneckerEigen, KroneckerOperator
@@ -15,6 +16,7 @@ from .spectral import Diagonalized, check_regular, implicit_solve
 from .sums import SumOfKronecker
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedKronecker(StructuredMatrix):
     """The matrix ``S = A_0 kron A_1 kron ... + shift I``, diagonalised once by ``eigh`` of the factors.

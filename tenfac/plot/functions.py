@@ -11,6 +11,7 @@ import numpy as np
 from tenfac.core.arrays import to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, nearest_name
 from tenfac.core.train import TuckerTrain
 from tenfac.core.train_cores import centers, times
@@ -23,6 +24,7 @@ _MARKERS = "os^Dvp"
 _BYTES = 2**31  # largest core of a CP tensor
 
 
+@door
 def function_slice(
     t: Any,
     fixed: Mapping[int | str, Any] | None = None,
@@ -111,6 +113,7 @@ def function_slice(
     return finish(ax)
 
 
+@door
 def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = None) -> Any:
     """Draw how the Chebyshev coefficients of each continuous mode fall with the degree.
 
@@ -174,6 +177,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     return _logarithmic(ax)
 
 
+@door
 def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = None) -> Any:
     """Draw the singular values of each mode: how much a larger or smaller rank would change.
 

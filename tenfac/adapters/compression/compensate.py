@@ -17,11 +17,13 @@ from tenfac.adapters.updates.pieces import DenseFactor, FullCore
 from tenfac.adapters.updates.ranks import resolve
 from tenfac.adapters.updates.structure import structure_of
 from tenfac.adapters.updates.update import Term, Update
+from tenfac.core.door import door
 from tenfac.core.errors import ShapeError
 
 _GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "padding_idx")
 
 
+@door
 def compensate(
     layer: nn.Module,
     quantized: nn.Module,

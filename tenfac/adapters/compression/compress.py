@@ -32,6 +32,7 @@ from tenfac.adapters.layer import AdaptedStock, is_stock
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.adapters.updates.ranks import resolve
 from tenfac.adapters.updates.structure import structure_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, RankError, ShapeError
 from tenfac.core.report import Report
 
@@ -40,6 +41,7 @@ Size = int | float | None
 METRICS = ("auto", "none", "activations", "fisher", "both")
 
 
+@door
 def compress(
     layer: nn.Module,
     rank: Any = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,8 @@ from tenfac.adapters.files.lora import in_order, lora_matrices, lora_update, mis
 from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.adapters.updates.update import Update
-from tenfac.core.errors import DataError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, warn_user
 
 _NAMES = ("lora_up.weight", "lora_down.weight", "lora_mid.weight", "alpha")
 # What the arrays of LyCORIS' other methods are called.
@@ -32,6 +32,7 @@ _OTHERS = {
 }
 
 
+@door
 def export_lycoris(
     model: nn.Module, path: str | os.PathLike[str], *, name: str = "default", prefix: str = "lycoris"
 ) -> None:
@@ -182,6 +183,7 @@ def _misfit(layer: nn.Module, layout: Layout, modules: Mapping[str, nn.Module]) 
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_lycoris(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -290,11 +292,10 @@ def _entries(path: str, prefix: str, where: str) -> dict[str, dict[str, Tensor]]
             "Give the `prefix` they have."
         )
     if left_out:
-        warnings.warn(
+        warn_user(
             f"{where}: {len(left_out)} entries of {path!r} do not start with {prefix + '_'!r} and are left "
             f"out ({some}).",
             UserWarning,
-            stacklevel=3,
         )
     return entries
 

@@ -34,12 +34,14 @@ from tenfac.adapters.files.placing import (
 from tenfac.adapters.files.specs import build_update, describe_update
 from tenfac.adapters.layer import Slot
 from tenfac.adapters.updates.layout import Layout, layout_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 VERSION = 1
 _KEY = "tenfac"
 
 
+@door
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model, without the model's own weights, to one safetensors file.
 
@@ -132,6 +134,7 @@ def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str
     )
 
 
+@door
 def load_adapter(
     model: nn.Module,
     path: str | os.PathLike[str],

@@ -19,6 +19,7 @@ from tenfac.adapters.files.disk import read_tensors, write_bytes, write_tensors
 from tenfac.adapters.files.lora import lora_matrices, lora_update, misfit, padded
 from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, unwrap, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 _PREFIX = "base_model.model."
@@ -38,6 +39,7 @@ _IDLE = {
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others change the base weights
 
 
+@door
 def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model as a LoRA that ``peft.PeftModel.from_pretrained`` reads.
 
@@ -216,6 +218,7 @@ def _misfit(layer: nn.Module, layout: Layout) -> str | None:
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_peft(
     model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default", activate: bool = True
 ) -> nn.Module:

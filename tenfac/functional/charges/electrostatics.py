@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from tenfac.core.arrays import (
     to_number,
     to_numpy,
 )
-from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_points, check_tol
@@ -49,6 +49,7 @@ _CHECKED = 32
 _MARGIN = 0.05
 
 
+@door
 class Electrostatics:
     """Electrostatics of charges in free space, range-separated: ``kernel(r) = long(r) + short(r)``.
 
@@ -393,11 +394,9 @@ class Electrostatics:
             "tolerance met" if met else "the potentials of the charges cancel, or the dtype is too narrow"
         )
         if not met:
-            warnings.warn(
+            warn_user(
                 f"Electrostatics: the error at some charges is {error:.2g} of the largest potential, above "
-                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64.",
-                ConvergenceWarning,
-                stacklevel=3,
+                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64."
             )
         return Report(met, reason, rel_error=error, seconds=time.perf_counter() - start)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -14,7 +13,8 @@ import numpy as np
 
 from tenfac.core.arrays import is_array, to_numpy
 from tenfac.core.contract import contract
-from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.rank import tucker_rank
@@ -35,6 +35,7 @@ _OF_CONSTANT = 0.98
 _CHOP = 1e-3
 
 
+@door
 def chebyshev_from_points(
     X: Any,
     y: Any,
@@ -409,7 +410,7 @@ def _report(result: Tucker, found: Found, data: _Data, steps: tuple[int, bool, i
     if not settled:
         notes.append(f"{_WHERE}: the fit still improved after max_iter={max_iter} steps. Raise max_iter.")
     for note in notes:
-        warnings.warn(note, ConvergenceWarning, stacklevel=3)
+        warn_user(note)
     reason = (
         "tolerance met" if not notes else "max_iter reached" if not settled else "no better than a constant"
     )
