@@ -12,6 +12,7 @@ from ..core.arrays import eps, library_name, namespace_of, promote
 from ..core.contract import adjoint, contract
 from ..core.errors import DataError, MissingExtraError, ShapeError
 from ..core.ops import kronecker
+from ..core.precision import is_complex
 from ..core.report import Report
 from .base import StructuredMatrix, check_finite, check_hermitian, check_square, known
 
@@ -126,7 +127,7 @@ class KroneckerOperator(StructuredMatrix):
         return tuple(factor.shape[1] for factor in self.factors)
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The operator as a sum of one."""
         return (self,)
 
@@ -424,10 +425,13 @@ def positive_log(found: SignedLog, where: str) -> Any:
     >>> positive_log(SignedLog(1.0, 2.5), "logdet")
     2.5
     """
-    xp = None if isinstance(found.sign, (int, float)) else namespace_of(found.sign)
-    complex_ = xp is not None and xp.isdtype(found.sign.dtype, "complex floating")
-    real = known(xp.real(found.sign) if complex_ else found.sign)
-    imaginary = known(xp.imag(found.sign)) if complex_ else 0.0
+    real: float | None
+    imaginary: float | None = 0.0
+    if is_complex(found.sign):
+        xp = namespace_of(found.sign)
+        real, imaginary = known(xp.real(found.sign)), known(xp.imag(found.sign))
+    else:
+        real = known(found.sign)
     if real is not None and imaginary is not None and not (real > 0 and abs(imaginary) < 1e-3):
         raise DataError(
             f"{where}: the determinant must be positive to have a real logarithm; its sign is {real:.3g}"
