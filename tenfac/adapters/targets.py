@@ -119,7 +119,7 @@ def matching(places: list[Place], pattern: Pattern) -> tuple[list[Place], bool]:
     if named:
         return named, True
     try:
-        whole = re.compile(pattern)
+        whole = re.compile(str(pattern))  # types have returned
     except re.error:
         return [], False
     found = [p for p in places if any(name and whole.fullmatch(name) for name in p.names)]

@@ -46,7 +46,7 @@ class Predictive:
     observation_std: Array
     low: Array
     high: Array
-    z: Array | None = None
+    z: Any = None  # given with y only
 
 
 def predictive(

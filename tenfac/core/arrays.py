@@ -357,15 +357,16 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
     """
     if isinstance(random_state, np.random.Generator):
         return random_state
-    is_int = isinstance(random_state, numbers.Integral) and not isinstance(random_state, (bool, np.bool_))
-    if random_state is not None and not is_int:
+    if random_state is None:
+        return np.random.default_rng()
+    if not isinstance(random_state, numbers.Integral) or isinstance(random_state, (bool, np.bool_)):
         raise TypeError(
             "arrays: `random_state` must be an int, a numpy.random.Generator or None; got "
             f"{type(random_state).__name__}. Write random_state=0 for repeatable numbers."
         )
-    if is_int and random_state < 0:
+    if random_state < 0:
         raise DataError(f"arrays: `random_state` must be 0 or more; got {random_state}.")
-    return np.random.default_rng(None if random_state is None else int(random_state))
+    return np.random.default_rng(int(random_state))
 
 
 def seed_of(random_state: int | np.random.Generator | None) -> int | None:
@@ -456,7 +457,7 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
             f"tensorly_backend: TensorLy must have a backend for the arrays; got {library}. Convert them to "
             "numpy, torch or JAX first."
         )
-    manager = type(sys.modules["tensorly.backend"])
+    manager: Any = type(sys.modules["tensorly.backend"])
     if library == "jax":
         _load_jax_backend()
     local = manager._THREAD_LOCAL_DATA.__dict__

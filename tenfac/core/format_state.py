@@ -145,5 +145,6 @@ def restored(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[tupl
     if info is not None:
         if isinstance(info["rel_error"], list):
             info = {**info, "rel_error": np.asarray(info["rel_error"])}
-        info = Report(**{k: tuple(v) if isinstance(v, list) else v for k, v in info.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in info.items()}
+        info = Report(**fields)
     return tuple(modes), info

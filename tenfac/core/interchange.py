@@ -8,7 +8,6 @@ from .arrays import device_of, namespace_of
 from .cp import CP
 from .door import door
 from .errors import ShapeError
-from .format import Format
 from .train import TuckerTrain
 from .tucker import Tucker
 
@@ -48,12 +47,13 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     >>> from_tensorly((np.ones((2, 2)), [np.ones((3, 2)), np.ones((4, 2))]))
     Tucker(shape=(3, 4), rank=(2, 2), numpy.float64, 18 numbers for 12 entries)
     """
-    if isinstance(tensor, Format):
+    if isinstance(tensor, (Tucker, CP, TuckerTrain)):
         return tensor
     kind = type(tensor).__name__
     if kind == "TTTensor":
         return _train(list(tensor))
-    known = {"TuckerTensor": Tucker, "CPTensor": CP}.get(kind)
+    kinds: dict[str, type[Tucker] | type[CP]] = {"TuckerTensor": Tucker, "CPTensor": CP}
+    known = kinds.get(kind)
     if known is None and not isinstance(tensor, (tuple, list)):
         raise ShapeError(
             "from_tensorly: needs a TuckerTensor, a CPTensor or a tuple (core or weights, factors); got "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from . import train_cores as chain
@@ -28,7 +28,7 @@ _ROUNDING = 100
 
 
 @door
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
 
@@ -95,21 +95,28 @@ class TuckerTrain(Format):
     _CORE = "cores"
     _GENERALITY = 2
 
-    cores: Sequence[Any]
-    factors: Sequence[Any]
-    modes: Sequence[Mode] | None = None
-    order: Sequence[int] | None = field(default=None, kw_only=True)
-    info: Report | None = field(default=None, kw_only=True)
+    cores: tuple[Any, ...]
+    factors: tuple[Any, ...]
+    modes: tuple[Mode, ...]
+    order: tuple[int, ...]
+    info: Report | None
 
-    def __post_init__(self) -> None:
-        factors = entries(self.factors, "factors", "TuckerTrain")
-        cores = entries(self.cores, "cores", "TuckerTrain")
-        modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
-        object.__setattr__(self, "order", checked_order(self.order, len(factors)))
+    def __init__(
+        self,
+        cores: Sequence[Any],
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        *,
+        order: Sequence[int] | None = None,
+        info: Report | None = None,
+    ) -> None:
+        factors, cores = entries(factors, "factors", "TuckerTrain"), entries(cores, "cores", "TuckerTrain")
+        checked = validated("TuckerTrain", [*cores, *factors], modes, factors)
+        object.__setattr__(self, "order", checked_order(order, len(factors)))
         _check_cores(cores, factors, self.order)
         arrays = [*cores, *factors]
-        arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
-        self._set(arrays[: len(factors)], arrays[len(factors) :], modes)
+        arrays = arrays if half_of(*arrays) is not None else list(promote(*arrays, where="TuckerTrain"))
+        self._set(arrays[: len(factors)], arrays[len(factors) :], checked, info)
 
     # --- facts --------------------------------------------------------------------------------------------
 
@@ -231,7 +238,8 @@ class TuckerTrain(Format):
         factors = list(self.factors)
         for n in modes:
             second = self.diff(n, order=2)
-            bent = second.modes[n].embed(self.modes[n], second.factors[n])
+            short: Any = second.modes[n]
+            bent = short.embed(self.modes[n], second.factors[n])
             factors[n] = xp.concat([self.factors[n], bent], axis=-1)
         spots = [self.order.index(n) for n in modes]
         cores = self._by_mode(chain.summed_over_modes(self._chain(self.cores), spots, xp))

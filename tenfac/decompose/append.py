@@ -112,9 +112,9 @@ def tucker_append(
     if ranks is not None:
         rounded = joined.round(ranks)
     else:
-        left = (tol * norm - lost) / joined_norm if joined_norm else 0.99
+        left = ((tol or 0.0) * norm - lost) / joined_norm if joined_norm else 0.99
         rounded = joined.round(tol=min(max(left, 1.01 * _reachable(t.dtype)), 0.99))
-    lost += rounded.info.rel_error * joined_norm
+    lost += (0.0 if rounded.info is None else rounded.info.rel_error) * joined_norm
     info = _report(lost / norm if norm else 0.0, before, tol, start)
     return Tucker(rounded.core, rounded.factors, info=info)
 

@@ -289,7 +289,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if header["names"] is not None:
             model.feature_names_in_ = np.asarray(header["names"], dtype=object)
         model._set([arrays[f"factor_{m}"] for m in range(model.mean_.ndim)], model.mean_.shape)
-        info = {k: tuple(v) if isinstance(v, list) else v for k, v in header["info"].items()}
+        info: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["info"].items()}
         model.info_ = Report(**info)
         return model
 

@@ -146,7 +146,7 @@ def _check(
         )
     box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
-        if ab is not None:
+        if ab is not None and x is not None:
             _check_reach(x, ab, n)
     return places, box
 
@@ -196,9 +196,9 @@ def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
     """Core and factors of the data over their largest value (of those looked at), and that value."""
     if isinstance(data, Tucker):
-        core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
-        size = _height(core, factors)
-        return core / (size or 1.0), factors, size
+        held, own = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
+        size = _height(held, own)
+        return held / (size or 1.0), own, size
     if isinstance(data, CP):
         return _from_cp(data, tol)
     values = to_numpy(data).astype(float)

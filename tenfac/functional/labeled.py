@@ -242,7 +242,7 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
         # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
         places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
         return places, places
-    if isinstance(given, Integral) and not isinstance(given, bool) and given > 1:
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1:
         places = np.linspace(*mode.domain, int(given))
         return places, places
     if values.ndim != 1 or values.dtype.kind not in "iuf":

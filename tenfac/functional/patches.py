@@ -202,7 +202,7 @@ class Patches:
             return first.on_grid(*axes)  # says what is wrong
         xp = namespace_of(first.factors[0])
         pieces = [self._pieces(n, x, xp) for n, x in enumerate(axes)]
-        sizes = [
+        sizes: list[Any] = [
             size if x is None else len(back)
             for size, x, (_, back) in zip(self.shape, axes, pieces, strict=True)
             if x is None or back is not None

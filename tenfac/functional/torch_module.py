@@ -41,7 +41,7 @@ class FunctionModule(nn.Module):
     def forward(self, *indices: Any) -> torch.Tensor:
         """Values at points: one argument per mode, or one tensor ``(..., D)``."""
         if len(indices) == 1 and len(self.modes) > 1:
-            indices = self._split(indices[0])
+            return self.format().at(*self._split(indices[0]))
         return self.format().at(*indices)
 
     def _split(self, points: torch.Tensor) -> list[torch.Tensor]:

@@ -118,7 +118,7 @@ def nearest_kronecker(
     else:
         found = (leading_triplets if len(shapes) == 2 else alternate)(tensor, terms, tol, max_iter, rng)
     rel_error = _rel_error(tensor, found.vectors, xp) if scale else 0.0
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not found.converged:
         notes = (
             f"{where}: not converged after {found.n_iter} iterations (relative error {rel_error:.3g}). Raise "
@@ -160,7 +160,7 @@ def rearrange(M: Any, shapes: Sequence[tuple[int, int]], xp: Any) -> Any:
 def _checked_shapes(M: Any, shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     where = "nearest_kronecker"
     try:
-        pairs = [tuple(operator.index(size) for size in shape) for shape in shapes]
+        pairs: list[Any] = [tuple(operator.index(size) for size in shape) for shape in shapes]
     except TypeError:
         pairs = []
     if len(pairs) < 2 or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):

@@ -117,7 +117,7 @@ class KroneckerOperator(StructuredMatrix):
         return tuple(factor.shape[1] for factor in self.factors)
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The operator as a sum of one."""
         return (self,)
 

@@ -262,7 +262,10 @@ def _held(names: list[str], fixed: Mapping[int | str, Any]) -> dict[int, Any]:
 
 
 def _axis(mode: Any, size: int) -> np.ndarray:
-    return np.arange(mode.size) if mode.domain is None else np.linspace(*mode.domain, size)
+    if mode.domain is None:
+        return np.arange(mode.size)
+    low, high = mode.domain
+    return np.linspace(low, high, size)
 
 
 def _curves(

@@ -173,7 +173,10 @@ class Electrostatics:
         self._split = separate(self.alpha, diameter, share, self.kappa, slater=slater)
         self.cutoff = self._split.cutoff(_CUTOFF * tol)
         self.basis = GaussianBasis(
-            self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * tol, 1e-13)
+            self._split.exponents,
+            self._split.weights,
+            domain=[(low, high) for low, high in box],
+            tol=max(_GAUSSIANS * tol, 1e-13),
         )
         self.domain = self.basis.domain
         self._moments = (
@@ -273,7 +276,8 @@ class Electrostatics:
             raise DataError(f"{where}: `part` must be 'total', 'long' or 'short'; got {part!r}.")
         own = points is None
         targets = self.positions if own else self._targets(points, where)
-        value = slope = 0.0
+        value: Any = 0.0
+        slope: Any = 0.0
         if part != "short":
             value, slope = (
                 self._lattice.long(self.long_range, gradient)
@@ -313,13 +317,15 @@ class Electrostatics:
         values, slopes = [], []
         for span in spans(targets.shape[0], max(_NUMBERS // first.shape[1], 64)):
             x = targets[span, :]
-            given = [(m, f, x[:, n]) for n, (m, f) in enumerate(zip(modes, factors, strict=True))]
-            rows = [rows_of(*one, 0, xp) for one in given]
+            given: list[tuple[Any, Any, Any]] = [
+                (m, f, x[:, n]) for n, (m, f) in enumerate(zip(modes, factors, strict=True))
+            ]
+            rows = [rows_of(m, f, at, 0, xp) for m, f, at in given]
             inner = xp.reshape(rows[0] @ first, (-1, *core.shape[1:]))
             middle = xp.matmul(rows[1][:, None, :], inner)[:, 0, :]
             values.append(xp.sum(middle * rows[2], axis=1))
             if gradient:
-                turned = [rows_of(*one, 1, xp) for one in given]
+                turned = [rows_of(m, f, at, 1, xp) for m, f, at in given]
                 outer = xp.reshape(turned[0] @ first, (-1, *core.shape[1:]))
                 along = [xp.matmul(rows[1][:, None, :], outer), xp.matmul(turned[1][:, None, :], inner)]
                 parts = [xp.sum(a[:, 0, :] * rows[2], axis=1) for a in along]

@@ -276,7 +276,7 @@ def _mode(column: np.ndarray, entry: Any, n: int) -> Any:
 
 
 def _check_options(ridge: Any, max_iter: Any) -> None:
-    if ridge is not None and not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
+    if ridge is not None and not (isinstance(ridge, Real) and 0 <= float(ridge) < math.inf):
         raise DataError(f"{_WHERE}: ridge must be a finite number of 0 or more, or None; got {ridge!r}.")
     if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or max_iter < 1:
         raise DataError(f"{_WHERE}: `max_iter` must be an integer of 1 or more; got {max_iter!r}.")
