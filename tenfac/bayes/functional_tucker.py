@@ -37,6 +37,7 @@ from tenfac.bayes.settings import (
 )
 from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.errors import DataError
+from tenfac.core.interchange import refuse_decomposed
 
 Array = NDArray[np.float64]
 
@@ -347,6 +348,8 @@ class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, Regre
 
     def _read(self, X: Any, y: Any) -> tuple[list[NDArray[Any]], list[str], Array]:
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
+        for value, name in ((X, "X"), (y, "y")):
+            refuse_decomposed(value, "FunctionalTucker.fit", name)
         if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)

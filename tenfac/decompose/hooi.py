@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.interchange import as_format
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -44,7 +45,7 @@ def hooi(
     rank : int or sequence of int
         One rank for all modes, or one per mode, at most the sizes.
     init : Tucker, optional
-        Start from its factors, of this shape and rank. By default from ``tucker(X, rank)``.
+        Start from its factors, of this shape and rank; TensorLy's too. By default from ``tucker(X, rank)``.
     max_iter : int, default 100
         Most sweeps.
     tol : float, default 1e-6
@@ -103,7 +104,7 @@ def hooi(
     tol = check_tol(tol, where="hooi")
     progress = Progress("hooi", max_iter, verbose, callback)
     if init is not None:
-        X, *factors = _start_from(init, X, ranks)
+        X, *factors = _start_from(as_format(init), X, ranks)
     X, norm2, scale = rescaled(X, norm2)
     if init is None:
         factors = list(truncate(X, ranks, norm2=norm2)[1])

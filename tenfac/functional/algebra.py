@@ -16,6 +16,7 @@ from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, ShapeError
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -85,6 +86,7 @@ def compose(
     (True, True)
     """
     start = time.perf_counter()
+    formats = tuple(map(as_format, formats))
     _check(formats)
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]

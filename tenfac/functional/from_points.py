@@ -15,6 +15,7 @@ import numpy as np
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from ..core.interchange import refuse_decomposed
 from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.modes.discrete import Discrete
 from ..core.rank import tucker_rank
@@ -217,6 +218,7 @@ def _merged(
 
 def _array(values: Any, name: str) -> np.ndarray:
     """Finite real numbers in float64."""
+    refuse_decomposed(values, _WHERE, name)
     array = to_numpy(values) if is_array(values) else np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{_WHERE}: `{name}` must hold real numbers; got dtype {array.dtype}.")

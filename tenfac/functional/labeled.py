@@ -11,6 +11,7 @@ import numpy as np
 from ..core.arrays import is_array, to_numpy
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
@@ -31,7 +32,7 @@ def to_xarray(
     Parameters
     ----------
     t : Tucker, TuckerTrain, CP or Patches
-        Without a batch. Patches need `coords` of their continuous modes.
+        Without a batch; TensorLy's tensors too. Patches need `coords` of their continuous modes.
     dims : sequence of D str, optional
         Name of each mode; ``dim_0``, ``dim_1``, ... if not given.
     coords : mapping of str to array or int, optional
@@ -72,6 +73,7 @@ def to_xarray(
     array([-1. , -0.5,  0. ,  0.5,  1. ])
     """
     xr = _xarray("to_xarray")
+    t = as_format(t)
     if not isinstance(t, (Format, Patches)) or (isinstance(t, Format) and t.batch_shape):
         raise ShapeError(
             f"to_xarray: needs one Tucker, TuckerTrain, CP or Patches, without a batch; got {t!r}."
