@@ -187,7 +187,8 @@ NEITHER = (
     "Patches RankError Report ShapeError ShiftedKronecker SumOfKronecker Tucker TuckerTrain activate adapt "
     "adapter_report chebyshev_tucker compensate compress datasets detach disable export_lycoris export_peft "
     "gaussian_sum import_lycoris import_peft load load_adapter merge nuts plot.calibration "
-    "plot.mode_function plot.mode_functions plot.report pyro_model read_charges save_adapter svi tucker_adapter unmerge"
+    "plot.mode_function plot.mode_functions plot.report pyro_model read_charges save_adapter svi "
+    "tucker_adapter unmerge"
 )
 
 
