@@ -92,14 +92,11 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
-        remedy = "Convert it with numpy.asarray(x)."
-        if callable(getattr(array, "to_tensor", None)):
-            remedy = "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
-        elif is_pair(array):
-            remedy = "Pass from_tensorly(x).to_tensor(): it is a core, or weights, and factors."
+        from .decomposed import array_instead
+
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
-            f"{remedy}"
+            f"{array_instead(array)}"
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 
@@ -244,25 +241,6 @@ def is_array(value: Any) -> bool:
     (True, False)
     """
     return type(value) in _NAMESPACES or array_api_compat.is_array_api_obj(value)
-
-
-def is_pair(value: Any) -> bool:
-    """Whether a value is a tuple ``(core, factors)`` or ``(weights, factors)``; weights may be None.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> is_pair((np.ones((1, 1)), [np.ones((3, 1)), np.ones((4, 1))])), is_pair((1.0, 2.0))
-    (True, False)
-    """
-    if not isinstance(value, tuple) or len(value) != 2 or not isinstance(value[1], (tuple, list)):
-        return False
-    first, factors = value
-    return (
-        bool(factors)
-        and all(is_array(f) and f.ndim > 1 for f in factors)
-        and (first is None or is_array(first))
-    )
 
 
 def points_like(values: Any, array: Any, where: str = "at") -> Any:

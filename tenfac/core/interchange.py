@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import device_of, is_pair, namespace_of
+from .arrays import device_of, namespace_of
 from .cp import CP
+from .decomposed import is_pair, is_tensorly
 from .errors import ShapeError
 from .format import Format
 from .train import TuckerTrain
@@ -72,18 +73,6 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
             )
         known = CP if first is None or (first.ndim == 1 and len(factors) > 1) else Tucker
     return known(first, tuple(factors))
-
-
-def is_tensorly(value: Any) -> bool:
-    """Whether a value is a decomposed tensor of TensorLy, not a plain tuple; TensorLy is not imported.
-
-    Examples
-    --------
-    >>> is_tensorly((None, []))
-    False
-    """
-    kind = type(value)
-    return kind.__module__.startswith("tensorly.") and kind.__name__.endswith("Tensor")
 
 
 def as_format(value: Any) -> Any:

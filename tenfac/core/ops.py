@@ -8,8 +8,9 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from .arrays import is_pair, namespace_of, promote
+from .arrays import namespace_of, promote
 from .contract import contract
+from .decomposed import is_pair
 from .errors import ShapeError
 from .precision import astype, half_of
 
