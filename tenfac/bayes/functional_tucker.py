@@ -38,6 +38,7 @@ from tenfac.bayes.settings import (
 )
 from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.errors import DataError
+from tenfac.core.interchange import refuse_decomposed
 
 Array = NDArray[np.float64]
 
@@ -350,6 +351,8 @@ class FunctionalTucker(
 
     def _read(self, X: Any, y: Any) -> tuple[list[NDArray[Any]], list[str], Array]:
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
+        for value, name in ((X, "X"), (y, "y")):
+            refuse_decomposed(value, "FunctionalTucker.fit", name)
         if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)

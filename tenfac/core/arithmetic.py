@@ -93,7 +93,7 @@ class Arithmetic(Facts):
         Raises
         ------
         TypeError
-            If ``other`` is no format, nor a tensor of TensorLy.
+            If ``other`` is no format, nor what stands for one: a tensor of TensorLy, ``(core, factors)``.
         ShapeError
             If the modes differ by more than their degrees.
 
@@ -289,7 +289,8 @@ class Arithmetic(Facts):
             return ufunc is np.not_equal
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
-        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in inputs]
+        read = [_read(x) for x in inputs]
+        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in read]
         if any(x is None for x in known):
             return NotImplemented
         if ufunc in _OPERATORS:
@@ -321,10 +322,10 @@ class Arithmetic(Facts):
 
 
 def _read(other: Any) -> Any:
-    """The other operand: a tensor of TensorLy as a format, anything else as it is."""
-    from .interchange import from_tensorly, is_tensorly
+    """The other operand: what stands for a format as a format, anything else as it is."""
+    from .interchange import as_format
 
-    return from_tensorly(other) if is_tensorly(other) else other
+    return other if isinstance(other, Arithmetic) else as_format(other)
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:

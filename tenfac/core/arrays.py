@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import DataError, ShapeError, remedy_for
+from .errors import DataError, ShapeError
 from .precision import HALF, astype, double_of, dtype_name
 
 _NAMESPACES: dict[type, Any] = {}
@@ -92,8 +92,12 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
+        from .decomposed import array_instead
+
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        raise TypeError(f"arrays: expected an array of numpy, torch or JAX; got {name}. {remedy_for(array)}")
+        raise TypeError(
+            f"arrays: expected an array of numpy, torch or JAX; got {name}. {array_instead(array)}"
+        )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 
 

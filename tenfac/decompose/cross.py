@@ -64,7 +64,8 @@ def tucker_cross(
     ----------
     f : callable or array
         ``f(indices)`` maps an integer array of shape (N, D) to N values (real or complex, finite). Or an
-        array, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a memory map.
+        array, a format, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a
+        memory map.
     shape : sequence of D int
         Sizes of the tensor.
     tol : float

@@ -17,6 +17,7 @@ from ..core.arrays import byte_guard
 from ..core.contract import contract
 from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError
+from ..core.interchange import refuse_decomposed
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
@@ -295,6 +296,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
 
 def _refuse_masked(X: Any) -> None:
+    refuse_decomposed(X, "TuckerTransformer")
     if isinstance(X, np.ma.MaskedArray):
         raise DataError(
             "TuckerTransformer: X must have every entry; got a masked array. Fill it first, for example with "

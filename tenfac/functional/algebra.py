@@ -17,6 +17,7 @@ from ..core.contract import contract
 from ..core.door import door
 from ..core.errors import ConvergenceWarning, ShapeError, warn_user
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -87,6 +88,7 @@ def compose(
     (True, True)
     """
     start = time.perf_counter()
+    formats = tuple(map(as_format, formats))
     _check(formats)
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]

@@ -13,6 +13,7 @@ from tenfac.core.contract import contract
 from tenfac.core.cp import CP
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.interchange import as_format
 from tenfac.core.train import TuckerTrain
 from tenfac.core.train_cores import centers, times
 from tenfac.core.tucker import Tucker
@@ -81,6 +82,7 @@ def function_slice(
     ('x', 'y = 0.5', 0.5)
     """
     require_matplotlib("plot.function_slice")
+    t = as_format(t)
     names = _names(t, names, "function_slice")
     held = _held(names, {} if fixed is None else fixed)
     free = [n for n in range(t.ndim) if n not in held]
@@ -160,6 +162,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     ('log', ['x0', 'x1'])
     """
     require_matplotlib("plot.coefficient_decay")
+    t = as_format(t)
     names = _names(t, names, "coefficient_decay")
     smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "nodes")]
     if not smooth:
@@ -224,6 +227,7 @@ def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = Non
     [4, 4]
     """
     require_matplotlib("plot.singular_values")
+    t = as_format(t)
     names = _names(t, names, "singular_values")
     found = [np.linalg.svd(matrix, compute_uv=False) for matrix, _ in _unfolded(t)]
     ax = new_axes()[0] if ax is None else ax

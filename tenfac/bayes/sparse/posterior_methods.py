@@ -18,11 +18,17 @@ from ...core.arrays import (
     to_number,
     to_numpy,
 )
+from ...core.cp import CP
 from ...core.errors import DataError, ShapeError
+from ...core.modes.discrete import Discrete
+from ...core.modes.protocol import Mode
 from ...core.precision import dtype_name
+from ...core.report import Report
+from ...core.tucker import Tucker
 from .box import Box
 from .evidence import kronecker_log_evidence
 from .problem import factors_of, measured_of
+from .scattered import Scattered
 from .statistics import energy
 
 _MAX_BYTES = 2**31
@@ -35,6 +41,7 @@ class PosteriorMethods:
     support_: tuple[Any, ...]
     gammas_: tuple[Any, ...]
     noise_: float
+    info_: Report
     shape_: tuple[int, ...]
     _box: Box
 
@@ -244,7 +251,71 @@ class PosteriorMethods:
         check_is_fitted(self, "info_")
         return self._spread(self.coef_, max_bytes, "coef_tensor")
 
+    def coef_format(self, modes: Sequence[Mode | None] | None = None) -> Tucker | CP:
+        """All coefficients as a format, which holds those of the support only: a function, with ``modes``.
+
+        With ``Chebyshev`` modes, whose polynomials at the places of the measurements were the dictionaries,
+        it is evaluated between the places, integrated, differentiated and saved as any other function.
+
+        Parameters
+        ----------
+        modes : sequence of I Mode or None, optional
+            What the columns of each factor stand for, of the sizes (N_0, ..., N_{I-1}); None for row numbers.
+
+        Returns
+        -------
+        Tucker or CP, shape (N_0, ..., N_{I-1}), with snapshots and (T,)
+            Its core is ``coef_`` and its factors are unit vectors; CP for the unstructured prior, whose
+            support is no box. Of the library and dtype of ``coef_``; ``info`` is that of the fit.
+
+        Raises
+        ------
+        ShapeError
+            If the modes do not have the sizes of the coefficients.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tenfac import Chebyshev, KroneckerSBL
+        >>> mode, x = Chebyshev(9, (0.0, 1.0)), np.linspace(0, 1, 7)
+        >>> model = KroneckerSBL(noise=1e-6).fit([mode.rows(np.eye(9), x)], 3 * x)  # 3x is 1.5 T_0 + 1.5 T_1
+        >>> F = model.coef_format([mode])
+        >>> model.support_[0].tolist(), round(float(F.at(0.123)), 3), round(float(F.integrate()), 3)
+        ([0, 1], 0.369, 1.5)
+        """
+        check_is_fitted(self, "info_")
+        xp, coef, device = self._box.xp, self.coef_, device_of(self.coef_)
+        kinds = [None] * len(self.shape_) if modes is None else list(modes)
+        sizes = [
+            size if kind is None else getattr(kind, "size", None)
+            for kind, size in zip(kinds, self.shape_, strict=False)
+        ]
+        if tuple(sizes) != tuple(self.shape_) or len(kinds) != len(sizes):
+            raise ShapeError(
+                f"KroneckerSBL.coef_format: `modes` must be {len(self.shape_)} modes of sizes {self.shape_}, "
+                f"the columns of the factors; got {modes!r}. Pass the modes that made the dictionaries."
+            )
+        kinds = [Discrete(size) if kind is None else kind for kind, size in zip(kinds, sizes, strict=True)]
+        units = [self._units(columns, size) for columns, size in zip(self.support_, sizes, strict=True)]
+        scattered = isinstance(self._box, Scattered)
+        if 0 in coef.shape:  # the empty model: one term that is zero
+            units = [xp.zeros((size, 1), dtype=coef.dtype, device=device) for size in sizes]
+            coef = xp.zeros([max(size, 1) for size in coef.shape], dtype=coef.dtype, device=device)
+        if self._snapshots:
+            kinds.append(Discrete(coef.shape[-1]))
+            whole = xp.eye(coef.shape[-1], dtype=coef.dtype, device=device)
+            units.append(xp.matrix_transpose(coef) if scattered else whole)
+            coef = xp.ones(coef.shape[0], dtype=coef.dtype, device=device) if scattered else coef
+        return (CP if scattered else Tucker)(coef, units, kinds, info=self.info_)
+
     # --- what follows is shared by the above ---
+
+    def _units(self, columns: Any, size: int) -> Any:
+        """Unit vectors of the active columns, (N, k)."""
+        xp = self._box.xp
+        made = xp.zeros((size, columns.shape[0]), dtype=self.coef_.dtype, device=device_of(self.coef_))
+        made[columns, xp.arange(columns.shape[0], device=device_of(made))] = 1
+        return made
 
     def _spread(self, box: Any, max_bytes: int | None, name: str) -> Any:
         """Put an array on the box into one of zeros over all coefficients."""

@@ -15,6 +15,7 @@ from tenfac.core.arrays import is_array, to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
+from tenfac.core.interchange import refuse_decomposed
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.rank import tucker_rank
@@ -218,6 +219,7 @@ def _merged(
 
 def _array(values: Any, name: str) -> np.ndarray:
     """Finite real numbers in float64."""
+    refuse_decomposed(values, _WHERE, name)
     array = to_numpy(values) if is_array(values) else np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{_WHERE}: `{name}` must hold real numbers; got dtype {array.dtype}.")
