@@ -16,6 +16,7 @@ _HOME = {
     "Discrete": "core.modes.discrete",
     "Electrostatics": "functional.electrostatics",
     "FunctionalTucker": "bayes.functional_tucker",
+    "GP": "core.modes.gp",
     "GaussianBasis": "functional.gaussians",
     "KroneckerOperator": "kron.operator",
     "KroneckerSBL": "bayes.sparse.kronecker_sbl",
