@@ -24,6 +24,7 @@ PUBLIC = [
     "Discrete",
     "Electrostatics",
     "FunctionalTucker",
+    "GP",
     "GaussianBasis",
     "KroneckerOperator",
     "KroneckerSBL",

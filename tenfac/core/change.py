@@ -19,7 +19,7 @@ from .modes.protocol import Mode
 from .ops import check_mode
 from .rank import check_tol
 from .report import Report
-from .tracing import clock, is_traced
+from .tracing import clock
 
 _LINES = 100  # through points of the other modes, on which values are compared
 _LARGEST = 4097  # coefficients of a mode that is found

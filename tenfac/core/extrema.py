@@ -192,7 +192,12 @@ def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) ->
     start = (np.array([place[n] for n in smooth]) - low) / (high - low)
     options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 200}
     found = scipy.optimize.minimize(
-        down, start, jac=True if slopes else "2-point", method="L-BFGS-B", bounds=[(0, 1)] * len(smooth), options=options
+        down,
+        start,
+        jac=True if slopes else "2-point",
+        method="L-BFGS-B",
+        bounds=[(0, 1)] * len(smooth),
+        options=options,
     )
     point = _filled(place, smooth, np.clip(low + (high - low) * found.x, low, high))
     return Extremum(float(t.at(*point)), tuple(point))

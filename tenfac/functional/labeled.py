@@ -12,6 +12,7 @@ from ..core.arrays import is_array, to_numpy
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
 from ..core.modes.chebyshev import Chebyshev
+from ..core.modes.gp import GP
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
 from .from_grid import chebyshev_from_grid
@@ -37,7 +38,7 @@ def to_xarray(
     coords : mapping of str to array or int, optional
         For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
         ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
-        ``from_xarray`` makes the same function again. For a discrete mode its labels. ``X.coords`` of a
+        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends. For a discrete mode its labels. ``X.coords`` of a
         DataArray is taken as it is.
     name : str, optional
         Name of the values.
@@ -232,6 +233,9 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
             )
         return None, given
     if values is None:
+        if isinstance(mode, GP):
+            places = np.unique([*mode.domain, *mode.grid])
+            return places, places
         if not isinstance(mode, Chebyshev):
             raise ShapeError(
                 f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."

@@ -12,6 +12,7 @@ from tenfac.core.arrays import to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.cp import CP
 from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.largest import orthonormal
 from tenfac.core.train import TuckerTrain
 from tenfac.core.train_cores import centers, times
 from tenfac.core.tucker import Tucker
@@ -158,7 +159,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     """
     require_matplotlib("plot.coefficient_decay")
     names = _names(t, names, "coefficient_decay")
-    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "nodes")]
+    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "degree")]
     if not smooth:
         raise ShapeError(f"coefficient_decay: needs a mode of Chebyshev coefficients; got {t!r}.")
     parts = _unfolded(t)
@@ -298,7 +299,7 @@ def _unfolded(t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mode by mode as numpy: a matrix of a row for each column of an orthonormal factor, and that factor."""
     wide = t._wide()
     cores = [to_numpy(core) for core in wide._cores]
-    pairs = [np.linalg.qr(to_numpy(factor)) for factor in wide.factors]
+    pairs = [orthonormal(m, to_numpy(f), xp) for m, f in zip(wide.modes, wide.factors, strict=True)]
     triangles = [triangle for _, triangle in pairs]
     if isinstance(t, TuckerTrain):
         whole = [times(core, triangle, xp) for core, triangle in zip(cores, triangles, strict=True)]

