@@ -105,7 +105,7 @@ class Changes:
 
     def _tabled(self, n: int, target: Any) -> Self:
         """The mode as a table of its values at points."""
-        if isinstance(target, type) or isinstance(target, str):
+        if isinstance(target, (type, str)):
             raise DataError(
                 f"change_mode: `target` must be a mode, the class Chebyshev, or points; got {target!r}."
             )
@@ -127,16 +127,16 @@ def _check_found(t: Any, n: int) -> None:
         )
     if t._is_traced:
         raise ShapeError(
-            "change_mode: the class Chebyshev chooses a degree from the values, which are not known yet (jit, "
-            "vmap, grad). Give a mode, Chebyshev(size, domain), or change the mode outside."
+            "change_mode: the class Chebyshev chooses a degree from the values, which are not known yet "
+            "(jit, vmap, grad). Give a mode, Chebyshev(size, domain), or change the mode outside."
         )
 
 
 def _check_target(source: Mode, target: Any, n: int) -> None:
     if isinstance(target, Discrete) or not hasattr(target, "factor"):
         raise ShapeError(
-            f"change_mode: `target` must be a mode that takes values at nodes, Chebyshev or GP; got {target}. "
-            "For a discrete mode give the points of its rows: t.change_mode(n, points)."
+            f"change_mode: `target` must be a mode that takes values at nodes, Chebyshev or GP; got "
+            f"{target}. For a discrete mode give the points of its rows: t.change_mode(n, points)."
         )
     if source.domain is None and source.size != len(target.nodes()):
         raise ShapeError(

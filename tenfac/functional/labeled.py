@@ -38,8 +38,8 @@ def to_xarray(
     coords : mapping of str to array or int, optional
         For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
         ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
-        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends. For a discrete mode its labels. ``X.coords`` of a
-        DataArray is taken as it is.
+        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends. For a discrete
+        mode its labels. ``X.coords`` of a DataArray is taken as it is.
     name : str, optional
         Name of the values.
     max_bytes : int, optional

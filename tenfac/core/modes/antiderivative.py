@@ -49,7 +49,8 @@ def integrals_at(mode: GP, factor: Any, x: Any, xp: Any) -> Any:
     Examples
     --------
     >>> from tenfac.core.modes.gp import GP
-    >>> mode, factor = GP("matern12", [0.0, 1.0], lengthscale=1.0).antiderivative(np.array([[1.0], [1.0], [0.0]]))
+    >>> mode = GP("matern12", [0.0, 1.0], lengthscale=1.0)
+    >>> mode, factor = mode.antiderivative(np.array([[1.0], [1.0], [0.0]]))
     >>> float(integrals_at(mode, factor, np.array([1.0]), np)[0, 0].round(12) - (2 * np.tanh(0.5)).round(12))
     0.0
     """

@@ -430,7 +430,7 @@ def _gram_root(mode: GP) -> Array:
         by_place.setdefault(min(max(one.place, 1), count), []).append(one)
     for place in range(1, count + 1):  # from knot place - 1 to the next; the constant goes with all
         blocks = [np.insert(carry, [order] * order, 0.0, axis=1)]
-        blocks += [_turned(one, order, count) for one in by_place.get(place, [])]
+        blocks += [_turned(one, order) for one in by_place.get(place, [])]
         upper = np.linalg.qr(np.concatenate(blocks), mode="r")
         upper = np.concatenate([upper, np.zeros((max(2 * order + 1 - len(upper), 0), 2 * order + 1))])
         start = (place - 1) * order
@@ -442,7 +442,7 @@ def _gram_root(mode: GP) -> Array:
     return found
 
 
-def _turned(one: Any, order: int, count: int) -> Array:
+def _turned(one: Any, order: int) -> Array:
     """The root of a segment in columns of two knots and the constant; tails have one knot only."""
     if one.place == 0:  # its knot is on the right, but the first of the pair
         return np.concatenate([one.root[:, order : 2 * order], one.root[:, :order], one.root[:, -1:]], axis=1)
