@@ -17,7 +17,6 @@ _HOME = {
     "Electrostatics": "functional.charges.electrostatics",
     "FunctionalTucker": "bayes.functional_tucker",
     "GP": "core.modes.gp",
-    "GaussianBasis": "functional.gaussians",
     "GaussianBasis": "functional.charges.gaussian_basis",
     "KroneckerOperator": "kron.operator",
     "KroneckerSBL": "bayes.sparse.kronecker_sbl",

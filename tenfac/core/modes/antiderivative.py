@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _whole(mode: GP) -> tuple[tuple[Segment, ...], Array]:
     """Segments of the functions, and integrals of the states up to the start of each, ``(S, order M)``."""
     order, last = mode.kernel.order, len(mode.grid) - 1
-    held = segments(mode.kernel, mode.grid, mode.domain, 0)
+    held = segments(mode.kernel, mode.grid, mode.domain, 0, mode.bend)
     found = np.zeros((len(held), last + 1, order))
     for n, one in enumerate(held[:-1]):
         found[n + 1, max(one.place - 1, 0)] += one.integral[:order]
@@ -89,7 +89,7 @@ def quadrature(mode: GP) -> tuple[Array, Array]:
     >>> (weights @ rows).round(12)[-2:]  # of x and of 1
     array([2., 2.])
     """
-    held = segments(mode.kernel, mode.grid, mode.domain, 0)
+    held = segments(mode.kernel, mode.grid, mode.domain, 0, mode.bend)
     x = np.concatenate([one.start + one.length * one.nodes for one in held])
     weights = np.concatenate([one.length * one.weights for one in held])
     return weights, mode.rows(np.eye(mode.size), x)

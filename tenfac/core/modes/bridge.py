@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..arrays import device_of
 from ..errors import DataError
 from ..tracing import constant
+from .bend import Bend, seen_at
 from .process import Process
 
 Array = NDArray[np.float64]
@@ -56,6 +57,18 @@ def knots_of(process: Process, grid: tuple[float, ...]) -> Knots:
         inverse.append(_inverse(process.innovation(steps)))
         across.append(process.transition(steps))
     return Knots(places, stationary, np.concatenate([*inverse, none]), np.concatenate([*across, none]))
+
+
+@lru_cache(maxsize=64)
+def on_axis(grid: tuple[float, ...], bend: Bend | None) -> tuple[float, ...]:
+    """Knots on the axis of the process.
+
+    Examples
+    --------
+    >>> on_axis((0.0, 1.0), None)
+    (0.0, 1.0)
+    """
+    return grid if bend is None else tuple(bend.places(np.array(grid), np).tolist())
 
 
 def _inverse(covariances: Array) -> Array:
@@ -219,7 +232,11 @@ class Segment(NamedTuple):
 
 @lru_cache(maxsize=16)
 def segments(
-    process: Process, grid: tuple[float, ...], domain: tuple[float, float], derivative: int
+    process: Process,
+    grid: tuple[float, ...],
+    domain: tuple[float, float],
+    derivative: int,
+    bend: Bend | None = None,
 ) -> tuple[Segment, ...]:
     """Gauss-Legendre panels between knots, graded towards them, halved until all squares have converged.
 
@@ -237,13 +254,14 @@ def segments(
     """
     edges = np.unique([domain[0], *grid, domain[1]])
     starts, lengths = edges[:-1], np.diff(edges)
-    depths = np.array([_depth(process, length) for length in lengths])
+    along = lengths if bend is None else np.diff(bend.places(edges, np))
+    depths = np.array([_depth(process, length) for length in along])
     found: list[Any] = [None] * lengths.size
     for depth in np.unique(depths):
         active, panels, before = np.flatnonzero(depths == depth), 1, None
         while active.size:
             nodes, weights = _panels(int(depth), panels)
-            rows, place = _local(process, grid, starts[active], lengths[active], nodes, derivative)
+            rows, place = _local(process, grid, bend, starts[active], lengths[active], nodes, derivative)
             root = rows * np.sqrt(weights)[None, :, None]
             gram = root.transpose(0, 2, 1) @ root
             size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
@@ -290,7 +308,13 @@ def _panels(depth: int, panels: int) -> tuple[Array, Array]:
 
 
 def _local(
-    process: Process, grid: tuple[float, ...], starts: Array, lengths: Array, nodes: Array, derivative: int
+    process: Process,
+    grid: tuple[float, ...],
+    bend: Bend | None,
+    starts: Array,
+    lengths: Array,
+    nodes: Array,
+    derivative: int,
 ) -> tuple[Array, NDArray[np.int64]]:
     """Values of the states on the left, those on the right and 1 in segments, ``(S, P, 2 order + 1)``."""
     x = (starts[:, None] + lengths[:, None] * nodes).ravel()
@@ -298,7 +322,7 @@ def _local(
     place, step = np.empty(x.size, dtype=np.int64), block_of(process)
     for begin in range(0, x.size, step):
         part = slice(begin, begin + step)
-        seen = process.observation(x[part], derivative)[:, None, :]
-        place[part], left, right = bridge(process, grid, x[part], seen, np)
+        along, seen = seen_at(process, bend, x[part], derivative, np)
+        place[part], left, right = bridge(process, on_axis(grid, bend), along, seen[:, None, :], np)
         rows[part, :-1] = np.concatenate([left[:, 0], right[:, 0]], axis=1)
     return rows.reshape(lengths.size, nodes.size, -1), place[:: nodes.size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from ..arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from ..errors import DataError, ShapeError
 from ..precision import astype, double_of, is_complex
-from .bridge import Array, block_of, bridge, segments, smoothing
+from .bend import Bend, seen_at
+from .bridge import Array, block_of, bridge, on_axis, segments, smoothing
 from .chebyshev import check_interval, inside
 from .kernels import describe, described, process_of
 
@@ -42,6 +43,9 @@ class GP:
     derivative : int
         What is evaluated: the functions (0), a derivative, or their integral from ``a`` (-1); as ``diff``
         and ``antiderivative`` set it.
+
+    bend : Bend, optional
+        The axis on which the process is stationary, if not that of the index (``tenfac.core.modes.bend``).
 
     Raises
     ------
@@ -81,6 +85,7 @@ class GP:
     lengthscale: InitVar[Any] = None
     domain: tuple[float, float] | None = None
     derivative: int = 0
+    bend: Bend | None = None
 
     def __post_init__(self, lengthscale: Any) -> None:
         object.__setattr__(self, "kernel", process_of(self.kernel, lengthscale, "GP"))
@@ -104,12 +109,13 @@ class GP:
         a, b = self.domain
         count = f"{self.n_knots} knot" + "s" * (self.n_knots > 1)
         what = "" if not self.derivative else f", derivative={self.derivative}"
-        return f"GP({self.kernel!r}, {count} in [{a:g}, {b:g}]{what})"
+        bent = "" if self.bend is None else ", bent axis"
+        return f"GP({self.kernel!r}, {count} in [{a:g}, {b:g}]{what}{bent})"
 
     def _check_derivative(self, order: int) -> None:
-        if order > self.kernel.smoothness:
+        if order > self._smoothness:
             raise DataError(
-                f"GP: derivatives up to {self.kernel.smoothness:g} exist for the kernel {self.kernel!r}; "
+                f"GP: derivatives up to {self._smoothness:g} exist for the kernel {self.kernel!r}; "
                 f"asked for {order}. Take a smoother kernel, or change to polynomials: "
                 "t.change_mode(n, Chebyshev)."
             )
@@ -120,6 +126,11 @@ class GP:
         return self.kernel.order * self.n_knots + (2 if self.derivative < 0 else 1)
 
     @property
+    def _places(self) -> tuple[float, ...]:
+        """The knots on the axis of the process."""
+        return on_axis(self.grid, self.bend)
+
+    @property
     def n_knots(self) -> int:
         """Number of knots M."""
         return len(self.grid)
@@ -127,7 +138,11 @@ class GP:
     @property
     def is_smooth(self) -> bool:
         """Whether the functions have a derivative."""
-        return self.derivative + 1 <= self.kernel.smoothness
+        return self.derivative + 1 <= self._smoothness
+
+    @property
+    def _smoothness(self) -> float:
+        return self.kernel.smoothness if self.bend is None else min(self.kernel.smoothness, 2)
 
     # --- values -------------------------------------------------------------------------------------------
 
@@ -172,7 +187,7 @@ class GP:
             )
         values = values if xp.isdtype(values.dtype, ("real floating", "complex floating")) else _wide(values)
         level = xp.zeros_like(values[..., :1, :]) + xp.asarray(level, dtype=values.dtype)
-        states = xp.matmul(_as(smoothing(self.kernel, self.grid), values), values - level)
+        states = xp.matmul(_as(smoothing(self.kernel, self._places), values), values - level)
         return xp.concat([states, level], axis=-2)
 
     def rows(self, factor: Any, x: Any, *, derivative: int = 0, xp: Any = None) -> Any:
@@ -225,8 +240,8 @@ class GP:
             from .antiderivative import integrals_at
 
             return integrals_at(self, factor, x, xp)
-        seen = self.kernel.observation(x, self.derivative)[:, None, :]
-        place, left, right = bridge(self.kernel, self.grid, x, seen, xp)
+        along, seen = seen_at(self.kernel, self.bend, x, self.derivative, xp)
+        place, left, right = bridge(self.kernel, self._places, along, seen[:, None, :], xp)
         weights = astype(xp.concat([left, right], axis=-1), factor.dtype, xp)
         order, last, axis = self.kernel.order, self.n_knots - 1, factor.ndim - 2
         knots = xp.stack([xp.clip(place - 1, 0, last), xp.clip(place, 0, last)], axis=-1)
@@ -329,7 +344,7 @@ class GP:
 
     @property
     def _what(self) -> tuple[Any, ...]:
-        return self.kernel, self.domain, self.derivative
+        return self.kernel, self.domain, self.derivative, self.bend
 
     def embed(self, target: GP, factor: Any) -> Any:
         """The same functions as a factor of a mode with more knots: means of the states there."""
@@ -342,13 +357,17 @@ class GP:
     def spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Describe the mode by a JSON-able dict and named arrays."""
         header = {"kernel": describe(self.kernel), "domain": list(self.domain), "derivative": self.derivative}
+        if self.bend is not None:
+            header["bend"] = asdict(self.bend)
         return {"type": "GP", **header}, {"grid": self.nodes()}
 
     @classmethod
     def from_spec(cls, header: dict[str, Any], arrays: dict[str, Any]) -> GP:
         """Build the mode that ``spec`` described."""
         kernel, domain = described(header["kernel"]), tuple(header["domain"])
-        return cls(kernel, to_numpy(arrays["grid"]), domain=domain, derivative=header["derivative"])
+        bend = Bend(**header["bend"]) if "bend" in header else None
+        grid = to_numpy(arrays["grid"])
+        return cls(kernel, grid, domain=domain, derivative=header["derivative"], bend=bend)
 
 
 def _knots(grid: Any) -> tuple[float, ...]:
@@ -389,9 +408,10 @@ def _as(values: np.ndarray, like: Any) -> Any:
 @lru_cache(maxsize=16)
 def _states(mode: GP, grid: tuple[float, ...]) -> Array:
     """Mean states at other knots from those of a mode, ``(len(grid) order, M order)``."""
-    order, x = mode.kernel.order, np.array(grid)
-    unit = np.broadcast_to(np.eye(order), (x.size, order, order))
-    place, left, right = bridge(mode.kernel, mode.grid, x, unit, np)
+    order = mode.kernel.order
+    unit = np.broadcast_to(np.eye(order), (len(grid), order, order))
+    x = np.array(on_axis(grid, mode.bend))
+    place, left, right = bridge(mode.kernel, mode._places, x, unit, np)
     found = np.zeros((x.size, order, mode.n_knots, order))
     number, last = np.arange(x.size), mode.n_knots - 1
     found[number, :, np.maximum(place - 1, 0)] += left
@@ -408,7 +428,7 @@ def _integral(mode: GP) -> Array:
         return weights @ rows
     order, last = mode.kernel.order, mode.n_knots - 1
     found = np.zeros(mode.size)
-    for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative):
+    for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative, mode.bend):
         for knot, part in ((max(one.place - 1, 0), 0), (min(one.place, last), 1)):
             found[knot * order : (knot + 1) * order] += one.integral[part * order : (part + 1) * order]
         found[-1] += one.integral[-1]
@@ -426,7 +446,7 @@ def _gram_root(mode: GP) -> Array:
     order, count = mode.kernel.order, mode.n_knots
     found, carry = np.zeros((mode.size, mode.size)), np.zeros((0, order + 1))
     by_place: dict[int, list[Any]] = {}
-    for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative):
+    for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative, mode.bend):
         by_place.setdefault(min(max(one.place, 1), count), []).append(one)
     for place in range(1, count + 1):  # from knot place - 1 to the next; the constant goes with all
         blocks = [np.insert(carry, [order] * order, 0.0, axis=1)]

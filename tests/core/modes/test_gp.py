@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import scipy.linalg
 from scipy.integrate import fixed_quad, quad
 
 from tenfac import GP, Chebyshev, DataError, Discrete, ShapeError
+from tenfac.core.modes.bend import Bend
 from tenfac.core.modes.process import Independent
 from tenfac.core.modes.protocol import Continuous, Mode
 from tenfac.core.modes.state_space import StateSpace
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, to_numpy
+from tests.oracles import matern_dense
 from tests.processes import CASES, M32, M52
 
 GRID = np.array([0.0, 0.4, 0.9, 2.1, 3.1, 4.7, 5.0])
@@ -300,3 +303,64 @@ def test_a_rounding_weight_is_the_root_mean_square_of_a_function():
     want = pieces(lambda x: mode.rows(np.eye(mode.size)[:, [3]], x)[:, 0] ** 2, *DOMAIN) / 7.5
     assert_below(abs(weights[3] ** 2 - want), 1e-12, "mean square")
     assert_above(weights.min(), 1e-6, "smallest weight")
+
+
+BEND = Bend(sharpness=20.0, center=0.3, start=0.0, span=5.0)
+
+
+def bent(x):
+    """The axis written out: a scaled asinh from 0 to 5, straight beyond."""
+    inside = np.clip(x / 5.0, 0, 1)
+    low, high = np.arcsinh(-6.0), np.arcsinh(14.0)
+    slope = 20.0 / np.sqrt(1 + (20 * (inside - 0.3)) ** 2)
+    return (np.arcsinh(20 * (inside - 0.3)) - low + (x / 5.0 - inside) * slope) / (high - low)
+
+
+def dense_bent(x):
+    knots = bent(GRID)
+    weights = np.linalg.solve(matern_dense(knots, knots, 2.5, 0.3), VALUES)
+    return matern_dense(bent(x), knots, 2.5, 0.3) @ weights
+
+
+def test_on_a_bent_axis_values_integrals_and_inner_products_are_those_of_the_dense_mean(make):
+    mode = GP("matern52", GRID, lengthscale=0.3, domain=DOMAIN, bend=BEND)
+    factor = mode.factor(make.asarray(VALUES))
+    assert_close(mode.rows(factor, make.asarray(POINTS)), dense_bent(POINTS), FACTOR, like=factor)
+    exact = mode.factor(VALUES)
+    edges = np.unique([*DOMAIN, *GRID, *np.linspace(0, 3, 31)])
+    parts = [fixed_quad(lambda x: dense_bent(x)[:, 0], a, b, n=40)[0] for a, b in itertools.pairwise(edges)]
+    assert_below(abs(mode.integral(exact) @ exact[:, 0] - sum(parts)), 1e-10 * abs(sum(parts)), "integral")
+    parts = [
+        fixed_quad(lambda x: dense_bent(x).prod(axis=1), a, b, n=40)[0] for a, b in itertools.pairwise(edges)
+    ]
+    got = (exact.T @ mode.gram(exact) @ exact)[0, 1]
+    assert_below(abs(got - sum(parts)), 1e-10 * abs(sum(parts)), "inner product")
+    longer, integral = mode.antiderivative(exact)
+    assert_close(longer.rows(integral, DOMAIN[1]), mode.integral(exact) @ exact, FACTOR)
+    part, found = mode.restrict(exact, (0.3, 6.0))
+    assert_close(part.rows(found, [0.3, 1.0, 5.9]), mode.rows(exact, [0.3, 1.0, 5.9]), FACTOR)
+    assert_equal(GP.from_spec(*mode.spec()), mode)
+    assert_says(repr(mode), "bent axis")
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_derivatives_on_a_bent_axis_follow_the_chain_rule(order):
+    mode = GP("matern52", GRID, lengthscale=0.3, domain=DOMAIN, bend=BEND)
+    factor, nodes = mode.factor(VALUES), np.polynomial.legendre.leggauss(13)[0]
+    for place in (-0.5, 0.6, 1.5, 2.6, 5.9):
+        x = place + 0.03 * nodes
+        fits = [np.polynomial.Polynomial.fit(x, column, 12).deriv(order)(place) for column in dense_bent(x).T]
+        got = mode.rows(factor, place, derivative=order)
+        assert_below(np.abs(got - fits).max(), 1e-6 * 20**order, "derivative")
+    with pytest.raises(DataError) as error:
+        mode.rows(factor, 0.5, derivative=3)
+    assert_says(error, "change_mode")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sharpness", 0.0), ("center", 1.5), ("span", -1.0), ("start", np.nan)]
+)
+def test_an_axis_that_is_none_is_refused(name, value):
+    with pytest.raises(DataError) as error:
+        replace(BEND, **{name: value})
+    assert_says(error, "Bend:", name)
