@@ -16,6 +16,7 @@ _HOME = {
     "Discrete": "core.modes.discrete",
     "Electrostatics": "functional.charges.electrostatics",
     "FunctionalTucker": "bayes.functional_tucker",
+    "GP": "core.modes.gp",
     "GaussianBasis": "functional.charges.gaussian_basis",
     "KroneckerOperator": "kron.operator",
     "KroneckerSBL": "bayes.sparse.kronecker_sbl",

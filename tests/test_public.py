@@ -22,6 +22,7 @@ PUBLIC = [
     "Discrete",
     "Electrostatics",
     "FunctionalTucker",
+    "GP",
     "GaussianBasis",
     "KroneckerOperator",
     "KroneckerSBL",

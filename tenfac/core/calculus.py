@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .arithmetic import Arithmetic
 from .arrays import byte_guard, namespace_of, points_like
+from .change import Changes
 from .errors import DataError, ShapeError
 from .modes.discrete import Discrete
 from .ops import check_mode
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .extrema import Extremum
 
 
-class Calculus(Arithmetic):
+class Calculus(Changes, Arithmetic):
     """Methods of formats whose indices may be continuous; ``Format`` supplies factors and modes.
 
     Examples
@@ -432,8 +433,8 @@ class Calculus(Arithmetic):
 
     @property
     def degree(self) -> tuple[int | None, ...]:
-        """Degree of the polynomials of each mode, its coefficients less one; None where it is discrete."""
-        return tuple(None if mode.domain is None else mode.size - 1 for mode in self.modes)
+        """Degree of the polynomials of each mode, its coefficients less one; None where it has none."""
+        return tuple(getattr(mode, "degree", None) for mode in self.modes)
 
     def _continuous(self, where: str) -> list[int]:
         """The continuous modes, at least one."""

@@ -14,7 +14,7 @@ from .door import door
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values
+from .largest import cut_to_values, largest_change, measures_values, orthonormal
 from .modes.protocol import Mode
 from .points import points_in_block
 from .precision import HALF, dtype_name, half_of, itemsize, wide
@@ -352,7 +352,7 @@ class TuckerTrain(Format):
             )
         arrays = [wide(array, xp) for array in self._arrays().values()]
         arrays, root = unit_scale(arrays, self.batch_shape, xp)
-        pairs = [xp.linalg.qr(factor) for factor in arrays[d:]]
+        pairs = [orthonormal(*pair, xp) for pair in zip(self.modes, arrays[d:], strict=True)]
         cores = [chain.times(core, pair[1], xp) for core, pair in zip(arrays[:d], pairs, strict=True)]
         cores = chain.orthogonal(self._chain(cores), xp)
         norm2 = xp.sum(xp.abs(cores[0]) ** 2, axis=(-3, -2, -1))

@@ -16,6 +16,7 @@ from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
 from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
+from ..core.modes.gp import GP
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
 from .from_grid import chebyshev_from_grid
@@ -42,8 +43,9 @@ def to_xarray(
     coords : mapping of str to array or int, optional
         For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
         ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
-        ``from_xarray`` makes the same function again, and models at the indices they have seen. For a
-        discrete mode its labels (of a model: those wanted). ``X.coords`` of a DataArray is taken as it is.
+        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends, and models at the
+        indices they have seen. For a discrete mode its labels (of a model: those wanted). ``X.coords`` of a
+        DataArray is taken as it is.
     name : str, optional
         Name of the values; of a model ``mean`` and ``std`` if not given, else ``NAME`` and ``NAME_std``.
     max_bytes : int, optional
@@ -285,6 +287,9 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
             )
         return None, given
     if values is None:
+        if isinstance(mode, GP):
+            places = np.unique([*mode.domain, *mode.grid])
+            return places, places
         if not isinstance(mode, Chebyshev):
             raise ShapeError(
                 f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."

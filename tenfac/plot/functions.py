@@ -14,6 +14,7 @@ from tenfac.core.cp import CP
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, nearest_name
 from tenfac.core.interchange import as_format
+from tenfac.core.largest import orthonormal
 from tenfac.core.train import TuckerTrain
 from tenfac.core.train_cores import centers, times
 from tenfac.core.tucker import Tucker
@@ -164,7 +165,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     require_matplotlib("plot.coefficient_decay")
     t = as_format(t)
     names = _names(t, names, "coefficient_decay")
-    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "nodes")]
+    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "degree")]
     if not smooth:
         raise ShapeError(f"coefficient_decay: needs a mode of Chebyshev coefficients; got {t!r}.")
     parts = _unfolded(t)
@@ -309,7 +310,7 @@ def _unfolded(t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mode by mode as numpy: a matrix of a row for each column of an orthonormal factor, and that factor."""
     wide = t._wide()
     cores = [to_numpy(core) for core in wide._cores]
-    pairs = [np.linalg.qr(to_numpy(factor)) for factor in wide.factors]
+    pairs = [orthonormal(m, to_numpy(f), xp) for m, f in zip(wide.modes, wide.factors, strict=True)]
     triangles = [triangle for _, triangle in pairs]
     if isinstance(t, TuckerTrain):
         whole = [times(core, triangle, xp) for core, triangle in zip(cores, triangles, strict=True)]
