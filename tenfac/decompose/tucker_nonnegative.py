@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from ..core.arrays import device_of, dtype_name, eps, generator, namespace_of, to_number
+from ..core.arrays import device_of, dtype_name, eps, generator, namespace_of, seed_of, to_number
 from ..core.contract import contract
 from ..core.errors import ConvergenceWarning, DataError
 from ..core.ops import unfold
@@ -133,6 +133,7 @@ def tucker_nonnegative(
         rel_error=progress.history[-1],
         history=tuple(progress.history),
         seconds=perf_counter() - start,
+        random_state=seed_of(random_state),
         warnings=notes,
     )
     return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
@@ -156,6 +157,7 @@ def _iterate(
         before = progress.history[-1] if progress.history else math.inf
         progress(min(error, before))
         settled = before - error <= max(tol, 8 * eps(X.dtype)) * error
+    progress.log("relative error after %d sweeps %.6g", progress.n_iter, progress.history[-1])
     return core, settled
 
 
