@@ -29,7 +29,7 @@ class Moving:
     ----------
     process : Process
     knots : array, shape (M,)
-        Positions, the observed range scaled to 0 to 1, before the axis is bent.
+        In the unit of the index.
     values : array, shape (M, C)
         0 for functions that do not move by this process.
 
@@ -90,17 +90,16 @@ def gp_mode(
     Examples
     --------
     >>> prior = ModePrior("matern12", 2.0, 1.0, 1e-3, 0.5)
-    >>> part = Moving(prior.process(), np.array([0.0, 1.0]), np.array([[1.0], [2.0]]))
+    >>> part = Moving(prior.process(), np.array([10.0, 12.0]), np.array([[1.0], [2.0]]))
     >>> mode, factor = gp_mode([part], np.array([5.0]), prior, 10.0, 2.0, (10.0, 12.0))
     >>> mode.rows(factor, [10.0, 12.0]).ravel().round(9)
     array([6., 7.])
     """
     bend = Bend(prior.sharpness, prior.center, start, span)
-    inside = {x: float(np.clip(start + span * x, *domain)) for part in parts for x in part.knots.tolist()}
-    grid = np.unique(list(inside.values()))
+    grid = np.unique(np.concatenate([part.knots for part in parts]))
     states: dict[Process, Any] = {}
     for part in parts:
-        own = GP(part.process, [inside[x] for x in part.knots.tolist()], domain=domain, bend=bend)
+        own = GP(part.process, part.knots, domain=domain, bend=bend)
         whole = GP(part.process, grid, domain=domain, bend=bend)
         found = own.embed(whole, own.factor(part.values))[:-1].reshape(grid.size, part.process.order, -1)
         states[part.process] = found + states.get(part.process, 0.0)

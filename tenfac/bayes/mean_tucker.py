@@ -79,9 +79,10 @@ class MeanProducts:
             for term in problem.terms:
                 levels.append(_level(term, problem.others, mode, parts, sum(map(len, levels))))
             level = np.append(np.concatenate(levels), 1.0)
-        wide = [
-            Moving(part.process, part.knots, _placed(part.values, start, level.size)) for part, start in parts
-        ]
+        wide = []
+        for part, start in parts:
+            knots = _observed(index, part.knots)
+            wide.append(Moving(part.process, knots, _placed(part.values, start, level.size)))
         domain = (float(index.values[0]), float(index.values[-1]))
         return gp_mode(wide, level, prior, index.start, index.span, domain)
 
@@ -120,6 +121,15 @@ def _level(term: Any, others: list[int], mode: int, parts: list[Any], start: int
     level, moving = basis_functions(basis.prior, basis.nodes, basis.half)
     parts.append((Moving(basis.prior.process(), basis.nodes, moving[:, index]), start))
     return level[index]
+
+
+def _observed(index: ModeIndex, positions: Array) -> Array:
+    """Indices at scaled positions; the observed ones to the last digit."""
+    known = index.positions(index.values)
+    near = np.clip(np.searchsorted(known, positions - 1e-12), 0, known.size - 1)
+    return np.where(
+        np.abs(known[near] - positions) <= 1e-12, index.values[near], index.start + index.span * positions
+    )
 
 
 def _placed(values: Array, start: int, width: int) -> Array:
@@ -284,7 +294,8 @@ def _report(products: MeanProducts, error: float, tol: float, unmet: list[str], 
         reason = f"max_degree reached{where}" if unmet else "the tolerance is missed at some points"
         note = (
             f"{_WHERE}: {reason}; the error is {error:.2g}, tol={tol:g}. The mean has kinks at observed "
-            "indices: raise `max_degree` or `tol`, or fit with a smoother `kernel`."
+            'indices: give modes="gp", which has them, raise `max_degree` or `tol`, or fit with a smoother '
+            "`kernel`."
         )
         notes.append(note)
         warnings.warn(note, ConvergenceWarning, stacklevel=4)

@@ -92,7 +92,7 @@ class Arithmetic:
         TypeError
             If ``other`` is no format, nor a tensor of TensorLy.
         ShapeError
-            If the modes differ by more than their degrees.
+            If the modes differ by more than their degrees and knots.
 
         Notes
         -----
