@@ -95,7 +95,7 @@ class Arithmetic(Facts):
         TypeError
             If ``other`` is no format, nor what stands for one: a tensor of TensorLy, ``(core, factors)``.
         ShapeError
-            If the modes differ by more than their degrees.
+            If the modes differ by more than their degrees and knots.
 
         Notes
         -----

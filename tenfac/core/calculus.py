@@ -212,17 +212,19 @@ class Calculus(Changes, Arithmetic):
         Returns
         -------
         Tucker, TuckerTrain or CP
-            One coefficient less for every order.
+            One coefficient less for every order; in a GP mode the same states.
 
         Raises
         ------
         TypeError
             If the mode is discrete.
+        DataError
+            If the kernel of a GP mode has no such derivative.
 
         Notes
         -----
-        Exact for the polynomials the format holds. What these miss of the function grows by about the square
-        of the degree with every order.
+        Exact for the polynomials, and means, that the format holds. What polynomials miss of the function
+        grows by about the square of the degree with every order.
 
         Examples
         --------
@@ -476,6 +478,6 @@ def _asked(mode: Any, what: str, n: int) -> Any:
     """A capability of a mode, or TypeError."""
     if not hasattr(mode, what):
         kind = type(mode).__name__
-        advice = "Name a continuous mode." if isinstance(mode, Discrete) else "Use a Chebyshev mode."
+        advice = "Name a continuous mode." if isinstance(mode, Discrete) else "Use a Chebyshev or GP mode."
         raise TypeError(f"{kind}: mode {n} must offer `{what}`; got {mode!r}. {advice}")
     return getattr(mode, what)

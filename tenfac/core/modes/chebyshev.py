@@ -9,7 +9,6 @@ from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
-import scipy.fft
 
 from ..arrays import namespace_of, points_like, to_numpy
 from ..errors import DataError, ShapeError
@@ -236,6 +235,8 @@ def coefficients(values: np.ndarray) -> np.ndarray:
     >>> coefficients(np.array([1.0, 0.0, 1.0]))  # x^2 = (T_0 + T_2) / 2
     array([0.5, 0. , 0.5])
     """
+    import scipy.fft
+
     n = values.shape[0]
     if n == 1:
         return np.array(values)
