@@ -39,7 +39,7 @@ from tenfac.bayes.settings import (
 from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class FunctionalTucker(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     pass
 
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_ROWS = 10_000  # of a covariance matrix
 
 

@@ -18,7 +18,7 @@ from ..core.contract import contract
 from ..core.errors import DataError, RankError, ShapeError
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
-from ..core.report import Report
+from ..core.report import Report, stored_report
 from ..core.truncate import truncate, truncation_report
 from .checks import check_shape
 
@@ -287,8 +287,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if header["names"] is not None:
             model.feature_names_in_ = np.asarray(header["names"], dtype=object)
         model._set([arrays[f"factor_{m}"] for m in range(model.mean_.ndim)], model.mean_.shape)
-        info: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["info"].items()}
-        model.info_ = Report(**info)
+        model.info_ = stored_report(header["info"])
         return model
 
 
