@@ -147,7 +147,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return (shape if self.rank is None else tucker_rank(self.rank, shape, "TuckerTransformer")), None
 
     def _set(self, factors: list[Array], shape: tuple[int, ...]) -> None:
-        self.factors_ = factors
+        self.factors_ = [np.ascontiguousarray(factor) for factor in factors]  # as they are when loaded
         self.feature_shape_ = tuple(shape)
         self.rank_ = tuple(factor.shape[1] for factor in factors)
         self._n_features_out = math.prod(self.rank_)
