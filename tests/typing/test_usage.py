@@ -34,7 +34,7 @@ def test_arrays() -> None:
     assert_type(2 * t, tenfac.Tucker)
     assert_type((t - t).round(tol=1e-3), tenfac.Tucker)
     assert np.allclose((t + t).to_tensor(), 2 * X)
-    fit = tenfac.cp(X, 2)
+    fit = tenfac.cp(X, 1)
     assert_type(fit, tenfac.CP)
     assert_type(fit.rank, int)
     assert_equal(fit.info is not None and fit.info.converged, True)
