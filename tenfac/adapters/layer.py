@@ -169,7 +169,7 @@ class AdaptedStock(Adapted):
             _refuse_training_merged(self)
             return super().forward(input, *args, **kwargs)  # type: ignore[misc]
         _refuse_split(self)
-        weight = self._parameters["weight"]  # type: ignore[attr-defined]
+        weight = self._parameters["weight"]
         active = list(adapters.updates("weight"))
         path = "factored" if adapters.path == "auto" and _recorded() else adapters.path
         if not is_sound(self, input, args, kwargs) or (
@@ -274,7 +274,7 @@ def _refuse_setting(layer: nn.Module, value: Any, name: str) -> None:
 def _remake(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> nn.Module:
     make: Any = base
     plain = make.__new__(make)
-    plain.__class__ = _adapted_class(base, parameters, stock)
+    plain.__class__ = _adapted_class(make, parameters, stock)
     return plain
 
 
@@ -284,7 +284,7 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
         adapters = layer.tenfac
         known = {slot.name for slot in adapters.slots}
         adapters.slots += tuple(slot for slot in slots if slot.name not in known)
-        base = type(layer)._made_of[0]
+        base: Any = type(layer)._made_of[0]
         adapters.path = adapters.path if path == "auto" else path
     else:
         own = dict(layer.named_parameters(recurse=False))

@@ -40,7 +40,7 @@ from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.errors import DataError
 from tenfac.core.interchange import refuse_decomposed
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class FunctionalTucker(

@@ -33,7 +33,7 @@ from tenfac.core.modes.still import Constant
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _WHERE = "FunctionalTucker.mean_tucker"
 _LINES = 100  # of the mean, per mode, that must be met
 _LOOKED_AT = 200  # observed indices, and as many places between them, where lines are compared
@@ -173,7 +173,8 @@ def _rows(term: Any, others: list[int], mode: int, positions: Array) -> Array:
     """Values of a term's functions of one mode, shape (N, width); one where it does not depend on it."""
     if isinstance(term, Product):
         m = others.index(mode)
-        return term.basis.bases[m].rows(positions)[:, term.basis.index[:, m]]
+        basis: Any = term.basis
+        return basis.bases[m].rows(positions)[:, basis.index[:, m]]
     if isinstance(term, Main) and term.mode == mode:
         return term.basis.rows(positions)
     return np.ones((positions.size, term.width))

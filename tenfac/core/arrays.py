@@ -396,7 +396,7 @@ def spans(size: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, size))
 
 
-def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: int | None, where: str, remedy: str) -> None:
+def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: float | None, where: str, remedy: str) -> None:
     """Refuse to form an array larger than ``max_bytes``.
 
     Raises

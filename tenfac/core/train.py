@@ -167,7 +167,7 @@ class TuckerTrain(Format):
         modes: Sequence[Mode] | None = None,
         closed: Iterable[int] = (),
     ) -> TuckerTrain:
-        return TuckerTrain(tuple(cores), factors, modes, order=_without(self.order, closed))
+        return TuckerTrain(tuple(cores), factors, modes, order=chain.order_without(self.order, closed))
 
     @classmethod
     def _stored(
@@ -215,7 +215,7 @@ class TuckerTrain(Format):
     def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
         along = {self.order.index(n): row for n, row in rows.items()}
         kept = chain.absorbed(self._chain(self.cores), along, xp)
-        order = _without(self.order, rows)
+        order = chain.order_without(self.order, rows)
         return [kept[order.index(n)] for n in range(len(order))] if order else kept
 
     def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
@@ -475,12 +475,6 @@ def checked_order(order: Any, ndim: int) -> tuple[int, ...]:
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"TuckerTrain: `order` must hold every mode 0 to {ndim - 1} once; got {order}.")
     return order
-
-
-def _without(order: Sequence[int], closed: Iterable[int]) -> tuple[int, ...]:
-    """The order of the modes that are left, numbered anew."""
-    kept = [n for n in order if n not in set(closed)]
-    return tuple(sorted(kept).index(n) for n in kept)
 
 
 def _check_cores(cores: Sequence[Any], factors: Sequence[Any], order: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -462,3 +462,15 @@ class TrainKernel:
             value = summed(end, column, xp) if value is None else value
             after = last_closed(open_, column, xp)
         return value, slopes[::-1]
+
+
+def order_without(order: Sequence[int], closed: Iterable[int]) -> tuple[int, ...]:
+    """The order of the modes that are left when some are closed, numbered anew.
+
+    Examples
+    --------
+    >>> order_without((2, 0, 1), [0])
+    (1, 0)
+    """
+    kept = [n for n in order if n not in set(closed)]
+    return tuple(sorted(kept).index(n) for n in kept)

@@ -23,7 +23,7 @@ from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _FORMS = ("cp", "tucker")
 _LEAST_HELD_OUT = 50
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
@@ -259,9 +259,10 @@ def _form(form: str, rank: int | Sequence[int], count: int, mains: bool) -> CPFo
     if form not in _FORMS:
         raise DataError(f"fit_cep: `form` must be one of {', '.join(_FORMS)}; got {form!r}.")
     single = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
-    ranks = (rank,) * count if single else rank
+    given: Any = (rank,) * count if single else rank
+    ranks: tuple[int, ...]
     try:
-        ranks = tuple(int(r) if int(r) == r else -1 for r in ranks)
+        ranks = tuple(int(r) if int(r) == r else -1 for r in given)
     except (TypeError, ValueError):
         ranks = (-1,)
     if len(ranks) != count or min(ranks) < 0 or (form == "cp" and len(set(ranks)) > 1):

@@ -20,6 +20,7 @@ from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.search import Task
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.named import COUNTS, likelihood_of
+from tenfac.bayes.reading import FittedModel
 from tenfac.bayes.settings import (
     candidates_of,
     first_lengthscales,
@@ -30,12 +31,12 @@ from tenfac.bayes.settings import (
 from tenfac.core.arrays import generator
 from tenfac.core.errors import ConvergenceWarning
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _KEPT = "products of mode functions kept"
 _SHORT = 0.1  # lengthscale, of a range, that a second search starts from
 
 
-class CollapsedMethods:
+class CollapsedMethods(FittedModel):
     """The part of ``FunctionalTucker`` that searches hyperparameters and describes what was found."""
 
     def _search(
@@ -161,7 +162,7 @@ class CollapsedMethods:
         self.dof_ = np.inf if shape.dof is None else shape.dof
         self.slice_dof_ = np.inf if shape.slice_dof is None else shape.slice_dof
         self.slice_scales_ = {}
-        if self._slice_mode is not None and shape.shapes is not None:
+        if self._slice_mode is not None and shape.shapes is not None and shape.rates is not None:
             self.slice_scales_[self.mode_names_[self._slice_mode]] = shape.rates / shape.shapes
         if problem.residual is not None and problem.residual.dof is not None:
             self.slice_dof_ = problem.residual.dof
@@ -172,5 +173,5 @@ class CollapsedMethods:
 
 def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:
     """Lengthscale in the unit of the column, where the axis is bent: at the median observed index."""
-    slope = float(prior.slope(np.median(index.positions(index.values))))
+    slope = float(prior.slope(np.asarray(np.median(index.positions(index.values)))))
     return prior.lengthscale / slope * index.span

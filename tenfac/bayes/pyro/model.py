@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tenfac.bayes.pyro.prior import DensePrior, StatePrior
     from tenfac.bayes.pyro.program import Observations, PyroModel
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_POINTS = 1000
 _MOST_WHITE = 3000  # numbers that make f in the state-space form
 _MOST_STATE = 600

@@ -172,12 +172,8 @@ class Electrostatics:
         diameter, share = float(np.linalg.norm(sides)), max(_QUADRATURE * tol, 2e-14)
         self._split = separate(self.alpha, diameter, share, self.kappa, slater=slater)
         self.cutoff = self._split.cutoff(_CUTOFF * tol)
-        self.basis = GaussianBasis(
-            self._split.exponents,
-            self._split.weights,
-            domain=[(low, high) for low, high in box],
-            tol=max(_GAUSSIANS * tol, 1e-13),
-        )
+        sums, sides_of = (self._split.exponents, self._split.weights), [(low, high) for low, high in box]
+        self.basis = GaussianBasis(*sums, domain=sides_of, tol=max(_GAUSSIANS * tol, 1e-13))
         self.domain = self.basis.domain
         self._moments = (
             self.basis.moments(self.positions, self.charges)
