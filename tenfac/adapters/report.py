@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tenfac.core.door import door
+from tenfac.core.errors import DataError
 
 from .layer import AdaptedStock, Adapters, adapted_layers
 from .updates.layout import Layout
@@ -143,7 +144,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters.
 
     Notes
@@ -169,7 +170,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """
     layers = list(adapted_layers(model))
     if not layers:
-        raise ValueError(
+        raise DataError(
             f"adapter_report: the model must have adapters; {type(model).__name__} has none. Add them with "
             "tenfac.adapt(model, targets, rank)."
         )

@@ -37,12 +37,14 @@ from tenfac.bayes.settings import (
     slice_mode_of,
 )
 from tenfac.bayes.streaming import StreamingMethods
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.core.interchange import refuse_decomposed
 
 Array = NDArray[Any]
 
 
+@door
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):

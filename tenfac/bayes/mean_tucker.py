@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.mean_gp import Moving, basis_functions, gp_mode
 from tenfac.core.cp import CP
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.modes.gp import GP
@@ -299,5 +298,5 @@ def _report(products: MeanProducts, error: float, tol: float, unmet: list[str], 
             "`kernel`."
         )
         notes.append(note)
-        warnings.warn(note, ConvergenceWarning, stacklevel=4)
+        warn_user(note)
     return Report(converged=met, reason=reason, rel_error=error, seconds=seconds, warnings=tuple(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 import numpy as np
 
 from .arrays import library_name, namespace_of, promote
-from .errors import ShapeError
+from .errors import DataError, ShapeError
 from .facts import Facts
 from .points import constant_format
 from .precision import HALF, astype, dtype_name, is_complex
@@ -202,7 +203,7 @@ class Arithmetic(Facts):
     def __add__(self, other: Any) -> Self:
         other = _read(other)
         if not isinstance(other, Arithmetic):
-            number = scalar_of(other) if self.is_functional else None
+            number = finite_scalar(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
             check_library(number, self.factors[0])
@@ -223,7 +224,7 @@ class Arithmetic(Facts):
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
-        number = scalar_of(other)
+        number = finite_scalar(other)
         return NotImplemented if number is None else self._scaled(number)
 
     __rmul__ = __mul__
@@ -253,7 +254,7 @@ class Arithmetic(Facts):
     def __truediv__(self, scalar: Any) -> Self:
         if isinstance(scalar, Arithmetic) and self.is_functional:
             return self._by_cross(np.true_divide, scalar)
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
     def __neg__(self) -> Self:
@@ -263,12 +264,12 @@ class Arithmetic(Facts):
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self + (-other)
-        number = scalar_of(other) if self.is_functional else None
+        number = finite_scalar(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
 
     def __rsub__(self, other: Any) -> Self:
         other = _read(other)
-        known = isinstance(other, Arithmetic) or (self.is_functional and scalar_of(other) is not None)
+        known = isinstance(other, Arithmetic) or (self.is_functional and finite_scalar(other) is not None)
         return (-self) + other if known else NotImplemented
 
     def __rtruediv__(self, other: Any) -> Self:
@@ -281,7 +282,7 @@ class Arithmetic(Facts):
         return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
 
     def _takes(self, other: Any) -> bool:
-        return self.is_functional and isinstance(scalar_of(other), (int, float))
+        return self.is_functional and isinstance(finite_scalar(other), (int, float))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Answer numpy's functions: operators here, others of continuous formats by a new construction."""
@@ -290,7 +291,7 @@ class Arithmetic(Facts):
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
         read = [_read(x) for x in inputs]
-        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in read]
+        known = [x if isinstance(x, Arithmetic) else finite_scalar(x) for x in read]
         if any(x is None for x in known):
             return NotImplemented
         if ufunc in _OPERATORS:
@@ -384,6 +385,28 @@ def check_library(scalar: Any, array: Any) -> None:
     """
     if hasattr(scalar, "dtype") and library_name(scalar) != library_name(array):
         namespace_of(array, scalar)
+
+
+def finite_scalar(value: Any) -> Any:
+    """Read a number as ``scalar_of`` does, for arithmetic, where NaN or an infinity would spoil all there is.
+
+    Raises
+    ------
+    DataError
+        If a number of Python or numpy is not finite.
+
+    Examples
+    --------
+    >>> finite_scalar(2)
+    2
+    >>> finite_scalar(float("nan"))
+    Traceback (most recent call last):
+    tenfac.core.errors.DataError: +, -, *, /, **: a number must be finite; got nan.
+    """
+    number = scalar_of(value)
+    if isinstance(number, (int, float, complex)) and not cmath.isfinite(number):
+        raise DataError(f"+, -, *, /, **: a number must be finite; got {number}.")
+    return number
 
 
 def scalar_of(value: Any) -> Any:

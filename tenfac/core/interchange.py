@@ -29,8 +29,10 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
 
     Raises
     ------
+    TypeError
+        If it is none of these.
     ShapeError
-        If it is none of these, or its arrays do not fit each other.
+        If its arrays do not fit each other.
 
     Notes
     -----
@@ -57,7 +59,7 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     kinds: dict[str, type[Tucker] | type[CP]] = {"TuckerTensor": Tucker, "CPTensor": CP}
     known = kinds.get(kind)
     if known is None and not isinstance(tensor, (tuple, list)):
-        raise ShapeError(
+        raise TypeError(
             "from_tensorly: needs a TuckerTensor, a CPTensor or a tuple (core or weights, factors); got "
             f"{kind}."
         )

@@ -122,7 +122,7 @@ def make_irs_channel(
     patterns: int = 6,
     spread: int = 3,
     design: IRSChannel | None = None,
-    random_state: int | np.random.Generator | None = None,
+    random_state: int | np.random.Generator | None = 0,
 ) -> IRSChannel:
     """Make the uplink channel of the experiment of He and Joseph, and noisy pilots that came through it.
 
@@ -145,6 +145,7 @@ def make_irs_channel(
     design : IRSChannel, optional
         Take pilots and patterns from it. The paper draws them once for its 50 channels.
     random_state : int, numpy.random.Generator or None
+        None draws another problem every time.
 
     Returns
     -------

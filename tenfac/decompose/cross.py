@@ -15,7 +15,7 @@ from scipy.linalg import qr
 from ..core.arrays import eps, generator, seed_of, to_numpy
 from ..core.contract import contract
 from ..core.door import door
-from ..core.errors import warn_user
+from ..core.errors import DataError, warn_user
 from ..core.rank import check_tol
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -94,7 +94,7 @@ def tucker_cross(
 
     Raises
     ------
-    ValueError
+    DataError
         If a setting is not valid, or ``f`` returns something else than N finite numbers.
 
     Warns
@@ -202,7 +202,7 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
     if max_evals is None:
         size = math.prod(shape)
         if least > _MOST:
-            raise ValueError(
+            raise DataError(
                 f"tucker_cross: shape {shape} needs {least:,} evaluations at least, more than the default of "
                 f"{_MOST:,}. Give max_evals."
             )
@@ -210,7 +210,7 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
         return max(tenth, size + 101) if size <= _SMALL else tenth
     max_evals = check_count(max_evals, "max_evals", "tucker_cross")
     if max_evals < least:
-        raise ValueError(
+        raise DataError(
             f"tucker_cross: max_evals must be at least {least:,} for shape {shape}, a few fibres of "
             f"each mode and a test; got {max_evals:,}."
         )

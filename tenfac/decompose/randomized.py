@@ -59,7 +59,7 @@ def randomized_tucker(
 
     Raises
     ------
-    RankError, DataError, ShapeError, ValueError
+    RankError, DataError, ShapeError
         If ``rank`` or a setting is not valid, or the array is empty or not finite.
 
     Notes

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
 from ..core.door import door
-from ..core.errors import ConvergenceWarning, ShapeError, warn_user
+from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
 from ..core.format import Format
 from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
@@ -99,7 +99,7 @@ def compose(
         parts = [_slice(t, index) for t in plain]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            made.append(chebyshev_tucker(_values(function, parts), domain, **options))
+            made.append(_constructed(_values(function, parts), domain, **options))
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
@@ -108,6 +108,14 @@ def compose(
             "functions to where the result is smooth."
         )
     return replace(_like(result, formats[0]), info=info)
+
+
+def _constructed(f: Callable[..., Any], domain: Any, **options: Any) -> Tucker | TuckerTrain:
+    try:
+        return chebyshev_tucker(f, domain, **options)
+    except (DataError, ShapeError) as error:  # the caller knows no `f`
+        text = str(error).replace("chebyshev_tucker: `f`", "compose: the function of the formats")
+        raise type(error)(text.replace("chebyshev_tucker:", "compose:")) from None
 
 
 def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[..., Any]:

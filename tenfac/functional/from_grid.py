@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.decomposed import array_instead
 from tenfac.core.interchange import as_format
 
 from ..core.arrays import is_array, to_numpy
@@ -178,7 +179,7 @@ def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
             f"{_WHERE}: `data` must be an array, a Tucker, CP or TuckerTrain tensor; got "
-            f"{type(data).__name__}. Convert it with numpy.asarray(x)."
+            f"{type(data).__name__}. {array_instead(data)}"
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(

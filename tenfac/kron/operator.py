@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenfac.core.door import door
+
 from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
 from ..core.contract import adjoint, contract
-from ..core.door import door
 from ..core.errors import DataError, MissingExtraError, ShapeError
 from ..core.ops import kronecker
 from ..core.report import Report
@@ -323,7 +324,10 @@ class KroneckerOperator(StructuredMatrix):
         -----
         Cost: ``sum N_k^3``. Signs of eigenvectors are arbitrary.
         """
-        check_hermitian(self.factors, "KroneckerOperator.eigh")
+        return self._diagonalized("KroneckerOperator.eigh")
+
+    def _diagonalized(self, where: str) -> KroneckerEigen:
+        check_hermitian(self.factors, where)
         xp = namespace_of(self.factors[0])
         pairs = [xp.linalg.eigh(factor) for factor in self.factors]
         return KroneckerEigen(

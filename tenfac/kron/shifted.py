@@ -78,7 +78,7 @@ class ShiftedKronecker(StructuredMatrix):
         shift = _real_shift(self.shift)
         check_library(shift, self.operator.factors[0])
         object.__setattr__(self, "shift", shift)
-        eigen = self.operator.eigh() if self.eigen is None else self.eigen
+        eigen = self.operator._diagonalized("KroneckerOperator.shifted") if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
         remedy = f"Raise the shift, now {_shown(self.shift)}, or use float64."
         values = eigen.values + self.shift

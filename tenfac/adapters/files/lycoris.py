@@ -60,7 +60,7 @@ def export_lycoris(
         If a layer is one that LyCORIS cannot hold or computes wrongly: embeddings, attention and its output
         projection, transposed convolutions, padding other than zeros, raw parameters, layers with a forward
         pass of their own; or if two modules have one name in the file.
-    ValueError
+    DataError
         If the model is merged or has no adapter of this name.
     MissingExtraError
         If safetensors is not installed.
@@ -167,7 +167,7 @@ def _keys(modules: Mapping[str, nn.Module], prefix: str) -> dict[str, list[str]]
 
 def _check_prefix(prefix: Any, where: str) -> None:
     if not isinstance(prefix, str) or not prefix or "." in prefix:
-        raise ValueError(f"{where}: `prefix` must be a string without dots, not empty; got {prefix!r}.")
+        raise DataError(f"{where}: `prefix` must be a string without dots, not empty; got {prefix!r}.")
 
 
 def _misfit(layer: nn.Module, layout: Layout, modules: Mapping[str, nn.Module]) -> str | None:
@@ -218,7 +218,7 @@ def import_lycoris(
     DataError
         If the file holds anything but LoCon (DoRA, LoHa, LoKr and others are named), nothing of this prefix,
         or if the model lacks a module or has one of another shape.
-    ValueError
+    DataError
         If the model is merged or has an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.

@@ -56,7 +56,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
 
     Raises
     ------
-    ValueError
+    DataError
         If the model is merged or has no adapter of this name.
     DataError
         If the model is on the meta device, so that there are no numbers to save.
@@ -173,7 +173,7 @@ def load_adapter(
         If the file is not an adapter of tenfac, is damaged or newer than this tenfac, or if the model lacks
         a layer or has one of another type, shape, number of groups or weight; if what was trained beside the
         adapter was trained otherwise beside another one, or is adapted in the model.
-    ValueError
+    DataError
         If the model is merged or has an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.

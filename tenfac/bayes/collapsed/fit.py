@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from tenfac.bayes.settings import (
     terms_of,
 )
 from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.errors import warn_user
 
 Array = NDArray[Any]
 _KEPT = "products of mode functions kept"
@@ -75,13 +74,11 @@ class CollapsedMethods(FittedModel):
         self.info_ = learned.report(max_iter, notes + left, started)
         chosen = self.max_functions is None and isinstance(self.rank, str)
         if notes and chosen and self._prediction.missing_noise_share > 0.5:
-            warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
+            warn_user(f"FunctionalTucker: {notes[0]}", UserWarning)
         if not self.info_.converged:
-            warnings.warn(
+            warn_user(
                 f"FunctionalTucker: the evidence was still rising when max_iter={max_iter} was reached; "
-                "the best hyperparameters so far are kept. Raise max_iter.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "the best hyperparameters so far are kept. Raise max_iter."
             )
 
     def _again(self, observed: Observed, task: Task, first: Fit) -> Fit:

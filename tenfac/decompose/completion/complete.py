@@ -83,7 +83,7 @@ def cp_complete(
         supported.
     ShapeError
         If there are fewer than two modes, an empty one, or ``mask`` has another shape.
-    RankError, TypeError, ValueError
+    RankError, TypeError, DataError
         If ``rank``, ``mask`` or another option is not valid.
 
     Warns
@@ -192,7 +192,7 @@ def tucker_complete(
         supported.
     ShapeError
         If there are fewer than two modes, an empty one, or ``mask`` has another shape.
-    RankError, TypeError, ValueError
+    RankError, TypeError, DataError
         If ``rank``, ``mask`` or another option is not valid.
 
     Warns

@@ -57,7 +57,7 @@ class Settings:
 
     Raises
     ------
-    ValueError, RankError, TypeError
+    DataError, RankError, TypeError
         If one is not valid.
 
     Examples
@@ -82,7 +82,7 @@ class Settings:
         check_tol(self.tol, where=self.where)
         is_number = isinstance(self.holdout, numbers.Real) and not isinstance(self.holdout, (bool, np.bool_))
         if not is_number or not 0 < self.holdout <= 0.5:
-            raise ValueError(
+            raise DataError(
                 f"{self.where}: holdout is a share of the observed entries, above 0 and at most 0.5; got "
                 f"{self.holdout!r}."
             )

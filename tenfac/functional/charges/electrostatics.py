@@ -22,7 +22,7 @@ from tenfac.core.arrays import (
     to_numpy,
 )
 from tenfac.core.door import door
-from tenfac.core.errors import DataError, ShapeError, warn_user
+from tenfac.core.errors import DataError, ShapeError, check_option, warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_points, check_tol
@@ -268,8 +268,7 @@ class Electrostatics:
 
     def _sums(self, points: Any, part: str, where: str, *, gradient: bool) -> tuple[Any, Any]:
         """Potential and, if asked for, its gradient."""
-        if part not in ("total", "long", "short"):
-            raise DataError(f"{where}: `part` must be 'total', 'long' or 'short'; got {part!r}.")
+        check_option(part, ("total", "long", "short"), where, "part")
         own = points is None
         targets = self.positions if own else self._targets(points, where)
         value: Any = 0.0
@@ -433,8 +432,7 @@ def _kernel(name: Any, kappa: float, where: str) -> str:
     """The name of a kernel that fits its screening."""
     if name is None:
         return "yukawa" if kappa > 0 else "coulomb"
-    if name not in ("coulomb", "yukawa", "slater"):
-        raise DataError(f"{where}: `kernel` must be 'coulomb', 'yukawa' or 'slater'; got {name!r}.")
+    check_option(name, ("coulomb", "yukawa", "slater"), where, "kernel")
     if (name == "coulomb") != (kappa == 0):
         least = "0" if name == "coulomb" else "above 0"
         raise DataError(

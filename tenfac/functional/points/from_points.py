@@ -173,6 +173,8 @@ def _data(X: Any, y: Any, domain: Any, weights: Any) -> _Data:
             "pass x.reshape(-1, 1)."
         )
     n_rows, d = points.shape
+    if n_rows == 0:
+        raise ShapeError(f"{_WHERE}: `X` must have rows; got shape {points.shape}. Pass measured points.")
     if values.shape != (n_rows,):
         raise ShapeError(
             f"{_WHERE}: `y` must have shape ({n_rows},), one number per row of `X`; got {values.shape}."
