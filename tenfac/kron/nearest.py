@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
+from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, spans, to_number
 from ..core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from ..core.report import Report
 from ..core.truncate import squared_norm
@@ -215,10 +215,8 @@ def _rel_error(tensor: Any, vectors: Sequence[Any], xp: Any) -> float:
         rest = xp.reshape(rest[:, None, :] * factor, (-1, rest.shape[1]))
     rest = xp.matrix_transpose(rest)
     matrix = xp.reshape(tensor, (tensor.shape[0], -1))
-    rows = max(_ROWS, _ROWS * 1024 // matrix.shape[1])
     error2 = 0.0
-    for begin in range(0, matrix.shape[0], rows):
-        block = slice(begin, min(begin + rows, matrix.shape[0]))
+    for block in spans(matrix.shape[0], max(_ROWS, _ROWS * 1024 // matrix.shape[1])):
         error2 += squared_norm(matrix[block, :] - first[block, :] @ rest)
     return math.sqrt(error2 / squared_norm(tensor))
 
