@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 
 from tenfac import FunctionalTucker
-from tenfac.bayes.filter import filter_smooth
-from tenfac.bayes.sites import Sites
+from tenfac.bayes.exact.filter import filter_smooth
+from tenfac.bayes.exact.sites import Sites
 from tenfac.core.modes.state_space import StateSpace
 from tests.bayes.toys import scaled, twin
 from tests.oracles import matern_dense

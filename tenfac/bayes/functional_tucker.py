@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from tenfac.bayes.collapsed import CollapsedMethods
+from tenfac.bayes.collapsed.fit import CollapsedMethods
+from tenfac.bayes.collapsed.journal import Journal
 from tenfac.bayes.columns import (
     ModeIndex,
     check_column,
@@ -23,7 +24,7 @@ from tenfac.bayes.columns import (
     looks_discrete,
 )
 from tenfac.bayes.inference import fitter_of, restored, state_of
-from tenfac.bayes.journal import Journal
+from tenfac.bayes.mode_methods import ModeMethods
 from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.settings import (
     cep_ranks,
@@ -41,7 +42,9 @@ from tenfac.core.errors import DataError
 Array = NDArray[np.float64]
 
 
-class FunctionalTucker(StreamingMethods, CollapsedMethods, ScoringMethods, RegressorMixin, BaseEstimator):
+class FunctionalTucker(
+    StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
+):
     """Posterior of a function of several indices, continuous or discrete, from scattered observations.
 
     The function is a Tucker tensor with functional modes,

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes import stored
-from tenfac.bayes.likelihoods import NoiseShape, likelihood_of
-from tenfac.bayes.response import Response
+from tenfac.bayes.likelihoods.named import NoiseShape, likelihood_of
+from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
 from tenfac.core.errors import ConvergenceWarning, DataError
 
@@ -145,11 +145,11 @@ def _describe_cep(model: Any, fit: Any) -> None:
 
 
 def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: float) -> None:
-    from tenfac.bayes import pyro_model
+    from tenfac.bayes.pyro import model as pyro_model
 
     run = {"svi": pyro_model.svi, "nuts": pyro_model.nuts}[model.inference]
     pyro_model.require(f"FunctionalTucker(inference={model.inference!r})")
-    from tenfac.bayes.pyro_function import PyroFunction
+    from tenfac.bayes.pyro.function import PyroFunction
 
     steps, _ = limits_of(model)
     options = {"steps": steps} if model.inference == "svi" else {"num_samples": steps, "warmup": steps}

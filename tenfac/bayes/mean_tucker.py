@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.cells import CellBasis
+from tenfac.bayes.collapsed.cells import CellBasis
+from tenfac.bayes.collapsed.prediction import Prediction
+from tenfac.bayes.collapsed.terms import Main, Product
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.response import Response
-from tenfac.bayes.terms import Main, Product
+from tenfac.bayes.likelihoods.response import Response
 from tenfac.core.cp import CP
 from tenfac.core.errors import ConvergenceWarning, DataError
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients

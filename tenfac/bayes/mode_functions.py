@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.cells import CellBasis
-from tenfac.bayes.prediction import Prediction
+from tenfac.bayes.collapsed.cells import CellBasis
+from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.core.errors import DataError
 
 Array = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.likelihoods import Gaussian
+from tenfac.bayes.likelihoods.added import Gaussian
 from tenfac.bayes.unseen import LEVEL, trials_of
 
 Array = NDArray[np.float64]

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from tenfac.bayes.counts import Counts
-from tenfac.bayes.likelihoods import Gaussian, kind_of
+from tenfac.bayes.collapsed.search import Task
+from tenfac.bayes.likelihoods.added import Gaussian
+from tenfac.bayes.likelihoods.counts import Counts
+from tenfac.bayes.likelihoods.named import kind_of
 from tenfac.bayes.posterior_methods import PosteriorMethods
-from tenfac.bayes.search import Task
 from tenfac.bayes.settings import check_values
 from tenfac.bayes.stored import first_modes
 from tenfac.bayes.tree import datatree, hyperparameters

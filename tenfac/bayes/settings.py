@@ -11,9 +11,9 @@ import numpy as np
 
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.from_gpytorch import is_gpytorch, matern_of
-from tenfac.bayes.likelihoods import COUNTS
-from tenfac.bayes.likelihoods import KINDS as LIKELIHOODS
-from tenfac.bayes.response import KINDS
+from tenfac.bayes.likelihoods.named import COUNTS
+from tenfac.bayes.likelihoods.named import KINDS as LIKELIHOODS
+from tenfac.bayes.likelihoods.response import KINDS
 from tenfac.core.errors import DataError, RankError, check_verbose, nearest_name
 from tenfac.core.modes.state_space import check_kernel
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.cell_covariance import CellCovariance
+from tenfac.bayes.collapsed.cell_covariance import CellCovariance
+from tenfac.bayes.collapsed.hyper import Hyper
+from tenfac.bayes.collapsed.search import Learned
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.likelihoods import COUNTS, NoiseShape
-from tenfac.bayes.response import Response
-from tenfac.bayes.search import Learned
+from tenfac.bayes.likelihoods.named import COUNTS, NoiseShape
+from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import named_kernels, plain
 from tenfac.bayes.streaming import Rows
 from tenfac.core.report import Report

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight
 
-from tenfac.bayes import levels, smoother
+from tenfac.bayes.collapsed.evidence import Problem
+from tenfac.bayes.collapsed.hyper import Hyper
+from tenfac.bayes.collapsed.prediction import Prediction
+from tenfac.bayes.collapsed.search import Task
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.evidence import Problem
-from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.posterior import CoefficientPosterior
+from tenfac.bayes.exact import levels, smoother
+from tenfac.bayes.exact.posterior import CoefficientPosterior
 from tenfac.bayes.posterior_methods import PosteriorMethods
-from tenfac.bayes.prediction import Prediction
-from tenfac.bayes.search import Task
 from tenfac.bayes.threads import one_thread
 from tenfac.core.errors import DataError
 from tenfac.core.report import Report

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.response import Response
+from tenfac.bayes.likelihoods.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 
 Array = NDArray[np.float64]

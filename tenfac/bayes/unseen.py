@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from tenfac.bayes.counts import Counts
-from tenfac.bayes.likelihood_base import Likelihood
-from tenfac.bayes.likelihoods import Gaussian, kind_of
+from tenfac.bayes.likelihoods.added import Gaussian
+from tenfac.bayes.likelihoods.base import Likelihood
+from tenfac.bayes.likelihoods.counts import Counts
+from tenfac.bayes.likelihoods.named import kind_of
 from tenfac.bayes.metrics import calibration_of
 from tenfac.core.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.baselines import nearest_neighbours, slice_mean
-from tenfac.bayes.likelihoods import kind_of
+from tenfac.bayes.likelihoods.named import kind_of
 from tenfac.bayes.metrics import gaussian_metrics
 from tenfac.bayes.predictive import columns_by_mode, predictive, without_rows
 from tenfac.core.errors import DataError, ShapeError

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac.bayes.filter import filter_smooth
+from tenfac.bayes.exact.filter import filter_smooth
+from tenfac.bayes.exact.sites import Sites
 from tenfac.bayes.from_gpytorch import from_gpytorch
-from tenfac.bayes.sites import Sites
 from tenfac.core.errors import DataError, MissingExtraError
 from tests.checks import assert_below, assert_equal, assert_relative, assert_says
 

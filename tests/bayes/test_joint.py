@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tenfac.bayes.prediction as prediction_module
+import tenfac.bayes.collapsed.prediction as prediction_module
 from tenfac import DataError, FunctionalTucker, RankError
+from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.mode_functions import mode_functions
-from tenfac.bayes.prediction import Prediction
 from tests.bayes.toys import TOYS, Toy, scaled, smooth_table, toy, twin
 from tests.checks import (
     assert_above,

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from tenfac import ConvergenceWarning, DataError, FunctionalTucker, load, save
-from tenfac.bayes.likelihoods import COUNTS, KINDS
+from tenfac.bayes.likelihoods.named import COUNTS, KINDS
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
 
 LABELS, PLACES = 3, 24

@@ -11,8 +11,8 @@ from scipy.stats import kstest, norm
 from sklearn.exceptions import NotFittedError
 
 from tenfac import DataError, FunctionalTucker
+from tenfac.bayes.likelihoods.response import KINDS, Response
 from tenfac.bayes.metrics import calibration, gaussian_metrics
-from tenfac.bayes.response import KINDS, Response
 from tests.bayes.toys import scaled, smooth_table, twin
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
 

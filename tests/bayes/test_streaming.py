@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tenfac import DataError, FunctionalTucker, ShapeError, load, save
-from tenfac.bayes import levels, smoother
+from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.columns import ModeIndex
-from tenfac.bayes.prediction import Prediction
+from tenfac.bayes.exact import levels, smoother
 from tests.bayes.toys import smooth_table, twin
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 

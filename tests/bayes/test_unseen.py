@@ -13,10 +13,10 @@ from scipy import stats
 from scipy.special import expit
 
 from tenfac import ConvergenceWarning, DataError, FunctionalTucker, load, save
-from tenfac.bayes.counts import Binomial, Poisson
-from tenfac.bayes.likelihoods import Gaussian, SliceNoise, StudentT
+from tenfac.bayes.likelihoods.added import Gaussian, SliceNoise, StudentT
+from tenfac.bayes.likelihoods.counts import Binomial, Poisson
+from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.predictive import predictive, without_rows
-from tenfac.bayes.response import Response
 from tenfac.bayes.unseen import Unseen
 from tests.checks import assert_below, assert_close, assert_equal, assert_relative, assert_says
 

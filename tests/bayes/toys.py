@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tenfac import FunctionalTucker
-from tenfac.bayes.basis import ModeBasis
-from tenfac.bayes.cell_covariance import CellCovariance
-from tenfac.bayes.evidence import Problem
-from tenfac.bayes.hyper import Hyper
-from tenfac.bayes.task import Task
-from tenfac.bayes.terms import Main
+from tenfac.bayes.collapsed.basis import ModeBasis
+from tenfac.bayes.collapsed.cell_covariance import CellCovariance
+from tenfac.bayes.collapsed.evidence import Problem
+from tenfac.bayes.collapsed.hyper import Hyper
+from tenfac.bayes.collapsed.task import Task
+from tenfac.bayes.collapsed.terms import Main
 from tests.oracles import DenseDecay, DenseGP, DenseLearned, DenseMode
 
 SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5}

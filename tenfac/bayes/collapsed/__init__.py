@@ -1,0 +1,1 @@
+"""The default inference: coefficients integrated out, hyperparameters by evidence."""

@@ -1,0 +1,1 @@
+"""The same model as a Pyro program: NUTS and stochastic variational inference."""

@@ -1,0 +1,61 @@
+"""How a fitted functional Tucker model reads indices: a table to predict, and indices of one mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.fitted import FittedFunction
+from tenfac.bayes.likelihoods.base import Likelihood
+from tenfac.bayes.likelihoods.response import Response
+from tenfac.bayes.settings import mode_number
+from tenfac.core.errors import DataError
+
+Array = NDArray[np.float64]
+
+
+class FittedModel:
+    """The part of ``FunctionalTucker`` that knows what ``fit`` sets, and reads the user's indices by it."""
+
+    mode_names_: list[str]
+    _modes: list[ModeIndex]
+    _prediction: FittedFunction
+    _response: Response
+    _likelihood: Likelihood
+    _slice_mode: int | None
+    _kernels: tuple[str | None, ...]
+    _fitted_by: str
+
+    def _read_columns(self, X: Any) -> list[NDArray[Any]]:
+        """Columns of a table to predict, checked, in the order of the fit."""
+        if is_table(X):
+            columns = columns_of(X, self.mode_names_)
+        else:
+            numeric = all(index.values.dtype.kind == "f" for index in self._modes)
+            X = validate_data(self, X, dtype=float if numeric else None, reset=False, ensure_all_finite=False)
+            columns = [as_column(column) for column in X.T]
+        return [
+            check_column(index.name, column, index.discrete)
+            for index, column in zip(self._modes, columns, strict=True)
+        ]
+
+    def _read_positions(self, X: Any) -> list[Array]:
+        """Scaled positions of a table to predict, per mode."""
+        columns = self._read_columns(X)
+        return [index.positions(column) for index, column in zip(self._modes, columns, strict=True)]
+
+    def _read_mode(self, mode: str | int, x: Any, where: str) -> tuple[int, NDArray[Any], Array]:
+        """Number of a mode, indices of it (default: range or labels), and their positions."""
+        check_is_fitted(self, "info_")
+        number = mode_number(mode, self.mode_names_, where)
+        index = self._modes[number]
+        if x is None:
+            x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
+        if np.size(x) == 0:
+            raise DataError(f"{where}: `x` is empty; give at least one index.")
+        x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
+        return number, x, index.positions(x)
