@@ -82,9 +82,16 @@ class Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Not the size of blocks in ``spans(size, step)``."""
-        if isinstance(node.func, ast.Name) and node.func.id == "spans":
+        """Not the size of blocks in ``spans(size, step)``, nor -1 in ``reshape``: -2 means the same to numpy."""
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name == "spans":
             self.visit(node.args[0])
+        elif name == "reshape":
+            sizes = [
+                size for arg in node.args for size in (arg.elts if isinstance(arg, ast.Tuple) else [arg])
+            ]
+            for child in [node.func, *(size for size in sizes if ast.unparse(size) != "-1")]:
+                self.visit(child)
         else:
             self.generic_visit(node)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tenfac import Chebyshev, ConvergenceWarning, DataError, Discrete, RankError, ShapeError
 from tenfac import chebyshev_from_points as fitted
-from tenfac.functional import from_points as module
+from tenfac.functional.points import from_points as module
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 
 BOX = [(-1, 1)] * 3
