@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from tenfac.core.arrays import spans
+
 from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
 from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError, warn_user
@@ -216,10 +218,8 @@ def _rel_error(tensor: Any, vectors: Sequence[Any], xp: Any) -> float:
         rest = xp.reshape(rest[:, None, :] * factor, (-1, rest.shape[1]))
     rest = xp.matrix_transpose(rest)
     matrix = xp.reshape(tensor, (tensor.shape[0], -1))
-    rows = max(_ROWS, _ROWS * 1024 // matrix.shape[1])
     error2 = 0.0
-    for begin in range(0, matrix.shape[0], rows):
-        block = slice(begin, min(begin + rows, matrix.shape[0]))
+    for block in spans(matrix.shape[0], max(_ROWS, _ROWS * 1024 // matrix.shape[1])):
         error2 += squared_norm(matrix[block, :] - first[block, :] @ rest)
     return math.sqrt(error2 / squared_norm(tensor))
 
