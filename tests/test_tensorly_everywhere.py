@@ -23,7 +23,7 @@ from tests.checks import assert_close, assert_equal, assert_says, to_numpy
 
 SHAPE = (4, 5, 3)
 POINTS = [np.linspace(0.0, 1.0, size) for size in SHAPE]
-KINDS = ("TuckerTensor", "CPTensor", "TTTensor", "(core, factors)", "(weights, factors)")
+KINDS = ("TuckerTensor", "CPTensor", "TTTensor", "(core, factors)", "(weights, factors)", "(None, factors)")
 
 
 def theirs(kind: str, array: Callable[[Any], Any]) -> Any:
@@ -44,7 +44,7 @@ def _held(kind: str, draw: Callable[..., Any]) -> Any:
     if kind in ("TuckerTensor", "(core, factors)"):
         pair = (draw(2, 2, 2), factors)
         return TuckerTensor(pair) if kind == "TuckerTensor" else pair
-    pair = (draw(2) + 3, factors)
+    pair = (None if kind.startswith("(None") else draw(2) + 3, factors)
     return CPTensor(pair) if kind == "CPTensor" else pair
 
 
@@ -54,6 +54,7 @@ def dense_of(tensor: Any) -> np.ndarray:
         a, b, c = map(to_numpy, tensor)
         return np.einsum("aib,bjc,ckd->ijk", a, b, c)
     first, factors = tensor
+    first = np.ones(2) if first is None else first
     letters = "a,ia,ja,ka->ijk" if first.ndim == 1 else "abc,ia,jb,kc->ijk"
     return np.einsum(letters, to_numpy(first), *map(to_numpy, factors))
 
