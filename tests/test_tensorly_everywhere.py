@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorly.cp_tensor import CPTensor
 from tensorly.tt_tensor import TTTensor
 from tensorly.tucker_tensor import TuckerTensor
@@ -85,7 +86,7 @@ def heights(ax: Any) -> list[np.ndarray]:
 
 
 def drawn(t: Any, fixed: dict[int, int]) -> np.ndarray:
-    return heights(tenfac.plot.function_slice(t, fixed))[0]
+    return heights(tenfac.plot.function_slice(t, fixed, Figure().subplots()))[0]
 
 
 def unfolded_heights(X: np.ndarray) -> list[np.ndarray]:
@@ -241,7 +242,11 @@ def test_where_theirs_cannot_stand_the_error_says_what_to_give(kind: str, door: 
 def test_theirs_is_saved_and_drawn(kind: str, array: Callable[[Any], Any], tmp_path: Path) -> None:
     t = theirs(kind, array)
     assert_close(to_numpy(saved(t, tmp_path)), dense_of(t))
-    for got, want in zip(heights(tenfac.plot.singular_values(t)), unfolded_heights(dense_of(t)), strict=True):
+    for got, want in zip(
+        heights(tenfac.plot.singular_values(t, Figure().subplots())),
+        unfolded_heights(dense_of(t)),
+        strict=True,
+    ):
         assert_close(got, want[: len(got)], 1e3)
 
 
