@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorly.cp_tensor import CPTensor
 from tensorly.tt_tensor import TTTensor
 from tensorly.tucker_tensor import TuckerTensor
@@ -23,7 +24,7 @@ from tests.checks import assert_close, assert_equal, assert_says, to_numpy
 
 SHAPE = (4, 5, 3)
 POINTS = [np.linspace(0.0, 1.0, size) for size in SHAPE]
-KINDS = ("TuckerTensor", "CPTensor", "TTTensor", "(core, factors)", "(weights, factors)")
+KINDS = ("TuckerTensor", "CPTensor", "TTTensor", "(core, factors)", "(weights, factors)", "(None, factors)")
 
 
 def theirs(kind: str, array: Callable[[Any], Any]) -> Any:
@@ -44,7 +45,7 @@ def _held(kind: str, draw: Callable[..., Any]) -> Any:
     if kind in ("TuckerTensor", "(core, factors)"):
         pair = (draw(2, 2, 2), factors)
         return TuckerTensor(pair) if kind == "TuckerTensor" else pair
-    pair = (draw(2) + 3, factors)
+    pair = (None if kind.startswith("(None") else draw(2) + 3, factors)
     return CPTensor(pair) if kind == "CPTensor" else pair
 
 
@@ -54,6 +55,7 @@ def dense_of(tensor: Any) -> np.ndarray:
         a, b, c = map(to_numpy, tensor)
         return np.einsum("aib,bjc,ckd->ijk", a, b, c)
     first, factors = tensor
+    first = np.ones(2) if first is None else first
     letters = "a,ia,ja,ka->ijk" if first.ndim == 1 else "abc,ia,jb,kc->ijk"
     return np.einsum(letters, to_numpy(first), *map(to_numpy, factors))
 
@@ -84,7 +86,7 @@ def heights(ax: Any) -> list[np.ndarray]:
 
 
 def drawn(t: Any, fixed: dict[int, int]) -> np.ndarray:
-    return heights(tenfac.plot.function_slice(t, fixed))[0]
+    return heights(tenfac.plot.function_slice(t, fixed, Figure().subplots()))[0]
 
 
 def unfolded_heights(X: np.ndarray) -> list[np.ndarray]:
@@ -240,7 +242,11 @@ def test_where_theirs_cannot_stand_the_error_says_what_to_give(kind: str, door: 
 def test_theirs_is_saved_and_drawn(kind: str, array: Callable[[Any], Any], tmp_path: Path) -> None:
     t = theirs(kind, array)
     assert_close(to_numpy(saved(t, tmp_path)), dense_of(t))
-    for got, want in zip(heights(tenfac.plot.singular_values(t)), unfolded_heights(dense_of(t)), strict=True):
+    for got, want in zip(
+        heights(tenfac.plot.singular_values(t, Figure().subplots())),
+        unfolded_heights(dense_of(t)),
+        strict=True,
+    ):
         assert_close(got, want[: len(got)], 1e3)
 
 

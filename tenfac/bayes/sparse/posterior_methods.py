@@ -20,12 +20,12 @@ from ...core.arrays import (
 )
 from ...core.cp import CP
 from ...core.errors import DataError, ShapeError
-from ...core.modes.discrete import Discrete
 from ...core.modes.protocol import Mode
 from ...core.precision import dtype_name
 from ...core.report import Report
 from ...core.tucker import Tucker
 from .box import Box
+from .coefficients import format_of
 from .evidence import kronecker_log_evidence
 from .problem import factors_of, measured_of
 from .scattered import Scattered
@@ -285,38 +285,11 @@ class PosteriorMethods:
         ([0, 1], 0.369, 1.5)
         """
         check_is_fitted(self, "info_")
-        xp, coef, device = self._box.xp, self.coef_, device_of(self.coef_)
-        kinds = [None] * len(self.shape_) if modes is None else list(modes)
-        sizes = [
-            size if kind is None else getattr(kind, "size", None)
-            for kind, size in zip(kinds, self.shape_, strict=False)
-        ]
-        if tuple(sizes) != tuple(self.shape_) or len(kinds) != len(sizes):
-            raise ShapeError(
-                f"KroneckerSBL.coef_format: `modes` must be {len(self.shape_)} modes of sizes {self.shape_}, "
-                f"the columns of the factors; got {modes!r}. Pass the modes that made the dictionaries."
-            )
-        kinds = [Discrete(size) if kind is None else kind for kind, size in zip(kinds, sizes, strict=True)]
-        units = [self._units(columns, size) for columns, size in zip(self.support_, sizes, strict=True)]
+        where = "KroneckerSBL.coef_format"
         scattered = isinstance(self._box, Scattered)
-        if 0 in coef.shape:  # the empty model: one term that is zero
-            units = [xp.zeros((size, 1), dtype=coef.dtype, device=device) for size in sizes]
-            coef = xp.zeros([max(size, 1) for size in coef.shape], dtype=coef.dtype, device=device)
-        if self._snapshots:
-            kinds.append(Discrete(coef.shape[-1]))
-            whole = xp.eye(coef.shape[-1], dtype=coef.dtype, device=device)
-            units.append(xp.matrix_transpose(coef) if scattered else whole)
-            coef = xp.ones(coef.shape[0], dtype=coef.dtype, device=device) if scattered else coef
-        return (CP if scattered else Tucker)(coef, units, kinds, info=self.info_)
+        return format_of(self.coef_, self.support_, self.shape_, modes, scattered, self.info_, where)
 
     # --- what follows is shared by the above ---
-
-    def _units(self, columns: Any, size: int) -> Any:
-        """Unit vectors of the active columns, (N, k)."""
-        xp = self._box.xp
-        made = xp.zeros((size, columns.shape[0]), dtype=self.coef_.dtype, device=device_of(self.coef_))
-        made[columns, xp.arange(columns.shape[0], device=device_of(made))] = 1
-        return made
 
     def _spread(self, box: Any, max_bytes: int | None, name: str) -> Any:
         """Put an array on the box into one of zeros over all coefficients."""

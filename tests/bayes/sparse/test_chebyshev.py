@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, KroneckerSBL, ShapeError, Tucker, load, save
+from tenfac import CP, Chebyshev, KroneckerSBL, ShapeError, Tucker, kron_omp, load, save
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, to_numpy
 
 MODES = (Chebyshev(30, (0.0, 2.0)), Chebyshev(26, (-1.0, 1.0)))
@@ -93,3 +93,13 @@ def test_one_continuous_mode_beside_row_numbers_is_integrated() -> None:
     )  # integrals of T_k over (-1, 1)
     want = np.einsum("k,kbt->bt", even, model.coef_tensor())
     assert_close(F.integrate([0]).to_tensor(), want, 1e3)
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+def test_the_coefficients_of_matching_pursuit_are_a_format_too(snapshots: bool) -> None:
+    rng = np.random.default_rng(2)
+    A, B = rng.standard_normal((9, 11)), rng.standard_normal((8, 10))
+    Y = np.einsum("m,n,t->mnt", A[:, 3], B[:, 5], [1.0, 2.0])
+    found = kron_omp([A, B], Y if snapshots else Y[..., 0], tol=1e-6, snapshots=snapshots)
+    assert_equal(found.coef_format().to_tensor(), found.coef_tensor())
+    assert_equal(found.coef_format([Chebyshev(11), None]).modes[0], Chebyshev(11))
