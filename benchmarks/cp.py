@@ -23,8 +23,8 @@ import tenfac
 from benchmarks import record
 from benchmarks.record import cpu_seconds, timed
 from tenfac import cp
-from tenfac.decompose.cp_sweep import sweep
-from tenfac.decompose.mttkrp import DenseTensor, columnwise
+from tenfac.decompose.cp.mttkrp import DenseTensor, columnwise
+from tenfac.decompose.cp.sweep import sweep
 
 SWEEPS = [
     ((200, 200, 200), 20, "float64"),

@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks import record
 from benchmarks.record import timed
 from tenfac import Electrostatics, GaussianBasis
-from tenfac.functional.rhosvd import gaussian_rhosvd
-from tenfac.functional.separation import separate
+from tenfac.functional.charges.separation import separate
+from tests.functional.charges.rhosvd import gaussian_rhosvd
 
 CUBE = [(-1.0, 1.0)] * 3
 # n, R, R_l, rank and error at 129 coefficients: arXiv:2503.01696, regenerated from the authors' vectors
