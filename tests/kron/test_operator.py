@@ -37,7 +37,7 @@ def test_a_product_with_a_vector_equals_that_of_the_dense_matrix(make, shapes, c
     factors = rectangular(make, shapes, complex_=complex_)
     K, dense = KroneckerOperator(*factors), kron_all(factors)
     x = (make.complex if complex_ else make)(dense.shape[1], seed=9)
-    assert_equal(K.shape, dense.shape)
+    assert_equal((K.shape, K.row_shape, K.column_shape), (dense.shape, *zip(*shapes, strict=True)))
     assert_close(K @ x, dense @ to_numpy(x), like=factors[0])
     assert_close(K.matvec(x), K @ x)
 
