@@ -25,7 +25,7 @@ from benchmarks import record
 from benchmarks.record import timed
 from tenfac import Electrostatics, GaussianBasis
 from tenfac.functional.charges.separation import separate
-from tests.functional.charges.rhosvd import gaussian_rhosvd
+from tests.functional.charges.rhosvd import gaussian_rhosvd, sinc_terms
 
 CUBE = [(-1.0, 1.0)] * 3
 # n, R, R_l, rank and error at 129 coefficients: arXiv:2503.01696, regenerated from the authors' vectors
@@ -108,20 +108,6 @@ def run_systems() -> dict[str, Any]:
             shown = ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
             print(f"{name}: {shown}", flush=True)
     return out
-
-
-def sinc_terms(terms: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians of ``1 / r`` by the trapezoidal rule in ``t = sinh(s)``, the step best from the point "
-    "next to 0 on."""
-    r = np.geomspace(3**0.5 / n, 3**0.5, 300)
-    best = None
-    for step in np.linspace(0.15, 0.6, 91):
-        s = step * np.arange(terms)
-        tau, w = np.sinh(s) ** 2, 2 / np.sqrt(np.pi) * step * np.cosh(s) * np.where(s == 0, 0.5, 1.0)
-        error = np.abs(r * (np.exp(-np.multiply.outer(r**2, tau)) @ w) - 1).max()
-        if best is None or error < best[0]:
-            best = (error, tau, w)
-    return best[1], best[2]
 
 
 def run_newton() -> dict[str, Any]:
