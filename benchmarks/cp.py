@@ -28,8 +28,8 @@ from tensorly.decomposition import parafac
 
 import tenfac
 from tenfac import cp
-from tenfac.decompose.cp_sweep import sweep
-from tenfac.decompose.mttkrp import DenseTensor, columnwise
+from tenfac.decompose.cp.mttkrp import DenseTensor, columnwise
+from tenfac.decompose.cp.sweep import sweep
 
 RESULTS = Path(__file__).parent / "results" / "cp.json"
 SWEEPS = [

@@ -29,8 +29,8 @@ from threadpoolctl import threadpool_limits
 
 import tenfac
 from tenfac import Electrostatics, GaussianBasis
-from tenfac.functional.rhosvd import gaussian_rhosvd
-from tenfac.functional.separation import separate
+from tenfac.functional.charges.separation import separate
+from tests.functional.charges.rhosvd import gaussian_rhosvd
 
 RESULTS = Path(__file__).parent / "results" / "electrostatics.json"
 CUBE = [(-1.0, 1.0)] * 3

@@ -6,7 +6,7 @@ All twelve apply to tenfac in the form their heading gives, three of them to som
 - 5: there are no ``fixed_factors``; factors that are not orthonormal come in as ``init`` of ``hooi``.
 - 8: there is no backend to set; what may not leak is the one that TensorLy is called with.
 
-CP: 4 and 9 also in tests/decompose/test_cp_als.py, 11 in test_cp_refusals.py, 12 in test_completion.py.
+CP: 4 and 9 also in tests/decompose/cp/test_als.py, 11 in test_cp_refusals.py, 12 in test_completion.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ sections, by default the first three:
 speed      one layer at rank 8: step of every method as a ratio to the frozen layer's
 paths      cells on which no constant was fitted: is the chosen path the better one
 memory     a whole ResNet-18: step and peak memory as ratios to full fine-tuning's
-calibrate  fit the rates of ``tenfac/adapters/cost.py`` on other cells
+calibrate  fit the rates of ``tenfac/adapters/updates/cost.py`` on other cells
 
 All methods of a row run in this process, interleaved; times are medians of CPU seconds of one thread (of
 device events on CUDA). Writes ``results/adapters.json``; sections that are not run keep their entries.

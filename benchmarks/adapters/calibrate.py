@@ -1,4 +1,4 @@
-"""The rates of ``tenfac.adapters.cost`` fitted to the calibration cells."""
+"""The rates of ``tenfac.adapters.updates.cost`` fitted to the calibration cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from tenfac.adapters.cost import Rates, gradient_cost, n_positions, path_costs
+from tenfac.adapters.updates.cost import Rates, gradient_cost, path_costs
+from tenfac.adapters.updates.path import n_positions
 
 from . import paths, peers
 from .cells import CALIBRATION, Cell
@@ -24,7 +25,9 @@ def parts(cell: Cell) -> np.ndarray:
     columns = []
     for row in np.eye(len(Rates._fields)):
         unit = Rates(*row)
-        factored, fused = (cost.at(*positions) for cost in path_costs(update, unit, cell.train))
+        factored, fused = (
+            cost.at(*positions) for cost in path_costs(update.term_shapes, update.layout, unit, cell.train)
+        )
         columns.append([factored, fused + gradient_cost(update.layout, unit, cell.train).at(*positions)])
     return np.array(columns).T
 

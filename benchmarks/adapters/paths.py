@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tenfac.adapters.cost import choose_path
+from tenfac.adapters.updates.path import choose_path
 
 from . import measure, peers
 from .cells import JUDGMENT, Cell

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..core.arrays import generator
 from .checks import PATHS, check_gradient, check_max_norm, check_name, check_scale, check_source, check_target
-from .init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
 from .layer import Adapted, Slot, attach, is_stock
-from .layout import Layout, layout_of
-from .ranks import Ranks, core_shape, count, resolve
-from .structure import Structure, structure_for, structure_of
-from .update import Update
+from .updates.init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
+from .updates.layout import Layout, layout_of
+from .updates.ranks import Ranks, core_shape, count, resolve
+from .updates.structure import Structure, structure_for, structure_of
+from .updates.update import Update
 
 ATTENTION = ("q", "k", "v", "out_proj")  # the weights of nn.MultiheadAttention
 
@@ -90,9 +90,9 @@ def tucker_adapter(
     modes : iterable of int, optional
         Storage modes that get factors, instead of the structure's own.
     structure : str or Structure
-        A published method, see ``tenfac.adapters.structure`` for the table: ``"tucker"``, ``"flora"``,
-        ``"lora"``, ``"locon"``, ``"lokr"``, ``"pissa"``, ``"svfit"``, ``"loldu"``, ``"randlora"``,
-        ``"s2ft"``; or a ``Structure``.
+        A published method, see ``tenfac.adapters.updates.structure`` for the table: ``"tucker"``,
+        ``"flora"``, ``"lora"``, ``"locon"``, ``"lokr"``, ``"pissa"``, ``"svfit"``, ``"loldu"``,
+        ``"randlora"``, ``"s2ft"``; or a ``Structure``.
     init : str, optional
         The factors' start; the structure's own if not given. ``"orthonormal"`` (random), ``"weight"`` and
         ``"weight-minor"`` (leading and trailing HOSVD factors of the weight), ``"gradient"`` (of ``data``),

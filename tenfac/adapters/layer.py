@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cost import choose_path
-from .forward import factored_forward, is_sound
-from .update import Update
+from .updates.forward import factored_forward, is_sound
+from .updates.path import choose_path
+from .updates.update import Update
 
 _STOCK = (
     nn.Linear,

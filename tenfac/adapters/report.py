@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cost import choose_path
 from .layer import AdaptedStock, Adapters, adapted_layers
-from .layout import Layout
-from .update import Update
+from .updates.layout import Layout
+from .updates.path import choose_path
+from .updates.update import Update
 
 _SHORT = {"_channels": "", "_features": "", "kernel ": "", "num_embeddings": "rows", "embedding_dim": "width"}
 

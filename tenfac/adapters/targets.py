@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..core.errors import DataError
 from .layer import Adapters
-from .layout import CONVS, TRANSPOSED
+from .updates.layout import CONVS, TRANSPOSED
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all-conv": (*CONVS, *TRANSPOSED),

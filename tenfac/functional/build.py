@@ -20,10 +20,10 @@ from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.report import Report
 from ..core.train import TuckerTrain
 from ..core.tucker import Tucker
-from .cross import Cross
-from .evaluator import Evaluator, OutOfEvaluationsError
+from .cross.cross import Cross
+from .cross.evaluator import Evaluator, OutOfEvaluationsError
+from .cross.train_core import TrainCore
 from .finish import shortened, shortened_train
-from .train_cross import TrainCore
 
 # Share of the tolerance that rounding and shortening may use.
 _ROUNDING = 0.3

@@ -216,6 +216,21 @@ class StructuredMatrix(ABC):
 # --- values that a check may look at ----------------------------------------------------------------------
 
 
+def outer(vectors: Sequence[Any], xp: Any) -> Any:
+    """Kronecker product of vectors, the last varying fastest.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> outer([xp.asarray([1, 2]), xp.asarray([1, 10])], xp).tolist()
+    [1, 10, 2, 20]
+    """
+    result = vectors[0]
+    for vector in vectors[1:]:
+        result = xp.reshape(result[:, None] * vector, (-1,))
+    return result
+
+
 def known(scalar: Any) -> float | None:
     """Read a 0-d array as a float; None while JAX or torch only trace it and there is no value to check.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
@@ -13,23 +13,12 @@ from ..core.contract import adjoint, contract
 from ..core.errors import DataError, MissingExtraError, ShapeError
 from ..core.ops import kronecker
 from ..core.report import Report
-from .base import StructuredMatrix, check_finite, check_hermitian, check_square, known
+from .base import StructuredMatrix, check_finite, check_hermitian, check_square, known, outer
+from .determinant import SignedLog, positive_log
+from .spectral import detached
 
 # Few columns next to a long last mode: that mode is faster when the columns come first.
 _COLUMNS_FIRST = 32
-
-
-class SignedLog(NamedTuple):
-    """Sign and logarithm of the magnitude of a determinant, as ``numpy.linalg.slogdet`` gives them.
-
-    Examples
-    --------
-    >>> SignedLog(-1.0, 0.0).sign
-    -1.0
-    """
-
-    sign: Any
-    logabsdet: Any
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -141,6 +130,9 @@ class KroneckerOperator(StructuredMatrix):
     def _cast(self, dtype: Any) -> KroneckerOperator:
         xp = namespace_of(self.factors[0])
         return KroneckerOperator._of([xp.astype(factor, dtype, copy=False) for factor in self.factors])
+
+    def _detached(self) -> KroneckerOperator:
+        return KroneckerOperator._of([detached(factor) for factor in self.factors])
 
     @property
     def T(self) -> KroneckerOperator:  # noqa: N802
@@ -394,47 +386,6 @@ class KroneckerEigen:
     def values(self) -> Any:
         """All eigenvalues, shape (N,): the outer product of those of the factors, not sorted."""
         return outer(self.factor_values, namespace_of(self.factor_values[0]))
-
-
-def outer(vectors: Sequence[Any], xp: Any) -> Any:
-    """Kronecker product of vectors, the last varying fastest.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> outer([xp.asarray([1, 2]), xp.asarray([1, 10])], xp).tolist()
-    [1, 10, 2, 20]
-    """
-    result = vectors[0]
-    for vector in vectors[1:]:
-        result = xp.reshape(result[:, None] * vector, (-1,))
-    return result
-
-
-def positive_log(found: SignedLog, where: str) -> Any:
-    """Logarithm of a determinant that must be positive.
-
-    Raises
-    ------
-    DataError
-        If it is not.
-
-    Examples
-    --------
-    >>> positive_log(SignedLog(1.0, 2.5), "logdet")
-    2.5
-    """
-    xp = None if isinstance(found.sign, (int, float)) else namespace_of(found.sign)
-    complex_ = xp is not None and xp.isdtype(found.sign.dtype, "complex floating")
-    real = known(xp.real(found.sign) if complex_ else found.sign)
-    imaginary = known(xp.imag(found.sign)) if complex_ else 0.0
-    if real is not None and imaginary is not None and not (real > 0 and abs(imaginary) < 1e-3):
-        raise DataError(
-            f"{where}: the determinant must be positive to have a real logarithm; its sign is {real:.3g}"
-            + (f"{imaginary:+.3g}j" if imaginary else "")
-            + ". Use slogdet."
-        )
-    return found.logabsdet
 
 
 def reciprocal_condition(matrix: Any) -> float | None:

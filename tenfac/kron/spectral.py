@@ -10,8 +10,8 @@ from typing import Any
 
 from ..core.arrays import eps, library_name, namespace_of
 from ..core.errors import DataError
-from .base import known
-from .operator import KroneckerOperator, SignedLog
+from .base import StructuredMatrix, known
+from .determinant import SignedLog
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,13 @@ class Diagonalized:
     Examples
     --------
     >>> import numpy as np
+    >>> from tenfac import KroneckerOperator
     >>> D = Diagonalized(KroneckerOperator(np.eye(2)), np.array([2.0, 4.0]), 0.0)
     >>> D.solve(np.array([2.0, 2.0]))
     array([1. , 0.5])
     """
 
-    basis: KroneckerOperator
+    basis: StructuredMatrix
     values: Any
     log_volume: Any
 
@@ -54,8 +55,7 @@ class Diagonalized:
 
     def detached(self) -> Diagonalized:
         """The same numbers without their derivatives."""
-        factors = [detached(factor) for factor in self.basis.factors]
-        return Diagonalized(KroneckerOperator(*factors), detached(self.values), 0.0)
+        return Diagonalized(self.basis._detached(), detached(self.values), 0.0)
 
 
 def detached(array: Any) -> Any:
@@ -115,6 +115,7 @@ def implicit_solve(
     Examples
     --------
     >>> import numpy as np
+    >>> from tenfac import KroneckerOperator
     >>> A = np.diag([2.0, 4.0])
     >>> D = Diagonalized(KroneckerOperator(np.eye(2)), np.array([2.0, 4.0]), 0.0)
     >>> implicit_solve(lambda x: A @ x, D, np.ones((2, 1)), [A]).tolist()

@@ -9,8 +9,9 @@ from ..core.arrays import namespace_of
 from ..core.contract import adjoint
 from ..core.errors import DataError, ShapeError
 from ..core.report import Report
-from .base import StructuredMatrix, check_hermitian, known
-from .operator import KroneckerOperator, SignedLog, outer, positive_log
+from .base import StructuredMatrix, check_hermitian, known, outer
+from .determinant import SignedLog, positive_log
+from .operator import KroneckerOperator
 from .spectral import Diagonalized, check_regular, implicit_solve
 
 

@@ -14,8 +14,8 @@ import tenfac
 from tenfac.adapters import build
 from tenfac.adapters.build import plan_layer, tucker_adapter
 from tenfac.adapters.checks import check_name
-from tenfac.adapters.init import draw_terms
 from tenfac.adapters.layer import merge_layer
+from tenfac.adapters.updates.init import draw_terms
 from tenfac.core.errors import DataError, RankError
 from tests.adapters.weights import Raw, adapted, draw, learned, output, shake, update_of
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tenfac.adapters.build import tucker_adapter
 from tenfac.adapters.layer import Adapted
-from tenfac.adapters.update import Update
+from tenfac.adapters.updates.update import Update
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...], Any]  # layer, shape of an input, rank
 

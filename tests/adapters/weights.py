@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfac.adapters.build import tucker_adapter
-from tenfac.adapters.update import Update
+from tenfac.adapters.updates.update import Update
 
 
 class Raw(nn.Module):

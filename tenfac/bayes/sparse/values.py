@@ -14,7 +14,7 @@ from ...core.arrays import to_numpy
 from ...core.contract import adjoint, contract
 from ...core.errors import ConvergenceWarning
 from ...core.truncate import truncate
-from ...decompose.cp_als import cp
+from ...decompose.cp.als import cp
 from ...decompose.hooi import hooi
 from .box import Box
 from .statistics import energy, squared

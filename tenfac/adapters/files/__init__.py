@@ -1,0 +1,1 @@
+"""Adapters in files: our own, and those that PEFT and LyCORIS read."""

@@ -1,0 +1,1 @@
+"""The update of one weight: its structure, size, start and cost, and how it acts on a layer's input."""

@@ -1,0 +1,1 @@
+"""CP and Tucker decomposition from some of the entries of a tensor."""

@@ -1,0 +1,1 @@
+"""CP decomposition (PARAFAC): starts, sweeps, the search, the rank, what two results share."""

@@ -1,0 +1,56 @@
+"""Pairs of points and charges nearer than a cutoff, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from tenfac.core.arrays import spans
+from tenfac.core.errors import DataError
+
+# Pairs handled at once.
+_PAIRS = 2**20
+
+
+def check_apart(tree: cKDTree, where: str) -> None:
+    """No two charges at one place."""
+    if tree.n < 2:
+        return
+    size = float(np.abs(tree.data).max())
+    distance = tree.query(tree.data, k=2)[0][:, 1]
+    worst = int(distance.argmin())
+    if distance[worst] <= 1e-12 * size:
+        other = next(int(j) for j in tree.query(tree.data[worst], k=2)[1] if j != worst)
+        raise DataError(
+            f"{where}: no two charges may be at one place, their energy is infinite; got "
+            f"{tree.data[worst].tolist()} "
+            f"in rows {sorted((worst, other))}. Join them into one charge."
+        )
+
+
+def _per_point(tree: cKDTree, points: np.ndarray, cutoff: float) -> float:
+    """Neighbors of a point, from a sample, rounded up."""
+    sample = points[:: max(len(points) // 64, 1)]
+    return float(np.mean(tree.query_ball_point(sample, cutoff, return_length=True))) + 1
+
+
+def neighbors(
+    tree: cKDTree, points: np.ndarray, cutoff: float
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Blocks of points ``start:stop`` with the pairs (row in the block, charge) nearer than the cutoff."""
+    if not len(points):
+        yield 0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return
+    step = max(int(_PAIRS / _per_point(tree, points, cutoff)), 16)
+    for span in spans(len(points), step):
+        found = cKDTree(points[span]).sparse_distance_matrix(tree, cutoff, output_type="ndarray")
+        yield span.start, span.stop, found["i"].copy(), found["j"].copy()
+
+
+def pairs(tree: cKDTree, cutoff: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of pairs of charges nearer than the cutoff, each pair once."""
+    for start, _, i, j in neighbors(tree, tree.data, cutoff):
+        once = i + start < j
+        yield i[once] + start, j[once]

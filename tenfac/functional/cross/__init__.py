@@ -1,0 +1,1 @@
+"""Adaptive cross approximation of a function: few fibres, a nested core, residuals."""

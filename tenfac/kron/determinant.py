@@ -1,0 +1,48 @@
+"""Determinants as sign and logarithm: they leave the range of a float long before the matrix does."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..core.arrays import namespace_of
+from ..core.errors import DataError
+from .base import known
+
+
+class SignedLog(NamedTuple):
+    """Sign and logarithm of the magnitude of a determinant, as ``numpy.linalg.slogdet`` gives them.
+
+    Examples
+    --------
+    >>> SignedLog(-1.0, 0.0).sign
+    -1.0
+    """
+
+    sign: Any
+    logabsdet: Any
+
+
+def positive_log(found: SignedLog, where: str) -> Any:
+    """Logarithm of a determinant that must be positive.
+
+    Raises
+    ------
+    DataError
+        If it is not.
+
+    Examples
+    --------
+    >>> positive_log(SignedLog(1.0, 2.5), "logdet")
+    2.5
+    """
+    xp = None if isinstance(found.sign, (int, float)) else namespace_of(found.sign)
+    complex_ = xp is not None and xp.isdtype(found.sign.dtype, "complex floating")
+    real = known(xp.real(found.sign) if complex_ else found.sign)
+    imaginary = known(xp.imag(found.sign)) if complex_ else 0.0
+    if real is not None and imaginary is not None and not (real > 0 and abs(imaginary) < 1e-3):
+        raise DataError(
+            f"{where}: the determinant must be positive to have a real logarithm; its sign is {real:.3g}"
+            + (f"{imaginary:+.3g}j" if imaginary else "")
+            + ". Use slogdet."
+        )
+    return found.logabsdet

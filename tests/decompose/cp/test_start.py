@@ -1,0 +1,29 @@
+"""Random starts: shapes, library, and signs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenfac.decompose.cp.mttkrp import DenseTensor
+from tenfac.decompose.cp.start import random_start
+from tests.checks import assert_above, assert_equal, assert_same_kind, to_numpy
+
+
+def test_random_starts_are_of_the_library_of_the_data_in_double_precision(make):
+    target = DenseTensor(make(3, 4))
+    found = random_start(target, 2, 5, np.random.default_rng(0))
+    assert_equal([tuple(factor.shape) for factor in found], [(5, 2, 3), (5, 2, 4)])
+    assert_same_kind(found[0], target.xp.astype(target.array, target.xp.float64))
+
+
+def test_nonnegative_starts_are_magnitudes(make):
+    target = DenseTensor(make(3, 4))
+    free = random_start(target, 2, 5, np.random.default_rng(0))
+    kept = random_start(target, 2, 5, np.random.default_rng(0), nonnegative=True)
+    assert_equal(to_numpy(kept[0]), np.abs(to_numpy(free[0])))
+    assert_above(-to_numpy(free[0]).min(), 0.1, "most negative number of a free start")
+
+
+def test_complex_data_start_from_complex_factors(make):
+    found = random_start(DenseTensor(make.complex(3, 4)), 2, 1, np.random.default_rng(0))
+    assert_above(np.abs(to_numpy(found[0]).imag).min(), 1e-6, "imaginary parts")

@@ -1,0 +1,104 @@
+"""Gauss-Newton steps at scattered points: against dense derivatives and dense least squares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenfac.functional.points.fit import PointsProblem, State, _Tangent
+from tenfac.functional.points.start import PolynomialFit, Prior
+from tests.checks import assert_below, assert_close, assert_equal
+
+RNG = np.random.default_rng(0)
+N, SIZES = 60, (4, 5)
+BASES = [np.polynomial.chebyshev.chebvander(RNG.uniform(-1, 1, N), k - 1) for k in SIZES]
+SCALES = [1.7 ** -np.arange(k) for k in SIZES]
+WEIGHTS = RNG.uniform(0.5, 1.5, N)
+WEIGHTS /= WEIGHTS.mean()
+DENSE = np.einsum("ni,nj->nij", *BASES).reshape(N, -1) * np.outer(*SCALES).ravel()
+Y = DENSE @ RNG.standard_normal(20) + 0.1 * RNG.standard_normal(N)
+
+
+def problem() -> PointsProblem:
+    return PointsProblem(BASES, SCALES, Y, WEIGHTS)
+
+
+def state(rank: tuple[int, int]) -> State:
+    factors = tuple(np.linalg.qr(RNG.standard_normal((k, r)))[0] for k, r in zip(SIZES, rank, strict=True))
+    return State(RNG.standard_normal(rank), factors)
+
+
+def ridge_regression(ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and hat matrix (of the weighted rows) with a free constant."""
+    rows = DENSE * np.sqrt(WEIGHTS)[:, None]
+    penalty = ridge * np.eye(20)
+    penalty[0, 0] = 0
+    inverse = np.linalg.inv(rows.T @ rows + penalty)
+    return inverse @ rows.T @ (np.sqrt(WEIGHTS) * Y), rows @ inverse @ rows.T
+
+
+def test_the_tangent_is_the_derivative_of_the_step() -> None:
+    here = state((2, 2))
+    tangent, p = _Tangent(here), problem()
+    step = RNG.standard_normal(tangent.size)
+    h = 1e-6
+    ends = [p.values(p.truncated(*tangent.moved(s * h * step), (2, 2))) for s in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * h)
+    assert_below(np.abs(tangent.jacobian(p.bases) @ step - slope).max(), 1e-7, "difference")
+
+
+def test_at_full_rank_it_is_ridge_regression() -> None:
+    p = problem()
+    full, steps, at_rest = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10)
+    assert_equal(at_rest, True)
+    assert_close(p.values(full), DENSE @ ridge_regression(0.3)[0], 1e4)
+    assert_below(steps, 3, "steps")
+
+
+def test_leaving_rows_out_at_full_rank_is_exact() -> None:
+    p = problem()
+    full, _, _ = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10)
+    score, trace = p.leave_one_out(full, 0.3)
+    hat = ridge_regression(0.3)[1]
+    roots = np.sqrt(WEIGHTS)
+    residual = (roots * Y - hat @ (roots * Y)) / (1 - np.diag(hat))
+    assert_close(score, float(np.mean(residual**2)), 1e5)
+    assert_close(trace, float(np.trace(hat)), 1e5)
+
+
+def test_a_step_never_raises_the_objective_and_the_end_is_stationary() -> None:
+    p, here = problem(), state((2, 2))
+    before = p._objective(here, 0.1)
+    for _ in range(5):
+        here, after = p._step(here, 0.1, before)
+        assert_below(after, before, "objective")
+        before = after
+    here, _, _ = p.solve(here, 0.1, 200, 1e-14)
+    _, right, pull = p._normal(_Tangent(here), 0.1)
+    assert_below(np.abs(right - pull).max(), 1e-4, "gradient")
+
+
+def test_truncation_is_the_one_of_the_function_and_keeps_factors_orthonormal() -> None:
+    p, here = problem(), state((3, 3))
+    small = p.truncated(here.core, here.factors, (1, 1))
+    plain = [f * s[:, None] for f, s in zip(here.factors, SCALES, strict=True)]
+    u, s, vt = np.linalg.svd(plain[0] @ here.core @ plain[1].T)
+    core, factors = p.coefficients(small)
+    assert_close(factors[0] @ core @ factors[1].T, s[0] * np.outer(u[:, 0], vt[0]))
+    assert_close(small.factors[0].T @ small.factors[0], np.eye(1))
+
+
+def test_a_higher_rank_is_the_same_function() -> None:
+    p, here = problem(), state((2, 2))
+    core, factors = p.coefficients(here)
+    grown = p.adopted(core, factors, (3, 4))
+    assert_equal(grown.rank, (3, 4))
+    assert_close(p.values(grown), p.values(here), 1e4)
+    assert_close(grown.factors[1].T @ grown.factors[1], np.eye(4))
+
+
+def test_the_polynomial_fit_is_ridge_regression() -> None:
+    prior = Prior((1.7, 1.7))
+    fit = PolynomialFit(BASES, WEIGHTS, prior)
+    assert_equal(len(fit.index), 19)
+    got = fit.coefficients(Y, prior, 0.3)
+    assert_close(got, (ridge_regression(0.3)[0] * np.outer(*SCALES).ravel()).reshape(4, 5), 1e5)

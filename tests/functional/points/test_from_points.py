@@ -1,0 +1,252 @@
+"""``chebyshev_from_points``: functions through scattered values, with noise and without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfac import Chebyshev, ConvergenceWarning, DataError, Discrete, RankError, ShapeError
+from tenfac import chebyshev_from_points as fitted
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
+
+BOX = [(-1, 1)] * 3
+
+
+def points(n: int, d: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (n, d))
+
+
+def noise(n: int, seed: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(n)
+
+
+def polynomial(X: np.ndarray) -> np.ndarray:
+    x, y, z = X.T
+    return (1 + x - x**3) * (y**2 - 0.3) * (2 + z) + x * y
+
+
+def yukawa(X: np.ndarray) -> np.ndarray:
+    r = np.sqrt(((X + 1.2) ** 2).sum(axis=1))
+    return np.exp(-r) / r
+
+
+def error(F: Any, f: Any, n: int = 3000) -> float:
+    """Root mean square error at new points of the cube."""
+    T = points(n, F.ndim, seed=99)
+    return float(np.sqrt(np.mean((F.at(*T.T) - f(T)) ** 2)))
+
+
+def smooth(n: int = 300, sigma: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+    X = points(n, 2)
+    return X, np.exp(X[:, 0]) * np.cos(2 * X[:, 1]) + sigma * noise(n)
+
+
+# --- what is found ----------------------------------------------------------------------------------------
+
+
+def test_a_polynomial_without_noise_is_recovered_to_rounding() -> None:
+    X = points(400)
+    F = fitted(X, polynomial(X), BOX)
+    assert_below(error(F, polynomial), 1e-10, "error")
+    assert_equal(F.rank, (2, 2, 2))
+    assert F.info.converged
+    assert_below(F.info.validation_error, 1e-10, "validation error")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sigma", "bound"), [(1e-2, 2.7e-3), (1e-3, 5.5e-4)])
+def test_noise_is_averaged_out_with_ranks_and_degrees_of_its_own_choice(sigma: float, bound: float) -> None:
+    errors = []
+    for seed in range(3):
+        X = points(4000, seed=seed)
+        errors.append(error(fitted(X, yukawa(X) + sigma * noise(4000, seed + 7), BOX), yukawa, 20_000))
+    assert_below(np.mean(errors), bound, "mean error")
+
+
+def test_a_fit_to_few_noisy_points_beats_the_noise() -> None:
+    X = points(300)
+    F = fitted(X, yukawa(X) + 0.02 * noise(300), BOX)
+    assert_below(error(F, yukawa), 0.015, "error")
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_sums_of_functions_of_one_variable_are_found_in_any_number_of_variables(d: int) -> None:
+    def f(X: np.ndarray) -> np.ndarray:
+        return np.sin(np.arange(1, d + 1) * X / 2).sum(axis=1)
+
+    X = points(100 * d, d)
+    F = fitted(X, f(X) + 0.01 * noise(100 * d), [(-1, 1)] * d)
+    assert_below(error(F, f), 0.01, "error")
+    assert_below(max(F.rank), 1 if d == 1 else 3, "rank")
+
+
+def test_the_validation_error_is_the_error_at_new_noisy_values() -> None:
+    X, y = smooth()
+    F = fitted(X, y, BOX[:2])
+    T = points(4000, 2, seed=5)
+    new = np.exp(T[:, 0]) * np.cos(2 * T[:, 1]) + 0.05 * noise(4000, seed=8)
+    at_new = np.sqrt(np.mean((F.at(*T.T) - new) ** 2)) / np.sqrt(np.mean(y**2))
+    assert_below(abs(F.info.validation_error / at_new - 1), 0.15, "relative difference")
+    at_rows = np.linalg.norm(F.at(*X.T) - y) / np.linalg.norm(y)
+    assert_below(abs(F.info.rel_error / at_rows - 1), 1e-8, "rel_error")
+
+
+def test_a_table_of_parameters_beside_variables() -> None:
+    heights, rates = np.array([1, 2, 0.5, 3, -1.0]), np.array([1, 2, 1.5, 0.7, 3])
+    rng = np.random.default_rng(0)
+    label, x = rng.integers(5, size=400), rng.uniform(0, 1, 400)
+    true = heights[label] * np.exp(-rates[label] * x)
+    F = fitted(np.stack([label, x], axis=1), true + 0.01 * noise(400), [5, (0, 1)])
+    assert_equal(F.modes[0], Discrete(5))
+    assert_below(np.abs(F.at(label, x) - true).max(), 0.02, "error")
+
+
+def test_what_is_asked_for_is_kept() -> None:
+    X, y = smooth()
+    F = fitted(X, y, BOX[:2], rank=2, degree=[5, 7], ridge=1e-6)
+    assert_equal((F.rank, [m.domain for m in F.modes]), ((2, 2), [(-1.0, 1.0)] * 2))
+    assert_below(max(F.degree[0] - 5, F.degree[1] - 7), 0, "degree above that asked for")
+    assert_says(F.info.reason, "ridge 1e-06")
+
+
+def test_a_large_ridge_leaves_the_mean() -> None:
+    X, y = smooth()
+    F = quietly(fitted, X, y, BOX[:2], rank=1, degree=3, ridge=1e12)
+    assert_below(abs(F.at(0.3, -0.4) - y.mean()), 1e-6, "distance from the mean")
+
+
+# --- invariances ------------------------------------------------------------------------------------------
+
+
+def test_the_unit_of_the_values_does_not_matter() -> None:
+    X, y = smooth()
+    plain = fitted(X, y, BOX[:2])
+    for unit in (1e-30, 1e30):
+        F = fitted(X, unit * y, BOX[:2])
+        assert_equal((F.rank, F.degree), (plain.rank, plain.degree))
+        assert_close(F.at(0.2, 0.3) / unit, float(plain.at(0.2, 0.3)), 1e4)
+
+
+def test_a_large_constant_does_not_hide_the_rest() -> None:
+    X, y = smooth()
+    plain, shifted = fitted(X, y, BOX[:2]), fitted(X, y + 1e6, BOX[:2])
+    T = points(200, 2, seed=3)
+    assert_below(np.abs(shifted.at(*T.T) - 1e6 - plain.at(*T.T)).max(), 0.05, "difference")
+
+
+def test_the_domain_scales_and_is_the_range_if_not_given() -> None:
+    X, y = smooth()
+    near, far = fitted(X, y), fitted(1e3 * X + 5, y)
+    assert_equal([m.domain for m in near.modes], [(c.min(), c.max()) for c in X.T])
+    assert_close(far.at(205.0, -95.0), float(near.at(0.2, -0.1)), 1e8)
+
+
+def test_repeated_rows_count_as_weights_and_rows_of_weight_0_as_absent() -> None:
+    X, y = smooth(80)
+    twice = np.concatenate([X, X[:20]]), np.concatenate([y, y[:20]])
+    heavy = np.where(np.arange(80) < 20, 2.0, 1.0)
+    F, G = fitted(*twice, BOX[:2]), fitted(X, y, BOX[:2], weights=5 * heavy)
+    assert_close(F.at(0.1, 0.5), float(G.at(0.1, 0.5)), 1e6)
+    wrong = np.where(np.arange(80) < 40, y, 1e9)
+    H = fitted(X, wrong, BOX[:2], weights=np.arange(80) < 40)
+    assert_close(H.at(0.1, 0.5), float(fitted(X[:40], y[:40], BOX[:2]).at(0.1, 0.5)), 1e6)
+
+
+def test_weights_are_reciprocal_variances() -> None:
+    X, y = smooth(400, sigma=0.0)
+    sigma = np.where(np.arange(400) < 200, 0.01, 1.0)
+    y = y + sigma * noise(400)
+
+    def f(T: np.ndarray) -> np.ndarray:
+        return np.exp(T[:, 0]) * np.cos(2 * T[:, 1])
+
+    assert_above(
+        error(fitted(X, y, BOX[:2]), f) / error(fitted(X, y, BOX[:2], weights=sigma**-2), f), 5, "gain"
+    )
+
+
+def test_other_libraries_and_dtypes_give_the_same(make: Any) -> None:
+    X, y = smooth(60)
+    F = fitted(make.asarray(X), make.asarray(y), BOX[:2], rank=1, degree=3)
+    assert_close(F.at(0.1, 0.5), float(fitted(X, y, BOX[:2], rank=1, degree=3).at(0.1, 0.5)), 1e9)
+
+
+def test_one_value_is_a_constant() -> None:
+    F = fitted(points(20), np.full(20, 3.5), BOX)
+    assert F.info.converged
+    assert_equal(F.rank, (1, 1, 1))
+    assert_close(F.at(0.1, 0.2, 0.3), 3.5)
+    G = fitted(np.stack([np.arange(20) % 4, points(20)[:, 0]], axis=1), np.zeros(20), [4, (-1, 1)])
+    assert_close(G.at(3, 0.2), 0.0, scale=1.0)
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+def test_noise_alone_is_no_function() -> None:
+    with pytest.warns(ConvergenceWarning) as caught:
+        F = fitted(points(200), noise(200), BOX)
+    assert not F.info.converged
+    assert_says(caught[0].message, "no better than by a constant")
+
+
+def test_too_few_steps_are_said() -> None:
+    X = points(300)
+    with pytest.warns(ConvergenceWarning) as caught:
+        fitted(X, yukawa(X), BOX, rank=4, degree=9, ridge=1e-14, max_iter=1)
+    assert_says(caught[0].message, "max_iter=1")
+
+
+X, Y = points(20, 2), np.arange(20.0)
+BAD = [
+    ({"X": X[:, 0]}, ShapeError, "reshape"),
+    ({"y": Y[:5]}, ShapeError, "`y` must have shape (20,)"),
+    ({"y": np.where(Y < 3, np.nan, Y)}, DataError, "3 of 20"),
+    ({"X": np.where(X > 0.9, np.inf, X)}, DataError, "`X` must be finite"),
+    ({"y": Y + 1j}, DataError, "real"),
+    ({"domain": [(0, 1), (-1, 1)]}, DataError, "column 0"),
+    ({"domain": [(-1, 1)]}, ShapeError, "one entry per column"),
+    ({"domain": [(1, -1), (-1, 1)]}, DataError, "a < b"),
+    ({"domain": [5, (-1, 1)]}, DataError, "row numbers 0 to 4"),
+    ({"X": X * [1, 0]}, DataError, "column 1"),
+    ({"X": X[:3], "y": Y[:3]}, DataError, "at least 4"),
+    ({"X": np.repeat(X[:3], 5, 0), "y": Y[:15]}, DataError, "got 3"),
+    ({"weights": -Y}, DataError, "`weights`"),
+    ({"weights": Y[:4]}, ShapeError, "`weights`"),
+    ({"rank": (3, 2)}, RankError, "product of the others"),
+    ({"rank": 0}, RankError, "1 or more"),
+    ({"degree": -1}, DataError, "`degree`"),
+    ({"ridge": np.nan}, DataError, "ridge"),
+    ({"max_iter": 0}, DataError, "`max_iter`"),
+]
+
+
+@pytest.mark.parametrize(("changed", "kind", "part"), BAD)
+def test_bad_input_is_refused(changed: Any, kind: Any, part: str) -> None:
+    with pytest.raises(kind) as caught:
+        fitted(**{"X": X, "y": Y, **changed})
+    assert_says(caught, "chebyshev_from_points", part)
+
+
+def test_the_modes_are_those_of_the_domain() -> None:
+    F = fitted(*smooth(60), [(-2, 2), None])
+    assert_equal([type(m) for m in F.modes], [Chebyshev, Chebyshev])
+    assert_equal(F.modes[0].domain, (-2.0, 2.0))
+    assert_close(F.factors[0].T @ F.factors[0], np.eye(F.rank[0]))
+
+
+def test_one_interval_in_the_place_of_one_per_column_is_named() -> None:
+    X = points(50, 2)
+    with pytest.raises(DataError) as caught:
+        fitted(X, X[:, 0], (-1, 1))
+    assert_says(caught, "domain[0] must be an interval", "[(a, b)] * D")
+
+
+def test_a_search_that_ran_out_of_models_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_equal(fitted(*smooth()).info.warnings, ())
+    monkeypatch.setattr("tenfac.functional.points.search._MODELS", 6)
+    found = fitted(*smooth())
+    assert_says(found.info.warnings[-1], "the search ended after", "models", "rank or degree")
+    assert_equal(found.info.converged, True)
