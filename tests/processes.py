@@ -10,7 +10,7 @@ from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.process import Process
 from tenfac.core.modes.state_space import StateSpace
 from tenfac.core.modes.still import Constant, Linear, Periodic
-from tests.oracles import matern_dense
+from tests.oracles import matern_dense, swing_dense
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -28,14 +28,7 @@ def line(x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def swing(period: float, quality: float) -> Kernel:
-    a = 0.5 / quality
-    eta = np.sqrt(1 - a * a)
-
-    def kernel(x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        s = 2 * np.pi / period * np.abs(x[:, None] - z)
-        return np.exp(-a * s) * (np.cos(eta * s) + a / eta * np.sin(eta * s))
-
-    return kernel
+    return lambda x, z: swing_dense(x, z, period, quality)
 
 
 M12, M32, M52 = StateSpace("matern12", 1.3), StateSpace("matern32", 0.8), StateSpace("matern52", 2.1)

@@ -183,7 +183,7 @@ def missing_names(text: str) -> list[str]:
     """Names that a page says are in a file (```a`, `b` of `tests/x.py```) and that file does not make."""
     held = [(name, file) for names, file in HELD.findall(text) for name in re.findall(r"`(\w+)`", names)]
     sources = {file: (ROOT / file).read_text(encoding="utf-8") for _, file in held}
-    made = r"^(?:    )?(?:def {0}\(|class {0}\b|{0}\b.*=)"
+    made = r"^(?:    )?(?:def {0}\(|class {0}\b|{0}\b.*[=:])"
     lost = [(name, file) for name, file in held if not re.search(made.format(name), sources[file], re.M)]
     return [f"{file}: {name}" for name, file in lost]
 

@@ -32,6 +32,7 @@ from tenfac.core.errors import warn_user
 
 Array = NDArray[Any]
 _KEPT = "products of mode functions kept"
+_NOT_SHORT = (None, "oscillator")  # labels, and periods, which were sought
 _SHORT = 0.1  # lengthscale, of a range, that a second search starts from
 
 
@@ -85,7 +86,8 @@ class CollapsedMethods(FittedModel):
         """The better of a fit and one that starts where functions vary fast, as a ridge across modes does."""
         modes = observed.start.modes.copy()
         lengths = first_lengthscales(self.kernel, self._modes)
-        free = [n for n, index in enumerate(self._modes) if lengths[n] is None and not index.discrete]
+        named = enumerate(self._kernels)
+        free = [n for n, kernel in named if lengths[n] is None and kernel not in _NOT_SHORT]
         modes[free, 1] = np.log(_SHORT)
         if not free:
             return first
@@ -142,6 +144,11 @@ class CollapsedMethods(FittedModel):
             index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)
             if not index.discrete
+        }
+        self.qualities_ = {
+            index.name: problem.prior(hyper, n).quality
+            for n, index in enumerate(self._modes)
+            if problem.kernels[n] == "oscillator"
         }
         self.constants_ = {
             index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)

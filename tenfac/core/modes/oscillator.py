@@ -64,6 +64,18 @@ class Oscillator(Process):
                 "What does not swing is a sum of two 'matern12' processes, or about one of them."
             )
 
+    def correlation(self, x: Any, z: Any) -> Any:
+        """Covariance between places of shapes (N,) and (M,): (N, M)."""
+        s = self.rate * abs(_steps(x)[:, None] - _steps(z)[None, :])
+        still, swing = self._response(s, namespace_of(s))
+        return still + self.damping * swing
+
+    def correlation_slope(self, x: Any, z: Any) -> Any:
+        """Derivative of ``correlation`` by ``x``."""
+        s = self.rate * (_steps(x)[:, None] - _steps(z)[None, :])
+        xp = namespace_of(s)
+        return -self.rate * xp.sign(s) * self._response(abs(s), xp)[1]
+
     @property
     def rate(self) -> Any:
         """``w = 2 pi / period``: the angular frequency without damping."""

@@ -62,6 +62,12 @@ def test_every_part_has_gradients_by_period_and_quality(quality: float) -> None:
     assert torch.autograd.gradcheck(parts, start)
 
 
+def test_the_slope_of_its_correlation_is_the_difference_quotient() -> None:
+    process, x, z, step = Oscillator(2.0, 5.0), np.array([-1.0, 0.3, 5.0]), np.array([0.0, 0.3]), 1e-5
+    up, down = (process.correlation(x + sign * step, z) for sign in (1, -1))
+    assert_relative(process.correlation_slope(x, z), (up - down) / (2 * step), 1e-8)
+
+
 def test_its_slope_has_the_variance_of_the_frequency() -> None:
     process = Oscillator(2.0, 5.0)
     row = process.observation(np.zeros(1), 1)[0]
