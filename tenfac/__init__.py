@@ -81,9 +81,7 @@ _HOME = {
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
     "tucker_complete": "decompose.completion.complete",
-    "tucker_complete": "decompose.completion",
     "tucker_nonnegative": "decompose.tucker_nonnegative",
-    "tucker_complete": "decompose.completion.complete",
     "unfold": "core.ops",
     "unmerge": "adapters.merging",
 }

@@ -148,12 +148,7 @@ class Electrostatics:
                 f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. "
                 "Convert them with numpy.asarray(x)."
             )
-        self.tol = check_tol(tol, where)
-        if self.tol < 4 * eps(self.positions.dtype):
-            raise DataError(
-                f"{where}: tol must be {4 * eps(self.positions.dtype):.2g} or more for positions of dtype "
-                f"{self.positions.dtype}; got {tol:g}. Convert them to float64."
-            )
+        self.tol = _checked_tol(tol, self.positions.dtype, where)
         self.kappa = _positive(kappa, "kappa", where, zero=True)
         self.kernel = _kernel(kernel, self.kappa, where)
         slater = self.kernel == "slater"
@@ -403,6 +398,15 @@ class Electrostatics:
 
 
 # --- arguments --------------------------------------------------------------------------------------------
+
+
+def _checked_tol(tol: float, dtype: Any, where: str) -> float:
+    if check_tol(tol, where) < 4 * eps(dtype):
+        raise DataError(
+            f"{where}: tol must be {4 * eps(dtype):.2g} or more for positions of dtype {dtype}; got {tol:g}. "
+            "Convert them to float64."
+        )
+    return float(tol)
 
 
 def _atoms(positions: Any, charges: Any) -> tuple[Any, Any]:
