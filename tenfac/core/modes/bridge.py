@@ -17,7 +17,9 @@ from .process import Process
 Array = NDArray[np.float64]
 _NODES = 16  # of Gauss and Legendre in each panel
 _PANELS = 256  # times as many as a segment begins with, at most
-_CLOSE = 1e-13  # panels are halved until the squares of all functions change by less
+_CLOSE = 1e-12  # panels are halved until the squares of all functions change by less
+_EPS = float(np.finfo(np.float64).eps)
+_SURE = 1e4 * _EPS  # share of a variance that is more than rounding
 _NUMBERS = 2**21  # of transition matrices held at once
 
 
@@ -186,12 +188,12 @@ def smoothing(process: Process, grid: tuple[float, ...]) -> Array:
             step = held.across[k]
             mean, cov = step @ mean, step @ cov @ step.T + moved[k - 1]
         row = seen[k]
-        variance, prior = row @ cov @ row, row @ held.stationary @ row
-        fresh = row @ moved[k - 1] @ row if k else prior
-        if not variance > 0 or (fresh <= 0 and variance <= 1e-13 * prior):
+        variance = row @ cov @ row
+        if not variance > _SURE * (np.abs(row) @ np.abs(cov) @ np.abs(row)):
             raise DataError(
                 f"GP.factor: the process must be able to take any values at its knots; at {grid[k]:g} it is "
-                "determined by the knots before. Add a Matérn process to the kernel."
+                "determined by the knots before. Add a Matérn process to the kernel, or leave out knots that "
+                "nearly coincide."
             )
         gain = cov @ row / variance
         left = np.eye(order) - gain[:, None] * row
@@ -267,7 +269,10 @@ def segments(
             size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
             done = np.zeros(active.size, dtype=bool)
             if before is not None:
-                limit = _CLOSE * size[:, :, None] * size[:, None, :]
+                # weights have the rounding errors of the largest among them, and those of the place
+                close = _CLOSE + 64 * _EPS * np.abs(edges).max() / lengths[active, None, None]
+                limit = size.max(axis=1)[:, None, None] * np.maximum(size[:, :, None], size[:, None, :])
+                limit *= close
                 done = (np.abs(gram - before) <= limit).all(axis=(1, 2))
             for n in np.flatnonzero(done):
                 start, length = float(starts[active[n]]), float(lengths[active[n]])

@@ -339,8 +339,10 @@ class GP:
             raise ShapeError(
                 f"GP: modes of one kernel and domain can be joined; got {self} and {other}. {_CHANGE}"
             )
-        grid = tuple(np.union1d(self.grid, other.grid).tolist())
-        return replace(self, grid=grid, lengthscale=None)
+        grid = np.union1d(self.grid, other.grid)
+        apart = 4 * np.finfo(float).eps * max(map(abs, self.domain))  # nearer ones differ by rounding
+        grid = grid[np.append(True, np.diff(grid) > apart)]
+        return replace(self, grid=tuple(grid.tolist()), lengthscale=None)
 
     @property
     def _what(self) -> tuple[Any, ...]:

@@ -364,3 +364,27 @@ def test_an_axis_that_is_none_is_refused(name, value):
     with pytest.raises(DataError) as error:
         replace(BEND, **{name: value})
     assert_says(error, "Bend:", name)
+
+
+def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_where_values_are_lost():
+    grid = np.unique([*np.random.default_rng(0).uniform(0, 20, 150), 3.0, 3.0 + 1e-9, 3.0 + 1e-6])
+    for kernel in MATERN:
+        mode = GP(kernel, grid, lengthscale=2.0)
+        factor = mode.factor(np.sin(grid))
+        want = np.cos(grid[0]) - np.cos(grid[-1])
+        assert_below(abs(mode.integral(factor) @ factor[:, 0] - want), 0.02, "integral of a sine")
+        root = mode.gram_root(factor) @ factor
+        want = (grid[-1] - grid[0]) / 2 - (np.sin(2 * grid[-1]) - np.sin(2 * grid[0])) / 4
+        assert_below(abs(root[:, 0] @ root[:, 0] - want), 0.02, "square of a sine")
+    with pytest.raises(DataError) as error:
+        GP(CASES["quasi-periodic"][0], [1.0, 1.0 + 1e-8, 2.0]).factor(np.zeros(3))
+    assert_says(error, "nearly coincide")
+
+
+def test_knots_that_differ_by_rounding_are_one_in_a_common_mode():
+    one, other = GP(M32, [0.0, 0.1 + 0.2, 1.0]), GP(M32, [0.0, 0.3, 0.5, 1.0])
+    both = one.common(other)
+    assert_equal(both.n_knots, 4)
+    for mode in (one, other):
+        factor = mode.factor(np.cos(mode.nodes()))
+        assert_close(both.rows(mode.embed(both, factor), [0.2, 0.3, 0.7]), mode.rows(factor, [0.2, 0.3, 0.7]))
