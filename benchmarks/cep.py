@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 import time
-import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -49,10 +48,7 @@ def iteration(form: CPForm | TuckerForm, count: int, runs: int = 10) -> dict:
         start = time.process_time()
         state = sweeper.sweep(state, climbers)
         seconds.append(time.process_time() - start)
-    tracemalloc.start()
-    sweeper.sweep(state, climbers)
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
+    peak = record.peak_bytes(lambda: sweeper.sweep(state, climbers)) / 2**20
     return {"seconds": min(seconds), "median": float(np.median(seconds)), "peak_MiB": peak}
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import time
+import tracemalloc
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +31,16 @@ def timed(call: Callable[[], Any], runs: int = 1) -> tuple[Any, float]:
 def cpu_seconds(call: Callable[[], Any], runs: int = 5) -> float:
     """Least process CPU seconds of some runs."""
     return timed(call, runs)[1]
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Most memory that Python and numpy held during a call beyond what stood before it."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def versions(*packages: str, threads: int | str | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import tracemalloc
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -18,7 +17,7 @@ import tensorly as tl
 from tensorly.decomposition import tucker as tensorly_tucker
 
 from benchmarks import record
-from benchmarks.record import cpu_seconds
+from benchmarks.record import cpu_seconds, peak_bytes
 from tenfac import CP, Tucker, datasets, tucker
 
 
@@ -52,10 +51,8 @@ def fixed() -> dict[str, Any]:
         ours = cpu_seconds(lambda X=X, rank=rank: tucker(X, rank), 7 if n < 400 else 3)
         pyttb_ = cpu_seconds(lambda X=X, rank=rank: pyttb_hosvd(X, rank), 5 if n < 400 else 2)
         theirs = cpu_seconds(lambda X=X, rank=rank: tensorly_tucker(X, rank=[rank] * 3), 2 if n < 200 else 1)
-        tracemalloc.start()
         t = tucker(X, rank)
-        extra = tracemalloc.get_traced_memory()[1] / X.nbytes
-        tracemalloc.stop()
+        extra = peak_bytes(lambda X=X, rank=rank: tucker(X, rank)) / X.nbytes
         errors = {
             "tenfac": relative_error(*t, X),
             "tensorly": relative_error(*tensorly_tucker(X, rank=[rank] * 3), X),
@@ -148,13 +145,9 @@ def entries() -> dict[str, Any]:
             ("CP", CP(None, factors)),
             ("Tucker", Tucker(rng.standard_normal((20,) * 3), factors)),
         ):
-            tracemalloc.start()
-            t.at(*index)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
             rows[f"{name} n {n}"] = {
                 "milliseconds": 1e3 * cpu_seconds(lambda t=t, i=index: t.at(*i), 3),
-                "peak_bytes": peak,
+                "peak_bytes": peak_bytes(lambda t=t, i=index: t.at(*i)),
             }
     return rows
 
