@@ -12,7 +12,9 @@ from .process import Process, Product, Scaled, Sum
 from .state_space import StateSpace, check_kernel
 from .still import Constant, Linear, Periodic
 
-_TYPES = {kind.__name__: kind for kind in (StateSpace, Oscillator, Scaled, Sum, Product, Constant, Linear, Periodic)}
+_TYPES = {
+    kind.__name__: kind for kind in (StateSpace, Oscillator, Scaled, Sum, Product, Constant, Linear, Periodic)
+}
 
 
 def process_of(kernel: Any, lengthscale: Any, where: str) -> Process:
