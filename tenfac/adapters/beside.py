@@ -21,7 +21,7 @@ class Beside(NamedTuple):
     key: str
 
     @property
-    def value(self) -> Tensor | None:
+    def value(self) -> Any:
         """The tensor, or None if the layer has none of that name."""
         own = {**self.layer._parameters, **self.layer._buffers}
         return own.get(self.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from .updates.structure import Structure, structure_for, structure_of
 from .updates.update import Update
 
 ATTENTION = ("q", "k", "v", "out_proj")  # the weights of nn.MultiheadAttention
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Plan:
 
 @door
 def tucker_adapter(
-    layer: nn.Module,
+    layer: Layer,
     rank: Any = None,
     *,
     budget: int | None = None,
@@ -69,7 +72,7 @@ def tucker_adapter(
     name: str = "default",
     dtype: torch.dtype | None = None,
     random_state: Any = 0,
-) -> nn.Module:
+) -> Layer:
     """Adapt one layer in place: ``W + scale * G x_0 U_0 x_1 U_1 ...`` with ``W`` frozen.
 
     ``G`` is a small core, ``U_n`` a factor ``(I_n, R_n)`` of mode n of the weight as the layer stores it. The
@@ -211,7 +214,7 @@ def _built(plans: list[Plan], data: Any, dtype: torch.dtype | None, rng: torch.G
 
 
 def plan_layer(
-    layer: nn.Module,
+    layer: Layer,
     rank: Any = None,
     *,
     structure: str | Structure,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tenfac.core.door import door
+from tenfac.core.errors import DataError
 
-from ..core.errors import DataError, RankError
+from ..core.errors import RankError
 from .beside import Beside, note, still_trained
 from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
 from .checks import check_name
@@ -71,10 +72,11 @@ def adapt(
     ----------
     model : torch.nn.Module
     targets : str, type, or list of such
-        Which layers: ``"all-conv"``, ``"all-linear"`` (attention among them), ``"all"`` (embeddings too); a
-        name of ``model.named_modules()`` or its end (``"q_proj"``, ``"layer1.0.conv1"``; numbers alone, as
-        in a Sequential, are whole names); if no name ends so, a regular expression for the whole name; a type
-        of module. A raw parameter is named as ``"module.parameter"`` (``"experts.w1"``).
+        Which layers: ``"all-conv"``, ``"all-linear"`` (attention among them), ``"all"`` (embeddings and
+        bilinear layers too); a name of ``model.named_modules()`` or its end (``"q_proj"``,
+        ``"layer1.0.conv1"``; numbers alone, as in a Sequential, are whole names); if no name ends so, a
+        regular expression for the whole name; a type of module. A raw parameter is named as
+        ``"module.parameter"`` (``"experts.w1"``).
         ``nn.MultiheadAttention`` is adapted in q, k, v and its output projection.
     rank : int or sequence of int, optional
         As for ``tucker_adapter``; an int beyond the size of a mode is lowered to it. By default up to 8, with

@@ -19,7 +19,15 @@ from .updates.layout import CONVS, TRANSPOSED
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all-conv": (*CONVS, *TRANSPOSED),
     "all-linear": (nn.Linear, nn.MultiheadAttention),
-    "all": (*CONVS, *TRANSPOSED, nn.Linear, nn.MultiheadAttention, nn.Embedding),
+    "all": (
+        *CONVS,
+        *TRANSPOSED,
+        nn.Linear,
+        nn.MultiheadAttention,
+        nn.Embedding,
+        nn.EmbeddingBag,
+        nn.Bilinear,
+    ),
 }
 _OLD_HOOKS = {  # suffix of the parameter that stands in for a weight: who put it there, how to undo it
     "_g": ("weight_norm", "torch.nn.utils.remove_weight_norm(layer)"),
@@ -119,7 +127,7 @@ def matching(places: list[Place], pattern: Pattern) -> tuple[list[Place], bool]:
     if named:
         return named, True
     try:
-        whole = re.compile(pattern)
+        whole = re.compile(str(pattern))  # types have returned
     except re.error:
         return [], False
     found = [p for p in places if any(name and whole.fullmatch(name) for name in p.names)]

@@ -19,7 +19,7 @@ from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
 from tenfac.core.errors import ConvergenceWarning, DataError, warn_user
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Columns = list[NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
 Fitter = Callable[[Columns, Array, Array, float, Any], None]
@@ -147,12 +147,13 @@ def _describe_cep(model: Any, fit: Any) -> None:
 def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: float) -> None:
     from tenfac.bayes.pyro import model as pyro_model
 
-    run = {"svi": pyro_model.svi, "nuts": pyro_model.nuts}[model.inference]
+    run: Any = {"svi": pyro_model.svi, "nuts": pyro_model.nuts}[model.inference]
     pyro_model.require(f"FunctionalTucker(inference={model.inference!r})")
     from tenfac.bayes.pyro.function import PyroFunction
 
     steps, _ = limits_of(model)
-    options = {"max_iter": steps} if model.inference == "svi" else {"num_samples": steps, "warmup": steps}
+    names = ("max_iter",) if model.inference == "svi" else ("num_samples", "warmup")
+    options = dict.fromkeys(names, steps)
     discrete = [n for n, index in enumerate(model._modes) if index.discrete]
     source = type(model)(discrete=discrete, kernel=model.kernel, label_rank=model.label_rank)
     table = dict(zip([index.name for index in model._modes], columns, strict=True))

@@ -7,18 +7,21 @@ import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 
 from .arrays import library_name, namespace_of, promote
 from .errors import DataError, ShapeError
+from .facts import Facts
 from .points import constant_format
 from .precision import HALF, astype, dtype_name, is_complex
 from .tracing import constant
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 # Operators of Python that numpy calls by the names of its functions.
-_OPERATORS = {
+_OPERATORS: dict[Any, Callable[..., Any]] = {
     np.add: operator.add,
     np.subtract: operator.sub,
     np.multiply: operator.mul,
@@ -31,7 +34,7 @@ _TRAIN, _BYTES = 2, 2**30
 _COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
-def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
+def in_single(method: _Method) -> _Method:
     """Run a method of a half-precision format in float32 and bring its result back, unless it is complex.
 
     Examples
@@ -54,7 +57,7 @@ def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
             return result
         return result._cast(self.dtype) if isinstance(result, Arithmetic) else as_dtype(result, self.dtype)
 
-    return run
+    return cast(_Method, run)
 
 
 def as_dtype(array: Any, dtype: Any) -> Any:
@@ -69,7 +72,7 @@ def as_dtype(array: Any, dtype: Any) -> Any:
     return astype(array, dtype, namespace_of(array))
 
 
-class Arithmetic:
+class Arithmetic(Facts):
     """What can be computed with formats of one kind without leaving it; ``Format`` supplies the arrays.
 
     Examples
@@ -91,9 +94,9 @@ class Arithmetic:
         Raises
         ------
         TypeError
-            If ``other`` is no format, nor a tensor of TensorLy.
+            If ``other`` is no format, nor what stands for one: a tensor of TensorLy, ``(core, factors)``.
         ShapeError
-            If the modes differ by more than their degrees.
+            If the modes differ by more than their degrees and knots.
 
         Notes
         -----
@@ -114,7 +117,7 @@ class Arithmetic:
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         pairs = [
             *cores,
-            *(_weighted(mode, *pair, xp) for mode, pair in zip(left.modes, factors, strict=True)),
+            *(_weighted(mode, a, b, xp) for mode, (a, b) in zip(left.modes, factors, strict=True)),
         ]
         scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
         conj = xp.conj if is_complex(scaled[0]) else lambda array: array
@@ -139,16 +142,18 @@ class Arithmetic:
 
     def _as_general(self, other: Any) -> Any:
         """This format in the kind, and the order of modes, of a more general one."""
+        special: Any = self
         if other._GENERALITY == _TRAIN:
-            return self.to_train(order=other.order)
-        return self.to_tucker(max_bytes=_BYTES)
+            return special.to_train(order=other.order)
+        return special.to_tucker(max_bytes=_BYTES)
 
     def _aligned(self, other: Self, where: str) -> tuple[Self, Self]:
         """Two formats as they are, or on modes that hold the functions of both: other degrees, one domain."""
         if self.modes == other.modes or len(self.modes) != len(other.modes):
             return self, other
         try:
-            modes = [a if a == b else a.common(b) for a, b in zip(self.modes, other.modes, strict=True)]
+            owned: Sequence[Any] = self.modes
+            modes = [a if a == b else a.common(b) for a, b in zip(owned, other.modes, strict=True)]
         except ShapeError as error:
             if self.is_functional or other.is_functional:
                 raise ShapeError(f"{where}: the functions must live on one domain. {error}") from None
@@ -159,9 +164,10 @@ class Arithmetic:
 
     def _on_modes(self, modes: Sequence[Any]) -> Self:
         """The same function in modes from ``common``."""
+        owned: Sequence[Any] = self.modes
         factors = [
             mode.embed(target, factor)
-            for mode, target, factor in zip(self.modes, modes, self.factors, strict=True)
+            for mode, target, factor in zip(owned, modes, self.factors, strict=True)
         ]
         return self._rebuilt(self._cores, factors, modes)
 
@@ -224,7 +230,7 @@ class Arithmetic:
     __rmul__ = __mul__
 
     @in_single
-    def _hadamard(self, other: Self) -> Self:
+    def _hadamard(self, other: Any) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
         xp = namespace_of(self.factors[0])
         first, second = self._alike(other)
@@ -284,7 +290,8 @@ class Arithmetic:
             return ufunc is np.not_equal
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
-        known = [x if isinstance(x, Arithmetic) else finite_scalar(x) for x in inputs]
+        read = [_read(x) for x in inputs]
+        known = [x if isinstance(x, Arithmetic) else finite_scalar(x) for x in read]
         if any(x is None for x in known):
             return NotImplemented
         if ufunc in _OPERATORS:
@@ -311,14 +318,15 @@ class Arithmetic:
         """A function of values of formats as a new format; the room that constructs functions does it."""
         import tenfac  # the public name: core knows no room above it
 
-        return tenfac.compose(function, self, *others)
+        formats: tuple[Any, ...] = (self, *others)
+        return tenfac.compose(function, *formats)
 
 
 def _read(other: Any) -> Any:
-    """The other operand: a tensor of TensorLy as a format, anything else as it is."""
-    from .interchange import from_tensorly, is_tensorly
+    """The other operand: what stands for a format as a format, anything else as it is."""
+    from .interchange import as_format
 
-    return from_tensorly(other) if is_tensorly(other) else other
+    return other if isinstance(other, Arithmetic) else as_format(other)
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:

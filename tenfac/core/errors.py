@@ -81,21 +81,6 @@ def check_option(value: Any, options: Iterable[str], where: str, name: str, also
     raise DataError(f"{where}: `{name}` must be one of {known}; got {value!r}.{hint}")
 
 
-def remedy_for(value: Any) -> str:
-    """What to do with a value that stands where an array is needed.
-
-    Examples
-    --------
-    >>> remedy_for([1.0, 2.0])
-    'Convert it with numpy.asarray(x).'
-    """
-    if callable(getattr(value, "to_tensor", None)):
-        return "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
-    if hasattr(value, "__array__") or isinstance(value, (list, tuple)):
-        return "Convert it with numpy.asarray(x)."
-    return "Load or make the array first, as with numpy.asarray or numpy.load."
-
-
 def warn_user(message: str, category: type[Warning] = ConvergenceWarning) -> None:
     """Warn with the line of the user who called this package, however deep the fit is.
 

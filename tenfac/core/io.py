@@ -45,7 +45,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     obj : Tucker, CP or another savable object
-        A tensor of TensorLy is written as the format it is.
+        A tensor of TensorLy, or ``(core, factors)``, is written as the format it is.
     path : str or path-like
         File name, kept as given; an existing file is replaced in one step, only after everything is written.
 
@@ -77,9 +77,9 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """
     import tenfac
 
-    from .interchange import from_tensorly, is_tensorly
+    from .interchange import as_format
 
-    obj = from_tensorly(obj) if is_tensorly(obj) else obj
+    obj = as_format(obj)
     name = type(obj).__name__
     if not hasattr(obj, "_to_state") or _find_public(name) is not type(obj):
         raise DataError(

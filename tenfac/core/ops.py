@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from .arrays import namespace_of, promote
 from .contract import contract
+from .decomposed import is_pair
 from .door import door
 from .errors import ShapeError
 from .precision import astype, half_of
@@ -277,6 +278,11 @@ def _listed(matrices: Any, where: str) -> list[Any]:
 
 def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...], Any]:
     """Namespace, matrices in the dtype to compute in, and the half precision to go back to, if any."""
+    if hasattr(matrices, "factors") or is_pair(matrices):
+        raise TypeError(
+            f"{where}: `matrices` must be a sequence of matrices; got a decomposed tensor, "
+            f"{type(matrices).__name__}. Pass its factors: [A, B]."
+        )
     matrices = _listed(matrices, where)
     if not matrices:
         raise ShapeError(f"{where}: needs at least one matrix; got none.")

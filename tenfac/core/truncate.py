@@ -89,15 +89,15 @@ def truncate(
     if not _SMALLEST[double] < norm2 < math.inf:  # its square root may still be an ordinary number
         largest = to_number(xp.max(xp.abs(tensor)))
         if largest > 0:
-            core, factors, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
-            return core * largest, factors, rel_error
+            core, found, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
+            return core * largest, found, rel_error
         kept = range(len(shape)) if modes is None else modes
         ranks = [(ranks[n] if ranks else 1) if n in kept else shape[n] for n in range(len(shape))]
-        factors = [
+        unit = [
             xp.eye(i, r, dtype=tensor.dtype, device=device_of(tensor)) if n in kept else None
             for n, (i, r) in enumerate(zip(shape, ranks, strict=True))
         ]
-        return tensor[tuple(slice(r) for r in ranks)], tuple(factors), 0.0
+        return tensor[tuple(slice(r) for r in ranks)], tuple(unit), 0.0
     whole = tensor
     factors: list[Any] = [None] * len(shape)
     budget2 = 0.0 if tol is None else tol**2 * norm2
@@ -356,7 +356,7 @@ def _gram_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
 
 def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     """The same, to full precision: SVD of the triangular factor of a blocked QR."""
-    upper = None
+    upper: Any = None
     for block in _blocks(tensor, n, xp):
         rows = block.T if upper is None else xp.concat([upper, block.T], axis=0)
         upper = triangular_factor(rows)

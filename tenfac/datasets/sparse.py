@@ -197,6 +197,6 @@ def _counts(given: Any, d: int | None, name: str) -> tuple[int, ...]:
     if not isinstance(given, (list, tuple, np.ndarray)) or len(given) != (d or len(given) or 1):
         wanted = "one number for each mode" if d is None else f"one number, or {d} as there are modes"
         raise ShapeError(f"{where} must be {wanted}; got {given!r}.")
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in given):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in given):
         raise DataError(f"{where} must be whole numbers from 1 up; got {given!r}.")
     return tuple(int(n) for n in given)

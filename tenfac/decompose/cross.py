@@ -64,7 +64,8 @@ def tucker_cross(
     ----------
     f : callable or array
         ``f(indices)`` maps an integer array of shape (N, D) to N values (real or complex, finite). Or an
-        array, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a memory map.
+        array, a format, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a
+        memory map.
     shape : sequence of D int
         Sizes of the tensor.
     tol : float
@@ -148,13 +149,13 @@ def _approximated(
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
     rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
     tol = max(tol - rounding, tol / 2)
-    if math.prod(sampler.shape) >= min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
+    if math.prod(sampler.shape) >= min(progress.left, _SMALL) and len(sampler.shape) > 1:
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
     core, bases, error = truncate(dense, None, tol)
     progress.log("all %d entries read, ranks %s, relative error %.3g", dense.size, core.shape, error)
     progress(error, sampler.n_evals)
-    return core, bases, error, "max_evals reached"
+    return core, list(bases), error, "max_evals reached"
 
 
 def _rounded(sampler: Sampler, core: Array, bases: Sequence[Array]) -> tuple[Any, list[Any], float]:
@@ -221,7 +222,7 @@ class _Cross:
 
     def __init__(self, sampler: Sampler, tol: float, progress: Progress, rng: np.random.Generator) -> None:
         self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
-        self.limit, self.told = progress.max_iter, 0
+        self.limit, self.told = progress.left, 0
         shape = sampler.shape
         self.n_test = min(_TEST, self.limit // 20)
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
@@ -238,8 +239,11 @@ class _Cross:
         fitted = -1
         while True:
             missed = self._grow()
-            goes_on = missed is not None and missed > _FIT * self.tol
-            if goes_on and not self.progress(missed, self._new_evals()):
+            if (
+                missed is not None
+                and missed > _FIT * self.tol
+                and not self.progress(missed, self._new_evals())
+            ):
                 continue
             fit = None if sum(map(len, self.columns)) == fitted else self._fit()
             if fit is None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
 from ..core.door import door
@@ -45,7 +47,7 @@ def hooi(
     rank : int or sequence of int
         One rank for all modes, or one per mode, at most the sizes.
     init : Tucker, optional
-        Start from its factors, of this shape and rank. By default from ``tucker(X, rank)``.
+        Start from its factors, of this shape and rank; TensorLy's too. By default from ``tucker(X, rank)``.
     max_iter : int, default 100
         Most sweeps.
     tol : float, default 1e-6
@@ -104,7 +106,7 @@ def hooi(
     tol = check_tol(tol, where="hooi")
     progress = Progress("hooi", max_iter, verbose, callback)
     if init is not None:
-        X, *factors = _start_from(init, X, ranks)
+        X, *factors = _start_from(as_format(init), X, ranks)
     X, norm2, scale = rescaled(X, norm2)
     if init is None:
         factors = list(truncate(X, ranks, norm2=norm2)[1])

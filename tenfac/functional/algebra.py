@@ -17,6 +17,7 @@ from ..core.contract import contract
 from ..core.door import door
 from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.progress import Progress
@@ -91,11 +92,12 @@ def compose(
     (True, True)
     """
     start = time.perf_counter()
+    formats = tuple(map(as_format, formats))
     _check(formats)
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
-    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
+    options: dict[str, Any] = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
     made = []
     with Progress("compose", None, verbose, unit="evaluation") as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -104,7 +106,7 @@ def compose(
             made.append(_constructed(_values(function, parts, progress), domain, **options))
             progress.log("%s, rank %s", made[-1].info.reason, made[-1].rank)
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
-    info = _summary([t.info for t in made], time.perf_counter() - start)
+    info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
         warn_user(
             f"compose: {info.reason}; residual {info.rel_error:.2g}, tol={tol:g}. Raise tol, or restrict the "
@@ -186,14 +188,14 @@ def _joined(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -
     smooth = [n for n in range(like.ndim) if n not in discrete]
     order = np.argsort([*discrete, *smooth])
     factors = [*map(np.eye, tables), *factors]
-    modes = [*map(Discrete, tables), *modes]
-    whole = Tucker(core.transpose(order), [factors[n] for n in order], [modes[n] for n in order])
+    all_modes = [*map(Discrete, tables), *modes]
+    whole = Tucker(core.transpose(order), [factors[n] for n in order], [all_modes[n] for n in order])
     return whole.round(tol=max(0.05 * tol, 1e-14)) if np.any(core) else whole
 
 
 def _joined_trains(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -> TuckerTrain:
     """The same for trains: a sum of products of a function and unit vectors, rounded as it grows."""
-    total = None
+    total: Any = None
     tol = max(0.05 * tol / math.prod(tables), 1e-14)
     discrete = [n for n, mode in enumerate(like.modes) if mode.domain is None]
     continuous = [n for n, mode in enumerate(like.modes) if mode.domain is not None]
@@ -218,7 +220,7 @@ def _summary(infos: Sequence[Report], seconds: float) -> Report:
     worst = max(infos, key=lambda info: (not info.converged, info.rel_error))
     return replace(
         worst,
-        n_evals=sum(info.n_evals for info in infos),
+        n_evals=sum(info.n_evals or 0 for info in infos),
         rel_error=max(info.rel_error for info in infos),
         seconds=seconds,
     )

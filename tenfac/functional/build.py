@@ -184,7 +184,7 @@ def _check(domain: Any, tol: Any, max_evals: Any, max_degree: Any) -> list[tuple
             f"{_WHERE}: `domain` must be a sequence of intervals (a, b), one per variable; got {domain!r}. "
             "Write [(-1, 1)] * 3 for a cube."
         )
-    if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
+    if not (isinstance(tol, Real) and 1e-15 <= float(tol) < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
     for name, value, least in (("max_evals", max_evals, 1), ("max_degree", max_degree, 16)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

@@ -177,10 +177,6 @@ class StructuredMatrix(ABC):
         diagonal = self.diag()
         return namespace_of(diagonal).sum(diagonal)
 
-    def _check_square(self, where: str) -> None:
-        if self.shape[0] != self.shape[1]:
-            raise ShapeError(f"{type(self).__name__}.{where}: needs a square matrix; got shape {self.shape}.")
-
     def __repr__(self) -> str:
         where = "" if str(self.device) in ("cpu", "None") else f" on {self.device}"
         kind = f"{library_name(self._arrays()[0])}.{dtype_name(self.dtype)}{where}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from tenfac.core.arrays import spans
 from tenfac.core.progress import Progress
 
 from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
@@ -127,7 +128,7 @@ def nearest_kronecker(
             found = solve(tensor, terms, tol, max_iter, rng, progress)
         progress.log("%s after %s iterations", found.reason, found.n_iter)
     rel_error = _rel_error(tensor, found.vectors, xp) if scale else 0.0
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not found.converged:
         notes = (
             f"{where}: not converged after {found.n_iter} iterations (relative error {rel_error:.3g}). Raise "
@@ -169,7 +170,7 @@ def rearrange(M: Any, shapes: Sequence[tuple[int, int]], xp: Any) -> Any:
 def _checked_shapes(M: Any, shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     where = "nearest_kronecker"
     try:
-        pairs = [tuple(operator.index(size) for size in shape) for shape in shapes]
+        pairs: list[Any] = [tuple(operator.index(size) for size in shape) for shape in shapes]
     except TypeError:
         pairs = []
     if len(pairs) < 2 or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
@@ -225,10 +226,8 @@ def _rel_error(tensor: Any, vectors: Sequence[Any], xp: Any) -> float:
         rest = xp.reshape(rest[:, None, :] * factor, (-1, rest.shape[1]))
     rest = xp.matrix_transpose(rest)
     matrix = xp.reshape(tensor, (tensor.shape[0], -1))
-    rows = max(_ROWS, _ROWS * 1024 // matrix.shape[1])
     error2 = 0.0
-    for begin in range(0, matrix.shape[0], rows):
-        block = slice(begin, min(begin + rows, matrix.shape[0]))
+    for block in spans(matrix.shape[0], max(_ROWS, _ROWS * 1024 // matrix.shape[1])):
         error2 += squared_norm(matrix[block, :] - first[block, :] @ rest)
     return math.sqrt(error2 / squared_norm(tensor))
 

@@ -75,7 +75,7 @@ class KroneckerOperator(StructuredMatrix):
     info: Report | None = field(default=None)
 
     def __init__(self, *factors: Any, info: Report | None = None) -> None:
-        if len(factors) == 1 and isinstance(factors[0], (list, tuple)):
+        if len(factors) == 1 and (isinstance(factors[0], (list, tuple)) or hasattr(factors[0], "factors")):
             raise TypeError(
                 "KroneckerOperator: factors are given one by one; got one "
                 f"{type(factors[0]).__name__}. Write KroneckerOperator(*factors)."
@@ -118,7 +118,7 @@ class KroneckerOperator(StructuredMatrix):
         return tuple(factor.shape[1] for factor in self.factors)
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The operator as a sum of one."""
         return (self,)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from ..core.arithmetic import check_library, scalar_of
 from ..core.arrays import device_of, namespace_of, promote
@@ -66,7 +66,8 @@ class ShiftedKronecker(StructuredMatrix):
 
     operator: KroneckerOperator
     shift: Any
-    eigen: KroneckerEigen | None = field(default=None, kw_only=True)
+    eigen: KroneckerEigen = field(default=cast(KroneckerEigen, None), kw_only=True)  # found if not given
+    _spectral: Diagonalized = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, KroneckerOperator):
@@ -120,7 +121,7 @@ class ShiftedKronecker(StructuredMatrix):
         return self
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The two Kronecker products whose sum this is: the operator, and the shift times the identity."""
         factors = self.operator.factors
         xp = namespace_of(factors[0])
@@ -129,7 +130,7 @@ class ShiftedKronecker(StructuredMatrix):
 
     def _scaled(self, scalar: Any) -> ShiftedKronecker | SumOfKronecker:
         if isinstance(scalar, (int, float)) and scalar > 0:
-            return ShiftedKronecker(self.operator * scalar, self.shift * scalar)
+            return ShiftedKronecker(self.operator._scaled(scalar), self.shift * scalar)
         return SumOfKronecker(*self.terms) * scalar
 
     def __add__(self, other: Any) -> Any:

@@ -119,10 +119,11 @@ def test_their_tensors_are_saved_and_come_back_as_formats(make, tmp_path: Path):
         assert_equal(back.to_tensor(), ours.to_tensor())
 
 
-def test_a_plain_tuple_is_no_operand(make):
+def test_a_tuple_that_is_no_core_and_factors_is_no_operand(make):
     t = tucker_of(make)
-    with pytest.raises(TypeError):
-        t + tuple(t)
+    for other in ((1.0, 2.0), tuple(t.factors), (t.core, ()), (t.core, list(t.factors), 1)):
+        with pytest.raises(TypeError):
+            t + other
 
 
 def test_what_is_no_format_of_theirs_is_named(make):

@@ -323,14 +323,14 @@ def _plan(
     else:
         want = {"down": (rank, into, *point), "up": (out, rank, *point), "mid": (rank, rank, *kernel)}
     got = {side: tuple(t.shape) for side, t in (("down", down), ("up", up), ("mid", mid)) if t is not None}
-    if got != want:
+    if got != want or down is None or up is None:
         raise DataError(
             f"{where}: {module or 'the layer'} must have arrays of shapes {want}; the file has {got}. Load "
             "it on the model it was made for."
         )
     alpha = float(parts.get("alpha", 0.0)) or float(rank)
     dtype = torch.promote_types(
-        layer._parameters["weight"].dtype, torch.promote_types(down.dtype, torch.float32)
+        layer.get_parameter("weight").dtype, torch.promote_types(down.dtype, torch.float32)
     )
     core, factor = (down, None) if mid is None else (mid, down.reshape(rank, into).mT)
     update = lora_update(core, up.reshape(out, rank), alpha / rank, layout, into=factor, dtype=dtype)

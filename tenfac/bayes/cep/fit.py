@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _FORMS = ("cp", "tucker")
 _LEAST_HELD_OUT = 50
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
@@ -258,9 +259,10 @@ def _form(form: str, rank: int | Sequence[int], count: int, mains: bool) -> CPFo
     if form not in _FORMS:
         raise DataError(f"fit_cep: `form` must be one of {', '.join(_FORMS)}; got {form!r}.")
     single = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
-    ranks = (rank,) * count if single else rank
+    given: Any = (rank,) * count if single else rank
+    ranks: tuple[int, ...]
     try:
-        ranks = tuple(int(r) if int(r) == r else -1 for r in ranks)
+        ranks = tuple(int(r) if int(r) == r else -1 for r in given)
     except (TypeError, ValueError):
         ranks = (-1,)
     if len(ranks) != count or min(ranks) < 0 or (form == "cp" and len(set(ranks)) > 1):

@@ -22,7 +22,7 @@ from tenfac.core.errors import DataError, warn_user
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Reader = Callable[[Any], list[Array]]
 GUIDES = ("structured", "multivariate", "lowrank", "diagonal")
 _R_HAT, _ESS = 1.05, 100.0
@@ -93,7 +93,7 @@ def run_svi(
     pareto = _pareto_k(log_weights)
     history, rise, doubt = _settled(-np.array(losses))
     converged = bool(rise <= 0.5 + 3 * doubt)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if pareto > _PARETO_K:
         notes = (
             f"Pareto k = {pareto:.2f} is above {_PARETO_K}: the guide does not cover the posterior's tails. "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tenfac.bayes.pyro.prior import DensePrior, StatePrior
     from tenfac.bayes.pyro.program import Observations, PyroModel
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_POINTS = 1000
 _MOST_WHITE = 3000  # numbers that make f in the state-space form
 _MOST_STATE = 600
@@ -396,6 +396,12 @@ def _dense(
                 f"pyro_model: `kernels` gives a continuous mode a GPyTorch kernel; got "
                 f"{type(kernel).__name__} for the {source.kinds_[n]} mode {source.mode_names_[n]!r}."
             )
+    swinging = [n for n, name in enumerate(source._kernels) if name == "oscillator"]
+    if swinging:
+        raise DataError(
+            "pyro_model: the kernel of every continuous mode must be a Matérn kernel; got 'oscillator' for "
+            f"mode {source.mode_names_[swinging[0]]!r}. Build the model with another `kernel`."
+        )
     modes = [ModeKernel(name, _held(given.get(n))) for n, name in enumerate(source._kernels)]
     scales = SliceScales()
     if problem is not None and problem.residual is not None and problem.residual.learned is not None:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.sparse.problem import factors_of, measured_of, power_of_two
 from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
-from tenfac.core.errors import DataError, ShapeError, remedy_for
+from tenfac.core.decomposed import array_instead
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
 
 Array = NDArray[Any]
 
@@ -46,8 +48,9 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     ((2, 3, 1), 'float64')
     """
     matrices = [to_numpy(A) for A in factors_of(factors, where)]
+    refuse_decomposed(Y, where, "Y")
     if not is_array(Y):
-        raise TypeError(f"{where}: Y must be an array; got {type(Y).__name__}. {remedy_for(Y)}")
+        raise TypeError(f"{where}: Y must be an array; got {type(Y).__name__}. {array_instead(Y)}")
     measured = to_numpy(as_float(Y, where))
     measured = measured_of(measured, [A.shape[0] for A in matrices], snapshots, where, namespace_of(measured))
     for name, array in (("Y", measured), *((f"factors[{n}]", A) for n, A in enumerate(matrices))):

@@ -19,7 +19,7 @@ from ...core.arrays import device_of, generator, namespace_of, seed_of
 from ...core.errors import DataError, warn_user
 from ...core.precision import dtype_name
 from ...core.progress import Progress
-from ...core.report import Report
+from ...core.report import Report, stored_report
 from .ascent import Options
 from .box import Box, posterior_mean
 from .em import em_am, em_svd
@@ -273,7 +273,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
 
     def _with_values(self, problem: Problem, outcome: Outcome) -> Outcome:
         """Put the structure asked for on the coefficients of the box."""
-        self.values_, self.values_bic_ = "full", {}
+        self.values_: str = "full"
+        self.values_bic_: dict[str, float] = {}
         if self.values == "full":
             return outcome
         measured = problem.measured * problem.scale
@@ -345,7 +346,11 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         }
         arrays = {"coef": self.coef_, "mean": self._box.mean, "std": self.coef_std_}
         arrays |= {"trace": self.evidence_trace_, "starts": self.starts_}
-        several = {"factor": self._box.factors, "box_gammas": self._box.gammas, "support": self.support_}
+        several: dict[str, Any] = {
+            "factor": self._box.factors,
+            "box_gammas": self._box.gammas,
+            "support": self.support_,
+        }
         several |= {"gammas": self.gammas_, "gains": self.column_gain_, "coupling": self.coupling or ()}
         if isinstance(self._box, Scattered):
             several["columns"] = self._box.columns
@@ -384,8 +389,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         kinds = {"Scattered": Scattered, "MaskedBox": MaskedBox, "Structured": Structured, "Box": Box}
         model.values_, model.values_bic_ = header["values"], header["bic"]
         model._box = kinds[header["box"]](arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
-        info = header["info"].items()
-        model.info_ = Report(**{key: tuple(one) if isinstance(one, list) else one for key, one in info})
+        model.info_ = stored_report(header["info"])
         return model
 
 

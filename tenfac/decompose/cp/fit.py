@@ -97,8 +97,7 @@ def fit_sparse(target: SparseTensor, options: Options) -> Fit:
 def _given(target: Any, options: Options, scale: float = 1.0) -> list[Any] | None:
     if options.init is None:
         return None
-    only = {"scale": scale, "nonnegative": options.nonnegative}
-    return given_start(options.init, target, options.rank, **only)
+    return given_start(options.init, target, options.rank, scale=scale, nonnegative=options.nonnegative)
 
 
 def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options) -> Fit:

@@ -40,7 +40,7 @@ class ScreePoint(NamedTuple):
     """
 
     rank: int
-    rel_error: float
+    rel_error: Any
     core_consistency: float
     cp: Any
 
@@ -177,7 +177,8 @@ def cp_scree(
     with Progress("cp_scree", len(named), verbose, unit="rank") as progress:
         for rank in named:
             t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
-            points.append(ScreePoint(t.rank, t.info.rel_error, corcondia(X, t), t))
+            error = None if t.info is None else t.info.rel_error
+            points.append(ScreePoint(t.rank, error, corcondia(X, t), t))
             progress.move()
             progress.log("rank %d: relative error %.3g, core consistency %.3g", *points[-1][:3])
     return points
@@ -192,6 +193,6 @@ def _inverses(cp: CP) -> list[Any]:
     phase = xp.where(xp.abs(weights) > 0, weights / xp.where(weights != 0, xp.abs(weights), 1.0), 1.0)
     factors = [xp.astype(detached(factor), wide) * share for factor in cp.factors]
     factors[0] = factors[0] * phase
-    rounding = max(max(cp.shape), cp.rank) * eps(wide)
+    rounding = max(*cp.coef_shape, cp.rank) * eps(wide)
     inverses = [xp.linalg.pinv(factor, rtol=rounding) for factor in factors]
     return [xp.astype(inverse, cp.dtype, copy=False) for inverse in inverses]

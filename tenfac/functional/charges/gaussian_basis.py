@@ -340,7 +340,7 @@ def _nested(
     """
     basis, ranks = np.zeros((size, 0)), []
     for octave in np.unique(octaves):
-        members = np.flatnonzero(octaves == octave)
+        members = [int(k) for k in np.flatnonzero(octaves == octave)]
         joint = np.zeros((size, sum(tables[k].shape[1] for k in members)))
         at = 0
         for k in members:

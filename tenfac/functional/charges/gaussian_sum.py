@@ -91,8 +91,7 @@ def gaussian_sum(
     if not info.converged:
         warn_user(
             f"gaussian_sum: the error is {error:.2g} of the largest value, above tol={tol:g}: the terms "
-            f"cancel, or "
-            "the dtype is too narrow. Use a smaller tol, or float64."
+            "cancel, or the dtype is too narrow. Use a smaller tol, or float64."
         )
     return replace(made, info=info)
 

@@ -15,6 +15,7 @@ from tenfac.core.arrays import is_array, to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
+from tenfac.core.interchange import refuse_decomposed
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.progress import Progress
@@ -227,6 +228,7 @@ def _merged(
 
 def _array(values: Any, name: str) -> np.ndarray:
     """Finite real numbers in float64."""
+    refuse_decomposed(values, _WHERE, name)
     array = to_numpy(values) if is_array(values) else np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{_WHERE}: `{name}` must hold real numbers; got dtype {array.dtype}.")
@@ -285,7 +287,7 @@ def _mode(column: np.ndarray, entry: Any, n: int) -> Any:
 
 
 def _check_options(ridge: Any, max_iter: Any) -> None:
-    if ridge is not None and not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
+    if ridge is not None and not (isinstance(ridge, Real) and 0 <= float(ridge) < math.inf):
         raise DataError(f"{_WHERE}: ridge must be a finite number of 0 or more, or None; got {ridge!r}.")
     if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or max_iter < 1:
         raise DataError(f"{_WHERE}: `max_iter` must be an integer of 1 or more; got {max_iter!r}.")
