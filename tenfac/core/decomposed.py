@@ -50,4 +50,6 @@ def array_instead(value: Any) -> str:
         return "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
     if is_pair(value):
         return "Pass from_tensorly(x).to_tensor(): it is a core, or weights, and factors."
-    return "Convert it with numpy.asarray(x)."
+    if hasattr(value, "__array__") or isinstance(value, (list, tuple)):
+        return "Convert it with numpy.asarray(x)."
+    return "Load or make the array first, as with numpy.asarray or numpy.load."

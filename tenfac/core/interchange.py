@@ -7,12 +7,14 @@ from typing import Any
 from .arrays import device_of, namespace_of
 from .cp import CP
 from .decomposed import is_pair, is_tensorly
+from .door import door
 from .errors import ShapeError
 from .format import Format
 from .train import TuckerTrain
 from .tucker import Tucker
 
 
+@door
 def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     """Convert a TensorLy tensor or tuple to a format, sharing its arrays.
 
@@ -27,8 +29,10 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
 
     Raises
     ------
+    TypeError
+        If it is none of these.
     ShapeError
-        If it is none of these, or its arrays do not fit each other.
+        If its arrays do not fit each other.
 
     Notes
     -----
@@ -47,14 +51,15 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     >>> from_tensorly((np.ones((2, 2)), [np.ones((3, 2)), np.ones((4, 2))]))
     Tucker(shape=(3, 4), rank=(2, 2), numpy.float64, 18 numbers for 12 entries)
     """
-    if isinstance(tensor, Format):
+    if isinstance(tensor, (Tucker, CP, TuckerTrain)):
         return tensor
     kind = type(tensor).__name__
     if kind == "TTTensor":
         return _train(list(tensor))
-    known = {"TuckerTensor": Tucker, "CPTensor": CP}.get(kind)
+    kinds: dict[str, type[Tucker] | type[CP]] = {"TuckerTensor": Tucker, "CPTensor": CP}
+    known = kinds.get(kind)
     if known is None and not isinstance(tensor, (tuple, list)):
-        raise ShapeError(
+        raise TypeError(
             "from_tensorly: needs a TuckerTensor, a CPTensor or a tuple (core or weights, factors); got "
             f"{kind}."
         )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import library_name, namespace_of, to_numpy
+from .door import door
 from .errors import DataError, MissingExtraError
 from .precision import dtype_name
 
@@ -37,6 +38,7 @@ class _Arrays(dict):
         )
 
 
+@door
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Write a format or fitted estimator to one file.
 
@@ -144,6 +146,7 @@ def _write(path: str, header: str, arrays: Mapping[str, np.ndarray]) -> None:
         raise
 
 
+@door
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an object that ``save`` wrote.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.cp import CP
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import eps, namespace_of, promote, to_number
-from ..core.cp import CP
-from ..core.errors import ConvergenceWarning, ShapeError
-from ..core.interchange import as_format
+from ..core.door import door
+from ..core.errors import ShapeError, warn_user
 from ..core.ops import check_mode
 from ..core.rank import rank_or_tol
 from ..core.report import Report
@@ -28,6 +29,7 @@ _NEW = 0.5
 _BYTES = 2**30
 
 
+@door
 def tucker_append(
     t: Tucker,
     X_new: Shaped[Any, "*shape"],
@@ -116,9 +118,9 @@ def tucker_append(
     if ranks is not None:
         rounded = joined.round(ranks)
     else:
-        left = (tol * norm - lost) / joined_norm if joined_norm else 0.99
+        left = ((tol or 0.0) * norm - lost) / joined_norm if joined_norm else 0.99
         rounded = joined.round(tol=min(max(left, 1.01 * _reachable(t.dtype)), 0.99))
-    lost += rounded.info.rel_error * joined_norm
+    lost += (0.0 if rounded.info is None else rounded.info.rel_error) * joined_norm
     info = _report(lost / norm if norm else 0.0, before, tol, start)
     return Tucker(rounded.core, rounded.factors, info=info)
 
@@ -180,6 +182,6 @@ def _report(error: float, before: float | None, tol: float | None, start: float)
             f"tucker_append: the bound of the error is {error:.2g}, above tol={tol:g}; t alone has "
             f"{before or 0.0:.2g} of its own data. Raise tol, or decompose all data anew."
         )
-        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[-1])
     reason = "rank reached" if tol is None else "tolerance met" if converged else "error of t above tolerance"
     return Report(converged, reason, rel_error=error, seconds=perf_counter() - start, warnings=tuple(notes))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
-from ..core.interchange import as_format
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -22,6 +23,7 @@ from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
 
+@door
 def hooi(
     X: Shaped[Any, "*shape"],
     rank: int | Sequence[int],
@@ -119,7 +121,7 @@ def hooi(
             f"hooi: the last of {max_iter} sweeps still lowered the error by {fall:.1g} of it, more than "
             f"tol={tol:g}. Raise max_iter or tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     info = Report(
         converged,
         reason,

@@ -117,9 +117,9 @@ class Sampler:
 
     def _joined(self, parts: Iterator[Array]) -> Array:
         values = [to_numpy(self._call(part)) for part in parts]
-        values = np.concatenate(values) if values else np.empty(0)
-        values = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64, copy=False)
-        return values if self.scale == 1.0 else values / self.scale
+        joined = np.concatenate(values) if values else np.empty(0)
+        joined = joined.astype(np.complex128 if np.iscomplexobj(joined) else np.float64, copy=False)
+        return joined if self.scale == 1.0 else joined / self.scale
 
     def _call(self, indices: Array) -> Any:
         """One call of ``f``; its values checked, at least float32."""
@@ -160,9 +160,9 @@ def checked_shape(shape: Sequence[int], where: str) -> tuple[int, ...]:
     (3, 4)
     """
     try:
-        sizes = tuple(shape)
+        sizes: tuple[Any, ...] = tuple(shape)
     except TypeError:
         sizes = (shape,)
-    if not sizes or not all(isinstance(size, numbers.Integral) and size >= 1 for size in sizes):
+    if not sizes or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         raise ShapeError(f"{where}: shape must hold one size of 1 or more per mode; got {shape!r}.")
     return tuple(int(size) for size in sizes)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from tenfac.core.decomposed import array_instead
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
-from ..core.interchange import as_format
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -35,6 +37,7 @@ _ENTRIES = 2000
 _STARTS, _SWEEPS = 8, 3
 
 
+@door
 def chebyshev_from_grid(
     data: Any,
     axes: Sequence[Any],
@@ -154,7 +157,7 @@ def _check(
         )
     box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
-        if ab is not None:
+        if ab is not None and x is not None:
             _check_reach(x, ab, n)
     return places, box
 
@@ -176,7 +179,7 @@ def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
             f"{_WHERE}: `data` must be an array, a Tucker, CP or TuckerTrain tensor; got "
-            f"{type(data).__name__}. Convert it with numpy.asarray(x)."
+            f"{type(data).__name__}. {array_instead(data)}"
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(
@@ -204,9 +207,9 @@ def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
     """Core and factors of the data over their largest value (of those looked at), and that value."""
     if isinstance(data, Tucker):
-        core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
-        size = _height(core, factors)
-        return core / (size or 1.0), factors, size
+        held, own = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
+        size = _height(held, own)
+        return held / (size or 1.0), own, size
     if isinstance(data, CP):
         return _from_cp(data, tol)
     values = to_numpy(data).astype(float)
@@ -292,7 +295,7 @@ def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Repor
             f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the "
             f"estimated error is {error:.2g}. Give more places there, or a larger tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[0])
     return Report(
         converged,
         "tolerance met" if converged else "grid too coarse",

@@ -8,17 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import byte_guard, is_array, to_numpy
+from tenfac.core.arrays import byte_guard
+
+from ..core.arrays import is_array, to_numpy
+from ..core.door import door
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
 from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
+from ..core.modes.gp import GP
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
 from .from_grid import chebyshev_from_grid
 from .patches import Patches
 
 
+@door
 def to_xarray(
     t: Any,
     dims: Sequence[str] | None = None,
@@ -38,8 +43,9 @@ def to_xarray(
     coords : mapping of str to array or int, optional
         For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
         ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
-        ``from_xarray`` makes the same function again, and models at the indices they have seen. For a
-        discrete mode its labels (of a model: those wanted). ``X.coords`` of a DataArray is taken as it is.
+        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends, and models at the
+        indices they have seen. For a discrete mode its labels (of a model: those wanted). ``X.coords`` of a
+        DataArray is taken as it is.
     name : str, optional
         Name of the values; of a model ``mean`` and ``std`` if not given, else ``NAME`` and ``NAME_std``.
     max_bytes : int, optional
@@ -94,6 +100,7 @@ def to_xarray(
     return xr.DataArray(values, {**along, **given}, names, name=name)
 
 
+@door
 def from_xarray(
     X: Any,
     tol: float = 1e-10,
@@ -280,6 +287,9 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
             )
         return None, given
     if values is None:
+        if isinstance(mode, GP):
+            places = np.unique([*mode.domain, *mode.grid])
+            return places, places
         if not isinstance(mode, Chebyshev):
             raise ShapeError(
                 f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."
@@ -287,7 +297,7 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
         # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
         places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
         return places, places
-    if isinstance(given, Integral) and not isinstance(given, bool) and given > 1:
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1:
         places = np.linspace(*mode.domain, int(given))
         return places, places
     if values.ndim != 1 or values.dtype.kind not in "iuf":

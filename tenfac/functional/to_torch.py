@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from ..core.door import door
 from ..core.errors import MissingExtraError, ShapeError
 from ..core.format import Format
 from ..core.interchange import as_format
 
 
+@door
 def to_torch(t: Format, *, dtype: Any = None, device: Any = None, trainable: bool = False) -> Any:
     """Make a torch module of a function: ``module(x, y, ...)``, or ``module(X)`` for points as rows.
 

@@ -18,7 +18,7 @@ from tenfac.bayes.tree import datatree, hyperparameters
 from tenfac.core.arrays import generator
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _JITTER = 1e-10  # of the prior variance: f at close points is all but determined
 
 

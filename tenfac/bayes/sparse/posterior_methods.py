@@ -38,6 +38,7 @@ class PosteriorMethods:
     """The part of ``KroneckerSBL`` that reads the posterior; needs what ``fit`` sets."""
 
     coef_: Any
+    coef_std_: Any
     support_: tuple[Any, ...]
     gammas_: tuple[Any, ...]
     noise_: float
@@ -132,16 +133,16 @@ class PosteriorMethods:
                 "measurements that are all zero. Fit with noise=... ."
             )
         factors = self._active(operator, "KroneckerSBL.log_evidence")
-        *factors, _ = promote(*factors, self._box.mean)
-        rows = [factor.shape[0] for factor in factors]
+        wide = promote(*factors, self._box.mean)[:-1]
+        rows = [factor.shape[0] for factor in wide]
         Y = measured_of(Y, rows, self._snapshots, "KroneckerSBL.log_evidence", self._box.xp)
         Y = self._box.xp.reshape(Y, (-1, Y.shape[-1]))
-        factors, gammas = self._box.as_kronecker(factors)
+        active, gammas = self._box.as_kronecker(wide)
         if 0 in self.coef_.shape:  # a column of zeros stands for the empty model
-            xp = namespace_of(factors[0])
-            factors = [xp.zeros((f.shape[0], 1), dtype=f.dtype, device=device_of(f)) for f in factors]
-            gammas = [xp.ones(1, dtype=g.dtype, device=device_of(g)) for g in gammas]
-        value = kronecker_log_evidence(factors, Y, gammas, self.noise_, snapshots=True)
+            xp = namespace_of(active[0])
+            active = [xp.zeros((f.shape[0], 1), dtype=f.dtype, device=device_of(f)) for f in active]
+            gammas = tuple(xp.ones(1, dtype=g.dtype, device=device_of(g)) for g in gammas)
+        value = kronecker_log_evidence(active, Y, gammas, self.noise_, snapshots=True)
         return to_number(value)
 
     def sample(self, n: int = 1, random_state: int | np.random.Generator | None = 0) -> Any:

@@ -162,11 +162,12 @@ def problem_of(
         )
     factors = factors_of(operator, where)
     xp = namespace_of(*factors, measured)
-    *factors, measured = (constant(one) for one in promote(*factors, measured, where=where))
+    plain = [constant(one) for one in promote(*factors, measured, where=where)]
+    measured = plain.pop()
     dtype = measured.dtype
-    measured = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
+    measured = measured_of(measured, [factor.shape[0] for factor in plain], snapshots, where, xp)
     wide = xp.complex128 if xp.isdtype(dtype, "complex floating") else xp.float64
-    factors = [xp.astype(factor, wide, copy=False) for factor in factors]
+    factors = tuple(xp.astype(factor, wide, copy=False) for factor in plain)
     measured = xp.astype(measured, wide, copy=False)
     scales = tuple(power_of_two(one, f"factors[{n}]", where, xp) for n, one in enumerate(factors))
     scale = power_of_two(measured, "Y", where, xp)

@@ -104,11 +104,11 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
                 f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the "
                 "observed ones. Leave mask out."
             )
-        indices, values, shape = stored_entries(X, where)
+        stored, values, shape = stored_entries(X, where)
         _check_shape(shape, where)
         of_torch = type(X).__module__.partition(".")[0] == "torch"
         like = as_float(X.detach().to_sparse()._values()[:0] if of_torch else values[:0], where)
-        indices, values = _sorted(list(indices.T), values, shape, where)
+        indices, values = _sorted(list(stored.T), values, shape, where)
     if not values.size:
         raise DataError(f"{where}: needs at least one observed entry; got none for shape {shape}.")
     _check_finite(indices, values, where)

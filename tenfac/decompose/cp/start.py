@@ -117,8 +117,10 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
 
     Raises
     ------
+    TypeError
+        If it is none of these.
     ShapeError
-        If it is none of these, or a batch.
+        If it is a batch.
 
     Examples
     --------
@@ -127,9 +129,10 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
     """
     tensor = from_tensorly(tensor) if isinstance(tensor, (tuple, list)) else as_format(tensor)
     if not isinstance(tensor, CP):
-        raise ShapeError(
+        remedy = " Leave it out for several starts, n_init= of them." if name == "init" else ""
+        raise TypeError(
             f"{where}: `{name}` must be a CP tensor or a tuple (weights, factors); got "
-            f"{type(tensor).__name__}."
+            f"{tensor if isinstance(tensor, str) else type(tensor).__name__}.{remedy}"
         )
     if tensor.batch_shape:
         raise ShapeError(
