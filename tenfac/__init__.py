@@ -79,7 +79,6 @@ _HOME = {
     "tucker_adapter": "adapters.build",
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
-    "tucker_complete": "decompose.completion",
     "tucker_nonnegative": "decompose.tucker_nonnegative",
     "tucker_complete": "decompose.completion.complete",
     "unfold": "core.ops",
