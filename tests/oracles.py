@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -19,6 +20,21 @@ _RANKS = "nopqrstuvwxyz"
 def _wide(array: Any) -> np.ndarray:
     array = to_numpy(array)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def product_work(order: Sequence[int], before: Sequence[int], after: Sequence[int]) -> int:
+    """Multiplications of mode products that take a tensor from one shape to another in an order."""
+    shape, total = list(before), 0
+    for n in order:
+        total += int(np.prod(shape)) * after[n]
+        shape[n] = after[n]
+    return total
+
+
+def least_product_work(before: Sequence[int], after: Sequence[int]) -> int:
+    """The same in the best of all orders."""
+    orders = itertools.permutations(range(len(before)))
+    return min(product_work(order, before, after) for order in orders)
 
 
 def tucker_dense(core: Any, factors: Sequence[Any]) -> np.ndarray:

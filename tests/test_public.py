@@ -22,6 +22,7 @@ PUBLIC = [
     "Discrete",
     "Electrostatics",
     "FunctionalTucker",
+    "GP",
     "GaussianBasis",
     "KroneckerOperator",
     "KroneckerSBL",
@@ -95,6 +96,7 @@ PUBLIC = [
 DEFAULTS = {
     "Chebyshev": {"domain": (-1.0, 1.0)},
     "Electrostatics": {"kappa": 0.0, "tol": 1e-06},
+    "GP": {"derivative": 0},
     "GaussianBasis": {"tol": 1e-10},
     "from_xarray": {"tol": 1e-10, "discrete": ()},
     "gaussian_sum": {"tol": 1e-10},

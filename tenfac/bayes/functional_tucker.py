@@ -38,11 +38,14 @@ from tenfac.bayes.settings import (
     slice_mode_of,
 )
 from tenfac.bayes.streaming import StreamingMethods
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
+from tenfac.core.interchange import refuse_decomposed
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
+@door
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):
@@ -354,6 +357,8 @@ class FunctionalTucker(
 
     def _read(self, X: Any, y: Any) -> tuple[list[NDArray[Any]], list[str], Array]:
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
+        for value, name in ((X, "X"), (y, "y")):
+            refuse_decomposed(value, "FunctionalTucker.fit", name)
         if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)

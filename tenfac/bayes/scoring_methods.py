@@ -21,7 +21,7 @@ from tenfac.bayes.unseen import Unseen, trials_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_DRAWS, _FEWEST_DRAWS, _NUMBERS = 500, 50, 20_000_000
 
 

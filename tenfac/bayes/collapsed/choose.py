@@ -67,7 +67,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
 def choose_terms(
     task: Task,
     terms: tuple[str, ...] | None,
-    kernels: tuple[str, ...],
+    kernels: tuple[str | None, ...],
     max_iter: int,
     tol: float,
     start: Hyper,

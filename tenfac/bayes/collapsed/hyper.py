@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.collapsed.mode_prior import ModePrior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 # Weak hyperpriors (mean, standard deviation), in units where y has variance one and every continuous index
 # runs from 0 to 1. They only matter where the data say next to nothing. Order: s, noise variance, then per

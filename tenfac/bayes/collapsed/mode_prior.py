@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.state_space import KERNELS, StateSpace, correlation, correlation_slope
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 ORDERS = {**KERNELS, "oscillator": Oscillator.order}  # states per process
 _QUALITY = 8.0  # of an oscillator above 1/2, where the sharpness is 1

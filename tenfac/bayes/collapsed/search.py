@@ -152,7 +152,8 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
     problem = task.problem(hyper)
     hyper = _start_lengthscale(problem, hyper)
     problem = task.problem(hyper)
-    best, history, ends = hyper, [_objective(problem, hyper)], []
+    best, history = hyper, [_objective(problem, hyper)]
+    ends: list[Any] = []
     n_iter = n_evals = 0
     converged = False
     while n_iter < max_iter and not converged:

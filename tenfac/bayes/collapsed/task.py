@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from tenfac.bayes.collapsed.residual import Residual
 from tenfac.bayes.collapsed.slices import Slices, rows_by_slice
 from tenfac.bayes.collapsed.terms import Cells, Level, Main, Product
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
 _NEGLIGIBLE_IN_SLICES = 1.0  # the same beside a residual within slices, which takes up what is left out
@@ -242,7 +244,7 @@ class Task:
         mains: tuple[Main | Level | Cells, ...] = ()
         if hyper.mains.size:
             mains = tuple(self._main(n, hyper) for n in range(len(self.kernels)))
-        if hyper.cells.size:
+        if hyper.cells.size and self.cells is not None:
             discrete = tuple(self.kernels[n] is None for n in self.others)
             mains += (Cells(tuple(self.others), discrete, self.cells, hyper),)
         return self.on(product, mains, hyper)
@@ -283,7 +285,7 @@ class Task:
             floors = self._floors(cells[0].size, hyper)
         else:
             bases = tuple(self._basis(n, hyper) for n in self.others)
-            floors = self._floors(np.prod([float(basis.nodes.size) for basis in bases]), hyper)
+            floors = self._floors(math.prod([float(basis.nodes.size) for basis in bases]), hyper)
             if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
                 floors = 0.0, 0.0
             basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))

@@ -16,6 +16,7 @@ from tenfac.bayes.functional_tucker import FunctionalTucker
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import TERMS, check_numbers, check_response, mode_number, terms_of
 from tenfac.core.arrays import generator
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from tenfac.bayes.pyro.prior import DensePrior, StatePrior
     from tenfac.bayes.pyro.program import Observations, PyroModel
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_POINTS = 1000
 _MOST_WHITE = 3000  # numbers that make f in the state-space form
 _MOST_STATE = 600
 
 
+@door
 def pyro_model(
     model: FunctionalTucker,
     X: Any,
@@ -108,6 +110,7 @@ def pyro_model(
     return _build(model, X, y, sample_weight, prior, fixed, collapsed, kernels)[0]
 
 
+@door
 def nuts(
     model: FunctionalTucker,
     X: Any,
@@ -167,6 +170,7 @@ def nuts(
     return run_nuts(program, reader, int(num_samples), int(warmup), int(chains), rng, seed, int(verbose))
 
 
+@door
 def svi(
     model: FunctionalTucker,
     X: Any,
