@@ -36,6 +36,7 @@ from tenfac.core.io import load as load
 from tenfac.core.io import save as save
 from tenfac.core.modes.chebyshev import Chebyshev as Chebyshev
 from tenfac.core.modes.discrete import Discrete as Discrete
+from tenfac.core.modes.gp import GP as GP
 from tenfac.core.ops import fold as fold
 from tenfac.core.ops import khatri_rao as khatri_rao
 from tenfac.core.ops import kronecker as kronecker
@@ -58,6 +59,7 @@ from tenfac.decompose.hooi import hooi as hooi
 from tenfac.decompose.hosvd import tucker as tucker
 from tenfac.decompose.randomized import randomized_tucker as randomized_tucker
 from tenfac.decompose.transformer import TuckerTransformer as TuckerTransformer
+from tenfac.decompose.tucker_nonnegative import tucker_nonnegative as tucker_nonnegative
 from tenfac.functional.algebra import compose as compose
 from tenfac.functional.build import chebyshev_tucker as chebyshev_tucker
 from tenfac.functional.charges.electrostatics import Electrostatics as Electrostatics

@@ -214,7 +214,11 @@ def is_stock(layer: nn.Module) -> bool:
     """
     if isinstance(layer, Adapted):
         return isinstance(layer, AdaptedStock)
-    if "forward" in vars(layer) or getattr(layer, "scale_grad_by_freq", False):
+    if (
+        not isinstance(layer, nn.Module)
+        or "forward" in vars(layer)
+        or getattr(layer, "scale_grad_by_freq", False)
+    ):
         return False
     for base in _STOCK:
         if isinstance(layer, base):

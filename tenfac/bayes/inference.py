@@ -17,7 +17,7 @@ from tenfac.bayes import stored
 from tenfac.bayes.likelihoods.named import NoiseShape, likelihood_of
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import ConvergenceWarning, DataError, warn_user
 
 Array = NDArray[Any]
 Columns = list[NDArray[Any]]
@@ -192,11 +192,9 @@ def _unwarned() -> Iterator[None]:
 
 def _say_unfinished(model: Any, max_iter: int) -> None:
     if not model.info_.converged:
-        warnings.warn(
+        warn_user(
             f"FunctionalTucker: inference={model.inference!r} did not converge: {model.info_.reason}. Raise "
-            f"max_iter above {max_iter}.",
-            ConvergenceWarning,
-            stacklevel=5,
+            f"max_iter above {max_iter}."
         )
 
 

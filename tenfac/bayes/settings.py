@@ -193,7 +193,7 @@ def _checked_kernel(kernel: Any, index: ModeIndex) -> Any:
     if is_gpytorch(kernel):
         matern_of(kernel, index.name)
     else:
-        check_kernel(kernel, f"FunctionalTucker, mode {index.name!r}", also=("auto",))
+        check_kernel(kernel, f"FunctionalTucker, mode {index.name!r}", also=("auto", "oscillator"))
     return None if index.discrete else kernel
 
 
@@ -211,6 +211,20 @@ def candidates_of(kernel: Any, modes: list[ModeIndex]) -> tuple[tuple[str | None
         else:
             out.append(("matern32", "matern12") if one == "auto" else (one,))
     return tuple(out)
+
+
+def check_swings(model: Any) -> None:
+    """Refuse oscillators where only inference="collapsed" knows them.
+
+    Raises
+    ------
+    DataError
+    """
+    if "oscillator" in model._kernels and model.inference != "collapsed":
+        raise DataError(
+            "FunctionalTucker: kernel='oscillator' needs inference='collapsed'; got "
+            f"inference={model.inference!r}. Take a Matérn kernel, or 'collapsed'."
+        )
 
 
 def check_settings(model: Any) -> None:

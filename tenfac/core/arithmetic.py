@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 import numpy as np
 
 from .arrays import library_name, namespace_of, promote
-from .errors import ShapeError
+from .errors import DataError, ShapeError
 from .facts import Facts
 from .points import constant_format
 from .precision import HALF, astype, dtype_name, is_complex
@@ -93,9 +94,9 @@ class Arithmetic(Facts):
         Raises
         ------
         TypeError
-            If ``other`` is no format, nor a tensor of TensorLy.
+            If ``other`` is no format, nor what stands for one: a tensor of TensorLy, ``(core, factors)``.
         ShapeError
-            If the modes differ by more than their degrees.
+            If the modes differ by more than their degrees and knots.
 
         Notes
         -----
@@ -202,7 +203,7 @@ class Arithmetic(Facts):
     def __add__(self, other: Any) -> Self:
         other = _read(other)
         if not isinstance(other, Arithmetic):
-            number = scalar_of(other) if self.is_functional else None
+            number = finite_scalar(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
             check_library(number, self.factors[0])
@@ -223,7 +224,7 @@ class Arithmetic(Facts):
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
-        number = scalar_of(other)
+        number = finite_scalar(other)
         return NotImplemented if number is None else self._scaled(number)
 
     __rmul__ = __mul__
@@ -253,7 +254,7 @@ class Arithmetic(Facts):
     def __truediv__(self, scalar: Any) -> Self:
         if isinstance(scalar, Arithmetic) and self.is_functional:
             return self._by_cross(np.true_divide, scalar)
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
     def __neg__(self) -> Self:
@@ -263,12 +264,12 @@ class Arithmetic(Facts):
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self + (-other)
-        number = scalar_of(other) if self.is_functional else None
+        number = finite_scalar(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
 
     def __rsub__(self, other: Any) -> Self:
         other = _read(other)
-        known = isinstance(other, Arithmetic) or (self.is_functional and scalar_of(other) is not None)
+        known = isinstance(other, Arithmetic) or (self.is_functional and finite_scalar(other) is not None)
         return (-self) + other if known else NotImplemented
 
     def __rtruediv__(self, other: Any) -> Self:
@@ -281,7 +282,7 @@ class Arithmetic(Facts):
         return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
 
     def _takes(self, other: Any) -> bool:
-        return self.is_functional and isinstance(scalar_of(other), (int, float))
+        return self.is_functional and isinstance(finite_scalar(other), (int, float))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Answer numpy's functions: operators here, others of continuous formats by a new construction."""
@@ -289,7 +290,8 @@ class Arithmetic(Facts):
             return ufunc is np.not_equal
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
-        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in inputs]
+        read = [_read(x) for x in inputs]
+        known = [x if isinstance(x, Arithmetic) else finite_scalar(x) for x in read]
         if any(x is None for x in known):
             return NotImplemented
         if ufunc in _OPERATORS:
@@ -321,10 +323,10 @@ class Arithmetic(Facts):
 
 
 def _read(other: Any) -> Any:
-    """The other operand: a tensor of TensorLy as a format, anything else as it is."""
-    from .interchange import from_tensorly, is_tensorly
+    """The other operand: what stands for a format as a format, anything else as it is."""
+    from .interchange import as_format
 
-    return from_tensorly(other) if is_tensorly(other) else other
+    return other if isinstance(other, Arithmetic) else as_format(other)
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:
@@ -383,6 +385,28 @@ def check_library(scalar: Any, array: Any) -> None:
     """
     if hasattr(scalar, "dtype") and library_name(scalar) != library_name(array):
         namespace_of(array, scalar)
+
+
+def finite_scalar(value: Any) -> Any:
+    """Read a number as ``scalar_of`` does, for arithmetic, where NaN or an infinity would spoil all there is.
+
+    Raises
+    ------
+    DataError
+        If a number of Python or numpy is not finite.
+
+    Examples
+    --------
+    >>> finite_scalar(2)
+    2
+    >>> finite_scalar(float("nan"))
+    Traceback (most recent call last):
+    tenfac.core.errors.DataError: +, -, *, /, **: a number must be finite; got nan.
+    """
+    number = scalar_of(value)
+    if isinstance(number, (int, float, complex)) and not cmath.isfinite(number):
+        raise DataError(f"+, -, *, /, **: a number must be finite; got {number}.")
+    return number
 
 
 def scalar_of(value: Any) -> Any:

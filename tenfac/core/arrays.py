@@ -92,11 +92,11 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
-        decomposed = callable(getattr(array, "to_tensor", None))
-        remedy = "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
+        from .decomposed import array_instead
+
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(
-            f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
-            + (remedy if decomposed else "Convert it with numpy.asarray(x).")
+            f"arrays: expected an array of numpy, torch or JAX; got {name}. {array_instead(array)}"
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 
@@ -351,7 +351,7 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, DataError
         If it is something else, or a negative integer.
 
     Examples
@@ -365,11 +365,11 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
         return np.random.default_rng()
     if not isinstance(random_state, numbers.Integral) or isinstance(random_state, (bool, np.bool_)):
         raise TypeError(
-            "random_state: must be an int, a numpy.random.Generator or None; got "
+            "arrays: `random_state` must be an int, a numpy.random.Generator or None; got "
             f"{type(random_state).__name__}. Write random_state=0 for repeatable numbers."
         )
     if random_state < 0:
-        raise ValueError(f"random_state: an integer seed must be 0 or more; got {random_state}.")
+        raise DataError(f"arrays: `random_state` must be 0 or more; got {random_state}.")
     return np.random.default_rng(int(random_state))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arithmetic import unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote
+from .door import door
 from .entries import cp_entries
 from .errors import ShapeError
 from .format import Format
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .train import TuckerTrain
 
 
+@door
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class CP(Format):
     """A tensor in CP format, ``X[i, j, ...] = sum_r w[r] A[i, r] B[j, r] ...``.

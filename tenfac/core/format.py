@@ -60,12 +60,16 @@ class Format(Calculus):
         return f"rank={self.rank}"
 
     def _functional_part(self) -> str:
-        """Domain and degrees for ``repr``, a dash where the mode is discrete."""
+        """Domain, degrees and knots for ``repr``, a dash where the mode has none."""
         if not self.is_functional:
             return ""
         box = " x ".join("-" if pair is None else f"[{pair[0]:g}, {pair[1]:g}]" for pair in self.domain)
-        degrees = ", ".join("-" if degree is None else str(degree) for degree in self.degree)
-        return f"domain={box}, degree=({degrees}), "
+        counts = {"degree": self.degree, "knots": tuple(getattr(m, "n_knots", None) for m in self.modes)}
+        parts = [f"domain={box}"]
+        for name, numbers in counts.items():
+            if any(number is not None for number in numbers):
+                parts.append(f"{name}=({', '.join('-' if k is None else str(k) for k in numbers)})")
+        return ", ".join(parts) + ", "
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = type(self).__name__

@@ -10,10 +10,11 @@ from typing import Any
 from . import train_cores as chain
 from .arithmetic import unit_scale
 from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from .door import door
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values
+from .largest import cut_to_values, largest_change, measures_values, orthonormal
 from .modes.protocol import Mode
 from .points import points_in_block
 from .precision import HALF, dtype_name, half_of, itemsize, wide
@@ -26,6 +27,7 @@ from .tucker import Tucker, reported
 _ROUNDING = 100
 
 
+@door
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
@@ -350,7 +352,7 @@ class TuckerTrain(Format):
             )
         arrays = [wide(array, xp) for array in self._arrays().values()]
         arrays, root = unit_scale(arrays, self.batch_shape, xp)
-        pairs = [xp.linalg.qr(factor) for factor in arrays[d:]]
+        pairs = [orthonormal(*pair, xp) for pair in zip(self.modes, arrays[d:], strict=True)]
         cores = [chain.times(core, pair[1], xp) for core, pair in zip(arrays[:d], pairs, strict=True)]
         cores = chain.orthogonal(self._chain(cores), xp)
         norm2 = xp.sum(xp.abs(cores[0]) ** 2, axis=(-3, -2, -1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from .arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
 from .contract import adjoint, contract
-from .errors import ConvergenceWarning, RankError
+from .errors import RankError, warn_user
 from .precision import HALF, double_of, dtype_name, is_complex, wide
 from .report import Report
 from .tracing import constant, is_traced
@@ -132,7 +131,7 @@ def truncation_report(
             f"{where}: the relative error is {rel_error:.2g}, above tol={tol:g}, because of rounding. Raise "
             "tol, or convert the data to a wider dtype.",
         )
-        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=4)
+        warn_user(notes[-1])
     seconds = None if is_traced(rel_error) else perf_counter() - start
     return Report(converged, reason, rel_error=rel_error, seconds=seconds, warnings=notes)
 

@@ -12,11 +12,12 @@ import numpy as np
 from .arithmetic import as_dtype, unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
+from .door import door
 from .entries import tucker_entries
 from .errors import DataError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values
+from .largest import cut_to_values, largest_change, measures_values, orthonormal
 from .modes.protocol import Mode
 from .points import CoreKernel
 from .precision import HALF, dtype_name, half_of, itemsize
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _Format = TypeVar("_Format", bound=Format)
 
 
+@door
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Tucker(Format):
     """A tensor in Tucker format, ``X[i, j, ...] = sum_{p, q, ...} G[p, q, ...] A[i, p] B[j, q] ...``.
@@ -247,7 +249,7 @@ class Tucker(Format):
     def _rounded(self, ranks: Any, tol: float | None, dtype: Any) -> tuple[Tucker, Any]:
         """By the Frobenius norm, and that error; this is not half precision, but ``dtype`` may be."""
         xp = namespace_of(self.core)
-        pairs = [xp.linalg.qr(factor) for factor in self.factors]
+        pairs = [orthonormal(*pair, xp) for pair in zip(self.modes, self.factors, strict=True)]
         core = contract(self.core, [upper for _, upper in pairs], xp=xp)
         if ranks is not None:
             ranks = tuple(map(min, ranks, core.shape[-self.ndim :]))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tenfac.core.arrays import byte_guard, generator
 from tenfac.core.contract import contract
-from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, check_option
 
 Array = NDArray[Any]
 
@@ -78,6 +79,7 @@ class SparseProblem:
         )
 
 
+@door
 def make_kronecker_sparse(
     measurements: Sequence[int] = (8, 12, 15),
     unknowns: int | Sequence[int] = 15,
@@ -87,7 +89,7 @@ def make_kronecker_sparse(
     values: str = "free",
     complex_values: bool = False,
     snapshots: int | None = None,
-    random_state: int | np.random.Generator | None = None,
+    random_state: int | np.random.Generator | None = 0,
 ) -> SparseProblem:
     """Make a sparse recovery problem with standard normal dictionaries and a Kronecker support.
 
@@ -111,6 +113,7 @@ def make_kronecker_sparse(
     snapshots : int, optional
         How many measurements share dictionaries and support, with values and noise of their own.
     random_state : int, numpy.random.Generator or None
+        None draws another problem every time.
 
     Returns
     -------
@@ -143,11 +146,7 @@ def make_kronecker_sparse(
             f"make_kronecker_sparse: columns {many} must be at most unknowns {wide}, mode by mode. "
             "Lower columns."
         )
-    if values not in ("free", "rank1"):
-        raise DataError(
-            f"make_kronecker_sparse: `values` must be 'free' or 'rank1'; got {values!r}."
-            f"{nearest_name(values, ['free', 'rank1'])}"
-        )
+    check_option(values, ("free", "rank1"), "make_kronecker_sparse", "values")
     if not isinstance(snr_db, Real) or math.isnan(snr_db) or snr_db == -math.inf:
         raise DataError(f"make_kronecker_sparse: `snr_db` must be a number of decibels; got {snr_db!r}.")
     tail = () if snapshots is None else _counts([snapshots], 1, "snapshots")

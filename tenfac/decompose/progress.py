@@ -46,7 +46,7 @@ class Progress:
 
     Raises
     ------
-    ValueError, TypeError
+    DataError, TypeError
         If ``verbose`` or ``callback`` is not valid.
 
     Examples

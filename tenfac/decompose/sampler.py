@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..core.arrays import as_float, device_of, dtype_name, is_array, namespace_of, to_numpy
 from ..core.errors import DataError, ShapeError
+from ..core.format import Format
+from ..core.interchange import as_format
 from .checks import check_count
 
 Array = NDArray[Any]
@@ -63,6 +65,7 @@ class Sampler:
         self.shape = checked_shape(shape, where)
         self._batch = check_count(batch, "batch", where)
         self.n_evals = 0
+        f = as_format(f)
         if not callable(f):
             if not hasattr(f, "__getitem__") or tuple(getattr(f, "shape", ())) != self.shape:
                 raise ShapeError(
@@ -139,6 +142,8 @@ class Sampler:
 
 
 def _reader(array: Any) -> Callable[[Array], Any]:
+    if isinstance(array, Format):
+        return lambda indices: array.at(*indices.T)
     if is_array(array):
         xp, device = namespace_of(array), device_of(array)
         if xp is not namespace_of(np.empty(0)):

@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..core.arrays import byte_guard
 from ..core.contract import contract
+from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError
+from ..core.interchange import refuse_decomposed
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report, stored_report
@@ -25,6 +27,7 @@ from .checks import check_shape
 Array = NDArray[Any]
 
 
+@door
 class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of arrays: coordinates of each sample in orthonormal factors common to all samples.
 
@@ -292,6 +295,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
 
 def _refuse_masked(X: Any) -> None:
+    refuse_decomposed(X, "TuckerTransformer")
     if isinstance(X, np.ma.MaskedArray):
         raise DataError(
             "TuckerTransformer: X must have every entry; got a masked array. Fill it first, for example with "

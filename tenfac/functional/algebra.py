@@ -14,8 +14,10 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.door import door
+from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -25,6 +27,7 @@ from ..core.tucker import Tucker
 from .build import chebyshev_tucker
 
 
+@door
 def compose(
     function: Callable[..., Any],
     *formats: Format,
@@ -85,6 +88,7 @@ def compose(
     (True, True)
     """
     start = time.perf_counter()
+    formats = tuple(map(as_format, formats))
     _check(formats)
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
@@ -95,17 +99,23 @@ def compose(
         parts = [_slice(t, index) for t in plain]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            made.append(chebyshev_tucker(_values(function, parts), domain, **options))
+            made.append(_constructed(_values(function, parts), domain, **options))
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
-        warnings.warn(
+        warn_user(
             f"compose: {info.reason}; residual {info.rel_error:.2g}, tol={tol:g}. Raise tol, or restrict the "
-            "functions to where the result is smooth.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "functions to where the result is smooth."
         )
     return replace(_like(result, formats[0]), info=info)
+
+
+def _constructed(f: Callable[..., Any], domain: Any, **options: Any) -> Tucker | TuckerTrain:
+    try:
+        return chebyshev_tucker(f, domain, **options)
+    except (DataError, ShapeError) as error:  # the caller knows no `f`
+        text = str(error).replace("chebyshev_tucker: `f`", "compose: the function of the formats")
+        raise type(error)(text.replace("chebyshev_tucker:", "compose:")) from None
 
 
 def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ..core.arithmetic import check_library, scalar_of
 from ..core.arrays import device_of, namespace_of, promote
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
 from .base import StructuredMatrix, known
 from .operator import KroneckerEigen, KroneckerOperator
@@ -15,6 +16,7 @@ from .spectral import Diagonalized, check_regular, implicit_solve
 from .sums import SumOfKronecker
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedKronecker(StructuredMatrix):
     """The matrix ``S = A_0 kron A_1 kron ... + shift I``, diagonalised once by ``eigh`` of the factors.
@@ -76,7 +78,7 @@ class ShiftedKronecker(StructuredMatrix):
         shift = _real_shift(self.shift)
         check_library(shift, self.operator.factors[0])
         object.__setattr__(self, "shift", shift)
-        eigen = self.operator.eigh() if self.eigen is None else self.eigen
+        eigen = self.operator._diagonalized("KroneckerOperator.shifted") if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
         remedy = f"Raise the shift, now {_shown(self.shift)}, or use float64."
         values = eigen.values + self.shift

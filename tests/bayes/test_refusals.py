@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from tenfac import DataError, FunctionalTucker, RankError, ShapeError
 from tests.checks import assert_equal, assert_says
-from tests.test_imports import in_fresh_python
+from tests.fresh import in_fresh_python
 
 TABLE = {"cell": ["liver", "lung"] * 6, "time": np.linspace(0, 1, 12), "dose": np.repeat([1.0, 2.0, 5.0], 4)}
 Y = np.sin(np.arange(12.0))

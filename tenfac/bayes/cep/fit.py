@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
 from tenfac.bayes.cep.trial import Trial, pruned
 from tenfac.bayes.threads import one_thread
 from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -335,7 +334,7 @@ def _report(
             f"fit_cep: the fit still improved after {max_iter} iterations; raise `max_iter`, or `tol` if it "
             "is good enough."
         )
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warn_user(message)
     return Report(
         converged=converged,
         reason=reason,

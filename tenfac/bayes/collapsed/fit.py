@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +28,11 @@ from tenfac.bayes.settings import (
     terms_of,
 )
 from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.errors import warn_user
 
 Array = NDArray[Any]
 _KEPT = "products of mode functions kept"
+_NOT_SHORT = (None, "oscillator")  # labels, and periods, which were sought
 _SHORT = 0.1  # lengthscale, of a range, that a second search starts from
 
 
@@ -75,20 +75,19 @@ class CollapsedMethods(FittedModel):
         self.info_ = learned.report(max_iter, notes + left, started)
         chosen = self.max_functions is None and isinstance(self.rank, str)
         if notes and chosen and self._prediction.missing_noise_share > 0.5:
-            warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
+            warn_user(f"FunctionalTucker: {notes[0]}", UserWarning)
         if not self.info_.converged:
-            warnings.warn(
+            warn_user(
                 f"FunctionalTucker: the evidence was still rising when max_iter={max_iter} was reached; "
-                "the best hyperparameters so far are kept. Raise max_iter.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "the best hyperparameters so far are kept. Raise max_iter."
             )
 
     def _again(self, observed: Observed, task: Task, first: Fit) -> Fit:
         """The better of a fit and one that starts where functions vary fast, as a ridge across modes does."""
         modes = observed.start.modes.copy()
         lengths = first_lengthscales(self.kernel, self._modes)
-        free = [n for n, index in enumerate(self._modes) if lengths[n] is None and not index.discrete]
+        named = enumerate(self._kernels)
+        free = [n for n, kernel in named if lengths[n] is None and kernel not in _NOT_SHORT]
         modes[free, 1] = np.log(_SHORT)
         if not free:
             return first
@@ -145,6 +144,11 @@ class CollapsedMethods(FittedModel):
             index.name: _local_lengthscale(problem.prior(hyper, n), index)
             for n, index in enumerate(self._modes)
             if not index.discrete
+        }
+        self.qualities_ = {
+            index.name: problem.prior(hyper, n).quality
+            for n, index in enumerate(self._modes)
+            if problem.kernels[n] == "oscillator"
         }
         self.constants_ = {
             index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)

@@ -46,7 +46,7 @@ class Hyper:
         Logarithm of the noise variance.
     modes : array, shape (D, 4)
         Per mode: logarithms of constant, lengthscale and sharpness, and the center of the bend. A discrete
-        mode uses the first only.
+        mode uses the first only, an oscillator the first three (see ``ModePrior``).
     loadings : tuple of D arrays, shapes (M_n, r_n)
         Per discrete mode, what makes its levels alike; ``r_n = 0`` where they are exchangeable, and for
         continuous modes.
@@ -110,8 +110,11 @@ class Hyper:
         )
 
     def main(self, mode: int, kernel: str | None) -> ModePrior:
-        """The prior of one mode's main effect, for variance one: on the axis as the product bends it."""
-        lengthscale = float(np.exp(self.mains[mode, 1]))
+        """The prior of one mode's main effect, for variance one: on the axis as the product bends it.
+
+        An oscillator has one period for both.
+        """
+        lengthscale = float(np.exp(self.modes[mode, 1] if kernel == "oscillator" else self.mains[mode, 1]))
         none = np.zeros((1, 0))
         return replace(self.prior(mode, kernel), constant=0.0, lengthscale=lengthscale, loadings=none)
 

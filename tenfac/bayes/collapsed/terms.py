@@ -233,7 +233,7 @@ class Main:
             return
         nodes, half = self.basis.nodes, self.basis.half
         weight = half @ slope @ half.T * np.exp(hyper.mains[self.mode, 0])
-        for entry in (2, 3, 5):
+        for entry in (1, 2) if self.kernel == "oscillator" else (2, 3, 5):
             change = _difference(
                 lambda at: at.main(self.mode, self.kernel).covariance(nodes, nodes), hyper, self.mode, entry
             )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from tenfac.core.door import door
+
 from ...core.arrays import is_array, namespace_of, promote, to_number, triangular_factor
 from ...core.contract import adjoint, contract
 from ...core.errors import DataError, ShapeError
@@ -19,6 +21,7 @@ from .statistics import squared
 _WHERE = "kronecker_log_evidence"
 
 
+@door
 def kronecker_log_evidence(
     operator: Any, measured: Any, gammas: Sequence[Any], noise: Any, *, snapshots: bool = False
 ) -> Any:

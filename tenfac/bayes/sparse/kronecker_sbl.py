@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,8 +12,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from tenfac.core.door import door
+
 from ...core.arrays import device_of, generator, namespace_of, seed_of
-from ...core.errors import ConvergenceWarning, DataError
+from ...core.errors import DataError, warn_user
 from ...core.precision import dtype_name
 from ...core.report import Report, stored_report
 from ...decompose.progress import Progress
@@ -32,6 +33,7 @@ from .values import structured
 from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
+@door
 class KroneckerSBL(PosteriorMethods, BaseEstimator):
     """Sparse coefficients of a Kronecker dictionary from noisy measurements, with their posterior.
 
@@ -307,10 +309,10 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             fixed = self.update in REPLICAS
             remedy = "Take update='fixed_point'." if fixed else "Raise max_iter, or tol."
             said.append(f"KroneckerSBL: not converged after {outcome.n_iter} sweeps{slope}. {remedy}")
-            warnings.warn(said[-1], ConvergenceWarning, stacklevel=3)
+            warn_user(said[-1])
         if doubt:
             said.append(doubt)
-            warnings.warn(doubt, UserWarning, stacklevel=3)
+            warn_user(doubt, UserWarning)
         self.info_ = Report(
             converged=outcome.converged,
             reason=outcome.reason,

@@ -18,6 +18,7 @@ from ...core.arrays import (
     to_number,
 )
 from ...core.errors import DataError, ShapeError
+from ...core.interchange import refuse_decomposed
 from ...core.precision import dtype_name
 from ...core.tracing import constant, is_traced
 from ...kron.operator import KroneckerOperator
@@ -224,6 +225,7 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
 
 
 def _check_array(measured: Any, where: str) -> None:
+    refuse_decomposed(measured, where, "Y")
     if not is_array(measured):
         raise TypeError(
             f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."

@@ -11,6 +11,7 @@ import numpy as np
 
 from tenfac.core.arrays import as_float, device_of, dtype_name, is_array, library_name, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
 from tenfac.decompose.sparse_input import is_sparse, stored_entries
 
 _REMEDY = "Pass an array with mask=..., or a COO array of the observed entries."
@@ -117,6 +118,7 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
 
 def _of_array(X: Any, mask: Any, where: str) -> tuple[Sequence[np.ndarray], np.ndarray, Any]:
     if not is_array(X) or isinstance(X, np.generic):
+        refuse_decomposed(X, where)
         raise TypeError(f"{where}: X must be an array of numbers; got {type(X).__name__}. {_REMEDY}")
     namespace_of(X)
     _check_shape(tuple(X.shape), where)

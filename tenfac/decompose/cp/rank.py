@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from tenfac.core.arrays import eps, namespace_of, to_numpy
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import RankError, ShapeError
 from tenfac.core.ops import multi_mode_product
 from tenfac.core.precision import double_of, is_complex
@@ -43,6 +44,7 @@ class ScreePoint(NamedTuple):
     cp: Any
 
 
+@door
 def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     """Core consistency of a CP decomposition, in percent.
 
@@ -105,6 +107,7 @@ def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     return float(100 * (1 - np.sum(np.abs(core.astype(complex)) ** 2) / cp.rank))
 
 
+@door
 def cp_scree(
     X: Shaped[Any, "*shape"],
     ranks: Sequence[int],

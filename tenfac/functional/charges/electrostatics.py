@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from tenfac.core.arrays import (
     to_number,
     to_numpy,
 )
-from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, check_option, warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_points, check_tol
@@ -49,6 +49,7 @@ _CHECKED = 32
 _MARGIN = 0.05
 
 
+@door
 class Electrostatics:
     """Electrostatics of charges in free space, range-separated: ``kernel(r) = long(r) + short(r)``.
 
@@ -147,12 +148,7 @@ class Electrostatics:
                 f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. "
                 "Convert them with numpy.asarray(x)."
             )
-        self.tol = check_tol(tol, where)
-        if self.tol < 4 * eps(self.positions.dtype):
-            raise DataError(
-                f"{where}: tol must be {4 * eps(self.positions.dtype):.2g} or more for positions of dtype "
-                f"{self.positions.dtype}; got {tol:g}. Convert them to float64."
-            )
+        self.tol = _checked_tol(tol, self.positions.dtype, where)
         self.kappa = _positive(kappa, "kappa", where, zero=True)
         self.kernel = _kernel(kernel, self.kappa, where)
         slater = self.kernel == "slater"
@@ -267,8 +263,7 @@ class Electrostatics:
 
     def _sums(self, points: Any, part: str, where: str, *, gradient: bool) -> tuple[Any, Any]:
         """Potential and, if asked for, its gradient."""
-        if part not in ("total", "long", "short"):
-            raise DataError(f"{where}: `part` must be 'total', 'long' or 'short'; got {part!r}.")
+        check_option(part, ("total", "long", "short"), where, "part")
         own = points is None
         targets = self.positions if own else self._targets(points, where)
         value: Any = 0.0
@@ -395,16 +390,23 @@ class Electrostatics:
             "tolerance met" if met else "the potentials of the charges cancel, or the dtype is too narrow"
         )
         if not met:
-            warnings.warn(
+            warn_user(
                 f"Electrostatics: the error at some charges is {error:.2g} of the largest potential, above "
-                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64.",
-                ConvergenceWarning,
-                stacklevel=3,
+                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64."
             )
         return Report(met, reason, rel_error=error, seconds=time.perf_counter() - start)
 
 
 # --- arguments --------------------------------------------------------------------------------------------
+
+
+def _checked_tol(tol: float, dtype: Any, where: str) -> float:
+    if check_tol(tol, where) < 4 * eps(dtype):
+        raise DataError(
+            f"{where}: tol must be {4 * eps(dtype):.2g} or more for positions of dtype {dtype}; got {tol:g}. "
+            "Convert them to float64."
+        )
+    return float(tol)
 
 
 def _atoms(positions: Any, charges: Any) -> tuple[Any, Any]:
@@ -434,8 +436,7 @@ def _kernel(name: Any, kappa: float, where: str) -> str:
     """The name of a kernel that fits its screening."""
     if name is None:
         return "yukawa" if kappa > 0 else "coulomb"
-    if name not in ("coulomb", "yukawa", "slater"):
-        raise DataError(f"{where}: `kernel` must be 'coulomb', 'yukawa' or 'slater'; got {name!r}.")
+    check_option(name, ("coulomb", "yukawa", "slater"), where, "kernel")
     if (name == "coulomb") != (kappa == 0):
         least = "0" if name == "coulomb" else "above 0"
         raise DataError(
