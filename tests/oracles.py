@@ -150,11 +150,21 @@ def bent_axis(x: Any, sharpness: float, center: float) -> np.ndarray:
     return (area + (x - inside) * density(inside)) / (density(nodes) @ weights)
 
 
+def swing_dense(x: Any, z: Any, period: float, quality: float) -> np.ndarray:
+    """Covariance of a damped oscillator, from the two complex roots of its equation."""
+    root = complex(-0.5 / quality, np.sqrt(1 - 0.25 / quality**2)) * 2 * np.pi / period
+    weight = 0.5 * (1 - 1j * root.real / -root.imag)
+    return 2 * np.real(weight * np.exp(root * np.abs(np.subtract.outer(x, z))))
+
+
 @dataclass(frozen=True)
 class DenseMode:
-    """``constant + k(w(x), w(z))`` of one mode: Matérn of this smoothness, or free levels if it is None."""
+    """``constant + k(w(x), w(z))`` of one mode: Matérn of this smoothness, or free levels if it is None.
 
-    smoothness: float | None
+    Or an oscillator on a straight axis, of period ``lengthscale``.
+    """
+
+    smoothness: float | str | None
     constant: float
     lengthscale: float = 1.0
     sharpness: float = 1.0
@@ -167,6 +177,8 @@ class DenseMode:
             for column in [] if self.loadings is None else np.asarray(self.loadings).T:
                 alike = alike + np.multiply.outer(column[np.asarray(x, int)], column[np.asarray(z, int)])
             return alike
+        if self.smoothness == "oscillator":
+            return self.constant + swing_dense(x, z, self.lengthscale, 0.5 + 8 * self.sharpness)
         (x, i), (z, j) = (np.unique(points, return_inverse=True) for points in (x, z))
         bent = [bent_axis(points, self.sharpness, self.center) for points in (x, z)]
         return (self.constant + matern_dense(*bent, self.smoothness, self.lengthscale))[np.ix_(i, j)]

@@ -189,7 +189,8 @@ assert np.sqrt(np.mean(error["Gaussian process"] ** 2)) < np.sqrt(np.mean(error[
 assert 0.9 < coverage < 0.99
 
 # %%
-emission, excitation = np.unravel_index(int(lost.sum(axis=2).argmax()), cube.shape[:2])
+both = np.minimum(lost.sum(axis=2), 2) + np.minimum(hidden.sum(axis=2), 3)  # a fibre with cells of both kinds
+emission, excitation = np.unravel_index(int(both.argmax()), cube.shape[:2])
 fibre = np.ravel_multi_index((emission, excitation, np.arange(60)), cube.shape)
 line, band, t = mean[emission, excitation], 1.96 * std_at(fibre), axes[2]
 seen, held = observed[emission, excitation], hidden[emission, excitation]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.likelihoods.added import Gaussian
 from tenfac.bayes.unseen import trials_of
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Predictive:
     observation_std: Array
     low: Array
     high: Array
-    z: Array | None = None
+    z: Any = None  # given with y only
 
 
 def predictive(model: Any, X: Any, y: Array | None = None, *, trials: Array | None = None) -> Predictive:
@@ -59,9 +59,10 @@ def predictive(model: Any, X: Any, y: Array | None = None, *, trials: Array | No
     trials = None if y is None else trials_of(model._likelihood, y, trials, "predictive")
     latent, variance, unseen = model._unseen(model._read_positions(X), trials)
     mean, std = model._response.moments(latent, variance)
-    ends = unseen.interval()
+    low, high = ends = unseen.interval()
     z = None if y is None else unseen.score(y, np.random.default_rng(1))
-    return Predictive(mean, std, *unseen.moments_or_interval(ends), *ends, z)
+    observed, spread = unseen.moments_or_interval(ends)
+    return Predictive(mean, std, observed, spread, low, high, z)
 
 
 def without_rows(model: Any, X: Any, y: Array, held: NDArray[np.bool_]) -> Any:

@@ -18,7 +18,7 @@ from tenfac.bayes.likelihoods.named import kind_of
 from tenfac.bayes.metrics import calibration_of
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 LEVEL = 0.95
 _DRAWS = 400
 _NUMBERS = 4_000_000  # drawn at a time

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.arithmetic import scalar_of
+from ..core.arithmetic import finite_scalar
 from ..core.arrays import (
     byte_guard,
     device_of,
@@ -190,13 +190,13 @@ class StructuredMatrix(ABC):
         )
 
     def __mul__(self, scalar: Any) -> StructuredMatrix:
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(number)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Any) -> StructuredMatrix:
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
     def __neg__(self) -> StructuredMatrix:

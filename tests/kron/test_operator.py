@@ -167,6 +167,32 @@ def test_diagonal_trace_and_norm(make, complex_):
     assert_close(float(K.norm()), float(np.linalg.norm(dense)), factor=100 * make.eps / 2.0**-52)
 
 
+@pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
+def test_an_operator_of_one_factor_is_its_matrix(make, complex_):
+    (A,) = invertible(make, (5,), complex_=complex_)
+    K, dense = KroneckerOperator(A), kron_all([A])
+    x = kron_all([(make.complex if complex_ else make)(5, seed=9)])
+    assert_close(K.diag(), np.diag(dense), like=A)
+    assert_close(K.trace()[()], np.trace(dense)[()], like=A)
+    assert_close(float(K.norm()), float(np.linalg.norm(dense)), factor=100 * make.eps / 2.0**-52)
+    assert_close(K.slogdet().sign[()], np.linalg.slogdet(dense)[0], like=A, factor=1000)
+    assert_close(K.T.to_dense(), dense.T, like=A)
+    assert_close(K.H.to_dense(), dense.conj().T, like=A)
+    assert_close((K @ K).to_dense(), dense @ dense, like=A)
+    assert_close((2 * K + K).to_dense(), 3 * dense, like=A)
+    assert_close(K.solve(make.asarray(dense @ x)), x, like=A, factor=1000)
+    even = KroneckerOperator(make.asarray(dense + dense.conj().T))
+    dense = kron_all(even.factors)
+    assert_close(
+        np.sort(to_numpy(even.eigh().values)).astype(float),
+        np.linalg.eigvalsh(dense),
+        500 * make.eps / 2.0**-52,
+    )
+    shifted = even.shifted(0.5)
+    assert_close(shifted.to_dense(), dense + 0.5 * np.eye(5), like=A)
+    assert_close(shifted.solve(make.asarray(dense @ x + 0.5 * x)), x, like=A, factor=1000)
+
+
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_the_norm_keeps_the_squares_of_large_and_small_entries(scale):
     assert_close(KroneckerOperator(scale * np.eye(4), np.ones((1, 1))).norm(), 2 * scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def gaussian_rhosvd(
         distance = (mode.nodes()[:, None] - centers[:, n]) ** 2
         samples = np.exp(-distance[:, :, None] * np.asarray(exponents)).reshape(size, -1)
         found = coefficients(samples)
-        triangle = np.linalg.qr((found * np.abs(scale)).T, mode="r")
+        triangle: Any = np.linalg.qr((found * np.abs(scale)).T, mode="r")
         u, s, _ = np.linalg.svd(triangle.T, full_matrices=False)
         tails = np.sqrt(np.cumsum((s**2)[::-1])[::-1])
         rank = max(int(np.sum(tails > tol * tails[0] / math.sqrt(len(box)))), 1)
