@@ -158,6 +158,7 @@ ARRAYS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "corcondia": (lambda t: tenfac.corcondia(t, (None, [np.ones((size, 1)) for size in SHAPE])), SAYS),
     "cp_complete": (lambda t: tenfac.cp_complete(t, 2), SAYS),
     "tucker_complete": (lambda t: tenfac.tucker_complete(t, 2), SAYS),
+    "tucker_nonnegative": (lambda t: tenfac.tucker_nonnegative(t, 2), SAYS),
     "tucker_append: X_new": (lambda t: tenfac.tucker_append(tenfac.tucker(_other(), 2), t, 0, rank=2), SAYS),
     "TuckerTransformer": (lambda t: tenfac.TuckerTransformer(2).fit(t), SAYS),
     "unfold": (lambda t: tenfac.unfold(t, 0), SAYS),
@@ -185,7 +186,7 @@ ARRAYS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 # What takes no tensor: classes of errors and modes, torch layers and models, files, functions, point charges.
 NEITHER = (
-    "CP Chebyshev ConvergenceWarning DataError Discrete Electrostatics GaussianBasis MissingExtraError "
+    "CP Chebyshev ConvergenceWarning DataError Discrete Electrostatics GaussianBasis GP MissingExtraError "
     "Patches RankError Report ShapeError ShiftedKronecker SumOfKronecker Tucker TuckerTrain activate adapt "
     "adapter_report chebyshev_tucker compensate compress datasets detach disable export_lycoris export_peft "
     "gaussian_sum import_lycoris import_peft load load_adapter merge nuts plot.calibration "

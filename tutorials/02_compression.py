@@ -128,7 +128,7 @@ difference = axes[2].imshow(
     shown[1][0] - shown[0][0], cmap="RdBu", vmin=-(high - low) / 4, vmax=(high - low) / 4
 )
 axes[2].set(title="Tucker - original, contrast x 2", xticks=[], yticks=[])
-fig.colorbar(difference, ax=axes, shrink=0.8, label=f"difference ({data.value_name})")
+fig.colorbar(difference, ax=axes, shrink=0.8, label=f"difference in {data.value_name} ({data.unit})")
 fig.suptitle(f"Band {band}: rank {t.rank}, relative error {t.info.rel_error:.3f}")
 
 # %% [markdown]

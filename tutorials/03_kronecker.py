@@ -151,9 +151,7 @@ found = minimize(
 )
 print(f"log evidence {value:.1f} -> {-found.fun:.1f} after {found.nfev} evaluations")
 scales = ", ".join(f"{v:.2f}" for v in np.exp(found.x[1:4]))
-print(
-    f"lengthscales {scales} (of each axis), noise {np.exp(found.x[4] / 2) * spread:.1f} in units of intensity"
-)
+print(f"lengthscales {scales} (of each axis), noise {np.exp(found.x[4] / 2) * spread:.1f} {data.unit}")
 assert -found.fun > value
 
 # %% [markdown]
@@ -202,7 +200,11 @@ ax.plot(t[held], cube[emission, excitation][held], "o", mfc="none", color="C3", 
 for x in t[lost[emission, excitation]]:
     ax.axvline(x, color="0.85", lw=4, zorder=0)
 place = f"emission {axes[0][emission]:g} nm, excitation {axes[1][excitation]:g} nm"
-ax.set(xlabel=f"time ({data.modes[3].unit})", ylabel="intensity", title=f"{place}; gray: lost")
+ax.set(
+    xlabel=f"time ({data.modes[3].unit})",
+    ylabel=f"{data.value_name} ({data.unit})",
+    title=f"{place}; gray: lost",
+)
 ax.legend(frameon=False)
 fig.tight_layout()
 

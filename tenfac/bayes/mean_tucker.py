@@ -70,11 +70,12 @@ class MeanProducts:
     def gp(self, mode: int) -> tuple[GP, Array]:
         """The functions of a continuous mode, exactly: a GP mode and its factor (K, C)."""
         index, problem, hyper = self.modes[mode], self.post.problem, self.post.hyper
-        parts: list[Moving] = []
+        parts: list[tuple[Moving, int]] = []
         if mode == problem.exact:
             prior, level = self.post.exact_prior, self._exact_parts(parts)
         else:
-            prior, levels = problem.prior(hyper, mode), []
+            prior = problem.prior(hyper, mode)
+            levels: list[Array] = []
             for term in problem.terms:
                 levels.append(_level(term, problem.others, mode, parts, sum(map(len, levels))))
             level = np.append(np.concatenate(levels), 1.0)
@@ -112,7 +113,8 @@ def _level(term: Any, others: list[int], mode: int, parts: list[Any], start: int
     """Levels of a term's functions of one mode; adds what moves and at which column it begins."""
     if isinstance(term, Product):
         m = others.index(mode)
-        basis, index = term.basis.bases[m], term.basis.index[:, m]
+        kept: Any = term.basis
+        basis, index = kept.bases[m], kept.index[:, m]
     elif isinstance(term, Main) and term.mode == mode:
         basis, index = term.basis, np.arange(term.width)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.likelihoods.added import Gaussian
-from tenfac.bayes.unseen import LEVEL, trials_of
+from tenfac.bayes.unseen import trials_of
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ class Predictive:
         Of a new observation: noise included. Where noise has no moments, those of the function, and how wide
         the 95 % interval is.
     low, high : arrays
-        Central interval of a new observation.
+        Central 95 % interval of a new observation.
     z : array or None
         If y was given: the standard normal quantile that each value has in its predictive distribution. If
         the model is right these are standard normal whatever the response and the likelihood; counts are
@@ -49,10 +49,8 @@ class Predictive:
     z: Any = None  # given with y only
 
 
-def predictive(
-    model: Any, X: Any, y: Array | None = None, level: float = LEVEL, trials: Array | None = None
-) -> Predictive:
-    """Predict the function and a new observation, with the interval that holds a share ``level``.
+def predictive(model: Any, X: Any, y: Array | None = None, *, trials: Array | None = None) -> Predictive:
+    """Predict the function and a new observation, with the interval that holds 95 %.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
     a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each, or
@@ -61,10 +59,9 @@ def predictive(
     trials = None if y is None else trials_of(model._likelihood, y, trials, "predictive")
     latent, variance, unseen = model._unseen(model._read_positions(X), trials)
     mean, std = model._response.moments(latent, variance)
-    low, high = ends = unseen.interval(level)
-    usual = ends if level == LEVEL else None
+    low, high = ends = unseen.interval()
     z = None if y is None else unseen.score(y, np.random.default_rng(1))
-    observed, spread = unseen.moments_or_interval(usual)
+    observed, spread = unseen.moments_or_interval(ends)
     return Predictive(mean, std, observed, spread, low, high, z)
 
 

@@ -34,6 +34,8 @@ class FittedModel:
     verbose: int
     # what fit sets
     rank_: tuple[int, ...]
+    lengthscales_: dict[str, float]
+    qualities_: dict[str, Any]
     log_evidence_: float
     info_: Report
     slice_scales_: dict[str, Any]

@@ -85,7 +85,8 @@ class Changes(Facts):
         """
         n = check_mode(mode, self.ndim, "change_mode")
         start, tol = clock(self.factors[0]), max(check_tol(tol, None, "change_mode"), 100 * eps(self.dtype))
-        source, wide = self.modes[n], self._wide()
+        source = self.modes[n]
+        wide: Any = self._wide()  # a Format
         if isinstance(target, type) or not hasattr(target, "rows"):
             if target is not Chebyshev:
                 return self._tabled(n, target)
@@ -115,8 +116,9 @@ class Changes(Facts):
                 f"change_mode: points must be 1-way; got shape {tuple(points.shape)}. For a single one write "
                 f"t.fix({{{n}: x}})."
             )
-        rows, _ = self._wide()._axis(points, n, "change_mode")
-        return self._wide()._changed({n: (Discrete(rows.shape[-2]), rows)})._cast(self.dtype)
+        wide: Any = self._wide()
+        rows, _ = wide._axis(points, n, "change_mode")
+        return wide._changed({n: (Discrete(rows.shape[-2]), rows)})._cast(self.dtype)
 
 
 def _check_found(t: Any, n: int) -> None:
@@ -194,7 +196,8 @@ class _Lines(NamedTuple):
                 x: NDArray[Any] = rng.integers(0, mode.size, _LINES)
             else:
                 ends = rng.choice(mode.domain, _LINES)
-                x = np.where(rng.random(_LINES) < 0.2, ends, rng.uniform(*mode.domain, _LINES))
+                low, high = mode.domain
+                x = np.where(rng.random(_LINES) < 0.2, ends, rng.uniform(low, high, _LINES))
             rows.append(np.repeat(mode.rows(factor, x, xp=xp), rank, axis=-2))
         values = plain._at_rows(rows, xp)
         return cls(values.reshape(*values.shape[:-1], _LINES, rank))

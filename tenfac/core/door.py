@@ -42,7 +42,8 @@ def door(public: T) -> T:
     TypeError: fit: unknown argument `maxiter`. Did you mean 'max_iter'?
     """
     if not isinstance(public, type):
-        return _told(public, public.__qualname__)
+        function: Any = public
+        return _told(function, function.__qualname__)
     for name in dir(public):
         member = inspect.getattr_static(public, name)
         own = inspect.isfunction(member) and member.__module__.partition(".")[0] == __name__.partition(".")[0]
@@ -70,8 +71,9 @@ def _told(function: Callable[..., Any], where: str) -> Any:
                 error.args = (f"{where}: {text.removeprefix(_ANYONE)}", *error.args[1:])
             raise
 
-    call._is_door = True
-    return call
+    told: Any = call
+    told._is_door = True
+    return told
 
 
 def _wrong_arguments(

@@ -241,7 +241,7 @@ def _wanted(index: Any, given: Any) -> Any:
     """Where a mode of a model is evaluated: at what it has seen, in equal steps, or at what is given."""
     if given is None:
         return index.values
-    if isinstance(given, Integral) and not isinstance(given, bool) and given > 1 and not index.discrete:
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1 and not index.discrete:
         return np.linspace(index.values[0], index.values[-1], int(given))
     values = np.asarray(to_numpy(given) if is_array(given) else given)
     if values.ndim != 1 or not values.size:

@@ -46,7 +46,7 @@ class FunctionModule(nn.Module):
     def forward(self, *indices: Any) -> torch.Tensor:
         """Values at points: one argument per mode, or one tensor ``(..., D)``, which gives ``(...)``."""
         if len(indices) == 1 and (len(self.modes) > 1 or _is_column(indices[0])):
-            indices = self._split(torch.as_tensor(indices[0]))
+            return self.format().at(*self._split(torch.as_tensor(indices[0])))
         return self.format().at(*indices)
 
     def _split(self, points: torch.Tensor) -> list[torch.Tensor]:
@@ -68,5 +68,5 @@ class FunctionModule(nn.Module):
 
 def _is_column(points: Any) -> bool:
     """Whether points of a function of one variable are rows ``(..., 1)``, like ``(..., D)`` of several."""
-    shape = getattr(points, "shape", ())
+    shape: Any = getattr(points, "shape", ())
     return len(shape) > 1 and shape[-1] == 1

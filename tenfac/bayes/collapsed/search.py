@@ -235,10 +235,11 @@ def _start_periods(task: Task, hyper: Hyper) -> Hyper:
     The evidence has a peak per period that the data could have: a search from afar finds none.
     """
     usual = Hyper.start(1).modes[0, 1]
-    part = task.for_learning()
-    for n, (kernel, grid) in enumerate(zip(task.kernels, task.grids, strict=True)):
-        if kernel != "oscillator" or hyper.modes[n, 1] != usual or grid.size < 3:
-            continue
+    sought = [n for n, kernel in enumerate(task.kernels) if kernel == "oscillator"]
+    sought = [n for n in sought if hyper.modes[n, 1] == usual and task.grids[n].size > 2]
+    part = task.for_learning() if sought else task  # which draws
+    for n in sought:
+        grid = task.grids[n]
         shortest = min(2 * float(np.median(np.diff(grid))), 1.0)
         count = int(np.log(_LONGEST / shortest) / _PERIOD_RATIO) + 2
         periods = np.geomspace(shortest, _LONGEST, min(count, _MOST_PERIODS))

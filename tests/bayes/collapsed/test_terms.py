@@ -45,7 +45,7 @@ def test_the_toys_have_what_they_say() -> None:
         assert_equal(set(case.hyper(1).terms), set(case.terms))
         assert case.task.is_complete(problem)
     kernels = {case.kernels[case.task.exact] for case in TERM_TOYS.values()}
-    assert_equal(kernels, {"matern12", "matern32", "matern52"})
+    assert_equal(kernels, {"matern12", "matern32", "matern52", "oscillator"})
 
 
 # --- evidence ---------------------------------------------------------------------------------------------
