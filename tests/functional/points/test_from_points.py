@@ -255,7 +255,7 @@ def test_one_interval_in_the_place_of_one_per_column_is_named() -> None:
 
 def test_a_search_that_ran_out_of_models_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal(fitted(*smooth()).info.warnings, ())
-    monkeypatch.setattr("tenfac.functional.points.search._MODELS", 6)
+    monkeypatch.setattr("tenfac.functional.points.search.MODELS", 6)
     found = fitted(*smooth())
     assert_says(found.info.warnings[-1], "the search ended after", "models", "rank or degree")
     assert_equal(found.info.converged, True)
