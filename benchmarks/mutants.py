@@ -1,9 +1,10 @@
 """Do the quick tests notice when one token of the array code is wrong?
 
-Run: ``python benchmarks/mutants.py [--count 40] [--seed 0] [--rooms core decompose kron]``. Draws tokens
-at random (operators, comparisons, numbers, booleans), changes one at a time in a copy of the checkout, runs
-the tests of the room and its doctests until the first failure. Prints each survivor with its line, writes
-``results/mutants.json``. Mutants in docstrings, annotations, imports and error messages are not drawn.
+Run: ``python benchmarks/mutants.py [--count 40] [--seed 0] [--rooms core decompose kron functional]``. Draws
+tokens at random (operators, comparisons, numbers, booleans), changes one at a time in a copy of the checkout,
+runs the tests of the room and its doctests until the first failure, those that name the changed file first.
+Prints each mutant with its line and the test that caught it, writes ``results/mutants.json``. Mutants in
+docstrings, annotations, imports and error messages are not drawn.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "mutants.json"
+LIMIT = 300  # seconds of one run of the tests
 OPERATORS = {
     ast.Add: ("+", "-"),
     ast.Sub: ("-", "+"),
@@ -62,14 +64,36 @@ class Finder(ast.NodeVisitor):
 
     def __init__(self, path: Path, source: str) -> None:
         self.path, self.lines, self.found = path, source.splitlines(), []
+        self.blocks: set[str] = set()
 
     def visit_Raise(self, node: ast.Raise) -> None:
         """Messages are not drawn."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """Bodies and defaults, not annotations and decorators."""
+        outside, self.blocks = self.blocks, {*self.blocks, *_block_names(node)}
         for child in [*node.body, *node.args.defaults, *[d for d in node.args.kw_defaults if d]]:
             self.visit(child)
+        self.blocks = outside
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """Not sizes of blocks, which change time and memory and no result."""
+        if not any(isinstance(target, ast.Name) and target.id in self.blocks for target in node.targets):
+            self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """Not the size of blocks in ``spans(size, step)``, nor -1 in ``reshape``, where -2 means the same."""
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name == "spans":
+            self.visit(node.args[0])
+        elif name == "reshape":
+            sizes = [
+                size for arg in node.args for size in (arg.elts if isinstance(arg, ast.Tuple) else [arg])
+            ]
+            for child in [node.func, *(size for size in sizes if ast.unparse(size) != "-1")]:
+                self.visit(child)
+        else:
+            self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
         """Values of arguments; not ``strict=`` (the code checks itself) nor ``copy=`` (saves time)."""
@@ -95,7 +119,7 @@ class Finder(ast.NodeVisitor):
             self._add(node.lineno, node.col_offset, node.end_col_offset, new)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        """Arithmetic; not sizes of blocks, written ``2**k``, which change time and no result."""
+        """Arithmetic; not sizes of blocks, written ``2**k``."""
         if isinstance(node.op, ast.Pow) and isinstance(node.left, ast.Constant) and node.left.value == 2:
             return
         self._between(node.left, node.right, node.op)
@@ -126,6 +150,14 @@ class Finder(ast.NodeVisitor):
         self.found.append(Mutant(self.path, line, start, stop, new))
 
 
+def _block_names(function: ast.FunctionDef) -> set[str]:
+    """Names of the steps of loops, ``spans(size, step)`` and ``range(start, stop, step)``."""
+    steps = {("spans", 2), ("range", 3)}
+    calls = [call for call in ast.walk(function) if isinstance(call, ast.Call)]
+    last = [call.args[-1] for call in calls if (getattr(call.func, "id", ""), len(call.args)) in steps]
+    return {step.id for step in last if isinstance(step, ast.Name)}
+
+
 def mutants_of(rooms: list[str]) -> Iterator[Mutant]:
     """Every mutant of some rooms."""
     for room in rooms:
@@ -144,30 +176,44 @@ def changed(source: str, mutant: Mutant) -> str:
     return "".join(lines)
 
 
-def survives(copy: Path, mutant: Mutant) -> bool:
-    """Whether the tests pass with the change."""
+def tests_for(copy: Path, mutant: Mutant) -> list[str]:
+    """The tests a change must pass, those that speak of its file first."""
+    room, name = mutant.path.parts[1], mutant.path.stem
+    rooms = ["core", "decompose"] if room == "core" else [room]
+    files = [path for room in rooms for path in sorted((copy / "tests" / room).rglob("test_*.py"))]
+    files.sort(key=lambda path: (path.stem != f"test_{name}", name not in path.read_text()))
+    return [
+        *(str(path.relative_to(copy)) for path in files),
+        f"tenfac/{room}",
+        "tests/test_public.py::test_the_defaults_are_these",
+        "tests/test_house.py::test_dataclasses_are_frozen_but_for_the_one_that_counts",
+    ]
+
+
+def caught_by(copy: Path, mutant: Mutant) -> str | None:
+    """What notices the change: the first test that fails, ``the time limit``, or None."""
     path = copy / mutant.path
     before = path.read_text()
     path.write_text(changed(before, mutant))
-    room = mutant.path.parts[1]
-    tests = [f"tests/{room}", f"tenfac/{room}", "tests/test_public.py::test_the_defaults_are_these"]
-    if room == "core":
-        tests += ["tests/decompose"]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    command = [sys.executable, "-m", "pytest", *options, *tests_for(copy, mutant)]
     try:
-        run = subprocess.run(command, cwd=copy, capture_output=True, timeout=300, check=False)
-        return run.returncode == 0
+        run = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        return False  # an endless loop is noticed
+        return "the time limit"  # an endless loop is noticed
     finally:
         path.write_text(before)
+    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if run.returncode and not failed:
+        raise RuntimeError(f"the tests could not be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return failed[0].split(" ", 1)[1].split(" - ")[0] if run.returncode else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rooms", nargs="+", default=["core", "decompose", "kron"])
+    parser.add_argument("--rooms", nargs="+", default=["core", "decompose", "kron", "functional"])
     args = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     chosen = random.Random(args.seed).sample(list(mutants_of(args.rooms)), args.count)
@@ -176,17 +222,23 @@ def main() -> None:
         copy = Path(folder) / "tenfac"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "*.ipynb", "__pycache__"))
         for number, mutant in enumerate(chosen, 1):
-            alive = survives(copy, mutant)
+            test = caught_by(copy, mutant)
             line = (copy / mutant.path).read_text().splitlines()[mutant.line - 1]
             old = line.encode()[mutant.start : mutant.stop].decode()
             text = f"{mutant.path}:{mutant.line}: {old} -> {mutant.new}    {line.strip()}"
-            print(f"{number:3} {'SURVIVES' if alive else 'caught  '} {text}", flush=True)
-            if alive:
+            print(f"{number:3} {'caught  ' if test else 'SURVIVES'} {text}    [{test}]", flush=True)
+            if test is None:
                 survivors.append(text)
     caught = args.count - len(survivors)
     print(f"{caught} of {args.count} mutants caught ({100 * caught / args.count:.0f} %)")
     RESULTS.parent.mkdir(exist_ok=True)
-    record = {"count": args.count, "seed": args.seed, "caught": caught, "survivors": survivors}
+    record = {
+        "rooms": args.rooms,
+        "count": args.count,
+        "seed": args.seed,
+        "caught": caught,
+        "survivors": survivors,
+    }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 
 

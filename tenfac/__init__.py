@@ -81,6 +81,7 @@ _HOME = {
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
     "tucker_complete": "decompose.completion.complete",
+    "tucker_nonnegative": "decompose.tucker_nonnegative",
     "unfold": "core.ops",
     "unmerge": "adapters.merging",
 }

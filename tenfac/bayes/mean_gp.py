@@ -99,11 +99,11 @@ def gp_mode(
     grid = np.unique(np.concatenate([part.knots for part in parts]))
     states: dict[Process, Any] = {}
     for part in parts:
-        own = GP(part.process, part.knots, domain=domain, bend=bend)
-        whole = GP(part.process, grid, domain=domain, bend=bend)
+        own = GP(part.process, tuple(part.knots), domain=domain, bend=bend)
+        whole = GP(part.process, tuple(grid), domain=domain, bend=bend)
         found = own.embed(whole, own.factor(part.values))[:-1].reshape(grid.size, part.process.order, -1)
         states[part.process] = found + states.get(part.process, 0.0)
     kernel = next(iter(states)) if len(states) == 1 else Sum(tuple(states))
-    mode = GP(kernel, grid, domain=domain, bend=bend)
+    mode = GP(kernel, tuple(grid), domain=domain, bend=bend)
     rows = np.concatenate(list(states.values()), axis=1).reshape(grid.size * kernel.order, -1)
     return mode, np.concatenate([rows, level[None, :]])

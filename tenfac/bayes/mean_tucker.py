@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.mean_gp import Moving, basis_functions, gp_mode
 from tenfac.core.cp import CP
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.modes.gp import GP
@@ -33,7 +32,7 @@ from tenfac.core.modes.still import Constant
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _WHERE = "FunctionalTucker.mean_tucker"
 _LINES = 100  # of the mean, per mode, that must be met
 _LOOKED_AT = 200  # observed indices, and as many places between them, where lines are compared
@@ -71,11 +70,12 @@ class MeanProducts:
     def gp(self, mode: int) -> tuple[GP, Array]:
         """The functions of a continuous mode, exactly: a GP mode and its factor (K, C)."""
         index, problem, hyper = self.modes[mode], self.post.problem, self.post.hyper
-        parts: list[Moving] = []
+        parts: list[tuple[Moving, int]] = []
         if mode == problem.exact:
             prior, level = self.post.exact_prior, self._exact_parts(parts)
         else:
-            prior, levels = problem.prior(hyper, mode), []
+            prior = problem.prior(hyper, mode)
+            levels: list[Array] = []
             for term in problem.terms:
                 levels.append(_level(term, problem.others, mode, parts, sum(map(len, levels))))
             level = np.append(np.concatenate(levels), 1.0)
@@ -113,7 +113,8 @@ def _level(term: Any, others: list[int], mode: int, parts: list[Any], start: int
     """Levels of a term's functions of one mode; adds what moves and at which column it begins."""
     if isinstance(term, Product):
         m = others.index(mode)
-        basis, index = term.basis.bases[m], term.basis.index[:, m]
+        kept: Any = term.basis
+        basis, index = kept.bases[m], kept.index[:, m]
     elif isinstance(term, Main) and term.mode == mode:
         basis, index = term.basis, np.arange(term.width)
     else:
@@ -173,7 +174,8 @@ def _rows(term: Any, others: list[int], mode: int, positions: Array) -> Array:
     """Values of a term's functions of one mode, shape (N, width); one where it does not depend on it."""
     if isinstance(term, Product):
         m = others.index(mode)
-        return term.basis.bases[m].rows(positions)[:, term.basis.index[:, m]]
+        basis: Any = term.basis
+        return basis.bases[m].rows(positions)[:, basis.index[:, m]]
     if isinstance(term, Main) and term.mode == mode:
         return term.basis.rows(positions)
     return np.ones((positions.size, term.width))
@@ -298,5 +300,5 @@ def _report(products: MeanProducts, error: float, tol: float, unmet: list[str], 
             "`kernel`."
         )
         notes.append(note)
-        warnings.warn(note, ConvergenceWarning, stacklevel=4)
+        warn_user(note)
     return Report(converged=met, reason=reason, rel_error=error, seconds=seconds, warnings=tuple(notes))

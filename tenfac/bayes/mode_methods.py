@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tenfac.core.tucker import Tucker
 
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class ModeMethods(FittedModel):

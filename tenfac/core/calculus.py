@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
+from .arithmetic import Arithmetic
 from .arrays import byte_guard, namespace_of, points_like
 from .change import Changes
 from .errors import DataError, ShapeError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .extrema import Extremum
 
 
-class Calculus(Changes):
+class Calculus(Changes, Arithmetic):
     """Methods of formats whose indices may be continuous; ``Format`` supplies factors and modes.
 
     Examples

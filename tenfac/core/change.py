@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import eps, namespace_of, points_like
-from .errors import ConvergenceWarning, DataError, ShapeError
+from .errors import DataError, ShapeError, warn_user
+from .facts import Facts
 from .largest import in_double
 from .modes.chebyshev import Chebyshev
 from .modes.discrete import Discrete
@@ -25,7 +25,7 @@ _LINES = 100  # through points of the other modes, on which values are compared
 _LARGEST = 4097  # coefficients of a mode that is found
 
 
-class Changes:
+class Changes(Facts):
     """The method of formats that gives an index another mode; ``Format`` supplies factors and modes.
 
     Examples
@@ -85,7 +85,8 @@ class Changes:
         """
         n = check_mode(mode, self.ndim, "change_mode")
         start, tol = clock(self.factors[0]), max(check_tol(tol, None, "change_mode"), 100 * eps(self.dtype))
-        source, wide = self.modes[n], self._wide()
+        source = self.modes[n]
+        wide: Any = self._wide()  # a Format
         if isinstance(target, type) or not hasattr(target, "rows"):
             if target is not Chebyshev:
                 return self._tabled(n, target)
@@ -115,8 +116,9 @@ class Changes:
                 f"change_mode: points must be 1-way; got shape {tuple(points.shape)}. For a single one write "
                 f"t.fix({{{n}: x}})."
             )
-        rows, _ = self._wide()._axis(points, n, "change_mode")
-        return self._wide()._changed({n: (Discrete(rows.shape[-2]), rows)})._cast(self.dtype)
+        wide: Any = self._wide()
+        rows, _ = wide._axis(points, n, "change_mode")
+        return wide._changed({n: (Discrete(rows.shape[-2]), rows)})._cast(self.dtype)
 
 
 def _check_found(t: Any, n: int) -> None:
@@ -194,7 +196,8 @@ class _Lines(NamedTuple):
                 x: NDArray[Any] = rng.integers(0, mode.size, _LINES)
             else:
                 ends = rng.choice(mode.domain, _LINES)
-                x = np.where(rng.random(_LINES) < 0.2, ends, rng.uniform(*mode.domain, _LINES))
+                low, high = mode.domain
+                x = np.where(rng.random(_LINES) < 0.2, ends, rng.uniform(low, high, _LINES))
             rows.append(np.repeat(mode.rows(factor, x, xp=xp), rank, axis=-2))
         values = plain._at_rows(rows, xp)
         return cls(values.reshape(*values.shape[:-1], _LINES, rank))
@@ -257,6 +260,6 @@ def _report(change: float, tol: float, n: int, target: Any, seconds: float) -> R
             f"change_mode: mode {n} as {target} changes a value by {change:.2g} of the largest; tol={tol:g}. "
             "Take more coefficients or knots, a smoother kernel, or a larger tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[0])
     reason = "tolerance met" if met else "tolerance missed"
     return Report(converged=met, reason=reason, rel_error=change, seconds=seconds, warnings=tuple(notes))

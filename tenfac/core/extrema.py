@@ -62,12 +62,7 @@ def largest(t: Any) -> Extremum:
     else:
         axes = _axes(plain, _limit(plain))
         starts = _starts(plain, axes)
-    best = None
-    for place in starts:
-        found = _ascent(plain, place, axes)
-        if best is None or found.value > best.value:
-            best = found
-    return best
+    return max((_ascent(plain, place, axes) for place in starts), key=lambda found: found.value)
 
 
 def _limit(t: Any) -> int:

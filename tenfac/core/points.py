@@ -201,15 +201,18 @@ class Kernel(Protocol):
     3
     """
 
-    order: Sequence[int]  # the modes, as columns are given
-    by_rows: bool  # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    @property
+    def order(self) -> Sequence[int]: ...  # the modes, as columns are given
+
+    # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    @property
+    def by_rows(self) -> bool: ...
+
     width: int  # numbers at each point in the largest intermediate
 
-    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
+    def value(self, columns: Sequence[Any], scratch: Scratch, /) -> Any: ...
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
-
-    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch, /) -> tuple[Any, list[Any]]: ...
 
 
 class CoreKernel:

@@ -26,7 +26,6 @@ SIZE = 18
 TABLE = np.array([1.0, -2.0, 0.5])
 # f(x, j, y) = table[j] (exp(x) cos(y) + 3 sin(x) y): modes Chebyshev, Discrete, Chebyshev
 PAIRS = [(np.exp, np.cos), (lambda x: 3 * np.sin(x), lambda y: y)]
-SLOPES = [(np.exp, lambda y: -np.sin(y)), (lambda x: 3 * np.cos(x), np.ones_like)]
 
 
 def f(x, j, y):
@@ -185,6 +184,7 @@ def test_integrals_equal_the_closed_forms(hybrid):
     assert_close(hybrid.integrate(0).at(1, y), want, FACTOR, like=like)
     assert_close(hybrid.marginal([0]).at(0.0), float(TABLE.sum() * s), FACTOR)
     assert_close(hybrid.marginal(1).to_tensor(), table, FACTOR, like=like)
+    assert_close(hybrid.marginal(2).at(y), want * TABLE.sum() / TABLE[1], FACTOR, like=like)
     assert_close(hybrid.fix({1: 0}).integrate(), float(table[0]), FACTOR)
     assert_equal(library_of(hybrid.fix({1: 0}).integrate()), library_of(like))
 

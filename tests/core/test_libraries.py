@@ -37,6 +37,7 @@ from tests.checks import (
     library_of,
     to_numpy,
 )
+from tests.oracles import format_dense
 
 LIBRARIES = ("torch", "jax", "array_api_strict")
 # JAX compiles every operation for every shape; of its cases these are quick, the others are slow tests
@@ -306,6 +307,17 @@ def test_operations_and_methods_return_half_precision_rounded_once(which):
         assert_relative(full(got), want, 8 * unit, name)
     assert_equal(dtype_name(t.norm()), "float32")
     assert_close(float(t.norm()), float(exact.norm()), 1e10)
+
+
+@pytest.mark.parametrize("name", ["tucker", "train"])
+def test_rounding_half_precision_keeps_the_tolerance_with_the_least_rank(name):
+    values = np.diag(2.0 ** -np.arange(8.0))
+    t = Tucker(values.astype("float16"), [np.eye(8, dtype="float16")] * 2)
+    t = t.to_train() if name == "train" else t
+    for tol, rank in ((0.3, 2), (0.15, 3), (0.037, 5)):
+        small = t.round(tol=tol)
+        assert_equal(min(small.rank), rank)
+        assert_relative(format_dense(small), values, tol)
 
 
 @every_half

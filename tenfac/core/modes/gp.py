@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class GP:
     grid: tuple[float, ...]
     _: KW_ONLY
     lengthscale: InitVar[Any] = None
-    domain: tuple[float, float] | None = None
+    domain: tuple[float, float] = cast(Any, None)  # from the first knot to the last
     derivative: int = 0
     bend: Bend | None = None
 
@@ -369,7 +369,7 @@ class GP:
         kernel, domain = described(header["kernel"]), tuple(header["domain"])
         bend = Bend(**header["bend"]) if "bend" in header else None
         grid = to_numpy(arrays["grid"])
-        return cls(kernel, grid, domain=domain, derivative=header["derivative"], bend=bend)
+        return cls(kernel, tuple(grid), domain=domain, derivative=header["derivative"], bend=bend)
 
 
 def _knots(grid: Any) -> tuple[float, ...]:
@@ -444,7 +444,7 @@ def _gram_root(mode: GP) -> Array:
         from .antiderivative import quadrature
 
         weights, rows = quadrature(mode)
-        return np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r")
+        return np.asarray(np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r"))
     order, count = mode.kernel.order, mode.n_knots
     found, carry = np.zeros((mode.size, mode.size)), np.zeros((0, order + 1))
     by_place: dict[int, list[Any]] = {}
@@ -453,7 +453,7 @@ def _gram_root(mode: GP) -> Array:
     for place in range(1, count + 1):  # from knot place - 1 to the next; the constant goes with all
         blocks = [np.insert(carry, [order] * order, 0.0, axis=1)]
         blocks += [_turned(one, order) for one in by_place.get(place, [])]
-        upper = np.linalg.qr(np.concatenate(blocks), mode="r")
+        upper = np.asarray(np.linalg.qr(np.concatenate(blocks), mode="r"))
         upper = np.concatenate([upper, np.zeros((max(2 * order + 1 - len(upper), 0), 2 * order + 1))])
         start = (place - 1) * order
         both = min(2 * order, (count - place + 1) * order)

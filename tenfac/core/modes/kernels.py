@@ -7,11 +7,14 @@ from typing import Any
 
 from ..arrays import is_array, to_number
 from ..errors import DataError
+from .oscillator import Oscillator
 from .process import Process, Product, Scaled, Sum
 from .state_space import StateSpace, check_kernel
 from .still import Constant, Linear, Periodic
 
-_TYPES = {kind.__name__: kind for kind in (StateSpace, Scaled, Sum, Product, Constant, Linear, Periodic)}
+_TYPES = {
+    kind.__name__: kind for kind in (StateSpace, Oscillator, Scaled, Sum, Product, Constant, Linear, Periodic)
+}
 
 
 def process_of(kernel: Any, lengthscale: Any, where: str) -> Process:
@@ -68,7 +71,7 @@ def describe(process: Process) -> dict[str, Any]:
     if _TYPES.get(kind) is not type(process):
         raise DataError(f"GP: the kernel must be made of {', '.join(_TYPES)}; got {kind}.")
     found: dict[str, Any] = {"type": kind}
-    for field in fields(process):  # type: ignore[arg-type]
+    for field in fields(process):
         found[field.name] = _plain(getattr(process, field.name))
     return found
 
@@ -103,7 +106,7 @@ def described(spec: dict[str, Any]) -> Process:
             f"load: the file holds a kernel {spec['type']!r}, which this tenfac does not know. Update it: "
             "pip install -U tenfac."
         )
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in spec.items():
         if isinstance(value, dict):
             values[name] = described(value)
@@ -111,4 +114,5 @@ def described(spec: dict[str, Any]) -> Process:
             values[name] = tuple(described(part) for part in value)
         elif name != "type":
             values[name] = value
-    return _TYPES[spec["type"]](**values)
+    make: Any = _TYPES[spec["type"]]
+    return make(**values)

@@ -14,7 +14,7 @@ from tenfac.decompose.completion.cp import CPProblem
 from tenfac.decompose.completion.observed import Observed
 from tenfac.decompose.completion.row_blocks import row_blocks, solve_rows, spectral_basis
 from tenfac.decompose.completion.tucker import TuckerProblem
-from tests.checks import assert_close, assert_equal
+from tests.checks import assert_above, assert_below, assert_close, assert_equal
 from tests.oracles import tucker_dense
 
 SHAPE = (9, 7, 8)
@@ -203,3 +203,15 @@ def test_a_component_that_is_zero_is_the_one_replaced():
     fixed = CPProblem(data, 3, rng).repair(state)
     assert np.linalg.norm(fixed[1][:, 1]) > 0
     assert_equal(fixed[0][:, [0, 2]], state[0][:, [0, 2]])
+
+
+@pytest.mark.parametrize("phase", [1.0, -1.0, np.exp(2j)], ids=["positive", "negative", "complex"])
+def test_a_repair_leaves_a_residual_orthogonal_to_its_component_whatever_the_sign(phase):
+    rng = np.random.default_rng(3)
+    dense = 7 * phase * np.einsum("i,j,k->ijk", *(rng.random(n) for n in (4, 5, 6)))
+    indices = np.unravel_index(np.arange(dense.size), dense.shape)
+    problem = CPProblem(Observed(dense.shape, indices, dense.ravel(), None), 2, rng)
+    fixed = problem.repair([np.zeros((n, 2), dtype=dense.dtype) for n in dense.shape])
+    got, square = problem.evaluate(fixed, indices), float(np.sum(np.abs(dense) ** 2))
+    assert_below(abs(np.vdot(got, dense.ravel() - got)) / square, 1e-12, "inner product")
+    assert_above(np.linalg.norm(got) / square**0.5, 0.9, "share of the values")

@@ -307,6 +307,14 @@ def test_a_start_that_is_given_is_used_and_left_alone(make):
     assert_below(true_error(cp(X, 3, init=ones), X), 1.01 * best.info.rel_error, "error from a tuple")
 
 
+def test_a_nonnegative_start_may_have_zeros_and_is_used():
+    rng = np.random.default_rng(0)
+    solution = CP(None, [np.where(rng.random((n, 2)) < 0.5, rng.random((n, 2)), 0.0) for n in (8, 7, 6)])
+    got = cp(solution.to_tensor(), 2, init=solution, nonnegative=True)
+    assert_below(got.info.n_iter, 4, "sweeps from the solution")
+    assert_below(got.info.rel_error, 1e-14, "relative error")
+
+
 def test_a_start_is_used_for_sparse_and_large_arrays_too():
     X = noisy(truth((45, 44, 43)), 0.1)
     for data in (X, sparse.coo_array(X[:9, :9, :9])):

@@ -166,6 +166,10 @@ def test_a_grid_is_found_to_rounding_only() -> None:
     assert_equal(find_lattice(np.concatenate([cells, cells + 0.5])).shape, (10, 10, 10))
     for moved in (x + 1e-9 * (cells == 2), x + 1e-3 * gas(125)[0], cells**2.0, cells[[0, 1, 1]]):
         assert_equal(find_lattice(moved), None)
+    eighths = np.arange(9.0)[:, None] * [1 / 8, 0.0, 0.0]
+    for units, shape in ((7.5, (9, 1, 1)), (8.5, None)):  # of rounding at 1, by which one place is off
+        off = eighths + units * 2.0**-52 * (eighths == 0.5)
+        assert_equal(getattr(find_lattice(off), "shape", None), shape)
     sparse = np.concatenate([cells[:3], 40.0 + cells[:1]])
     assert_equal(find_lattice(sparse), None)
 
@@ -242,7 +246,7 @@ def test_few_flat_and_zero_charges() -> None:
 # --- the split --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kappa", [0.0, 1e-8, 0.3, 4.0])
+@pytest.mark.parametrize("kappa", [0.0, 1e-8, 0.3, 1.0, 4.0])
 @pytest.mark.parametrize("alpha", [0.5, 4.0, 16.0])
 @pytest.mark.parametrize("slater", [False, True])
 def test_the_parts_add_up_to_the_kernel(alpha, kappa, slater) -> None:

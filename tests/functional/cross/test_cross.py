@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_a_point_on_a_known_line_gives_no_line() -> None:
     points = np.array([[0.1, 0.7, 0.3], [0.5, 0.2, 0.3], [0.5, 0.9, 0.3]])
     assert_equal(_new_lines(points, known, 1), points[[1]])
     assert_equal(_new_lines(points, known, 0), points[[0, 2]])
+
+
+def test_fibres_are_tried_at_the_node_nearest_to_each_point() -> None:
+    nodes, points = lobatto(129), np.random.default_rng(0).uniform(-1, 1, (5, 3))
+    axis = SimpleNamespace(size=129, index=np.array([3, 60]))
+    for n in range(3):
+        tried = nodes[Cross._first_rows(None, n, axis, points)]
+        want = {3, 60, *np.linspace(0, 128, 8).astype(int)}
+        want |= {min(range(129), key=lambda i, x=x: abs(nodes[i] - x)) for x in points[:, n]}
+        assert_equal(tried, nodes[sorted(want)])
+    axis.index = np.arange(60)  # most rows are needed anyway
+    assert_equal(Cross._first_rows(None, 0, axis, points), np.ones(129, dtype=bool))
 
 
 def test_grids_of_points_come_in_c_order_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,12 @@ def test_a_higher_rank_is_the_same_function() -> None:
     assert_close(grown.factors[1].T @ grown.factors[1], np.eye(4))
 
 
+def test_the_polynomial_fit_has_fewer_terms_than_points() -> None:
+    for count, terms in ((2, 2), (3, 2), (4, 3), (10, 8)):  # with the constant, which is fitted apart
+        bases = [np.linspace(-1, 1, count)[:, None] ** np.arange(9)] * 2
+        assert_equal(len(PolynomialFit(bases, np.ones(count), Prior((1.7, 1.7))).index), terms - 1)
+
+
 def test_the_polynomial_fit_is_ridge_regression() -> None:
     prior = Prior((1.7, 1.7))
     fit = PolynomialFit(BASES, WEIGHTS, prior)

@@ -9,6 +9,7 @@ import pytest
 
 from tenfac import Chebyshev, ConvergenceWarning, DataError, Discrete, RankError, ShapeError
 from tenfac import chebyshev_from_points as fitted
+from tenfac.functional.points import from_points as module
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 
 BOX = [(-1, 1)] * 3
@@ -20,6 +21,14 @@ def points(n: int, d: int = 3, seed: int = 0) -> np.ndarray:
 
 def noise(n: int, seed: int = 7) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(n)
+
+
+def test_the_largest_degree_falls_with_the_variables_and_is_below_the_distinct_values() -> None:
+    for d, size in ((1, 129), (2, 65), (3, 33), (4, 33)):
+        X = points(200, d)
+        assert_equal(module._sizes(None, module._data(X, X[:, 0], [(-1, 1)] * d, None)), (size,) * d)
+    X[:, 1] = np.arange(200) % 7 / 7
+    assert_equal(module._sizes(None, module._data(X, X[:, 0], [(-1, 1)] * 4, None)), (33, 7, 33, 33))
 
 
 def polynomial(X: np.ndarray) -> np.ndarray:
