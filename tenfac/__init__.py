@@ -6,7 +6,7 @@ Public names are imported when first used (PEP 562), so ``import tenfac`` loads 
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "CP": "core.cp",
