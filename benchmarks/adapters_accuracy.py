@@ -17,13 +17,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +31,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import tenfac
+from benchmarks import record
 from tenfac import tucker_adapter
 
-RESULTS = Path(__file__).parent / "results" / "adapters_accuracy.json"
 CONVS = ("3", "6", "9")  # the adapted layers, by their place in the net; the head is "14"
 LADDER = [float(f"{m}e{e}") for e in range(-5, 2) for m in (1, 2, 5)]
 FINE = [float(f"{m}e{e}") for e in range(-5, 2) for m in (1, 1.5, 2, 3, 5, 7)]
@@ -231,14 +226,13 @@ def run(
 class Runs:
     """Results of all runs, ``{task: {method: {lr: {"validation": [...], "test": [...]}}}}``, in a file."""
 
-    def __init__(self, path: Path, seeds: int) -> None:
-        self.path, self.seeds = path, seeds
-        self.document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    def __init__(self, seeds: int) -> None:
+        self.seeds, self.document = seeds, record.read("adapters_accuracy")
         self.table: dict[str, Any] = self.document.setdefault("runs", {})
         self.nets: dict[tuple[str, int], tuple[Split, nn.Sequential]] = {}
 
     def save(self) -> None:
-        self.path.write_text(json.dumps(self.document, indent=1) + "\n")
+        record.write("adapters_accuracy", self.document)
 
     def start(self, task: str, seed: int) -> tuple[Split, nn.Sequential]:
         if (task, seed) not in self.nets:
@@ -326,11 +320,10 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help="which to run; all by default")
     parser.add_argument("--methods", nargs="*", help="only those whose name is given; and PEFT LoRA")
     parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning)  # PEFT's and LyCORIS' on what is not used here
-    runs, start = Runs(arguments.out, arguments.seeds), time.process_time()
+    runs, start = Runs(arguments.seeds), time.process_time()
     methods = [m for m in METHODS if not arguments.methods or m in arguments.methods or m == BASELINE]
     for task in arguments.tasks or TASKS:
         runs.document.setdefault("tasks", {}).setdefault(task, {}).update(run_task(runs, task, methods))
@@ -338,13 +331,7 @@ def main() -> None:
     runs.document |= {
         "batch": BATCH,
         "seeds": arguments.seeds,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "peft": peft.__version__,
-            "lycoris": version("lycoris-lora"),
-            "tenfac": tenfac.__version__,
-        },
+        "versions": record.versions("numpy", "torch", "peft", "lycoris-lora", threads=1),
     }
     runs.save()
     print(f"\n{time.process_time() - start:.0f} CPU seconds")

@@ -1,6 +1,6 @@
 """CP and Tucker with learned factor functions: seconds per iteration, memory, and error on PM2.5.
 
-Run: ``python benchmarks/cep.py [FOLDER]``; prints a table and writes ``results/cep.json``. FOLDER holds
+Run: ``python -m benchmarks.cep [FOLDER]``; prints a table and writes ``results/cep.json``. FOLDER holds
 ``beijing_pm25.npz``; without it only the timings are run. Process CPU seconds, one thread, smallest of
 several runs.
 
@@ -12,19 +12,15 @@ Plain baselines run here: mean of the same day, nearest neighbors in (temperatur
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-import tracemalloc
 import warnings
 from pathlib import Path
 
 import numpy as np
-import scipy
 from threadpoolctl import threadpool_limits
 
-import tenfac
+from benchmarks import record
 from tenfac.bayes.cep import fit_cep
 from tenfac.bayes.cep.chain import Chain
 from tenfac.bayes.cep.fit import starting_state
@@ -34,7 +30,6 @@ from tenfac.bayes.cep.sweep import Sweeper
 from tenfac.bayes.metrics import gaussian_metrics
 from tenfac.core.errors import ConvergenceWarning
 
-RESULTS = Path(__file__).parent / "results" / "cep.json"
 SIZES = (50, 50, 2000)
 REFERENCE = {"cp": 0.463, "tucker": 0.796}  # s per iteration, recorded
 KERNELS = ["matern32", "matern32", "matern12"]
@@ -53,10 +48,7 @@ def iteration(form: CPForm | TuckerForm, count: int, runs: int = 10) -> dict:
         start = time.process_time()
         state = sweeper.sweep(state, climbers)
         seconds.append(time.process_time() - start)
-    tracemalloc.start()
-    sweeper.sweep(state, climbers)
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
+    peak = record.peak_bytes(lambda: sweeper.sweep(state, climbers)) / 2**20
     return {"seconds": min(seconds), "median": float(np.median(seconds)), "peak_MiB": peak}
 
 
@@ -100,12 +92,12 @@ def errors(folder: Path) -> dict:
     for fold, test in enumerate(data["test_mask"]):
         rows = baselines(x, y, test)
         for name, (form, rank) in cases.items():
-            start = time.process_time()
+            options = {"kernels": KERNELS, "rank": rank, "form": form, "prune": "auto" in name}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                options = {"kernels": KERNELS, "rank": rank, "form": form, "prune": "auto" in name}
-                fit = fit_cep([c[~test] for c in x], y[~test], **options)
-            seconds = time.process_time() - start
+                fit, seconds = record.timed(
+                    lambda test=test, o=options: fit_cep([c[~test] for c in x], y[~test], **o)
+                )
             mean, variance = fit.predict([c[test] for c in x], with_noise=True)
             rows[name] = {
                 **gaussian_metrics(y[test], mean, np.sqrt(variance)),
@@ -149,15 +141,7 @@ def main() -> None:
         results = {"reference_seconds_recorded": REFERENCE, "timings": timings()}
         if len(sys.argv) > 1:
             results["errors"] = errors(Path(sys.argv[1]))
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": "1, by threadpoolctl",
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    record.write("cep", results | {"versions": record.versions("numpy", "scipy", threads=1)})
 
 
 if __name__ == "__main__":

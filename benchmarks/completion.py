@@ -1,6 +1,6 @@
 """CP and Tucker completion of 100^3 tensors from few entries, against TensorLy in the same process.
 
-Run: ``python benchmarks/completion.py``. Prints a table and writes ``results/completion.json``.
+Run: ``python -m benchmarks.completion``. Prints a table and writes ``results/completion.json``.
 
 Gaussian factors (and core), noise of 1 % of the norm, entries chosen at random. The held-out error is that at
 100,000 other noisy entries, relative to their norm. "Perfect" is least squares started at the true factors.
@@ -9,24 +9,19 @@ The seeds of the data are none that a fit draws from. Seconds are process CPU se
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
-import scipy
 import tensorly
 from scipy.sparse import coo_array
 from tensorly.decomposition import parafac
 from tensorly.decomposition import tucker as tensorly_tucker
 
 import tenfac
+from benchmarks import record
+from benchmarks.record import timed
 from tenfac import cp_complete, datasets, tucker_complete
 
-RESULTS = Path(__file__).parent / "results" / "completion.json"
 SIZE, NOISE, N_DATA, N_PEER = 100, 0.01, 10, 2
 CASES = [("cp", 5, 0.05), ("cp", 10, 0.05), ("cp", 5, 0.02), ("cp", 10, 0.02), ("cp", 5, 0.01)]
 CASES += [("tucker", 5, 0.05), ("tucker", 5, 0.02)]
@@ -79,11 +74,10 @@ def perfect(data: dict) -> float:
 def ours(kind: str, rank: int, data: dict) -> dict:
     index, y = data["seen"]
     X = coo_array((y, tuple(index)), shape=(len(data["factors"][0]),) * 3)
-    start = time.process_time()
+    complete = cp_complete if kind == "cp" else tucker_complete
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tenfac.ConvergenceWarning)
-        t = (cp_complete if kind == "cp" else tucker_complete)(X, rank)
-    seconds = time.process_time() - start
+        t, seconds = timed(lambda: complete(X, rank))
     core, factors = (
         (None, [t.weights * t.factors[0], *t.factors[1:]]) if kind == "cp" else (t.core, t.factors)
     )
@@ -96,15 +90,12 @@ def peer(kind: str, rank: int, data: dict) -> dict:
     index, y = data["seen"]
     X, mask = np.zeros((SIZE,) * 3), np.zeros((SIZE,) * 3)
     X[tuple(index)], mask[tuple(index)] = y, 1
-    start = time.process_time()
+    options = {"mask": mask, "n_iter_max": 300, "random_state": 0}
     if kind == "cp":
-        weights, factors = parafac(X, rank, mask=mask, init="svd", n_iter_max=300, tol=1e-8, random_state=0)
-        core, factors = None, [factors[0] * weights, *factors[1:]]
+        found, seconds = timed(lambda: parafac(X, rank, init="svd", tol=1e-8, **options))
+        core, factors = None, [found.factors[0] * found.weights, *found.factors[1:]]
     else:
-        core, factors = tensorly_tucker(
-            X, [rank] * 3, mask=mask, init="random", n_iter_max=300, random_state=0
-        )
-    seconds = time.process_time() - start
+        (core, factors), seconds = timed(lambda: tensorly_tucker(X, [rank] * 3, init="random", **options))
     error = relative(values_at(core, factors, data["held"][0]), data["held"][1])
     return {"held_out": error, "seconds": seconds}
 
@@ -151,15 +142,12 @@ def il2() -> dict:
         ("tucker (4, 3, 4, 3)", tucker_complete, (4, 3, 4, 3)),
         ("tucker (8, 4, 6, 6)", tucker_complete, (8, 4, 6, 6)),
     ]:
-        start = time.process_time()
-        t = complete(Y, rank)
-        seconds = time.process_time() - start
+        t, seconds = timed(lambda complete=complete, rank=rank: complete(Y, rank))
         rows[name] = {"held_out": relative(t.to_tensor().ravel()[hidden], truth), "seconds": seconds}
         rows[name]["report"] = repr(t.info)
     for rank in (4, 8):
-        start = time.process_time()
-        found = parafac(np.nan_to_num(Y), rank, mask=mask, n_iter_max=300, tol=1e-8, random_state=0)
-        seconds = time.process_time() - start
+        options = {"mask": mask, "n_iter_max": 300, "tol": 1e-8, "random_state": 0}
+        found, seconds = timed(lambda rank=rank, o=options: parafac(np.nan_to_num(Y), rank, **o))
         got = tensorly.cp_to_tensor(found).ravel()[hidden]
         rows[f"TensorLy parafac {rank}"] = {"held_out": relative(got, truth), "seconds": seconds}
     return rows
@@ -188,16 +176,7 @@ def main() -> None:
         print(f"il2 {name:22} held-out {row['held_out']:.4f}  {row.get('seconds', 0):.2f} s", flush=True)
     results["1000^3, rank 10, 0.1 %"] = large()
     print("1000^3:", results["1000^3, rank 10, 0.1 %"], flush=True)
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "tensorly": tensorly.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1, default=float) + "\n")
+    record.write("completion", results | {"versions": record.versions("numpy", "scipy", "tensorly")})
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ mean and standard deviation over the seeds, and writes ``results/compression.jso
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +15,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from benchmarks import record
 from tenfac import compensate, compress
 
 SEEDS = range(5)
-RESULTS = Path(__file__).parent / "results" / "compression.json"
 
 
 def data(seed: int) -> list[torch.Tensor]:
@@ -100,7 +98,8 @@ def main() -> None:
     table = {key: [run[key] for run in runs] for key in runs[0]}
     for key, values in table.items():
         print(f"{key:45s} {np.mean(values):5.1f} +- {np.std(values, ddof=1):.1f}")
-    RESULTS.write_text(json.dumps({"accuracy": table, "torch": torch.__version__}, indent=1) + "\n")
+    packages = "numpy", "torch", "scikit-learn"
+    record.write("compression", {"accuracy": table, "versions": record.versions(*packages, threads=1)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """cp against TensorLy's parafac and against two matrix products, in the same process.
 
-Run: ``python benchmarks/cp.py``. Prints two tables and writes ``results/cp.json``. Times are process CPU
+Run: ``python -m benchmarks.cp``. Prints two tables and writes ``results/cp.json``. Times are process CPU
 seconds; set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 for one thread.
 
 Sweep: one sweep of ALS, the two matrix products no sweep can do without, one sweep of ``parafac`` from the
@@ -12,26 +12,20 @@ c": all columns of a factor have cosine c with each other.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import tensorly
 from tensorly.cp_tensor import CPTensor, cp_to_tensor
 from tensorly.decomposition import parafac
 
 import tenfac
+from benchmarks import record
+from benchmarks.record import cpu_seconds, timed
 from tenfac import cp
 from tenfac.decompose.cp.mttkrp import DenseTensor, columnwise
 from tenfac.decompose.cp.sweep import sweep
 
-RESULTS = Path(__file__).parent / "results" / "cp.json"
 SWEEPS = [
     ((200, 200, 200), 20, "float64"),
     ((200, 200, 200), 20, "float32"),
@@ -47,32 +41,22 @@ FITS = [  # size, rank, noise, collinearity, seed
 ]
 
 
-def cpu(run: Callable[[], object], repeats: int = 5) -> float:
-    """Least CPU seconds of several runs."""
-    best = math.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
-
-
 def sweep_row(shape: tuple[int, ...], rank: int, dtype: str) -> dict:
     """CPU milliseconds of one sweep, of two products, and of one sweep of TensorLy."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal(shape).astype(dtype)
     factors = [rng.standard_normal((1, rank, size)) for size in shape]
     target = DenseTensor(X)
-    ours = cpu(lambda: sweep(target, factors))
+    ours = cpu_seconds(lambda: sweep(target, factors))
     split = min(range(1, len(shape)), key=lambda k: math.prod(shape[:k]) + math.prod(shape[k:]))
     matrix = X.reshape(math.prod(shape[:split]), -1)
     left, right = (
         np.ascontiguousarray(columnwise([f[0] for f in part]).astype(dtype))
         for part in (factors[:split], factors[split:])
     )
-    products = cpu(lambda: left @ matrix) + cpu(lambda: right @ matrix.T)
+    products = cpu_seconds(lambda: left @ matrix) + cpu_seconds(lambda: right @ matrix.T)
     start = CPTensor((None, [np.ascontiguousarray(f[0].T.astype(dtype)) for f in factors]))
-    runs = [cpu(lambda n=n: parafac(X, rank, init=start, n_iter_max=n, tol=0), repeats=3) for n in (2, 5)]
+    runs = [cpu_seconds(lambda n=n: parafac(X, rank, init=start, n_iter_max=n, tol=0), 3) for n in (2, 5)]
     theirs = (runs[1] - runs[0]) / 3
     return {
         "shape": shape, "rank": rank, "dtype": dtype, "ms": 1e3 * ours, "two_products_ms": 1e3 * products,
@@ -91,12 +75,6 @@ def data(size: int, rank: int, noise: float, collinearity: float, seed: int) -> 
     X = np.einsum("ir,jr,kr->ijk", *factors, optimize=True)
     E = rng.standard_normal(X.shape)
     return X + noise * np.linalg.norm(X) / np.linalg.norm(E) * E
-
-
-def timed(run: Callable[[], object]) -> tuple[object, float]:
-    start = time.process_time()
-    result = run()
-    return result, time.process_time() - start
 
 
 def fit_row(size: int, rank: int, noise: float, collinearity: float, seed: int) -> dict:
@@ -148,15 +126,7 @@ def main() -> None:
         f"best of 20 reached: {results['reached']} of {len(fits)} (TensorLy {results['tensorly_reached']}); "
         f"CPU seconds of all fits: TensorLy {results['tensorly_over_ours']:.1f} x"
     )
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "tensorly": tensorly.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    record.write("cp", results | {"versions": record.versions("numpy", "tensorly")})
 
 
 if __name__ == "__main__":

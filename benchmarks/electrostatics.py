@@ -14,25 +14,19 @@ Prints ratios in the same process, process CPU seconds of one thread, the least 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from scipy.special import erf
 from threadpoolctl import threadpool_limits
 
-import tenfac
+from benchmarks import record
+from benchmarks.record import timed
 from tenfac import Electrostatics, GaussianBasis
 from tenfac.functional.charges.separation import separate
-from tests.functional.charges.rhosvd import gaussian_rhosvd
+from tests.functional.charges.rhosvd import gaussian_rhosvd, sinc_terms
 
-RESULTS = Path(__file__).parent / "results" / "electrostatics.json"
 CUBE = [(-1.0, 1.0)] * 3
 # n, R, R_l, rank and error at 129 coefficients: arXiv:2503.01696, regenerated from the authors' vectors
 NEWTON = [
@@ -41,16 +35,6 @@ NEWTON = [
     (1024, 31, 13, 12, 9.4e-9),
     (2048, 34, 14, 13, 3.6e-9),
 ]
-
-
-def seconds(call: Callable[[], Any], runs: int) -> tuple[float, Any]:
-    """Least CPU seconds of some runs, and the result."""
-    best, made = np.inf, None
-    for _ in range(runs):
-        start = time.process_time()
-        made = call()
-        best = min(best, time.process_time() - start)
-    return best, made
 
 
 def error_of(function: Any, alpha: float, centers: np.ndarray, charges: np.ndarray) -> float:
@@ -65,16 +49,16 @@ def error_of(function: Any, alpha: float, centers: np.ndarray, charges: np.ndarr
 def run_sums() -> dict[str, Any]:
     alpha, tol, rng = 8.0, 1e-10, np.random.default_rng(0)
     split = separate(alpha, 2 * 3**0.5, 5e-13)
-    built, basis = seconds(lambda: GaussianBasis(split.exponents, split.weights, domain=CUBE, tol=tol), 3)
+    basis, built = timed(lambda: GaussianBasis(split.exponents, split.weights, domain=CUBE, tol=tol), 3)
     out: dict[str, Any] = {"alpha": alpha, "tol": tol, "terms": len(split.weights), "basis seconds": built}
     for count, runs in ((100, 3), (1000, 3), (10_000, 3), (100_000, 1)):
         centers, charges = rng.uniform(-1, 1, (count, 3)), rng.choice([-1.0, 1.0], count)
-        spent, made = seconds(lambda x=centers, z=charges: basis.sum(x, z), runs)
+        made, spent = timed(lambda x=centers, z=charges: basis.sum(x, z), runs)
         error = error_of(made, alpha, centers, charges)
         out[f"N={count}"] = {"seconds": spent, "rank": made.rank, "error": error}
         print(f"moments N={count:7,}: {spent:.3f} s, rank {made.rank}, error {error:.1e}", flush=True)
         if count == 1000:
-            spent, made = seconds(
+            made, spent = timed(
                 lambda x=centers, z=charges: gaussian_rhosvd(
                     x, z, split.exponents, split.weights, domain=CUBE, size=basis.modes[0].size, tol=tol
                 ),
@@ -108,13 +92,13 @@ def run_systems() -> dict[str, Any]:
     }
     out = {}
     for name, (positions, charges, alpha) in systems.items():
-        plain, (value, field) = seconds(lambda x=positions, z=charges: direct(x, z), 1)
+        (value, field), plain = timed(lambda x=positions, z=charges: direct(x, z))
         for a in (alpha, 1.5 * alpha):
             row: dict[str, Any] = {"alpha": a, "direct potential and field, seconds": plain}
-            row["build"], made = seconds(lambda x=positions, z=charges, a=a: Electrostatics(x, z, alpha=a), 1)
-            row["potential"], got = seconds(made.potential, 1)
-            row["forces"], forces = seconds(made.forces, 1)
-            row["energy"], energy = seconds(made.energy, 1)
+            made, row["build"] = timed(lambda x=positions, z=charges, a=a: Electrostatics(x, z, alpha=a))
+            got, row["potential"] = timed(made.potential)
+            forces, row["forces"] = timed(made.forces)
+            energy, row["energy"] = timed(made.energy)
             want = charges[:, None] * field
             row["potential error"] = float(np.abs(got - value).max() / np.abs(value).max())
             row["forces error"] = float(np.abs(forces - want).max() / np.abs(want).max())
@@ -124,20 +108,6 @@ def run_systems() -> dict[str, Any]:
             shown = ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
             print(f"{name}: {shown}", flush=True)
     return out
-
-
-def sinc_terms(terms: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians of ``1 / r`` by the trapezoidal rule in ``t = sinh(s)``, the step best from the point "
-    "next to 0 on."""
-    r = np.geomspace(3**0.5 / n, 3**0.5, 300)
-    best = None
-    for step in np.linspace(0.15, 0.6, 91):
-        s = step * np.arange(terms)
-        tau, w = np.sinh(s) ** 2, 2 / np.sqrt(np.pi) * step * np.cosh(s) * np.where(s == 0, 0.5, 1.0)
-        error = np.abs(r * (np.exp(-np.multiply.outer(r**2, tau)) @ w) - 1).max()
-        if best is None or error < best[0]:
-            best = (error, tau, w)
-    return best[1], best[2]
 
 
 def run_newton() -> dict[str, Any]:
@@ -166,13 +136,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which to run; all by default")
     chosen = parser.parse_args().sections or list(SECTIONS)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = record.read("electrostatics")
     with threadpool_limits(limits=1):
         for name in chosen:
             results[name] = SECTIONS[name]()
-    versions = {"numpy": np.__version__, "scipy": scipy.__version__, "tenfac": tenfac.__version__}
-    results["machine"] = {"python": platform.python_version(), "threads": 1} | versions
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    results["versions"] = record.versions("numpy", "scipy", threads=1)
+    record.write("electrostatics", results)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,7 @@ share of the matrix products is the time of those alone, with the same shapes an
 
 from __future__ import annotations
 
-import json
-import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +21,9 @@ import scipy.interpolate
 from threadpoolctl import threadpool_limits
 
 import tenfac
-from tenfac.core.points import _inner
+from benchmarks import record
+from tenfac.core.arrays import namespace_of
+from tenfac.core.points import points_in_block
 from tenfac.functional.build import chebyshev_tucker
 
 try:
@@ -33,7 +31,6 @@ try:
 except ImportError:
     teneva = None
 
-RESULTS = Path(__file__).parent / "results" / "function_evaluation.json"
 POINTS, CUT = 100_000, 4
 
 
@@ -59,15 +56,13 @@ def rates(calls: dict[str, tuple[Callable[[], Any], int]], runs: int = 9) -> dic
     best = dict.fromkeys(calls, np.inf)
     for _ in range(runs):
         for name, (call, _count) in calls.items():
-            start = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - start)
+            best[name] = min(best[name], record.cpu_seconds(call, 1))
     return {name: count / max(best[name], 1e-9) for name, (_, count) in calls.items()}
 
 
 def matrix_products(t: Any) -> Callable[[], Any]:
     """The matrix products of a block, as often as there are blocks."""
-    step, ranks = _inner(t), sorted(t.rank)
+    step, ranks = points_in_block(t._kernel(namespace_of(t.core)).width), sorted(t.rank)
     pair, basis = np.ones((ranks[0] * ranks[1], step)), [np.ones((f.shape[0], step)) for f in t.factors]
     core = np.ones((ranks[2], ranks[0] * ranks[1]))
 
@@ -109,9 +104,7 @@ def error_of(call: Callable[[np.ndarray], Any], f: Callable[..., Any], X: np.nda
 def case(name: str, f: Callable[..., Any], tol: float) -> dict[str, Any]:
     t = chebyshev_tucker(f, [(-1, 1)] * 3, tol)
     X = np.random.default_rng(0).uniform(-1, 1, (3, POINTS))
-    start = time.process_time()
-    patches = tenfac.split(t, CUT, tol=tol)
-    seconds = time.process_time() - start
+    patches, seconds = record.timed(lambda: tenfac.split(t, CUT, tol=tol))
     others = peers(t, f, X)
     found = rates(
         {
@@ -173,11 +166,8 @@ def main() -> None:
         rows = [case(*each) for each in CASES]
     for row in rows:
         show(row)
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-    versions["teneva"] = None if teneva is None else teneva.__version__
-    RESULTS.write_text(
-        json.dumps({"threads": 1, "versions": versions, "cases": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    versions = record.versions("numpy", "scipy", "teneva", threads=1)
+    record.write("function_evaluation", {"versions": versions, "cases": rows})
 
 
 if __name__ == "__main__":

@@ -18,19 +18,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
-import platform
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy
 from threadpoolctl import threadpool_limits
 
-import tenfac
+from benchmarks import record
 from benchmarks.functional import accuracy, data, invariance, scale, tables, targets, unseen
 
-RESULTS = Path(__file__).parent / "results" / "functional_tucker.json"
 SECTIONS = ("tables", "scale", "invariances", "accuracy", "unseen")
 
 
@@ -113,22 +107,13 @@ def run(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
 
 def main() -> None:
     arguments = read_arguments()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = record.read("functional_tucker")
     with threadpool_limits(limits=1):
         run(arguments, results)
     results["recorded, not run"] = targets.RECORDED
-    cep = RESULTS.with_name("cep.json")
-    told = {"cep": json.loads(cep.read_text())} if cep.exists() else {}
-    results["targets"] = targets.judge(results | told)
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": "1, by threadpoolctl",
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    results["targets"] = targets.judge(results | {"cep": record.read("cep")})
+    results["versions"] = record.versions("numpy", "scipy", threads=1)
+    record.write("functional_tucker", results)
 
 
 if __name__ == "__main__":

@@ -11,21 +11,18 @@ teneva is left out where it is not installed.
 
 from __future__ import annotations
 
-import json
-import platform
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from scipy.interpolate import RegularGridInterpolator
 from scipy.special import airy
 from threadpoolctl import threadpool_limits
 
 import tenfac
+from benchmarks import record
+from benchmarks.record import timed
 from tenfac.core.modes.chebyshev import Chebyshev
 from tests.functional.battery import EIGHT, FORTY, UNIT, points_of
 
@@ -34,18 +31,7 @@ try:
 except ImportError:
     teneva = None
 
-RESULTS = Path(__file__).parent / "results" / "functions.json"
 TENEVA_EVALUATIONS = 300_000
-
-
-def timed(call: Callable[[], Any], runs: int = 3) -> tuple[Any, float]:
-    """What a call returns, and the least CPU seconds of some runs."""
-    least, found = np.inf, None
-    for _ in range(runs):
-        start = time.process_time()
-        found = call()
-        least = min(least, time.process_time() - start)
-    return found, least
 
 
 def error(values: np.ndarray, true: np.ndarray) -> float:
@@ -80,7 +66,7 @@ def eight() -> dict[str, Any]:
     for name, (f, domain, allowed, peak) in EIGHT.items():
         points = points_of(domain, peak)
         for tol in (1e-6, 1e-10, 1e-13):
-            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol))
+            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol), 3)
             row = {
                 "evaluations": F.info.n_evals,
                 "allowed at 1e-13": allowed,
@@ -92,7 +78,7 @@ def eight() -> dict[str, Any]:
             }
             if name != "wagon":
                 (G, count), row["full seconds"] = timed(
-                    lambda f=f, domain=domain, F=F, tol=tol: full_tensor(f, domain, F.coef_shape, tol)
+                    lambda f=f, domain=domain, F=F, tol=tol: full_tensor(f, domain, F.coef_shape, tol), 3
                 )
                 row |= {"full evaluations": count, "full error / tol": error(G.at(*points), f(*points)) / tol}
                 if teneva is not None and tol == 1e-10 and name in ("yukawa", "runge25", "gauss10", "cosxyz"):
@@ -104,9 +90,9 @@ def eight() -> dict[str, Any]:
 
 def forty() -> dict[str, Any]:
     spent, worst_integral, worst = 0, 0.0, 0.0
-    start = time.process_time()
-    made = {name: tenfac.chebyshev_tucker(f, UNIT, 1e-13) for name, (f, _) in FORTY.items()}
-    seconds = time.process_time() - start
+    made, seconds = timed(
+        lambda: {name: tenfac.chebyshev_tucker(f, UNIT, 1e-13) for name, (f, _) in FORTY.items()}
+    )
     for name, (f, exact) in FORTY.items():
         F, points = made[name], points_of(UNIT)
         total = F.core
@@ -124,7 +110,7 @@ def four_variables() -> dict[str, Any]:
         return airy(-8 * (a * d + b * c))[0]
 
     domain = [(-1, 1)] * 4
-    F, seconds = timed(lambda: tenfac.chebyshev_tucker(f, domain, 1e-8), runs=1)
+    F, seconds = timed(lambda: tenfac.chebyshev_tucker(f, domain, 1e-8))
     points = points_of(domain)
     return {
         "evaluations": F.info.n_evals,
@@ -164,8 +150,8 @@ def many_variables() -> dict[str, Any]:
         domain = [(-1.0, 1.0)] * d
         points = points_of(domain, count=100_000)
         for tol in (1e-6, 1e-10):
-            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol), 1)
-            got, at = timed(lambda F=F, points=points: F.at(*points), 1)
+            F, seconds = timed(lambda f=f, domain=domain, tol=tol: tenfac.chebyshev_tucker(f, domain, tol))
+            got, at = timed(lambda F=F, points=points: F.at(*points))
             row = {
                 "evaluations": F.info.n_evals,
                 "format": type(F).__name__,
@@ -192,19 +178,18 @@ def speed() -> dict[str, Any]:
         f, domain, _, _ = EIGHT[name]
         F = tenfac.chebyshev_tucker(f, domain, tol)
         points = points_of(domain, count=100_000)
-        rates = {"tenfac": 100_000 / timed(lambda F=F, points=points: F.at(*points))[1]}
+        rates = {"tenfac": 100_000 / timed(lambda F=F, points=points: F.at(*points), 3)[1]}
         dense = F.core
         for n, factor in enumerate(F.factors):
             dense = np.moveaxis(np.tensordot(factor, dense, axes=(1, n)), 0, n)
         few = points[:, :500]
         rates["numpy chebval3d"] = (
-            500
-            / timed(lambda few=few, dense=dense: np.polynomial.chebyshev.chebval3d(*few, dense), runs=2)[1]
+            500 / timed(lambda few=few, dense=dense: np.polynomial.chebyshev.chebval3d(*few, dense), 2)[1]
         )
         side = max(round(F.n_params ** (1 / 3)), 5)
         axes = [np.linspace(a, b, side) for a, b in domain]
         cubic = RegularGridInterpolator(axes, f(*np.meshgrid(*axes, indexing="ij")), method="cubic")
-        rates["scipy cubic"] = 20_000 / timed(lambda c=cubic, p=points: c(p[:, :20_000].T), runs=2)[1]
+        rates["scipy cubic"] = 20_000 / timed(lambda c=cubic, p=points: c(p[:, :20_000].T), 2)[1]
         row: dict[str, Any] = {"points per second": rates, "rank": F.rank, "coefficients": F.coef_shape}
         row["errors"] = {
             "tenfac": error(F.at(*points), f(*points)),
@@ -214,7 +199,7 @@ def speed() -> dict[str, Any]:
             low, high = (list(ends) for ends in zip(*domain, strict=True))
             A = teneva.svd(dense, 1e-14)
             got, seconds = timed(
-                lambda A=A, few=few, low=low, high=high: teneva.func_get(few.T, A, low, high)
+                lambda A=A, few=few, low=low, high=high: teneva.func_get(few.T, A, low, high), 3
             )
             rates["teneva"] = 500 / seconds
             row["errors"]["teneva"] = error(got, f(*few))
@@ -225,13 +210,10 @@ def speed() -> dict[str, Any]:
 
 
 def main() -> None:
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-    versions["teneva"] = getattr(teneva, "__version__", None)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = {
-            "versions": versions,
-            "machine": platform.machine(),
+            "versions": record.versions("numpy", "scipy", "teneva", threads=1),
             "eight": eight(),
             "forty": forty(),
             "airy in four variables": four_variables(),
@@ -239,7 +221,7 @@ def main() -> None:
             "speed": speed(),
         }
     print({k: results[k] for k in ("forty", "airy in four variables")})
-    RESULTS.write_text(json.dumps(results, indent=1, default=str) + "\n", encoding="utf-8")
+    record.write("functions", results)
 
 
 if __name__ == "__main__":

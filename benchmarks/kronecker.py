@@ -1,41 +1,21 @@
 """Kronecker operators against TensorLy, linear_operator, GEMM and the full SVD, in one process.
 
-Run: ``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/kronecker.py``. Process CPU seconds, minimum
+Run: ``OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.kronecker``. Process CPU seconds, minimum
 of several runs. Prints a table and writes ``results/kronecker.json``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import linear_operator
 import numpy as np
-import tensorly
 import torch
 from linear_operator.operators import DenseLinearOperator, KroneckerProductLinearOperator
 from tensorly.tenalg import multi_mode_dot
 
-import tenfac
+from benchmarks import record
+from benchmarks.record import cpu_seconds
 from tenfac import KroneckerOperator, nearest_kronecker
-
-RESULTS = Path(__file__).parent / "results" / "kronecker.json"
-
-
-def seconds(call: Callable[[], Any], runs: int = 5) -> float:
-    """Least process CPU time of some runs, after one to warm up."""
-    call()
-    best = float("inf")
-    for _ in range(runs):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def peer(factors: list[np.ndarray]) -> Any:
@@ -46,7 +26,7 @@ def peer(factors: list[np.ndarray]) -> Any:
 def products(rng: np.random.Generator) -> dict:
     """Matrix-vector products; the limit is the GEMM rate at 1000 x 1000."""
     G = rng.standard_normal((1000, 1000))
-    rate = 2e9 / seconds(lambda: G @ G)
+    rate = 2e9 / cpu_seconds(lambda: G @ G)
     rows = {}
     for size, d in ((1000, 2), (100, 3), (30, 4), (16, 6)):
         factors = [rng.standard_normal((size, size)) for _ in range(d)]
@@ -57,11 +37,11 @@ def products(rng: np.random.Generator) -> dict:
             peer(factors),
             torch.from_numpy(x),
         )
-        ours = seconds(lambda K=K, x=x: K @ x)
-        dot = seconds(lambda X=X, factors=factors: multi_mode_dot(X, factors))
-        linear = seconds(lambda theirs=theirs, x_torch=x_torch: theirs @ x_torch, runs=3)
+        ours = cpu_seconds(lambda K=K, x=x: K @ x)
+        dot = cpu_seconds(lambda X=X, factors=factors: multi_mode_dot(X, factors))
+        linear = cpu_seconds(lambda theirs=theirs, x_torch=x_torch: theirs @ x_torch, 3)
         K_torch = KroneckerOperator(*map(torch.from_numpy, factors))
-        ours_torch = seconds(lambda K=K_torch, x=x_torch: K @ x, runs=3)
+        ours_torch = cpu_seconds(lambda K=K_torch, x=x_torch: K @ x, 3)
         difference = np.linalg.norm(K @ x - multi_mode_dot(X, factors).ravel()) / np.linalg.norm(K @ x)
         rows[f"{size}^{d}"] = {
             "seconds": ours,
@@ -94,13 +74,13 @@ def shifted_solve() -> dict:
         return {"of_y": float(of_y), "backward": float(backward)}
 
     with torch.no_grad():
-        ours, linear = seconds(lambda: K.shifted(0.1).solve(y)), seconds(theirs)
+        ours, linear = cpu_seconds(lambda: K.shifted(0.1).solve(y)), cpu_seconds(theirs)
         x_linear = theirs().numpy()
     S = K.shifted(0.1)
     well = K.shifted(1000.0)
     return {
         "seconds": ours,
-        "seconds_after_setup": seconds(lambda: S.solve(y)),
+        "seconds_after_setup": cpu_seconds(lambda: S.solve(y)),
         "over_linear_operator": linear / ours,
         "residual": residual(S.solve(y), 0.1),
         "residual_linear_operator": residual(x_linear, 0.1),
@@ -131,10 +111,10 @@ def nearest(rng: np.random.Generator) -> dict:
         values = full()
         best = np.linalg.norm(values[terms:]) / np.linalg.norm(values)
         K = nearest_kronecker(M, [(32, 32), (32, 32)], terms=terms)
-        ours = seconds(lambda M=M, terms=terms: nearest_kronecker(M, [(32, 32)] * 2, terms=terms))
+        ours = cpu_seconds(lambda M=M, terms=terms: nearest_kronecker(M, [(32, 32)] * 2, terms=terms))
         rows[name] = {
             "seconds": ours,
-            "over_full_svd": seconds(full, runs=2) / ours,
+            "over_full_svd": cpu_seconds(full, 2) / ours,
             "rel_error": K.info.rel_error,
             "rel_error_over_best_minus_1": K.info.rel_error / best - 1,
             "n_iter": K.info.n_iter,
@@ -151,17 +131,8 @@ def main() -> None:
             print(kind, name)
             for key, value in row.items():
                 print(f"    {key:38} {value if isinstance(value, dict) else format(value, '.4g')}")
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "tensorly": tensorly.__version__,
-        "linear_operator": linear_operator.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    packages = "numpy", "torch", "tensorly", "linear_operator"
+    record.write("kronecker", results | {"versions": record.versions(*packages)})
 
 
 if __name__ == "__main__":

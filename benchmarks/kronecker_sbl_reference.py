@@ -15,20 +15,15 @@ in ``files``, mean in ``trials``.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from threadpoolctl import threadpool_limits
 
-import tenfac
-from benchmarks.functional.data import folder_of
+from benchmarks import record
+from benchmarks.kronecker_sbl.claims import stored
+from benchmarks.record import timed
 from tenfac import ConvergenceWarning
 from tenfac.bayes.sparse.em import AM_IRS, SVD_IRS, em_am, em_svd
 from tenfac.bayes.sparse.metrics import nmse, support_recovery_rate
@@ -38,7 +33,6 @@ from tenfac.bayes.sparse.pattern_em import em_pattern
 from tenfac.bayes.sparse.rank_one import rank_one_sbl
 from tenfac.datasets import make_irs_channel, make_kronecker_sparse
 
-RESULTS = Path(__file__).parent / "results" / "kronecker_sbl_reference.json"
 PAPER_OMP = {"tol": 1e-2, "max_columns": 10, "normalize": False}
 # 50 trials of the published code, raw results of its repository: mean error at 4, 8, 12, 16, 20 dB
 PUBLISHED = {
@@ -58,20 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def timed(call: Callable[[], Any], runs: int = 1) -> tuple[Any, float]:
-    """The result, and the least CPU seconds of some runs."""
-    best = float("inf")
-    for _ in range(runs):
-        start = time.process_time()
-        result = call()
-        best = min(best, time.process_time() - start)
-    return result, best
-
-
-def on_file(path: Path) -> dict[str, dict[str, Any]]:
-    """Every method whose estimate the file holds."""
-    with np.load(path) as stored:
-        data = dict(stored)
+def on_file(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every method whose estimate the instance holds."""
     factors, y, noise = [data[f"A{i}"] for i in (1, 2, 3)], data["y"], float(data["noise_var"])
     channel = "H_true" in data
     solvers = {
@@ -134,18 +116,15 @@ def _noise_apart(data: dict[str, Any], found: Any, name: str) -> float | None:
     return abs(found[0].noise / float(data[key]) - 1) if key in data else None
 
 
-def files(folder: Path) -> dict[str, Any]:
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        print(f"no *.npz in {folder}: skipped")
+def files(folder: str | None) -> dict[str, Any]:
     out = {}
-    for path in paths:
-        out[path.stem] = rows = on_file(path)
+    for stem, data in stored(folder).items():
+        out[stem] = rows = on_file(data)
         for name, row in rows.items():
             its = f"{row.get('iterations') or '-'!s:>4} / {row.get('iterations_reference') or '-'!s:>4}"
             ratio = f"{row['cpu_s_reference'] / row['cpu_s']:8.0f} x" if row.get("cpu_s_reference") else ""
             print(
-                f"{path.stem:10s} {name:18s} NMSE {row['nmse']:.5e} / {row['nmse_reference']:.5e} apart "
+                f"{stem:10s} {name:18s} NMSE {row['nmse']:.5e} / {row['nmse_reference']:.5e} apart "
                 f"{row['nmse_relative_difference']:.1e}  iterations {its}  {row['cpu_s']:.4f} s {ratio}",
                 flush=True,
             )
@@ -232,23 +211,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50)
     arguments = parser.parse_args()
     sections = arguments.sections or ["files", "trials"]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    folder = Path(arguments.data) if arguments.data else folder_of(None) / "kronecker_sbl"
+    results = record.read("kronecker_sbl_reference")
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if "files" in sections:
-            results["files"] = files(folder) or results.get("files", {})
+            results["files"] = files(arguments.data) or results.get("files", {})
         if "trials" in sections:
             results["trials"] = trials(arguments.trials)
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": "1, by threadpoolctl",
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    results["versions"] = record.versions("numpy", "scipy", threads=1)
+    record.write("kronecker_sbl_reference", results)
 
 
 if __name__ == "__main__":

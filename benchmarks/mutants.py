@@ -82,7 +82,7 @@ class Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Not the size of blocks in ``spans(size, step)``, nor -1 in ``reshape``: to numpy -2 is the same."""
+        """Not the size of blocks in ``spans(size, step)``, nor -1 in ``reshape``, where -2 means the same."""
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name == "spans":
             self.visit(node.args[0])

@@ -16,17 +16,11 @@ given, the others are predicted).
 
 from __future__ import annotations
 
-import json
-import platform
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
-import sklearn
 from scipy.interpolate import RBFInterpolator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -36,6 +30,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
 import tenfac
+from benchmarks import record
 from tenfac.datasets import load_kinetic
 
 try:
@@ -43,7 +38,6 @@ try:
 except ImportError:
     teneva = None
 
-RESULTS = Path(__file__).parent / "results" / "scattered.json"
 DRAWS = (0,)
 BOX = [(-1.0, 1.0)] * 3
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -126,9 +120,7 @@ def peers() -> dict[str, list[Any]]:
 def measured(fit: Any, data: Data) -> tuple[float, float]:
     """Root mean square error at the test points and CPU seconds of the fit."""
     X, y, T, true = data
-    start = time.process_time()
-    predict = fit(X, y)
-    seconds = time.process_time() - start
+    predict, seconds = record.timed(lambda: fit(X, y))
     return float(np.sqrt(np.mean((predict(T) - true) ** 2))), seconds
 
 
@@ -155,10 +147,8 @@ def main() -> None:
         "yukawa, sigma 1e-3": [scattered(1e-3, seed) for seed in DRAWS],
         "fluorescence": [fluorescence()],
     }
-    results: dict[str, Any] = {
-        "versions": {m.__name__: m.__version__ for m in (np, scipy, sklearn, teneva) if m is not None}
-        | {"python": platform.python_version()}
-    }
+    packages = "numpy", "scipy", "scikit-learn", "teneva"
+    results: dict[str, Any] = {"versions": record.versions(*packages, threads=1)}
     with threadpool_limits(limits=1):
         for name, data in cases.items():
             results[name] = compared(data)
@@ -169,7 +159,7 @@ def main() -> None:
                     f"{row['seconds']:.2f} s ({row['seconds ratio']:.2f} x)",
                     flush=True,
                 )
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            record.write("scattered", results)
 
 
 if __name__ == "__main__":

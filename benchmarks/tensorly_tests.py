@@ -1,6 +1,6 @@
 """TensorLy's own tests, run on tenfac: products, Khatri-Rao, Kronecker, formats, decompositions.
 
-Run: ``python benchmarks/tensorly_tests.py``. Prints a table and writes ``results/tensorly_tests.json``; ends
+Run: ``python -m benchmarks.tensorly_tests``. Prints a table and writes ``results/tensorly_tests.json``; ends
 with status 1 if a test fails, or passes without having called tenfac.
 
 The test modules are those of the installed TensorLy; nothing is copied. After collection each name that a
@@ -15,8 +15,6 @@ in front, one of our functions behind. What a test reaches as ``tl.name`` stays 
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import warnings
 from collections import Counter, defaultdict
@@ -29,9 +27,9 @@ import pytest
 import tensorly
 
 import tenfac
+from benchmarks import record
 from tenfac import CP, ConvergenceWarning, Tucker
 
-RESULTS = Path(__file__).parent / "results" / "tensorly_tests.json"
 PACKAGE = Path(tensorly.__file__).parent
 FILES = (
     "tenalg/tests/test_n_mode_product.py",
@@ -360,13 +358,9 @@ def main() -> int:
     for names, what in ((unused, "adapters never called"), (gone, "left out, but not in TensorLy")):
         if names:
             print(f"{what}: {', '.join(names)}")
-    versions = {
-        "tensorly": tensorly.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
     calls = {name: plugin.calls[name] for name in ADAPTERS}
-    RESULTS.write_text(json.dumps({"versions": versions, "files": found, "calls": calls}, indent=1) + "\n")
+    versions = record.versions("numpy", "tensorly", "pytest")
+    record.write("tensorly_tests", {"versions": versions, "files": found, "calls": calls})
     return code or int(bool(unused or gone))
 
 

@@ -1,42 +1,24 @@
 """ST-HOSVD, tolerances, formats, entries and batches against TensorLy, pyttb and the dense way.
 
-Run: ``OPENBLAS_NUM_THREADS=1 python benchmarks/tucker.py [PART ...]``. Prints ratios of process CPU seconds
+Run: ``OPENBLAS_NUM_THREADS=1 python -m benchmarks.tucker [PART ...]``. Prints ratios of process CPU seconds
 (the smallest of several runs, all in this process) and writes ``results/tucker.json``. Parts: fixed, tol,
 generic, formats, entries, batch, images.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
-import json
-import os
-import platform
-import sys
-import time
-import tracemalloc
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorly as tl
 from tensorly.decomposition import tucker as tensorly_tucker
 
-import tenfac
+from benchmarks import record
+from benchmarks.record import cpu_seconds, peak_bytes
 from tenfac import CP, Tucker, datasets, tucker
-
-RESULTS = Path(__file__).parent / "results" / "tucker.json"
-
-
-def seconds(run: Callable[[], Any], repeats: int = 3) -> float:
-    """Smallest process CPU time of some runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def relative_error(core: Any, factors: Any, X: np.ndarray) -> float:
@@ -66,13 +48,11 @@ def fixed() -> dict[str, Any]:
     rows = {}
     for n, rank in ((100, 10), (200, 20), (400, 10)):
         X = noisy(n, rank)
-        ours = seconds(lambda X=X, rank=rank: tucker(X, rank), 7 if n < 400 else 3)
-        pyttb_ = seconds(lambda X=X, rank=rank: pyttb_hosvd(X, rank), 5 if n < 400 else 2)
-        theirs = seconds(lambda X=X, rank=rank: tensorly_tucker(X, rank=[rank] * 3), 2 if n < 200 else 1)
-        tracemalloc.start()
+        ours = cpu_seconds(lambda X=X, rank=rank: tucker(X, rank), 7 if n < 400 else 3)
+        pyttb_ = cpu_seconds(lambda X=X, rank=rank: pyttb_hosvd(X, rank), 5 if n < 400 else 2)
+        theirs = cpu_seconds(lambda X=X, rank=rank: tensorly_tucker(X, rank=[rank] * 3), 2 if n < 200 else 1)
         t = tucker(X, rank)
-        extra = tracemalloc.get_traced_memory()[1] / X.nbytes
-        tracemalloc.stop()
+        extra = peak_bytes(lambda X=X, rank=rank: tucker(X, rank)) / X.nbytes
         errors = {
             "tenfac": relative_error(*t, X),
             "tensorly": relative_error(*tensorly_tucker(X, rank=[rank] * 3), X),
@@ -125,8 +105,8 @@ def generic() -> dict[str, Any]:
 
     rows = {}
     for library, array in ((np, X), (torch, torch.from_numpy(X))):
-        plain = seconds(lambda array=array, library=library: plain_sthosvd(array, 10, library), 15)
-        ours = seconds(lambda array=array: tucker(array, 10), 15)
+        plain = cpu_seconds(lambda array=array, library=library: plain_sthosvd(array, 10, library), 15)
+        ours = cpu_seconds(lambda array=array: tucker(array, 10), 15)
         rows[library.__name__] = {"seconds": ours, "plain_seconds": plain, "over_plain": ours / plain}
     return rows
 
@@ -149,7 +129,7 @@ def formats() -> dict[str, Any]:
     }
     rows = {}
     for name, (ours, dense) in cases.items():
-        fast, slow = seconds(ours, 20), seconds(dense, 3)
+        fast, slow = cpu_seconds(ours, 20), cpu_seconds(dense, 3)
         rows[name] = {"seconds": fast, "times_dense": slow / fast}
     return rows
 
@@ -165,13 +145,9 @@ def entries() -> dict[str, Any]:
             ("CP", CP(None, factors)),
             ("Tucker", Tucker(rng.standard_normal((20,) * 3), factors)),
         ):
-            tracemalloc.start()
-            t.at(*index)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
             rows[f"{name} n {n}"] = {
-                "milliseconds": 1e3 * seconds(lambda t=t, i=index: t.at(*i)),
-                "peak_bytes": peak,
+                "milliseconds": 1e3 * cpu_seconds(lambda t=t, i=index: t.at(*i), 3),
+                "peak_bytes": peak_bytes(lambda t=t, i=index: t.at(*i)),
             }
     return rows
 
@@ -179,9 +155,9 @@ def entries() -> dict[str, Any]:
 def batch() -> dict[str, Any]:
     """500 tensors of 16^3 at rank 4 at once, against a loop over ``tl.tucker``."""
     X = np.random.default_rng(0).standard_normal((500, 16, 16, 16))
-    ours = seconds(lambda: tucker(X, 4, batch=1))
-    loop = seconds(lambda: [tensorly_tucker(x, rank=[4, 4, 4]) for x in X], 1)
-    own_loop = seconds(lambda: [tucker(x, 4) for x in X], 2)
+    ours = cpu_seconds(lambda: tucker(X, 4, batch=1), 3)
+    loop = cpu_seconds(lambda: [tensorly_tucker(x, rank=[4, 4, 4]) for x in X], 1)
+    own_loop = cpu_seconds(lambda: [tucker(x, 4) for x in X], 2)
     return {
         "500 x 16^3 r4": {"seconds": ours, "times_tensorly": loop / ours, "times_own_loop": own_loop / ours}
     }
@@ -191,7 +167,8 @@ def images() -> dict[str, Any]:
     """Indian Pines, a hyperspectral image, at rank (60, 60, 12)."""
     X = np.asarray(datasets.load_indian_pines().values, dtype=np.float64)
     rank = [60, 60, 12]
-    ours, theirs = seconds(lambda: tucker(X, rank)), seconds(lambda: tensorly_tucker(X, rank=rank), 1)
+    ours = cpu_seconds(lambda: tucker(X, rank), 3)
+    theirs = cpu_seconds(lambda: tensorly_tucker(X, rank=rank), 1)
     errors = relative_error(*tucker(X, rank), X), relative_error(*tensorly_tucker(X, rank=rank), X)
     return {
         f"Indian Pines {X.shape}": {
@@ -215,20 +192,15 @@ PARTS = {
 
 
 def main() -> None:
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for part in sys.argv[1:] or PARTS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
+    results = record.read("tucker")
+    for part in parser.parse_args().parts or PARTS:
         results[part] = PARTS[part]()
         for name, row in results[part].items():
             print(f"{part:8} {name:24}", *(f"{key} {value}" for key, value in row.items()), sep="  ")
-    results["versions"] = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "tensorly": tl.__version__,
-        "tenfac": tenfac.__version__,
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    packages = "numpy", "torch", "tensorly", "pyttb"
+    record.write("tucker", results | {"versions": record.versions(*packages)})
 
 
 if __name__ == "__main__":

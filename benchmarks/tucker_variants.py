@@ -1,43 +1,26 @@
 """HOOI, sketches, cross approximation and sparse Tucker against named peers in the same process.
 
-Run: ``OPENBLAS_NUM_THREADS=1 python benchmarks/tucker_variants.py``. Prints a table and writes
+Run: ``OPENBLAS_NUM_THREADS=1 python -m benchmarks.tucker_variants``. Prints a table and writes
 ``results/tucker_variants.json``. Times are process CPU seconds, the least of several runs; errors are true
 relative errors, formed from the dense tensor where there is one.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import resource
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyttb
-import scipy
 import tensorly as tl
 from scipy.sparse import coo_array
 from tensorly.decomposition import tucker as tensorly_tucker
 
 import tenfac
+from benchmarks import record
+from benchmarks.record import timed
 from tenfac import ConvergenceWarning, hooi, randomized_tucker, tucker, tucker_cross
-
-RESULTS = Path(__file__).parent / "results" / "tucker_variants.json"
-
-
-def least_cpu(call: Callable[[], Any], runs: int = 3) -> tuple[Any, float]:
-    """Result, and the least CPU seconds of several runs."""
-    seconds = []
-    for _ in range(runs):
-        start = time.process_time()
-        result = call()
-        seconds.append(time.process_time() - start)
-    return result, min(seconds)
 
 
 def true_error(dense: np.ndarray, X: np.ndarray) -> float:
@@ -60,9 +43,9 @@ def hooi_rows() -> list[dict[str, Any]]:
         for sweeps in (10, 100):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                ours, cpu = least_cpu(lambda X=X, r=rank, n=sweeps: hooi(X, r, max_iter=n, tol=1e-7))
+                ours, cpu = timed(lambda X=X, r=rank, n=sweeps: hooi(X, r, max_iter=n, tol=1e-7), 3)
             options = {"n_iter_max": sweeps, "tol": 1e-7}
-            theirs, peer = least_cpu(lambda X=X, r=rank, o=options: tensorly_tucker(X, (r,) * 3, **o), 1)
+            theirs, peer = timed(lambda X=X, r=rank, o=options: tensorly_tucker(X, (r,) * 3, **o))
             rows.append(
                 {
                     "case": f"hooi, {name} r{rank}, at most {sweeps} sweeps",
@@ -83,8 +66,8 @@ def sketch_rows() -> list[dict[str, Any]]:
     rows = []
     for shape in ((200, 200, 200), (300, 300, 300), (1000, 1000, 20), (2000, 1500, 10)):
         X = noisy(shape, 10)
-        fast, cpu = least_cpu(lambda X=X: randomized_tucker(X, 10), 2)
-        exact, peer = least_cpu(lambda X=X: tucker(X, 10), 2)
+        fast, cpu = timed(lambda X=X: randomized_tucker(X, 10), 2)
+        exact, peer = timed(lambda X=X: tucker(X, 10), 2)
         rows.append(
             {
                 "case": f"randomized_tucker, {shape} r10",
@@ -115,7 +98,7 @@ def cross_rows(n: int = 200) -> list[dict[str, Any]]:
         for tol in (1e-4, 1e-8):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                t, cpu = least_cpu(lambda f=f, tol=tol: tucker_cross(lambda i: f(x[i]), (n,) * 3, tol), 2)
+                t, cpu = timed(lambda f=f, tol=tol: tucker_cross(lambda i: f(x[i]), (n,) * 3, tol), 2)
             error, best = true_error(t.to_tensor(), X), tucker(X, t.rank).info.rel_error
             rows.append(
                 {
@@ -145,12 +128,12 @@ def sparse_rows() -> list[dict[str, Any]]:
         places = np.stack([np.minimum(rng.geometric(8 / size, size=n), size) - 1 for size in shape])
         X = coo_array((rng.random(n), tuple(places)), shape=shape)
         X.sum_duplicates()
-        t, cpu = least_cpu(lambda X=X, r=rank: tucker(X, r), 1)
+        t, cpu = timed(lambda X=X, r=rank: tucker(X, r))
         row = {"case": f"sparse, {shape}, {X.nnz} entries, r{rank}", "error": t.info.rel_error, "cpu": cpu}
         if with_peer:
             sparse = pyttb.sptensor(np.stack(X.coords, axis=1), X.data[:, None], shape)
             call = lambda s=sparse, r=rank: pyttb.tucker_als(s, r, maxiters=2, printitn=0)  # noqa: E731
-            (model, _, _), peer = least_cpu(call, 1)
+            (model, _, _), peer = timed(call)
             norm, left = np.linalg.norm(X.data), np.linalg.norm(model.core.double())
             row |= {"error of pyttb.tucker_als, 2 sweeps": float(np.sqrt(1 - (left / norm) ** 2))}
             row |= {"cpu of pyttb": peer, "times faster": peer / cpu}
@@ -160,17 +143,8 @@ def sparse_rows() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    results: dict[str, Any] = {
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "tensorly": tl.__version__,
-            "pyttb": pyttb.__version__,
-            "tenfac": tenfac.__version__,
-            "threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
-        }
-    }
+    packages = "numpy", "scipy", "tensorly", "pyttb"
+    results: dict[str, Any] = {"versions": record.versions(*packages)}
     for name, make in (
         ("sparse", sparse_rows),
         ("hooi", hooi_rows),
@@ -183,8 +157,7 @@ def main() -> None:
                 f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "case"
             ]
             print(f"{row['case']}: {', '.join(shown)}", flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    record.write("tucker_variants", results)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ _HOME = {
     "Discrete": "core.modes.discrete",
     "Electrostatics": "functional.charges.electrostatics",
     "FunctionalTucker": "bayes.functional_tucker",
+    "GP": "core.modes.gp",
     "GaussianBasis": "functional.charges.gaussian_basis",
     "KroneckerOperator": "kron.operator",
     "KroneckerSBL": "bayes.sparse.kronecker_sbl",
@@ -80,6 +81,7 @@ _HOME = {
     "tucker_append": "decompose.append",
     "tucker_cross": "decompose.cross",
     "tucker_complete": "decompose.completion.complete",
+    "tucker_nonnegative": "decompose.tucker_nonnegative",
     "unfold": "core.ops",
     "unmerge": "adapters.merging",
 }

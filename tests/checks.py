@@ -99,6 +99,16 @@ def assert_relative(got: Any, want: Any, tol: float, what: str = "relative diffe
     assert_below(np.linalg.norm((got_np - want_np).ravel()), tol * np.linalg.norm(want_np.ravel()), what)
 
 
+def assert_draws(draws: np.ndarray, mean: np.ndarray, cov: np.ndarray, errors: float = 5.0) -> None:
+    """Assert that normal draws (n, k) have a mean and a covariance, but for some standard errors."""
+    count, std = len(draws), np.sqrt(np.diag(cov))
+    off = np.abs(draws.mean(axis=0) - mean) / std * np.sqrt(count)
+    assert_below(off.max(), 4.5, "distance of the mean, in standard errors")
+    error = np.sqrt((cov**2 + np.outer(std**2, std**2)) / count)
+    got = (draws - mean).T @ (draws - mean) / count
+    assert_below((np.abs(got - cov) / error).max(), errors, "distance of the covariance, in standard errors")
+
+
 def assert_says(error: BaseException | Any, *parts: str) -> None:
     """Assert that an error message (or a ``pytest.raises`` result) contains every part."""
     message = str(getattr(error, "value", error))

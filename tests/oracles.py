@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -19,6 +20,21 @@ _RANKS = "nopqrstuvwxyz"
 def _wide(array: Any) -> np.ndarray:
     array = to_numpy(array)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def product_work(order: Sequence[int], before: Sequence[int], after: Sequence[int]) -> int:
+    """Multiplications of mode products that take a tensor from one shape to another in an order."""
+    shape, total = list(before), 0
+    for n in order:
+        total += int(np.prod(shape)) * after[n]
+        shape[n] = after[n]
+    return total
+
+
+def least_product_work(before: Sequence[int], after: Sequence[int]) -> int:
+    """The same in the best of all orders."""
+    orders = itertools.permutations(range(len(before)))
+    return min(product_work(order, before, after) for order in orders)
 
 
 def tucker_dense(core: Any, factors: Sequence[Any]) -> np.ndarray:
@@ -134,11 +150,21 @@ def bent_axis(x: Any, sharpness: float, center: float) -> np.ndarray:
     return (area + (x - inside) * density(inside)) / (density(nodes) @ weights)
 
 
+def swing_dense(x: Any, z: Any, period: float, quality: float) -> np.ndarray:
+    """Covariance of a damped oscillator, from the two complex roots of its equation."""
+    root = complex(-0.5 / quality, np.sqrt(1 - 0.25 / quality**2)) * 2 * np.pi / period
+    weight = 0.5 * (1 - 1j * root.real / -root.imag)
+    return 2 * np.real(weight * np.exp(root * np.abs(np.subtract.outer(x, z))))
+
+
 @dataclass(frozen=True)
 class DenseMode:
-    """``constant + k(w(x), w(z))`` of one mode: Matérn of this smoothness, or free levels if it is None."""
+    """``constant + k(w(x), w(z))`` of one mode: Matérn of this smoothness, or free levels if it is None.
 
-    smoothness: float | None
+    Or an oscillator on a straight axis, of period ``lengthscale``.
+    """
+
+    smoothness: float | str | None
     constant: float
     lengthscale: float = 1.0
     sharpness: float = 1.0
@@ -151,6 +177,8 @@ class DenseMode:
             for column in [] if self.loadings is None else np.asarray(self.loadings).T:
                 alike = alike + np.multiply.outer(column[np.asarray(x, int)], column[np.asarray(z, int)])
             return alike
+        if self.smoothness == "oscillator":
+            return self.constant + swing_dense(x, z, self.lengthscale, 0.5 + 8 * self.sharpness)
         (x, i), (z, j) = (np.unique(points, return_inverse=True) for points in (x, z))
         bent = [bent_axis(points, self.sharpness, self.center) for points in (x, z)]
         return (self.constant + matern_dense(*bent, self.smoothness, self.lengthscale))[np.ix_(i, j)]

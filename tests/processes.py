@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.process import Process
 from tenfac.core.modes.state_space import StateSpace
 from tenfac.core.modes.still import Constant, Linear, Periodic
-from tests.oracles import matern_dense
+from tests.oracles import matern_dense, swing_dense
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -26,6 +27,10 @@ def line(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return 0.4 * (x[:, None] - 2.0) * (z - 2.0)
 
 
+def swing(period: float, quality: float) -> Kernel:
+    return lambda x, z: swing_dense(x, z, period, quality)
+
+
 M12, M32, M52 = StateSpace("matern12", 1.3), StateSpace("matern32", 0.8), StateSpace("matern52", 2.1)
 k12, k32, k52 = matern(0.5, 1.3), matern(1.5, 0.8), matern(2.5, 2.1)
 PERIODIC, LINE = Periodic(3.0, 0.9), Linear(0.4, center=2.0)
@@ -37,6 +42,8 @@ CASES: dict[str, tuple[Process, Kernel]] = {
     "constant": (Constant(2.5), lambda x, z: np.full((x.size, z.size), 2.5)),
     "line": (LINE, line),
     "periodic": (PERIODIC, periodic),
+    "oscillator": (Oscillator(2.0, 3.0), swing(2.0, 3.0)),
+    "slack oscillator": (Oscillator(5.0, 0.6), swing(5.0, 0.6)),
     "scaled": (3.0 * M52, lambda x, z: 3 * k52(x, z)),
     "sum": (M12 + 2.0 * M52, lambda x, z: k12(x, z) + 2 * k52(x, z)),
     "product": (M52 * M32 * M12, lambda x, z: k52(x, z) * k32(x, z) * k12(x, z)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,126 @@ def test_a_column_that_is_not_there_is_told_in_whole_sentences() -> None:
     with pytest.raises(tenfac.DataError) as error:
         model.predict({"tim": [0.5]})
     assert_says(error, "no column 'time'. Did you mean tim? Its columns are tim.")
+
+
+# --- one wording at every door ----------------------------------------------------------------------------
+
+
+def refusal(call: Callable[[], Any], kind: type[Exception]) -> str:
+    with pytest.raises(kind) as error:
+        call()
+    return str(error.value)
+
+
+K = tenfac.KroneckerOperator(np.array([[1.0, 0.5], [0.0, 1.0]]), np.eye(2))
+F = tenfac.chebyshev_tucker(lambda x, y: np.exp(-x * y), [(0, 1), (0, 1)], tol=1e-6)
+DOORS = [name for name in tenfac.__all__ if inspect.isfunction(getattr(tenfac, name))]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_misspelled_argument_of_every_function_is_told_the_nearest(name: str) -> None:
+    function = getattr(tenfac, name)
+    parameters = list(inspect.signature(function).parameters.values())
+    known = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    longest = max(known, key=len)
+    given = [None] * sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    said = refusal(lambda: function(*given, **{longest + "z": 1}), TypeError)
+    assert_says(said, f"{name}: unknown argument `{longest}z`. Did you mean", repr(longest))
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: tenfac.Tucker(X, [], inf=1), ("Tucker: unknown argument `inf`.", "'info'")),
+        (lambda: tenfac.tucker(X, 1).round(tool=1), ("Tucker.round: unknown argument `tool`.", "'tol'")),
+        (lambda: F.integrate(mode=1), ("Tucker.integrate: unknown argument `mode`.", "'modes'")),
+        (lambda: K.solve(z=1), ("KroneckerOperator.solve: unknown argument `z`. Its arguments are y.",)),
+        (lambda: tenfac.tucker(X, 1, 0.1), ("tucker: takes 2 by position (X, rank); got 3.", "tol=")),
+        (lambda: tenfac.tucker(X.tolist(), 1), ("tucker: expected an array", "numpy.asarray(x)")),
+        (lambda: tenfac.cp("X.npy", 1), ("cp: expected an array", "numpy.load")),
+        (lambda: K.solve([1.0] * 4), ("KroneckerOperator.solve: expected an array", "got list")),
+        (lambda: tenfac.cp(X, 1, random_state="a"), ("cp: `random_state` must be an int",)),
+        (lambda: tenfac.cp(X, 1, init="svd"), ("cp: `init` must be a CP tensor", "got svd", "n_init")),
+        (lambda: tenfac.from_tensorly(3), ("needs a TuckerTensor", "got int")),
+    ],
+)
+def test_a_call_that_does_not_fit_is_told_by_the_name_that_was_called(
+    call: Callable[[], Any], parts: tuple[str, ...]
+) -> None:
+    assert_says(refusal(call, TypeError), *parts)
+
+
+def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
+    said = refusal(lambda: tenfac.chebyshev_tucker(lambda x: dict(a=1, **{"a": x}), [(0, 1)]), TypeError)
+    assert_says(said, "multiple values for keyword argument 'a'")
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: F + np.nan, ("must be finite; got nan",)),
+        (lambda: np.inf * F, ("must be finite; got inf",)),
+        (lambda: K * np.nan, ("must be finite; got nan",)),
+        (lambda: K.shifted(-1), ("KroneckerOperator.shifted: every factor must equal", "factors[0]")),
+        (
+            lambda: tenfac.compose(lambda x: x * np.nan, F),
+            ("compose: the function of the formats must be finite",),
+        ),
+        (lambda: tenfac.chebyshev_from_points(X[0][:0], X[0, 0][:0]), ("`X` must have rows",)),
+        (
+            lambda: tenfac.Electrostatics(np.eye(3), [1.0, -1.0, 1.0], kernel="yukwa"),
+            ("Did you mean 'yukawa'?",),
+        ),
+        (lambda: tenfac.datasets.make_kronecker_sparse(values="rank"), ("Did you mean 'rank1'?",)),
+        (lambda: tenfac.datasets.load_sample_image("chino"), ("Did you mean 'china'?",)),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error_of_the_package(
+    call: Callable[[], Any], parts: tuple[str, ...]
+) -> None:
+    said = refusal(call, (tenfac.DataError, tenfac.ShapeError))
+    assert_says(said, *parts)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: (F - 0.9) ** -1,
+        lambda: 1 / (F - 0.9),
+        lambda: tenfac.cp(X, 2, max_iter=1, n_init=1),
+        lambda: tenfac.chebyshev_from_grid(np.eye(5), [np.arange(5.0)] * 2),
+    ],
+    ids=["power", "division", "cp", "grid"],
+)
+def test_a_warning_points_at_the_line_of_the_user(call: Callable[[], Any]) -> None:
+    with pytest.warns(tenfac.ConvergenceWarning) as said:
+        call()
+    assert_equal([one.filename for one in said], [__file__])
+
+
+def test_a_problem_is_the_same_every_time_unless_told_otherwise() -> None:
+    make = tenfac.datasets.make_kronecker_sparse
+    assert_equal(make().y, make(random_state=0).y)
+
+
+def test_a_torch_module_of_one_variable_takes_points_as_rows_as_those_of_several_do() -> None:
+    torch = pytest.importorskip("torch")
+    module = tenfac.to_torch(tenfac.chebyshev_tucker(np.exp, [(0, 1)], tol=1e-6))
+    points = torch.rand(5, 1, dtype=torch.float64)
+    assert_equal(module(points), module(points[:, 0]))
+    assert_equal(tuple(module(torch.rand(2, 3)).shape), (2, 3))
+    said = refusal(lambda: tenfac.to_torch(F, dtype="float33"), tenfac.DataError)
+    assert_says(said, "to_torch: `dtype` must be torch.float32", "'float33'")
+
+
+def test_words_and_states_of_adapters_are_errors_of_the_package() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    for call, part in [
+        (lambda: tenfac.adapt(net, "all", rank=1, init="weigth"), "Did you mean 'weight'?"),
+        (lambda: tenfac.adapt(net, "all", rank=1, path="factord"), "Did you mean 'factored'?"),
+        (lambda: tenfac.adapt(net, "all", rank=1, structure="tuker"), "Did you mean 'tucker'?"),
+        (lambda: tenfac.compress(net[0], rank=1, metric="fishr"), "Did you mean 'fisher'?"),
+        (lambda: tenfac.merge(net), "the model must have adapters"),
+    ]:
+        assert_says(refusal(call, tenfac.DataError), part)

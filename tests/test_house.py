@@ -166,6 +166,42 @@ def test_the_tree_of_the_tests_mirrors_the_package() -> None:
     assert_equal([room.name for room in sorted(rooms) if not (ROOT / "tests" / room.name).is_dir()], [])
 
 
+# --- the page for contributors ----------------------------------------------------------------------------
+
+ROOMS_AND_FILES = r"(?:tenfac|tests|docs|tutorials|benchmarks|\.ci)/[\w./<>\[\]*-]*|[\w-]+\.(?:md|toml|txt)"
+NAMED = re.compile(rf"(?<![\w/.<])(?:{ROOMS_AND_FILES})")
+HELD = re.compile(r"((?:`\w+`(?:, | and | or | ))+)(?:of|in) `((?:tests|tenfac)/[\w/]+\.py)`")
+
+
+def missing_paths(text: str) -> list[str]:
+    """Paths that a page names and the project lacks; of ``a/<name>.py`` the folder is meant."""
+    named = [re.sub(r"[^/]*<.*", "", path).rstrip(".") for path in NAMED.findall(text)]
+    return sorted({path for path in named if not list(ROOT.glob(path)) and "_build" not in path})
+
+
+def missing_names(text: str) -> list[str]:
+    """Names that a page says are in a file (```a`, `b` of `tests/x.py```) and that file does not make."""
+    held = [(name, file) for names, file in HELD.findall(text) for name in re.findall(r"`(\w+)`", names)]
+    sources = {file: (ROOT / file).read_text(encoding="utf-8") for _, file in held}
+    made = r"^(?:    )?(?:def {0}\(|class {0}\b|{0}\b.*[=:])"
+    lost = [(name, file) for name, file in held if not re.search(made.format(name), sources[file], re.M)]
+    return [f"{file}: {name}" for name, file in lost]
+
+
+def test_every_path_and_name_of_the_page_for_contributors_exists() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    assert len(NAMED.findall(text)) > 40
+    assert len(HELD.findall(text)) > 10
+    assert_equal((missing_paths(text), missing_names(text)), ([], []))
+
+
+def test_a_path_or_a_name_that_does_not_exist_is_found() -> None:
+    gone = "`tests/nets.py`, `docs/<name>.md`, `tenfac/lost/<name>.py`, README.md and NEWS.md"
+    assert_equal(missing_paths(gone), ["NEWS.md", "tenfac/lost/", "tests/nets.py"])
+    found = missing_names("`assert_says`, `assert_vague` and `assert_equal` of `tests/checks.py`")
+    assert_equal(found, ["tests/checks.py: assert_vague"])
+
+
 # --- tutorials --------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import tenfac
 from tests.checks import assert_equal, assert_says
+from tests.fresh import in_fresh_python
 from tests.test_public import NAMES
 
 ADAPTERS = sorted(name for name, home in tenfac._HOME.items() if home.startswith("adapters."))
@@ -25,25 +24,6 @@ OPTIONAL = (
     "torch",
     "xarray",
 )
-HIDE = """
-import sys
-from importlib.machinery import PathFinder
-
-class Hide(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in BLOCKED else super().find_spec(name, path, target)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Hide
-"""
-
-
-def in_fresh_python(code: str, *, blocked: tuple[str, ...] = ()) -> str:
-    """Run code in a new interpreter where some libraries are as if not installed; return its output."""
-    hide = HIDE.replace("BLOCKED", repr(blocked)) if blocked else ""
-    run = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
 
 
 def loaded_by(code: str) -> set[str]:

@@ -119,7 +119,7 @@ shown = [
     (X[:, :, band], "original"),
     (t[:, :, band].to_tensor(), f"Tucker, {X.size / numbers:.0f} x smaller"),
 ]
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.4))
+fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.6), layout="constrained")
 low, high = np.percentile(X[:, :, band], [2, 98])
 for ax, (image, title) in zip(axes[:2], shown, strict=True):
     ax.imshow(image, cmap="gray", vmin=low, vmax=high)
@@ -127,10 +127,9 @@ for ax, (image, title) in zip(axes[:2], shown, strict=True):
 difference = axes[2].imshow(
     shown[1][0] - shown[0][0], cmap="RdBu", vmin=-(high - low) / 4, vmax=(high - low) / 4
 )
-axes[2].set(title="difference, colors x 4", xticks=[], yticks=[])
-fig.colorbar(difference, ax=axes[2], shrink=0.8)
+axes[2].set(title="Tucker - original, contrast x 2", xticks=[], yticks=[])
+fig.colorbar(difference, ax=axes, shrink=0.8, label=f"difference in {data.value_name} ({data.unit})")
 fig.suptitle(f"Band {band}: rank {t.rank}, relative error {t.info.rel_error:.3f}")
-fig.tight_layout()
 
 # %% [markdown]
 # `t[:, :, band]` is a slice of the compressed format: the band is read without forming the cube.

@@ -151,9 +151,7 @@ found = minimize(
 )
 print(f"log evidence {value:.1f} -> {-found.fun:.1f} after {found.nfev} evaluations")
 scales = ", ".join(f"{v:.2f}" for v in np.exp(found.x[1:4]))
-print(
-    f"lengthscales {scales} (of each axis), noise {np.exp(found.x[4] / 2) * spread:.1f} in units of intensity"
-)
+print(f"lengthscales {scales} (of each axis), noise {np.exp(found.x[4] / 2) * spread:.1f} {data.unit}")
 assert -found.fun > value
 
 # %% [markdown]
@@ -189,7 +187,8 @@ assert np.sqrt(np.mean(error["Gaussian process"] ** 2)) < np.sqrt(np.mean(error[
 assert 0.9 < coverage < 0.99
 
 # %%
-emission, excitation = np.unravel_index(int(lost.sum(axis=2).argmax()), cube.shape[:2])
+both = np.minimum(lost.sum(axis=2), 2) + np.minimum(hidden.sum(axis=2), 3)  # a fibre with cells of both kinds
+emission, excitation = np.unravel_index(int(both.argmax()), cube.shape[:2])
 fibre = np.ravel_multi_index((emission, excitation, np.arange(60)), cube.shape)
 line, band, t = mean[emission, excitation], 1.96 * std_at(fibre), axes[2]
 seen, held = observed[emission, excitation], hidden[emission, excitation]
@@ -201,7 +200,11 @@ ax.plot(t[held], cube[emission, excitation][held], "o", mfc="none", color="C3", 
 for x in t[lost[emission, excitation]]:
     ax.axvline(x, color="0.85", lw=4, zorder=0)
 place = f"emission {axes[0][emission]:g} nm, excitation {axes[1][excitation]:g} nm"
-ax.set(xlabel=f"time ({data.modes[3].unit})", ylabel="intensity", title=f"{place}; gray: lost")
+ax.set(
+    xlabel=f"time ({data.modes[3].unit})",
+    ylabel=f"{data.value_name} ({data.unit})",
+    title=f"{place}; gray: lost",
+)
 ax.legend(frameon=False)
 fig.tight_layout()
 

@@ -43,6 +43,7 @@ from tenfac import chebyshev_tucker, load, plot, save, split, to_xarray
 
 KAPPA, THETA, SIGMA = 1.5, 0.06, 0.5  # speed, level and volatility of the variance
 NAMES = ["log moneyness", "maturity", "variance", "correlation"]
+LABELS = ["log moneyness", "maturity (years)", "variance (1 / year)", "correlation"]
 BOX = [(-0.2, 0.2), (0.5, 2.0), (0.03, 0.12), (-0.9, -0.3)]
 
 
@@ -141,7 +142,7 @@ assert cost["tenfac"][-1][1] < 1e-6 * cost["cubic table"][-1][1] < 1e-6 * cost["
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-plot.function_slice(F, {"variance": 0.06, "correlation": -0.7}, axes[0], names=NAMES, label="price / S")
+plot.function_slice(F, {2: 0.06, 3: -0.7}, axes[0], names=LABELS, label="price / S")
 plot.coefficient_decay(F, axes[1], names=NAMES)
 plot.singular_values(F, axes[2], names=NAMES)
 
@@ -312,5 +313,6 @@ axes[1].set_title("half a year before: they fall geometrically", fontsize=10)
 # * **A narrow peak that nobody points at.** What is as narrow as a thousandth of the box may be missed by
 #   every sample: pass `hints=`.
 # * **Many variables that all interact.** The core has as many axes as there are variables: in four it holds
-#   most of the numbers here, beyond six it is hopeless.
+#   most of the numbers here. Beyond four it becomes a tensor train, up to about ten variables; its ranks grow
+#   where all of them interact.
 # * **Outside the box** nothing is known: `at` refuses.

@@ -150,7 +150,7 @@ fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), layout="constrained")
 plot.calibration(y[~seen], mean, std, ax=axes[0])
 axes[1].hist(scores["pit"], bins=20, range=(0, 1), density=True, color="#0072B2", alpha=0.55, ec="w")
 axes[1].axhline(1, color="0.5", ls="--", lw=1)
-axes[1].set(xlabel="probability integral transform", ylabel="density", xlim=(0, 1))
+axes[1].set(xlabel="probability integral transform", ylabel="density", xlim=(0, 1), axisbelow=True)
 fig.suptitle("Values at hidden times")
 assert 0.92 < scores["coverage"] < 0.98
 assert scores["coverage_by_quartile"].min() > 0.9

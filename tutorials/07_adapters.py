@@ -203,7 +203,7 @@ for ax, task in zip(axes, TASKS, strict=True):
     ax.axhline(of_task["head only", 0][1].mean(), color="0.5", ls="--", lw=1, label="head only")
     ax.set(xscale="log", xlabel="trained numbers, without the head", title=task)
 axes[0].set_ylabel("test accuracy (%)")
-axes[0].legend(frameon=False, loc="lower right")
+axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.06))
 fig.suptitle("Lines: mean of the seeds; dots: each seed")
 
 

@@ -15,17 +15,12 @@ device events on CUDA). Writes ``results/adapters.json``; sections that are not 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
-import tenfac
+from benchmarks import record
 from benchmarks.adapters import calibrate, memory, paths, speed
 
-RESULTS = Path(__file__).parents[1] / "results" / "adapters.json"
 SECTIONS = {"speed": speed.run, "paths": paths.run, "memory": memory.run, "calibrate": calibrate.run}
 
 
@@ -38,21 +33,14 @@ def main() -> None:
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"sections are {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = record.read("adapters")
     place = f"{arguments.device} {arguments.dtype}"
     for section in arguments.sections or list(SECTIONS)[:3]:
         print(f"{section}, {place}")
         found = SECTIONS[section](arguments.device, getattr(torch, arguments.dtype))
         results.setdefault(section, {})[place] = found
-        results["versions"] = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "peft": version("peft"),
-            "lycoris-lora": version("lycoris-lora"),
-            "tenfac": tenfac.__version__,
-            "threads": 1,
-        }
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        results["versions"] = record.versions("torch", "peft", "lycoris-lora", threads=1)
+        record.write("adapters", results)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from benchmarks.functional import baselines
 from benchmarks.functional.data import Fold
 from benchmarks.functional.measure import Meter, in_child
+from benchmarks.record import timed
 from tenfac import FunctionalTucker
 from tenfac.bayes.metrics import gaussian_metrics
 
@@ -52,13 +52,11 @@ def baseline_rows(fold: Fold, svgp_seconds: float) -> dict[str, Row]:
         methods["SVGP 500"] = lambda fold: baselines.sparse_gp(fold, svgp_seconds)
     rows = {}
     for name, method in methods.items():
-        start = time.process_time()
         try:
-            mean, std = method(fold)
+            (mean, std), seconds = timed(lambda method=method: method(fold))
         except ImportError as error:
             print(f"{fold.name}: {name} skipped, {error}")
             continue
-        seconds = time.process_time() - start
         rows[name] = {**fold_scores(fold, mean, std), "seconds": seconds}
     return rows
 

@@ -8,11 +8,10 @@ Baselines interpolate along the mode with gaps; cells missing at the kept indice
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from scipy.interpolate import CubicSpline, interp1d
 
+from benchmarks.record import timed
 from tenfac import FunctionalTucker, datasets, tucker
 from tenfac.bayes.metrics import gaussian_metrics
 
@@ -44,8 +43,7 @@ def baselines(values: np.ndarray, x: np.ndarray, axis: int, kept: np.ndarray, ra
     }
     found = {}
     for name, make in makers.items():
-        start = time.process_time()
-        found[name] = (make(), time.process_time() - start)
+        found[name] = timed(make)
     return found
 
 
@@ -71,9 +69,7 @@ def compare(data: datasets.Dataset, axis: int, kept: np.ndarray, rank: tuple, mo
 
 def scored(model: FunctionalTucker, fitted: tuple, new: tuple) -> dict:
     """Fit, and score at indices left out."""
-    start = time.process_time()
-    model.fit(*fitted)
-    seconds = time.process_time() - start
+    _, seconds = timed(lambda: model.fit(*fitted))
     mean, std = model.predict(new[0], return_std=True, include_noise=True)
     error = model.predict(new[0]) - new[1]
     return {

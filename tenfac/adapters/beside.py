@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import warn_user
 from .layer import Adapted
 
 NOTE = "tenfac_trained"  # attribute of a layer: {adapter: names of its parameters and buffers}
@@ -21,7 +21,7 @@ class Beside(NamedTuple):
     key: str
 
     @property
-    def value(self) -> Tensor | None:
+    def value(self) -> Any:
         """The tensor, or None if the layer has none of that name."""
         own = {**self.layer._parameters, **self.layer._buffers}
         return own.get(self.key)
@@ -74,11 +74,10 @@ def warn_left_out(model: nn.Module, name: str, where: str, held: Iterable[str] =
     labels = [label for label, _ in noted(model, name) if not label.startswith(inside)]
     if labels:
         some = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
-        warnings.warn(
+        warn_user(
             f"{where}: what was trained beside the adapter is not in the file ({some}). Save it yourself, or "
             "use tenfac.save_adapter, which writes it too.",
             UserWarning,
-            stacklevel=3,
         )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..core.arrays import generator
+from ..core.door import door
+from ..core.errors import DataError, check_option, warn_user
 from .checks import PATHS, check_gradient, check_max_norm, check_name, check_scale, check_source, check_target
 from .layer import Adapted, Slot, attach, is_stock
 from .updates.init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
@@ -20,6 +21,9 @@ from .updates.structure import Structure, structure_for, structure_of
 from .updates.update import Update
 
 ATTENTION = ("q", "k", "v", "out_proj")  # the weights of nn.MultiheadAttention
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Plan:
         return count(self.layout, self.structure, self.ranks)
 
 
+@door
 def tucker_adapter(
-    layer: nn.Module,
+    layer: Layer,
     rank: Any = None,
     *,
     budget: int | None = None,
@@ -67,7 +72,7 @@ def tucker_adapter(
     name: str = "default",
     dtype: torch.dtype | None = None,
     random_state: Any = 0,
-) -> nn.Module:
+) -> Layer:
     """Adapt one layer in place: ``W + scale * G x_0 U_0 x_1 U_1 ...`` with ``W`` frozen.
 
     ``G`` is a small core, ``U_n`` a factor ``(I_n, R_n)`` of mode n of the weight as the layer stores it. The
@@ -129,7 +134,7 @@ def tucker_adapter(
     DataError
         If the weight is not a dense real floating-point array, or holds NaN where ``init`` reads it; if
         ``data`` does not fit it.
-    ValueError
+    DataError
         If there is no such parameter, structure, init or path, the name is taken or cannot be one, or the
         layer is merged. Nothing has changed then.
 
@@ -209,7 +214,7 @@ def _built(plans: list[Plan], data: Any, dtype: torch.dtype | None, rng: torch.G
 
 
 def plan_layer(
-    layer: nn.Module,
+    layer: Layer,
     rank: Any = None,
     *,
     structure: str | Structure,
@@ -237,11 +242,10 @@ def plan_layer(
 
 def _checked_init(structure: Structure, init: str | None, where: str) -> str:
     init = structure.init if init is None else init
-    if init not in INITS:
-        raise ValueError(f"{where}: `init` must be one of {', '.join(INITS)}; got {init!r}.")
+    check_option(init, INITS, where, "init")
     allowed = OF_CORE[structure.core]
     if init not in allowed:
-        raise ValueError(
+        raise DataError(
             f"{where}: `init` must be one of {', '.join(allowed)} for a structure with a {structure.core} "
             f"core; got {init!r}."
         )
@@ -278,32 +282,31 @@ def _attention_slots(layer: nn.MultiheadAttention) -> list[Slot]:
 def check_dtype(dtype: Any, where: str) -> None:
     """Refuse a dtype that factors cannot have."""
     if dtype is not None and dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"{where}: `dtype` must be a floating-point torch dtype or None; got {dtype!r}.")
+        raise DataError(f"{where}: `dtype` must be a floating-point torch dtype or None; got {dtype!r}.")
 
 
 def check_place(plan: Plan, name: str, path: str, data: Any, where: str = "tucker_adapter") -> None:
     """Refuse what cannot be done at this place."""
     layer = plan.layer
     check_name(name, where)
-    if path not in PATHS:
-        raise ValueError(f"{where}: `path` must be one of {', '.join(PATHS)}; got {path!r}.")
+    check_option(path, PATHS, where, "path")
     _check_path(plan, path, where)
     if isinstance(layer, Adapted) and layer.tenfac.merged:
-        raise ValueError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
+        raise DataError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
     taken = layer.tenfac.named if isinstance(layer, Adapted) else {}
     if name in taken and plan.slot.name in taken[name]:
-        raise ValueError(
+        raise DataError(
             f"{where}: an adapter's name must be new to the layer; it already has an update named {name!r}. "
             "Give another `name`, or detach that one first."
         )
     check_max_norm(layer, where)
     if plan.structure.core == "kronecker" and _padding(plan) is not None:
-        raise ValueError(
+        raise DataError(
             f"{where}: an Embedding with a padding_idx must have a structure that can leave that row "
             'alone; got a Kronecker core. Use structure="tucker", or padding_idx=None.'
         )
     if plan.init == "gradient" and data is None:
-        raise ValueError(f"{where}: init='gradient' needs `data`, the gradient of the loss in the weight.")
+        raise DataError(f"{where}: init='gradient' needs `data`, the gradient of the loss in the weight.")
     if plan.init in FROM_WEIGHT:
         check_source(plan.weight, plan.key, plan.init, where)
 
@@ -314,9 +317,9 @@ def check_data(plan: Plan, data: Any, where: str = "tucker_adapter") -> None:
         return
     if isinstance(data, Mapping):
         if plan.key not in data:
-            raise ValueError(f"{where}: `data` must have a gradient for {plan.key!r}; got {sorted(data)}.")
+            raise DataError(f"{where}: `data` must have a gradient for {plan.key!r}; got {sorted(data)}.")
     elif plan.key in ATTENTION:
-        raise ValueError(
+        raise DataError(
             f"{where}: `data` must map each weight of attention (q, k, v, out_proj) to its gradient; got "
             f"{type(data).__name__}."
         )
@@ -333,12 +336,12 @@ def _check_path(plan: Plan, path: str, where: str) -> None:
     layer, stock = plan.layer, plan.slot.name == "weight" and is_stock(plan.layer)
     if path == "factored" and not stock:
         why = "its forward is not torch's own" if plan.slot.name == "weight" else "it is not a layer's weight"
-        raise ValueError(
+        raise DataError(
             f"{where}: path='factored' needs a torch layer whose forward pass is known; "
             f"{plan.slot.parameter!r} of {type(layer).__name__} can only be fused: {why}. Use path='auto'."
         )
     if getattr(layer, "sparse", False) and (path == "fused" or not stock):
-        raise ValueError(
+        raise DataError(
             f"{where}: a {type(layer).__name__} with sparse=True has no fused weight to give a sparse "
             "gradient; use sparse=False, or path='auto' on an Embedding without scale_grad_by_freq."
         )
@@ -387,11 +390,10 @@ def _padding(plan: Plan) -> int | None:
 
 
 def _warn_principal() -> None:
-    warnings.warn(
+    warn_user(
         "init='principal' trains the leading part of the weight itself; it measured 5 to 10 points of "
         "accuracy worse than 'orthonormal' on small convolutional nets.",
         UserWarning,
-        stacklevel=5,
     )
 
 

@@ -20,9 +20,9 @@ _REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def check_target(layer: nn.Module, parameter: str, where: str) -> None:
     """Refuse a parameter that is not there, or that cannot have an update."""
     if not isinstance(layer, nn.Module):
-        raise ValueError(f"{where}: `layer` must be a torch.nn.Module; got {type(layer).__name__}.")
+        raise DataError(f"{where}: `layer` must be a torch.nn.Module; got {type(layer).__name__}.")
     if isinstance(layer, nn.RNNBase):
-        raise ValueError(
+        raise DataError(
             f"{where}: {type(layer).__name__} must not be adapted: it keeps its weights outside of its "
             "parameters, where an update would have no effect. Adapt an RNNCell's parameters, or other "
             "layers."
@@ -30,14 +30,14 @@ def check_target(layer: nn.Module, parameter: str, where: str) -> None:
     weight = layer._parameters.get(parameter)
     what = f"{parameter!r} of {type(layer).__name__}"
     if weight is None:
-        raise ValueError(_missing(layer, parameter, where))
+        raise DataError(_missing(layer, parameter, where))
     if nn.parameter.is_lazy(weight):
-        raise ValueError(
+        raise DataError(
             f"{where}: {what} must have a shape; got a lazy layer that has seen no input. Run one batch "
             "through the model first."
         )
     if not isinstance(layer, Adapted) and hasattr(layer, "tenfac"):
-        raise ValueError(f"{where}: a layer must have no attribute 'tenfac', the updates' place; rename it.")
+        raise DataError(f"{where}: a layer must have no attribute 'tenfac', the updates' place; rename it.")
     if weight.layout != torch.strided:
         raise DataError(f"{where}: {what} must be a dense array; got layout {weight.layout}. Use to_dense().")
     if weight.dtype not in _REAL:
@@ -96,9 +96,9 @@ def _layers_inside(layer: nn.Module) -> Iterator[str]:
 def check_name(name: Any, where: str) -> None:
     """Refuse what cannot name an adapter: it becomes part of the keys of a state dict."""
     if not isinstance(name, str) or not name or "." in name:
-        raise ValueError(f"{where}: `name` must be a word without dots; got {name!r}.")
+        raise DataError(f"{where}: `name` must be a word without dots; got {name!r}.")
     if hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
-        raise ValueError(
+        raise DataError(
             f"{where}: `name` must not be an attribute of torch.nn.ModuleDict, which holds the adapters; got "
             f"{name!r}. Write {name + '_adapter'!r}."
         )
@@ -107,7 +107,7 @@ def check_name(name: Any, where: str) -> None:
 def check_max_norm(layer: nn.Module, where: str) -> None:
     """Refuse a table that its own forward pass rewrites."""
     if getattr(layer, "max_norm", None) is not None:
-        raise ValueError(
+        raise DataError(
             f"{where}: an Embedding must have max_norm=None, or it rewrites its frozen weight; got "
             f"max_norm={layer.max_norm!r}."
         )
@@ -117,7 +117,7 @@ def check_scale(scale: Any, where: str) -> None:
     """Refuse a multiplier that is no number, or with which nothing can be learned."""
     real = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
     if not real or not math.isfinite(scale) or scale == 0:
-        raise ValueError(f"{where}: `scale` must be a finite number other than 0; got {scale!r}.")
+        raise DataError(f"{where}: `scale` must be a finite number other than 0; got {scale!r}.")
 
 
 def check_gradient(data: Any, key: str, shape: tuple[int, ...], where: str) -> None:

@@ -20,13 +20,13 @@ def gradients_of(plans: Sequence[tuple[Target, Plan]], data: Any) -> list[Tensor
     needed = [plan for _, plan in plans if plan.init == "gradient"]
     if not needed:
         if data is not None:
-            raise ValueError(
+            raise DataError(
                 f"{_WHERE}: `data` must come with init='gradient', which alone uses it; got init="
                 f"{plans[0][1].init!r}. Leave one of them out."
             )
         return [None] * len(plans)
     if not callable(data):
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: `data` must be a function without arguments that returns the loss; got "
             f"{type(data).__name__}. Write lambda: loss(model(x), y)."
         )

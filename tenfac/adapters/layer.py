@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache, partial, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -115,9 +115,12 @@ class Adapted:
     """Mixin of every adapted layer's class; ``tenfac`` holds its ``Adapters``."""
 
     tenfac: Adapters
+    _made_of: ClassVar[tuple[type[nn.Module], tuple[str, ...], bool]]  # the arguments of _adapted_class
+    _parameters: dict[str, Any]
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # copy, deepcopy and pickle: the class is made at run time
-        _, _, state, *rest = super().__reduce_ex__(max(protocol, 2))
+        parts: Any = super().__reduce_ex__(max(protocol, 2))
+        _, _, state, *rest = parts
         return _remake, type(self)._made_of, state, *rest
 
     def __delattr__(self, name: str) -> None:
@@ -166,7 +169,7 @@ class AdaptedStock(Adapted):
             _refuse_training_merged(self)
             return super().forward(input, *args, **kwargs)  # type: ignore[misc]
         _refuse_split(self)
-        weight = self._parameters["weight"]  # type: ignore[attr-defined]
+        weight = self._parameters["weight"]
         active = list(adapters.updates("weight"))
         path = "factored" if adapters.path == "auto" and _recorded() else adapters.path
         if not is_sound(self, input, args, kwargs) or (
@@ -211,7 +214,11 @@ def is_stock(layer: nn.Module) -> bool:
     """
     if isinstance(layer, Adapted):
         return isinstance(layer, AdaptedStock)
-    if "forward" in vars(layer) or getattr(layer, "scale_grad_by_freq", False):
+    if (
+        not isinstance(layer, nn.Module)
+        or "forward" in vars(layer)
+        or getattr(layer, "scale_grad_by_freq", False)
+    ):
         return False
     for base in _STOCK:
         if isinstance(layer, base):
@@ -220,7 +227,7 @@ def is_stock(layer: nn.Module) -> bool:
 
 
 @cache
-def _adapted_class(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> type[nn.Module]:
+def _adapted_class(base: Any, parameters: tuple[str, ...], stock: bool) -> type[nn.Module]:
     members: dict[str, Any] = {
         name: property(partial(_effective, name=name), partial(_refuse_setting, name=name))
         for name in parameters
@@ -265,8 +272,9 @@ def _refuse_setting(layer: nn.Module, value: Any, name: str) -> None:
 
 
 def _remake(base: type[nn.Module], parameters: tuple[str, ...], stock: bool) -> nn.Module:
-    plain = base.__new__(base)
-    plain.__class__ = _adapted_class(base, parameters, stock)
+    make: Any = base
+    plain = make.__new__(make)
+    plain.__class__ = _adapted_class(make, parameters, stock)
     return plain
 
 
@@ -276,7 +284,7 @@ def attach(layer: nn.Module, slots: tuple[Slot, ...], path: str) -> Adapters:
         adapters = layer.tenfac
         known = {slot.name for slot in adapters.slots}
         adapters.slots += tuple(slot for slot in slots if slot.name not in known)
-        base = type(layer)._made_of[0]
+        base: Any = type(layer)._made_of[0]
         adapters.path = adapters.path if path == "auto" else path
     else:
         own = dict(layer.named_parameters(recurse=False))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.door import door
 from ..core.errors import DataError
 from . import layer as single
 from .beside import forget
@@ -20,6 +21,7 @@ from .targets import nearest, places_of, tied_pair
 FREEZE = "tenfac_freeze"  # attribute of a model that `adapt` froze: {parameter: whether it trained before}
 
 
+@door
 def merge(model: nn.Module, names: Any = None) -> None:
     """Add what acts to the frozen weights, so that the model costs what it cost without adapters.
 
@@ -35,7 +37,7 @@ def merge(model: nn.Module, names: Any = None) -> None:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters, there is none of that name, it is called in a ``disable`` block, or a
         layer without the update reads the same weight (tied weights).
     DataError
@@ -84,6 +86,7 @@ def merge(model: nn.Module, names: Any = None) -> None:
         raise
 
 
+@door
 def unmerge(model: nn.Module) -> None:
     """Put the original weights back, every bit, so that the adapters act beside them again.
 
@@ -94,7 +97,7 @@ def unmerge(model: nn.Module) -> None:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters, or it is called in a ``disable`` block.
 
     Examples
@@ -117,6 +120,7 @@ def unmerge(model: nn.Module) -> None:
         unmerge_layer(layer)
 
 
+@door
 @contextmanager
 def disable(model: nn.Module) -> Iterator[None]:
     """Let the model act without its adapters inside a ``with`` block.
@@ -133,7 +137,7 @@ def disable(model: nn.Module) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters.
 
     Notes
@@ -170,6 +174,7 @@ def disable(model: nn.Module) -> Iterator[None]:
                 merge_layer(layer)
 
 
+@door
 def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float]) -> None:
     """Choose which adapters act, and with what weight.
 
@@ -185,7 +190,7 @@ def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float])
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters, no adapter of that name, or is merged.
     DataError
         If a weight is not a finite number.
@@ -213,6 +218,7 @@ def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float])
         _set_active(layer.tenfac, chosen)
 
 
+@door
 def detach(model: nn.Module, name: str | None = None, *, keep_merged: bool = False) -> None:
     """Take adapters off: all, or those of one name; a merged model can keep its merged weights.
 
@@ -228,7 +234,7 @@ def detach(model: nn.Module, name: str | None = None, *, keep_merged: bool = Fal
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters, none of that name, or one is named while the model is merged; with
         ``keep_merged``, if it is not merged or ``name`` is given.
 
@@ -315,7 +321,7 @@ def thaw(model: nn.Module) -> None:
 def _layers(model: nn.Module, where: str) -> list[tuple[str, nn.Module]]:
     layers = list(adapted_layers(model)) if isinstance(model, nn.Module) else []
     if not layers:
-        raise ValueError(
+        raise DataError(
             f"{where}: the model must have adapters; {type(model).__name__} has none. Add them with "
             "tenfac.adapt(model, targets, rank) or tenfac.tucker_adapter(layer, rank)."
         )
@@ -327,7 +333,7 @@ def _known(layers: list[tuple[str, nn.Module]], names: Iterable[str], where: str
     for name in names:
         if name not in have:
             near = nearest(name, have)
-            raise ValueError(
+            raise DataError(
                 f"{where}: `name` must be an adapter of the model; got {name!r}. "
                 f"{f'Did you mean {near}?' if near else 'It has ' + ', '.join(map(repr, have)) + '.'}"
             )
@@ -337,7 +343,7 @@ def _weights(layers: list[tuple[str, nn.Module]], names: Any, where: str) -> dic
     """Name to weight from whatever the user gave; weights of 0 left out."""
     given = {names: 1.0} if isinstance(names, str) else names
     if not isinstance(given, Iterable):
-        raise ValueError(
+        raise DataError(
             f"{where}: `names` must be a name, a list of names, or a mapping from name to weight; got "
             f"{names!r}."
         )
@@ -360,7 +366,7 @@ def _set_active(adapters: Adapters, chosen: Mapping[str, float]) -> None:
 def _refuse_merged(layers: list[tuple[str, nn.Module]], where: str) -> None:
     merged = [name for name, layer in layers if layer.tenfac.merged]
     if merged:
-        raise ValueError(
+        raise DataError(
             f"{where}: the model must not be merged; {len(merged)} of its layers are. "
             "Call tenfac.unmerge(model) first."
         )
@@ -369,12 +375,12 @@ def _refuse_merged(layers: list[tuple[str, nn.Module]], where: str) -> None:
 def _refuse_unmerged(layers: list[tuple[str, nn.Module]], name: str | None) -> None:
     apart = [label or "the layer" for label, layer in layers if not layer.tenfac.merged]
     if apart:
-        raise ValueError(
+        raise DataError(
             f"detach: keep_merged=True needs a merged model; {apart[0]!r} is not. Call tenfac.merge(model) "
             "first."
         )
     if name is not None:
-        raise ValueError(
+        raise DataError(
             f"detach: keep_merged=True takes all adapters off; got name={name!r}. Choose what is kept with "
             f"tenfac.merge(model, {name!r}), and leave `name` out."
         )
@@ -386,7 +392,7 @@ def _refuse_tied(model: nn.Module, layers: list[tuple[str, nn.Module]]) -> None:
     pair = tied_pair(places_of(model), wanted)
     if pair is not None:
         one, other = (place.names[0] for place in pair)
-        raise ValueError(
+        raise DataError(
             f"merge: a merged weight must be used by one layer; {one!r} and {other!r} are one tensor (tied "
             f"weights), and merging would change both. Untie them first: give the layer of {other!r} a copy "
             "of its own, nn.Parameter(weight.detach().clone())."
@@ -395,7 +401,7 @@ def _refuse_tied(model: nn.Module, layers: list[tuple[str, nn.Module]]) -> None:
 
 def _refuse_disabled(layers: list[tuple[str, nn.Module]], where: str) -> None:
     if not all(layer.tenfac.enabled for _, layer in layers):
-        raise ValueError(
+        raise DataError(
             f"{where}: adapters must be on; they are off inside `with tenfac.disable(model)`. Leave the "
             "block first."
         )

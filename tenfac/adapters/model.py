@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tenfac.core.door import door
+from tenfac.core.errors import DataError
+
 from ..core.errors import RankError
 from .beside import Beside, note, still_trained
 from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
@@ -40,6 +43,7 @@ class Wish:
     scale: float
 
 
+@door
 def adapt(
     model: nn.Module,
     targets: Any,
@@ -68,10 +72,11 @@ def adapt(
     ----------
     model : torch.nn.Module
     targets : str, type, or list of such
-        Which layers: ``"all-conv"``, ``"all-linear"`` (attention among them), ``"all"`` (embeddings too); a
-        name of ``model.named_modules()`` or its end (``"q_proj"``, ``"layer1.0.conv1"``; numbers alone, as
-        in a Sequential, are whole names); if no name ends so, a regular expression for the whole name; a type
-        of module. A raw parameter is named as ``"module.parameter"`` (``"experts.w1"``).
+        Which layers: ``"all-conv"``, ``"all-linear"`` (attention among them), ``"all"`` (embeddings and
+        bilinear layers too); a name of ``model.named_modules()`` or its end (``"q_proj"``,
+        ``"layer1.0.conv1"``; numbers alone, as in a Sequential, are whole names); if no name ends so, a
+        regular expression for the whole name; a type of module. A raw parameter is named as
+        ``"module.parameter"`` (``"experts.w1"``).
         ``nn.MultiheadAttention`` is adapted in q, k, v and its output projection.
     rank : int or sequence of int, optional
         As for ``tucker_adapter``; an int beyond the size of a mode is lowered to it. By default up to 8, with
@@ -108,7 +113,7 @@ def adapt(
 
     Raises
     ------
-    ValueError
+    DataError
         If a pattern matches nothing; a layer has no weight that can be adapted (parametrized,
         scripted), or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another
         layer; the model is merged; ``data`` is missing. The model is then untouched, as after every error.
@@ -178,17 +183,17 @@ def adapt(
 
 def _check_call(model: nn.Module, name: str) -> list[Place]:
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{_WHERE}: `model` must be a torch.nn.Module; got {type(model).__name__}.")
+        raise DataError(f"{_WHERE}: `model` must be a torch.nn.Module; got {type(model).__name__}.")
     check_name(name, _WHERE)
     lazy = [label for label, value in model.named_parameters() if is_lazy(value)]
     if lazy:
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: every layer must know its sizes; {lazy[0]!r} is lazy and does not yet. Run the model "
             "once on a batch first."
         )
     merged = [label for label, layer in adapted_layers(model) if layer.tenfac.merged]
     if merged:
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: the model must not be merged; {len(merged)} of its layers are. Call "
             "tenfac.unmerge(model) first."
         )
@@ -205,14 +210,14 @@ def _without_trained(
         if not any((id(target.layer), parameter) in also for parameter in own):
             kept.append(target)
         elif target.named:
-            raise ValueError(
+            raise DataError(
                 f"{_WHERE}: a weight must be adapted or trained itself; {target.label!r} is both in "
                 "`targets` and in `also_train`. Take it out of one."
             )
         else:
             skipped.append((target.label, "trained itself (also_train)"))
     if not kept:
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: `also_train` must leave a target; it has all of them. Train fewer layers themselves."
         )
     return kept, skipped
@@ -226,7 +231,7 @@ def _beside(places: list[Place], also: set[tuple[int, str | None]]) -> list[Besi
             slot.parameter for slot in place.layer.tenfac.slots
         }
         if adapted:
-            raise ValueError(
+            raise DataError(
                 f"{_WHERE}: `also_train` must be parameters without an adapter; {place.names[0]!r} has one. "
                 "Leave it out, or detach the adapter first."
             )
@@ -245,7 +250,7 @@ def _trained(beside: list[Beside], also: set[tuple[int, str | None]]) -> set[int
     """Ids of the parameters that are to train themselves."""
     trained = {id(b.value) for b in beside if b.key in b.layer._parameters}
     if also and not trained:
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: `also_train` must match parameters of floating point; the layers it matches have "
             "none. Name layers with parameters."
         )
@@ -328,14 +333,14 @@ def _check_size(wish: Wish) -> None:
 
 def _check_pattern(wanted: list[Target], wish: Wish) -> None:
     if not isinstance(wish.rank_pattern, Mapping):
-        raise ValueError(
+        raise DataError(
             f"{_WHERE}: `rank_pattern` must be a mapping from layers to ranks; got {wish.rank_pattern!r}."
         )
     for key in wish.rank_pattern:
         if not any(matches(target, key) for target in wanted):
             labels = [target.label for target in wanted]
             near = nearest(key, labels) or ", ".join(map(repr, labels[:8]))
-            raise ValueError(
+            raise DataError(
                 f"{_WHERE}: a key of `rank_pattern` must match a target; got {key!r}. Targets are, as far "
                 f"as near: {near}."
             )

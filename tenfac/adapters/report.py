@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfac.core.door import door
+from tenfac.core.errors import DataError
+
 from .layer import AdaptedStock, Adapters, adapted_layers
 from .updates.layout import Layout
 from .updates.path import choose_path
@@ -122,6 +125,7 @@ class AdapterReport:
         return "\n".join(lines)
 
 
+@door
 def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """What adapters a model has: layers, storage modes, ranks, learned numbers, share of the weight, path.
 
@@ -140,7 +144,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has no adapters.
 
     Notes
@@ -166,7 +170,7 @@ def adapter_report(model: nn.Module, *, inputs: Any = None) -> AdapterReport:
     """
     layers = list(adapted_layers(model))
     if not layers:
-        raise ValueError(
+        raise DataError(
             f"adapter_report: the model must have adapters; {type(model).__name__} has none. Add them with "
             "tenfac.adapt(model, targets, rank)."
         )

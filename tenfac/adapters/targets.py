@@ -19,7 +19,15 @@ from .updates.layout import CONVS, TRANSPOSED
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all-conv": (*CONVS, *TRANSPOSED),
     "all-linear": (nn.Linear, nn.MultiheadAttention),
-    "all": (*CONVS, *TRANSPOSED, nn.Linear, nn.MultiheadAttention, nn.Embedding),
+    "all": (
+        *CONVS,
+        *TRANSPOSED,
+        nn.Linear,
+        nn.MultiheadAttention,
+        nn.Embedding,
+        nn.EmbeddingBag,
+        nn.Bilinear,
+    ),
 }
 _OLD_HOOKS = {  # suffix of the parameter that stands in for a weight: who put it there, how to undo it
     "_g": ("weight_norm", "torch.nn.utils.remove_weight_norm(layer)"),
@@ -98,7 +106,7 @@ def patterns_of(given: Any, option: str, where: str) -> list[Pattern]:
     patterns = list(given) if isinstance(given, Iterable) else [given]
     wrong = [p for p in patterns if not isinstance(p, (str, type))]
     if wrong or not patterns:
-        raise ValueError(
+        raise DataError(
             f"{where}: `{option}` must be a name, a regular expression, a type of module, or a list of such; "
             f"got {given!r}. Names are those of model.named_modules()."
         )
@@ -119,7 +127,7 @@ def matching(places: list[Place], pattern: Pattern) -> tuple[list[Place], bool]:
     if named:
         return named, True
     try:
-        whole = re.compile(pattern)
+        whole = re.compile(str(pattern))  # types have returned
     except re.error:
         return [], False
     found = [p for p in places if any(name and whole.fullmatch(name) for name in p.names)]
@@ -168,7 +176,7 @@ def select(
 
     Raises
     ------
-    ValueError
+    DataError
         If a pattern matches nothing, everything is excluded, or a layer is of a kind that cannot be adapted.
     DataError
         If a weight is not of floating point, or has no two modes.
@@ -187,7 +195,7 @@ def select(
                     before = chosen.get(part.key, (part, False))
                     chosen[part.key] = (part, named or before[1])
     if not chosen:
-        raise ValueError(
+        raise DataError(
             f"{where}: `exclude` must leave a target; it leaves none of {targets!r}. Exclude less, or "
             "target more."
         )
@@ -237,9 +245,8 @@ def _refuse_unfit(place: Place, where: str) -> None:
     key = str(place.key[1]) if place.key[1] is not None else "in_proj_weight"
     found = _unfit(place, key)
     if found:
-        kind = DataError if found[0].startswith("a weight") else ValueError
         name = place.names[0] or "the model itself"
-        raise kind(
+        raise DataError(
             f"{where}: a target must be a layer whose weight can be adapted; {name!r} is {found[0]}. "
             f"{found[1]}, or leave it out with exclude=[{place.names[0]!r}]."
         )
@@ -292,14 +299,14 @@ def _inner(place: Place) -> str:
     return f"Name {kind}, as in {', '.join(names)}" if names else "Name a layer that has one"
 
 
-def no_match(places: list[Place], pattern: Pattern, option: str, where: str) -> ValueError:
+def no_match(places: list[Place], pattern: Pattern, option: str, where: str) -> DataError:
     """The error for a pattern that means nothing, with names near it."""
     if isinstance(pattern, type) or pattern in KINDS:
         kinds = sorted(
             {type(p.layer).__name__ for p in places if p.parameter is None and p.layer._parameters}
         )
         shown = getattr(pattern, "__name__", pattern)
-        return ValueError(
+        return DataError(
             f"{where}: `{option}` must match layers of the model; got {shown!r}, of which it has none. Its "
             f"layers are of the types {', '.join(kinds)}."
         )
@@ -307,7 +314,7 @@ def no_match(places: list[Place], pattern: Pattern, option: str, where: str) -> 
     names = list(dict.fromkeys(name for p in usable for name in p.names if name))
     near = nearest(pattern, [*names, *KINDS] if option == "targets" else names)
     hint = f"Did you mean {near}?" if near else f"The model has {', '.join(map(repr, names[:8]))}."
-    return ValueError(
+    return DataError(
         f"{where}: `{option}` must match layers or parameters of the model; got {pattern!r}, which matches "
         f"none by name, end of a name or as a regular expression. {hint}"
     )
@@ -329,7 +336,7 @@ def refuse_tied(places: list[Place], wanted: Iterable[tuple[nn.Module, str]], wh
 
     Raises
     ------
-    ValueError
+    DataError
         With the names of both.
     """
     pair = tied_pair(places, wanted)
@@ -353,10 +360,10 @@ def tied_pair(places: list[Place], wanted: Iterable[tuple[nn.Module, str]]) -> t
     return None
 
 
-def _tied(one: Place, other: Place, where: str) -> ValueError:
+def _tied(one: Place, other: Place, where: str) -> DataError:
     first, second = one.names[0], other.names[0]
     layers = [name.rpartition(".")[0] or name for name in (first, second)]
-    return ValueError(
+    return DataError(
         f"{where}: a weight that is adapted must be used by one layer; {first!r} and {second!r} are one "
         f"tensor (tied weights). Leave them out with exclude={layers!r}, or untie them first: give one "
         "layer a copy, layer.weight = nn.Parameter(layer.weight.detach().clone())."

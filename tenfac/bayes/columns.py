@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tenfac.core.errors import DataError, ShapeError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LARGEST_LABEL = 2.0**53
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class FittedFunction(Protocol):

@@ -83,7 +83,7 @@ def matern_of(kernel: Any, mode: str) -> tuple[str, float | None]:
             f"{type(kernel).__name__}{nu}. Take one of these; filter_smooth takes the sums and products that "
             "from_gpytorch knows, and pyro_model(..., kernels={mode: kernel}) takes any kernel."
         )
-    process = from_gpytorch(kernel)
+    process: Any = from_gpytorch(kernel)
     untouched = not float(kernel.raw_lengthscale.detach().abs().sum())
     return process.kernel, None if untouched else float(process.lengthscale)
 

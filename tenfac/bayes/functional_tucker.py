@@ -29,6 +29,7 @@ from tenfac.bayes.scoring_methods import ScoringMethods
 from tenfac.bayes.settings import (
     cep_ranks,
     check_settings,
+    check_swings,
     check_values,
     discrete_of,
     kernels_of,
@@ -37,11 +38,14 @@ from tenfac.bayes.settings import (
     slice_mode_of,
 )
 from tenfac.bayes.streaming import StreamingMethods
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
+from tenfac.core.interchange import refuse_decomposed
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
+@door
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):
@@ -80,8 +84,9 @@ class FunctionalTucker(
     core : {"full", "diagonal"}, default "full"
         "diagonal" (with "cep" only) has main effects and ``rank`` products of one function per mode: CP.
     kernel : str, GPyTorch kernel or dict, default "auto"
-        Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; or a dict
-        from column name or number to kernel. "auto" is "matern32", and for the longest mode of many scattered
+        Matérn kernel of the continuous modes, ``"matern12"``, ``"matern32"`` or ``"matern52"``; with
+        "collapsed" also ``"oscillator"``, a damped oscillation of learned period and quality; or a dict from
+        column name or number to kernel. "auto" is "matern32", and for the longest mode of many scattered
         rows what the evidence prefers of it and "matern12". A ``gpytorch.kernels.MaternKernel`` gives its
         order and, if it was set, the lengthscale to start from, in the unit of the column; how far a mode
         varies is learned.
@@ -151,7 +156,9 @@ class FunctionalTucker(
     lengthscales_ : dict
         Per continuous mode, in the unit of its column, at its median index (the axis may be bent, so
         that the function varies faster in one part than in another). With "cep", of the mode's function with
-        the largest share.
+        the largest share. Of an oscillator the period.
+    qualities_ : dict
+        With "collapsed", per mode of kernel "oscillator": in ``quality / pi`` periods it decays to ``1 / e``.
     constants_ : dict
         Per mode, the variance of the part shared by all its indices, relative to what varies; not for "cep".
     core_ : array
@@ -350,6 +357,8 @@ class FunctionalTucker(
 
     def _read(self, X: Any, y: Any) -> tuple[list[NDArray[Any]], list[str], Array]:
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
+        for value, name in ((X, "X"), (y, "y")):
+            refuse_decomposed(value, "FunctionalTucker.fit", name)
         if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)
@@ -391,6 +400,7 @@ class FunctionalTucker(
     def _set_modes(self, modes: list[ModeIndex]) -> None:
         self._modes = modes
         self._kernels = kernels_of(self.kernel, modes)
+        check_swings(self)
         if self.inference == "cep":
             self._rank = cep_ranks(self.rank, self.core, modes)
         else:

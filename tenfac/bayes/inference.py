@@ -17,9 +17,9 @@ from tenfac.bayes import stored
 from tenfac.bayes.likelihoods.named import NoiseShape, likelihood_of
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import first_lengthscales, limits_of
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import ConvergenceWarning, DataError, warn_user
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Columns = list[NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
 Fitter = Callable[[Columns, Array, Array, float, Any], None]
@@ -147,12 +147,13 @@ def _describe_cep(model: Any, fit: Any) -> None:
 def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: float) -> None:
     from tenfac.bayes.pyro import model as pyro_model
 
-    run = {"svi": pyro_model.svi, "nuts": pyro_model.nuts}[model.inference]
+    run: Any = {"svi": pyro_model.svi, "nuts": pyro_model.nuts}[model.inference]
     pyro_model.require(f"FunctionalTucker(inference={model.inference!r})")
     from tenfac.bayes.pyro.function import PyroFunction
 
     steps, _ = limits_of(model)
-    options = {"steps": steps} if model.inference == "svi" else {"num_samples": steps, "warmup": steps}
+    names = ("steps",) if model.inference == "svi" else ("num_samples", "warmup")
+    options = dict.fromkeys(names, steps)
     discrete = [n for n, index in enumerate(model._modes) if index.discrete]
     source = type(model)(discrete=discrete, kernel=model.kernel, label_rank=model.label_rank)
     table = dict(zip([index.name for index in model._modes], columns, strict=True))
@@ -191,11 +192,9 @@ def _unwarned() -> Iterator[None]:
 
 def _say_unfinished(model: Any, max_iter: int) -> None:
     if not model.info_.converged:
-        warnings.warn(
+        warn_user(
             f"FunctionalTucker: inference={model.inference!r} did not converge: {model.info_.reason}. Raise "
-            f"max_iter above {max_iter}.",
-            ConvergenceWarning,
-            stacklevel=5,
+            f"max_iter above {max_iter}."
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -23,14 +22,17 @@ from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.terms import Main, Product
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
+from tenfac.bayes.mean_gp import Moving, basis_functions, gp_mode
 from tenfac.core.cp import CP
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients
 from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.gp import GP
+from tenfac.core.modes.still import Constant
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _WHERE = "FunctionalTucker.mean_tucker"
 _LINES = 100  # of the mean, per mode, that must be met
 _LOOKED_AT = 200  # observed indices, and as many places between them, where lines are compared
@@ -62,21 +64,91 @@ class MeanProducts:
             parts = [_rows(term, problem.others, mode, positions) for term in problem.terms]
             return np.hstack([*parts, np.ones((positions.size, 1))])
         place = self.post.exact_prior.bend(positions)
-        blocks = [place[start : start + _BLOCK] for start in range(0, place.size, _BLOCK)]
-        means = np.concatenate([self.post.posterior.at(block)[0] for block in blocks])
         level = np.full((place.size, 1), self.response.offset)
-        return np.hstack([self.response.spread * (means @ self.post.factor.T), level])
+        return np.hstack([self.response.spread * (self._means(place) @ self.post.factor.T), level])
+
+    def gp(self, mode: int) -> tuple[GP, Array]:
+        """The functions of a continuous mode, exactly: a GP mode and its factor (K, C)."""
+        index, problem, hyper = self.modes[mode], self.post.problem, self.post.hyper
+        parts: list[tuple[Moving, int]] = []
+        if mode == problem.exact:
+            prior, level = self.post.exact_prior, self._exact_parts(parts)
+        else:
+            prior = problem.prior(hyper, mode)
+            levels: list[Array] = []
+            for term in problem.terms:
+                levels.append(_level(term, problem.others, mode, parts, sum(map(len, levels))))
+            level = np.append(np.concatenate(levels), 1.0)
+        wide = []
+        for part, start in parts:
+            knots = _observed(index, part.knots)
+            wide.append(Moving(part.process, knots, _placed(part.values, start, level.size)))
+        domain = (float(index.values[0]), float(index.values[-1]))
+        return gp_mode(wide, level, prior, index.start, index.span, domain)
+
+    def _exact_parts(self, parts: list[Any]) -> Array:
+        """Levels of the coefficients of the exact mode; adds what moves, at all observed indices."""
+        problem, spread = self.post.problem, self.response.spread
+        groups = [group for term in problem.terms for group in term.groups(self.post.hyper)]
+        knots = self.modes[problem.exact].positions(self.modes[problem.exact].values)
+        means = self._means(self.post.exact_prior.bend(knots))
+        level, start = np.zeros(self.post.factor.shape[0]), 0
+        for process, size in groups:
+            columns = slice(start, start + size)
+            values = spread * (means[:, columns] @ self.post.factor[:, columns].T)
+            if isinstance(process, Constant):
+                level += values[0]
+            else:
+                parts.append((Moving(process, knots, values), 0))
+            start += size
+        return np.append(level, self.response.offset)
+
+    def _means(self, place: Array) -> Array:
+        """Means of the whitened coefficients along the exact mode, at places on its axis."""
+        blocks = [place[start : start + _BLOCK] for start in range(0, place.size, _BLOCK)]
+        return np.concatenate([self.post.posterior.at(block)[0] for block in blocks])
+
+
+def _level(term: Any, others: list[int], mode: int, parts: list[Any], start: int) -> Array:
+    """Levels of a term's functions of one mode; adds what moves and at which column it begins."""
+    if isinstance(term, Product):
+        m = others.index(mode)
+        kept: Any = term.basis
+        basis, index = kept.bases[m], kept.index[:, m]
+    elif isinstance(term, Main) and term.mode == mode:
+        basis, index = term.basis, np.arange(term.width)
+    else:
+        return np.ones(term.width)
+    level, moving = basis_functions(basis.prior, basis.nodes, basis.half)
+    parts.append((Moving(basis.prior.process(), basis.nodes, moving[:, index]), start))
+    return level[index]
+
+
+def _observed(index: ModeIndex, positions: Array) -> Array:
+    """Indices at scaled positions; the observed ones to the last digit."""
+    known = index.positions(index.values)
+    near = np.clip(np.searchsorted(known, positions - 1e-12), 0, known.size - 1)
+    return np.where(
+        np.abs(known[near] - positions) <= 1e-12, index.values[near], index.start + index.span * positions
+    )
+
+
+def _placed(values: Array, start: int, width: int) -> Array:
+    """Columns among zeros."""
+    out = np.zeros((values.shape[0], width))
+    out[:, start : start + values.shape[1]] = values
+    return out
 
 
 class _Resolved(NamedTuple):
     """One mode, its factor (K, C), and the largest error on the lines, relative to the largest value."""
 
-    mode: Discrete | Chebyshev
+    mode: Discrete | Chebyshev | GP
     factor: Array
     error: float
 
 
-def mean_tucker(products: MeanProducts, tol: float, max_degree: int) -> Tucker:
+def mean_tucker(products: MeanProducts, tol: float, max_degree: int, kind: str = "chebyshev") -> Tucker:
     """Interpolate every mode, find the rank, and compare with the mean at points."""
     started = time.perf_counter()
     _check(products)
@@ -87,6 +159,9 @@ def mean_tucker(products: MeanProducts, tol: float, max_degree: int) -> Tucker:
     for n, index in enumerate(modes):
         lines = reduce(np.multiply, [a for m, a in enumerate(anchors) if m != n], np.ones_like(anchors[0]))
         cut = tol * scale / (4 * len(modes))
+        if kind == "gp" and not index.discrete:
+            parts.append(_Resolved(*products.gp(n), 0.0))
+            continue
         parts.append(_resolved(products, n, index, lines, cut, max_degree))
     made = _compressed(CP(None, [p.factor for p in parts], [p.mode for p in parts]), 1e-3 * tol * scale)
     made = made.round(tol=max(tol / 2, 1e-14))
@@ -99,7 +174,8 @@ def _rows(term: Any, others: list[int], mode: int, positions: Array) -> Array:
     """Values of a term's functions of one mode, shape (N, width); one where it does not depend on it."""
     if isinstance(term, Product):
         m = others.index(mode)
-        return term.basis.bases[m].rows(positions)[:, term.basis.index[:, m]]
+        basis: Any = term.basis
+        return basis.bases[m].rows(positions)[:, basis.index[:, m]]
     if isinstance(term, Main) and term.mode == mode:
         return term.basis.rows(positions)
     return np.ones((positions.size, term.width))
@@ -174,13 +250,18 @@ def _chopped(mode: Chebyshev, factor: Array, lines: Array, cut: float, error: fl
 
 def _compressed(made: CP, cut: float) -> Tucker:
     """Tucker of the same tensor, up to a change of about ``cut`` in a value."""
-    lengths = np.array([np.linalg.norm(factor, axis=0) for factor in made.factors])
+    scales = [
+        mode.metric(f)[:, None] if isinstance(mode, GP) else 1.0
+        for mode, f in zip(made.modes, made.factors, strict=True)
+    ]
+    scaled = [scale * factor for scale, factor in zip(scales, made.factors, strict=True)]
+    lengths = np.array([np.linalg.norm(factor, axis=0) for factor in scaled])
     bases, inner = [], []
-    for n, factor in enumerate(made.factors):
+    for n, factor in enumerate(scaled):
         weights = np.prod(np.delete(lengths, n, axis=0), axis=0)
         left, sigma, _ = np.linalg.svd(factor * weights, full_matrices=False)
         rank = max(1, int(np.sum(sigma > cut / math.sqrt(made.rank))))
-        bases.append(left[:, :rank])
+        bases.append(left[:, :rank] / scales[n])
         inner.append(left[:, :rank].T @ factor)
     sizes = [basis.shape[1] for basis in bases]
     if math.prod(sizes) > _LARGEST:
@@ -215,8 +296,9 @@ def _report(products: MeanProducts, error: float, tol: float, unmet: list[str], 
         reason = f"max_degree reached{where}" if unmet else "the tolerance is missed at some points"
         note = (
             f"{_WHERE}: {reason}; the error is {error:.2g}, tol={tol:g}. The mean has kinks at observed "
-            "indices: raise `max_degree` or `tol`, or fit with a smoother `kernel`."
+            'indices: give modes="gp", which has them, raise `max_degree` or `tol`, or fit with a smoother '
+            "`kernel`."
         )
         notes.append(note)
-        warnings.warn(note, ConvergenceWarning, stacklevel=4)
+        warn_user(note)
     return Report(converged=met, reason=reason, rel_error=error, seconds=seconds, warnings=tuple(notes))

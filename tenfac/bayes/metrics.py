@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from tenfac.core.errors import DataError, ShapeError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def gaussian_metrics(y: ArrayLike, mean: ArrayLike, std: ArrayLike, level: float = 0.95) -> dict[str, float]:

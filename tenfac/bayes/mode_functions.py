@@ -14,7 +14,7 @@ References
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from tenfac.bayes.collapsed.cells import CellBasis
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _SMALLEST = 1e-7  # singular value relative to the largest: below, rounding
 
 
@@ -66,8 +66,9 @@ def _of_basis_mode(
 ) -> ModeFunctions:
     problem = post.problem
     m = problem.others.index(mode)
-    basis, column = problem.basis.bases[m], problem.basis.index[:, m]
-    others = np.delete(problem.basis.index, m, axis=1)
+    kept: Any = problem.basis
+    basis, column = kept.bases[m], kept.index[:, m]
+    others = np.delete(kept.index, m, axis=1)
     _, group = np.unique(others, axis=0, return_inverse=True)
     group = group.ravel()
     lengths = _squared_lengths(post, m)  # of the other modes' products, (P,)
@@ -90,7 +91,7 @@ def _of_basis_mode(
 
 def _squared_lengths(post: Prediction, left_out: int | None) -> Array:
     """Sums of squares over the nodes of the products of functions, one basis left out, shape (P,)."""
-    basis = post.problem.basis
+    basis: Any = post.problem.basis
     out = np.ones(basis.size)
     for m, (part, column) in enumerate(zip(basis.bases, basis.index.T, strict=True)):
         if m != left_out:
@@ -128,7 +129,8 @@ def _left_out(
     for start in range(0, grid.size, 512):
         block = prior.covariance(grid[start : start + 512], grid) @ vector
         along += np.einsum("tg,tg->g", vector[start : start + 512], block)
-    variance = post.problem.basis.bases[m].prior.variance(x)
+    basis: Any = post.problem.basis
+    variance = basis.bases[m].prior.variance(x)
     kept = np.zeros((x.size, vector.shape[1]))
     np.add.at(kept.T, group, np.square(rows).T)
     gap = variance[:, None] - kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tenfac.core.tucker import Tucker
 
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class ModeMethods(FittedModel):
@@ -170,11 +169,11 @@ class ModeMethods(FittedModel):
         number, x, positions = self._read_mode(mode, x, where)
         return x, *Canonical.of(self._prediction).functions(number, positions)
 
-    def mean_tucker(self, *, tol: float = 1e-4, max_degree: int = 2048) -> Tucker:
+    def mean_tucker(self, *, tol: float = 1e-4, max_degree: int = 2048, modes: str = "chebyshev") -> Tucker:
         """Posterior mean as a ``Tucker``: to integrate, differentiate, add, round, save.
 
-        Continuous modes become ``Chebyshev`` over the observed range, discrete ones ``Discrete``, in the
-        order of ``indices_``. In the unit of y. The residual within slices is no sum of products of
+        Continuous modes become ``Chebyshev`` or ``GP`` over the observed range, discrete ones ``Discrete``,
+        in the order of ``indices_``. In the unit of y. The residual within slices is no sum of products of
         functions and is left out, as ``info.warnings`` then tells.
 
         Parameters
@@ -183,6 +182,10 @@ class ModeMethods(FittedModel):
             Largest error to allow, as a share of the largest value: 1e-12 to below 1.
         max_degree : int
             Largest degree in a mode, 16 or more; rounded down to a power of 2.
+        modes : {"chebyshev", "gp"}
+            What continuous modes become: polynomials, to which functions of any origin can be added; or the
+            process of the fit with knots at the observed indices, exact whatever the kernel: ``tol`` then
+            only cuts the ranks.
 
         Returns
         -------
@@ -223,4 +226,7 @@ class ModeMethods(FittedModel):
             raise DataError(f"{where}: `tol` must be a number from 1e-12 to below 1; got {tol!r}.")
         if isinstance(max_degree, bool) or not hasattr(max_degree, "__index__") or max_degree < 16:
             raise DataError(f"{where}: `max_degree` must be an integer of 16 or more; got {max_degree!r}.")
-        return mean_tucker(MeanProducts(self._prediction, self._modes, self._response), tol, max_degree)
+        if modes not in ("chebyshev", "gp"):
+            raise DataError(f'{where}: `modes` must be "chebyshev" or "gp"; got {modes!r}.')
+        products = MeanProducts(self._prediction, self._modes, self._response)
+        return mean_tucker(products, tol, max_degree, modes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,36 @@ if TYPE_CHECKING:
     pass
 
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_ROWS = 10_000  # of a covariance matrix
 
 
 class PosteriorMethods(FittedModel):
     """The part of ``FunctionalTucker`` that predicts."""
+
+    @overload
+    def predict(
+        self,
+        X: Any,
+        return_std: Literal[False] = False,
+        include_noise: bool = False,
+        return_cov: Literal[False] = False,
+    ) -> Array: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_std: Literal[True], include_noise: bool = False, return_cov: bool = False
+    ) -> tuple[Array, Array]: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_std: bool = False, include_noise: bool = False, *, return_cov: Literal[True]
+    ) -> tuple[Array, Array]: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_std: bool = False, include_noise: bool = False, return_cov: bool = False
+    ) -> Array | tuple[Array, Array]: ...
 
     def predict(
         self, X: Any, return_std: bool = False, include_noise: bool = False, return_cov: bool = False

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.likelihoods.added import Gaussian
-from tenfac.bayes.unseen import LEVEL, trials_of
+from tenfac.bayes.unseen import trials_of
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Predictive:
         Of a new observation: noise included. Where noise has no moments, those of the function, and how wide
         the 95 % interval is.
     low, high : arrays
-        Central interval of a new observation.
+        Central 95 % interval of a new observation.
     z : array or None
         If y was given: the standard normal quantile that each value has in its predictive distribution. If
         the model is right these are standard normal whatever the response and the likelihood; counts are
@@ -46,13 +46,11 @@ class Predictive:
     observation_std: Array
     low: Array
     high: Array
-    z: Array | None = None
+    z: Any = None  # given with y only
 
 
-def predictive(
-    model: Any, X: Any, y: Array | None = None, level: float = LEVEL, trials: Array | None = None
-) -> Predictive:
-    """Predict the function and a new observation, with the interval that holds a share ``level``.
+def predictive(model: Any, X: Any, y: Array | None = None, *, trials: Array | None = None) -> Predictive:
+    """Predict the function and a new observation, with the interval that holds 95 %.
 
     Where the response bends, the interval is bent with it and so never leaves the range that y can have. With
     a likelihood other than the Gaussian, its ends are quantiles of draws; successes are of one trial each, or
@@ -61,10 +59,10 @@ def predictive(
     trials = None if y is None else trials_of(model._likelihood, y, trials, "predictive")
     latent, variance, unseen = model._unseen(model._read_positions(X), trials)
     mean, std = model._response.moments(latent, variance)
-    ends = unseen.interval(level)
-    usual = ends if level == LEVEL else None
+    low, high = ends = unseen.interval()
     z = None if y is None else unseen.score(y, np.random.default_rng(1))
-    return Predictive(mean, std, *unseen.moments_or_interval(usual), *ends, z)
+    observed, spread = unseen.moments_or_interval(ends)
+    return Predictive(mean, std, observed, spread, low, high, z)
 
 
 def without_rows(model: Any, X: Any, y: Array, held: NDArray[np.bool_]) -> Any:

@@ -9,25 +9,45 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
-from tenfac.bayes.fitted import FittedFunction
 from tenfac.bayes.likelihoods.base import Likelihood
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import mode_number
 from tenfac.core.errors import DataError
+from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class FittedModel:
     """The part of ``FunctionalTucker`` that knows what ``fit`` sets, and reads the user's indices by it."""
 
+    # settings
+    rank: Any
+    kernel: Any
+    response: Any
+    likelihood: str
+    noise: Any
+    terms: Any
+    label_rank: int
+    max_functions: int | None
+    random_state: Any
+    verbose: int
+    # what fit sets
+    rank_: tuple[int, ...]
+    lengthscales_: dict[str, float]
+    qualities_: dict[str, Any]
+    log_evidence_: float
+    info_: Report
+    slice_scales_: dict[str, Any]
     mode_names_: list[str]
     _modes: list[ModeIndex]
-    _prediction: FittedFunction
+    _prediction: Any  # a FittedFunction; what one inference alone can answer, the others refuse in words
     _response: Response
     _likelihood: Likelihood
     _slice_mode: int | None
     _kernels: tuple[str | None, ...]
+    _rank: tuple[int | None, ...]
+    _stream: Any
     _fitted_by: str
 
     def _read_columns(self, X: Any) -> list[NDArray[Any]]:

@@ -21,7 +21,7 @@ from tenfac.bayes.unseen import Unseen, trials_of
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_DRAWS, _FEWEST_DRAWS, _NUMBERS = 500, 50, 20_000_000
 
 
@@ -191,6 +191,8 @@ class ScoringMethods(PosteriorMethods):
         """Hyperparameters for the tree."""
         hyper = self._prediction.hyper
         values = hyperparameters(hyper.pack()[None, None], hyper, self._modes, self._response)
+        values["lengthscale"] = np.array([[list(self.lengthscales_.values())]])
+        values["sharpness"] *= [name not in self.qualities_ for name in self.lengthscales_]  # straight axes
         if isinstance(self._likelihood, Counts):
             del values["noise"]
         for name, dof in (("dof", self.dof_), ("slice_dof", self.slice_dof_)):

@@ -193,7 +193,7 @@ def _checked_kernel(kernel: Any, index: ModeIndex) -> Any:
     if is_gpytorch(kernel):
         matern_of(kernel, index.name)
     else:
-        check_kernel(kernel, f"FunctionalTucker, mode {index.name!r}", also=("auto",))
+        check_kernel(kernel, f"FunctionalTucker, mode {index.name!r}", also=("auto", "oscillator"))
     return None if index.discrete else kernel
 
 
@@ -211,6 +211,20 @@ def candidates_of(kernel: Any, modes: list[ModeIndex]) -> tuple[tuple[str | None
         else:
             out.append(("matern32", "matern12") if one == "auto" else (one,))
     return tuple(out)
+
+
+def check_swings(model: Any) -> None:
+    """Refuse oscillators where only inference="collapsed" knows them.
+
+    Raises
+    ------
+    DataError
+    """
+    if "oscillator" in model._kernels and model.inference != "collapsed":
+        raise DataError(
+            "FunctionalTucker: kernel='oscillator' needs inference='collapsed'; got "
+            f"inference={model.inference!r}. Take a Matérn kernel, or 'collapsed'."
+        )
 
 
 def check_settings(model: Any) -> None:
@@ -258,7 +272,8 @@ def ranks_of(rank: str | int | Sequence[int], modes: list[ModeIndex]) -> tuple[i
     ranks: list[int | None] = [None] * len(modes)
     if _is_auto(rank):
         return tuple(ranks)
-    given = list(rank) if _several(rank) else [rank] * len(continuous)
+    several: Any = rank
+    given = list(several) if _several(rank) else [rank] * len(continuous)
     if len(given) != len(continuous):
         names = ", ".join(modes[n].name for n in continuous)
         raise RankError(
@@ -293,14 +308,15 @@ def _cep_ranks(rank: str | int | Sequence[int], core: str, modes: list[ModeIndex
         longest = max(modes, key=lambda index: index.size)
         one = _checked_rank(rank, longest)
         return (one,) * len(sizes) if core == "diagonal" else tuple(min(one, size) for size in sizes)
-    if len(rank) != len(sizes) or (core == "diagonal" and len(set(rank)) > 1):
+    several: Any = rank
+    if len(several) != len(sizes) or (core == "diagonal" and len(set(several)) > 1):
         names = ", ".join(index.name for index in modes)
         many = f"one integer, or {'the same' if core == 'diagonal' else 'one'} for every mode"
         raise RankError(
             f"FunctionalTucker: with inference='cep' and core={core!r}, `rank` must be {many} ({names}); got "
-            f"{list(rank)!r}."
+            f"{list(several)!r}."
         )
-    return tuple(_checked_rank(value, index) for value, index in zip(rank, modes, strict=True))
+    return tuple(_checked_rank(value, index) for value, index in zip(several, modes, strict=True))
 
 
 def _is_auto(rank: Any) -> bool:

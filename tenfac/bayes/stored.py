@@ -16,7 +16,7 @@ from tenfac.bayes.likelihoods.named import COUNTS, NoiseShape
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import named_kernels, plain
 from tenfac.bayes.streaming import Rows
-from tenfac.core.report import Report
+from tenfac.core.report import Report, stored_report
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -120,8 +120,7 @@ def bare(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
 
 def report_of(header: dict[str, Any]) -> Report:
     """The report of a stored model."""
-    info = header["info"].items()
-    return Report(**{key: tuple(value) if isinstance(value, list) else value for key, value in info})
+    return stored_report(header["info"])
 
 
 def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
@@ -148,8 +147,9 @@ def restore(cls: Any, header: dict[str, Any], arrays: Arrays) -> Any:
     known = arrays.get("slice_shapes"), arrays.get("slice_rates")
     model._noise_shape = NoiseShape(noise["dof"], noise["slice_dof"], *known)
     loadings = tuple(arrays[f"loadings_{n}"] for n in range(model.n_features_in_))
-    extra = (arrays[name] for name in ("mains", "residual", "cells"))
-    hyper = Hyper(*arrays["scales"].tolist(), arrays["hyper"], loadings, *extra)
+    scales: list[float] = arrays["scales"].tolist()
+    extra = {name: arrays[name] for name in ("mains", "residual", "cells")}
+    hyper = Hyper(scales[0], scales[1], arrays["hyper"], loadings, **extra)
     model._learned = Learned.from_numbers(learned, hyper)
     model.n_iter_ = max(model._learned.n_iter, 1)
     model._set_posterior(model._learned.prediction(model._task))

@@ -27,9 +27,8 @@ from tenfac.bayes.exact.posterior import CoefficientPosterior
 from tenfac.bayes.posterior_methods import PosteriorMethods
 from tenfac.bayes.threads import one_thread
 from tenfac.core.errors import DataError
-from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class Filtered(NamedTuple):
@@ -70,7 +69,8 @@ class StreamedPosterior:
     def smoothed(self) -> CoefficientPosterior:
         """The whole posterior."""
         with one_thread():
-            return self.problem.solve(self.hyper)[0]
+            found: Any = self.problem.solve(self.hyper)[0]
+            return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -159,12 +159,12 @@ class Stream:
             problem,
             positions=positions,
             slices=slices,
-            missing=tuple(
-                (1 - share) * old + share * new
-                for old, new in zip(problem.missing, batch.missing, strict=True)
+            missing=(
+                (1 - share) * problem.missing[0] + share * batch.missing[0],
+                (1 - share) * problem.missing[1] + share * batch.missing[1],
             ),
             residual=None
-            if problem.residual is None
+            if problem.residual is None or batch.residual is None
             else problem.residual.joined(batch.residual, places, fresh),
             total=(1 - share) * problem.total + share * batch.total,
         )
@@ -226,14 +226,9 @@ def _predicting(
 class StreamingMethods(PosteriorMethods):
     """The part of ``FunctionalTucker`` that takes rows after the fit."""
 
-    label_rank: int
-    likelihood: str
-    noise: Any
     _tree: Any
     exact_mode_: int
-    info_: Report
     _task: Task
-    _stream: Stream | None
     _beyond: float
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:

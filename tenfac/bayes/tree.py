@@ -13,7 +13,7 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _TAKEN = (
     "chain",
     "draw",
@@ -120,7 +120,9 @@ def datatree(
                 f"{name!r}. Rename the column."
             )
     columns, y = observed
-    along = {name: ("observation", column) for name, column in zip(names, columns, strict=True)}
+    along: dict[str, Any] = {
+        name: ("observation", column) for name, column in zip(names, columns, strict=True)
+    }
     along["observation"] = np.arange(y.size)
     numbers = {"chain": np.arange(draws[0].shape[0]), "draw": np.arange(draws[0].shape[1])}
     labels = {"mode": names, "continuous_mode": [index.name for index in modes if not index.discrete]}
@@ -144,7 +146,7 @@ def datatree(
 
 
 def _variable(name: str, values: Array) -> tuple[tuple[str, ...], Array]:
-    rest = _LAST.get(name, ())
+    rest: tuple[str, ...] = _LAST.get(name, ())
     if name.startswith("label_covariance_"):
         rest = (f"label_{name[17:]}", f"label_{name[17:]}_other")
     return ("chain", "draw", *rest), values

@@ -18,7 +18,7 @@ from tenfac.bayes.likelihoods.named import kind_of
 from tenfac.bayes.metrics import calibration_of
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 LEVEL = 0.95
 _DRAWS = 400
 _NUMBERS = 4_000_000  # drawn at a time
@@ -96,15 +96,15 @@ class Unseen:
                 out[rows] = np.abs(draws - y[rows]).mean(axis=0) - apart
         return np.where(np.isfinite(out), out, np.inf)
 
-    def interval(self, level: float = LEVEL) -> tuple[Array, Array]:
-        """Ends of the central interval, shape (N,): quantiles of 400 draws, unless noise is Gaussian."""
+    def interval(self) -> tuple[Array, Array]:
+        """Ends of the central 95 % interval, shape (N,): quantiles of 400 draws, unless noise is Gaussian."""
         own = self.own
         if isinstance(own, Gaussian):
-            width = ndtri(0.5 + level / 2) * np.sqrt(self.variance + own.variance)
+            width = ndtri(0.5 + LEVEL / 2) * np.sqrt(self.variance + own.variance)
             return own.response.observed(self.mean - width), own.response.observed(self.mean + width)
         low, high = np.empty(self.mean.size), np.empty(self.mean.size)
         for rows, draws in self._draws():
-            ends = [0.5 - level / 2, 0.5 + level / 2]
+            ends = [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]
             low[rows], high[rows] = np.quantile(draws, ends, axis=0, method="inverted_cdf")
         return low, high
 

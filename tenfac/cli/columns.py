@@ -30,7 +30,7 @@ class Column:
 
     values: np.ndarray
     kind: Kind
-    text: Sequence[Any]
+    text: Sequence[Any] | np.ndarray
 
 
 def parse(name: str, cells: Any, where: Callable[[int], str], *, wanted: Wanted | None = None) -> Column:
@@ -46,7 +46,8 @@ def parse(name: str, cells: Any, where: Callable[[int], str], *, wanted: Wanted 
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "iuf":
         return Column(cells.astype(float), "number", cells)
     texts = [str(cell).strip() for cell in cells]
-    for kind, read in (("number", _number), ("date", _date)):
+    kinds: tuple[tuple[Literal["number", "date"], Any], ...] = (("number", _number), ("date", _date))
+    for kind, read in kinds:
         found = [read(text) for text in texts]
         bad = [row for row, value in enumerate(found) if value is None]
         if not bad:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import cmath
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 
 from .arrays import library_name, namespace_of, promote
-from .errors import ShapeError
+from .errors import DataError, ShapeError
+from .facts import Facts
 from .points import constant_format
 from .precision import HALF, astype, dtype_name, is_complex
 from .tracing import constant
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 # Operators of Python that numpy calls by the names of its functions.
-_OPERATORS = {
+_OPERATORS: dict[Any, Callable[..., Any]] = {
     np.add: operator.add,
     np.subtract: operator.sub,
     np.multiply: operator.mul,
@@ -30,7 +34,7 @@ _TRAIN, _BYTES = 2, 2**30
 _COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
-def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
+def in_single(method: _Method) -> _Method:
     """Run a method of a half-precision format in float32 and bring its result back, unless it is complex.
 
     Examples
@@ -53,7 +57,7 @@ def in_single(method: Callable[..., Any]) -> Callable[..., Any]:
             return result
         return result._cast(self.dtype) if isinstance(result, Arithmetic) else as_dtype(result, self.dtype)
 
-    return run
+    return cast(_Method, run)
 
 
 def as_dtype(array: Any, dtype: Any) -> Any:
@@ -68,7 +72,7 @@ def as_dtype(array: Any, dtype: Any) -> Any:
     return astype(array, dtype, namespace_of(array))
 
 
-class Arithmetic:
+class Arithmetic(Facts):
     """What can be computed with formats of one kind without leaving it; ``Format`` supplies the arrays.
 
     Examples
@@ -90,9 +94,9 @@ class Arithmetic:
         Raises
         ------
         TypeError
-            If ``other`` is no format, nor a tensor of TensorLy.
+            If ``other`` is no format, nor what stands for one: a tensor of TensorLy, ``(core, factors)``.
         ShapeError
-            If the modes differ by more than their degrees.
+            If the modes differ by more than their degrees and knots.
 
         Notes
         -----
@@ -113,7 +117,7 @@ class Arithmetic:
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         pairs = [
             *cores,
-            *(_weighted(mode, *pair, xp) for mode, pair in zip(left.modes, factors, strict=True)),
+            *(_weighted(mode, a, b, xp) for mode, (a, b) in zip(left.modes, factors, strict=True)),
         ]
         scaled, root = unit_scale([array for pair in pairs for array in pair], self.batch_shape, xp)
         conj = xp.conj if is_complex(scaled[0]) else lambda array: array
@@ -138,16 +142,18 @@ class Arithmetic:
 
     def _as_general(self, other: Any) -> Any:
         """This format in the kind, and the order of modes, of a more general one."""
+        special: Any = self
         if other._GENERALITY == _TRAIN:
-            return self.to_train(order=other.order)
-        return self.to_tucker(max_bytes=_BYTES)
+            return special.to_train(order=other.order)
+        return special.to_tucker(max_bytes=_BYTES)
 
     def _aligned(self, other: Self, where: str) -> tuple[Self, Self]:
         """Two formats as they are, or on modes that hold the functions of both: other degrees, one domain."""
         if self.modes == other.modes or len(self.modes) != len(other.modes):
             return self, other
         try:
-            modes = [a if a == b else a.common(b) for a, b in zip(self.modes, other.modes, strict=True)]
+            owned: Sequence[Any] = self.modes
+            modes = [a if a == b else a.common(b) for a, b in zip(owned, other.modes, strict=True)]
         except ShapeError as error:
             if self.is_functional or other.is_functional:
                 raise ShapeError(f"{where}: the functions must live on one domain. {error}") from None
@@ -158,9 +164,10 @@ class Arithmetic:
 
     def _on_modes(self, modes: Sequence[Any]) -> Self:
         """The same function in modes from ``common``."""
+        owned: Sequence[Any] = self.modes
         factors = [
             mode.embed(target, factor)
-            for mode, target, factor in zip(self.modes, modes, self.factors, strict=True)
+            for mode, target, factor in zip(owned, modes, self.factors, strict=True)
         ]
         return self._rebuilt(self._cores, factors, modes)
 
@@ -196,7 +203,7 @@ class Arithmetic:
     def __add__(self, other: Any) -> Self:
         other = _read(other)
         if not isinstance(other, Arithmetic):
-            number = scalar_of(other) if self.is_functional else None
+            number = finite_scalar(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
             check_library(number, self.factors[0])
@@ -217,13 +224,13 @@ class Arithmetic:
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self._by_cross(np.multiply, other) if self.is_functional else self._hadamard(other)
-        number = scalar_of(other)
+        number = finite_scalar(other)
         return NotImplemented if number is None else self._scaled(number)
 
     __rmul__ = __mul__
 
     @in_single
-    def _hadamard(self, other: Self) -> Self:
+    def _hadamard(self, other: Any) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
         xp = namespace_of(self.factors[0])
         first, second = self._alike(other)
@@ -247,7 +254,7 @@ class Arithmetic:
     def __truediv__(self, scalar: Any) -> Self:
         if isinstance(scalar, Arithmetic) and self.is_functional:
             return self._by_cross(np.true_divide, scalar)
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
     def __neg__(self) -> Self:
@@ -257,12 +264,12 @@ class Arithmetic:
         other = _read(other)
         if isinstance(other, Arithmetic):
             return self + (-other)
-        number = scalar_of(other) if self.is_functional else None
+        number = finite_scalar(other) if self.is_functional else None
         return NotImplemented if number is None else self + (-number)
 
     def __rsub__(self, other: Any) -> Self:
         other = _read(other)
-        known = isinstance(other, Arithmetic) or (self.is_functional and scalar_of(other) is not None)
+        known = isinstance(other, Arithmetic) or (self.is_functional and finite_scalar(other) is not None)
         return (-self) + other if known else NotImplemented
 
     def __rtruediv__(self, other: Any) -> Self:
@@ -275,7 +282,7 @@ class Arithmetic:
         return self._by_cross(lambda values: other**values) if self._takes(other) else NotImplemented
 
     def _takes(self, other: Any) -> bool:
-        return self.is_functional and isinstance(scalar_of(other), (int, float))
+        return self.is_functional and isinstance(finite_scalar(other), (int, float))
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Answer numpy's functions: operators here, others of continuous formats by a new construction."""
@@ -283,7 +290,8 @@ class Arithmetic:
             return ufunc is np.not_equal
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc in _COMPARISONS:
             return NotImplemented
-        known = [x if isinstance(x, Arithmetic) else scalar_of(x) for x in inputs]
+        read = [_read(x) for x in inputs]
+        known = [x if isinstance(x, Arithmetic) else finite_scalar(x) for x in read]
         if any(x is None for x in known):
             return NotImplemented
         if ufunc in _OPERATORS:
@@ -310,14 +318,15 @@ class Arithmetic:
         """A function of values of formats as a new format; the room that constructs functions does it."""
         import tenfac  # the public name: core knows no room above it
 
-        return tenfac.compose(function, self, *others)
+        formats: tuple[Any, ...] = (self, *others)
+        return tenfac.compose(function, *formats)
 
 
 def _read(other: Any) -> Any:
-    """The other operand: a tensor of TensorLy as a format, anything else as it is."""
-    from .interchange import from_tensorly, is_tensorly
+    """The other operand: what stands for a format as a format, anything else as it is."""
+    from .interchange import as_format
 
-    return from_tensorly(other) if is_tensorly(other) else other
+    return other if isinstance(other, Arithmetic) else as_format(other)
 
 
 def _real_as(build: Callable[[Any], Any], factor: Any, xp: Any) -> Any:
@@ -376,6 +385,28 @@ def check_library(scalar: Any, array: Any) -> None:
     """
     if hasattr(scalar, "dtype") and library_name(scalar) != library_name(array):
         namespace_of(array, scalar)
+
+
+def finite_scalar(value: Any) -> Any:
+    """Read a number as ``scalar_of`` does, for arithmetic, where NaN or an infinity would spoil all there is.
+
+    Raises
+    ------
+    DataError
+        If a number of Python or numpy is not finite.
+
+    Examples
+    --------
+    >>> finite_scalar(2)
+    2
+    >>> finite_scalar(float("nan"))
+    Traceback (most recent call last):
+    tenfac.core.errors.DataError: +, -, *, /, **: a number must be finite; got nan.
+    """
+    number = scalar_of(value)
+    if isinstance(number, (int, float, complex)) and not cmath.isfinite(number):
+        raise DataError(f"+, -, *, /, **: a number must be finite; got {number}.")
+    return number
 
 
 def scalar_of(value: Any) -> Any:

@@ -92,11 +92,11 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
-        decomposed = callable(getattr(array, "to_tensor", None))
-        remedy = "Pass x.to_tensor(); x.round(...) makes a format smaller (TensorLy: from_tensorly(x))."
+        from .decomposed import array_instead
+
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(
-            f"arrays: expected an array of numpy, torch or JAX; got {kind.__module__}.{kind.__qualname__}. "
-            + (remedy if decomposed else "Convert it with numpy.asarray(x).")
+            f"arrays: expected an array of numpy, torch or JAX; got {name}. {array_instead(array)}"
         )
     return _NAMESPACES.setdefault(kind, array_api_compat.array_namespace(array))
 
@@ -351,7 +351,7 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, DataError
         If it is something else, or a negative integer.
 
     Examples
@@ -361,15 +361,16 @@ def generator(random_state: int | np.random.Generator | None) -> np.random.Gener
     """
     if isinstance(random_state, np.random.Generator):
         return random_state
-    is_int = isinstance(random_state, numbers.Integral) and not isinstance(random_state, (bool, np.bool_))
-    if random_state is not None and not is_int:
+    if random_state is None:
+        return np.random.default_rng()
+    if not isinstance(random_state, numbers.Integral) or isinstance(random_state, (bool, np.bool_)):
         raise TypeError(
-            "random_state: must be an int, a numpy.random.Generator or None; got "
+            "arrays: `random_state` must be an int, a numpy.random.Generator or None; got "
             f"{type(random_state).__name__}. Write random_state=0 for repeatable numbers."
         )
-    if is_int and random_state < 0:
-        raise ValueError(f"random_state: an integer seed must be 0 or more; got {random_state}.")
-    return np.random.default_rng(None if random_state is None else int(random_state))
+    if random_state < 0:
+        raise DataError(f"arrays: `random_state` must be 0 or more; got {random_state}.")
+    return np.random.default_rng(int(random_state))
 
 
 def seed_of(random_state: int | np.random.Generator | None) -> int | None:
@@ -395,7 +396,7 @@ def spans(size: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, size))
 
 
-def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: int | None, where: str, remedy: str) -> None:
+def byte_guard(shape: Sequence[int], itemsize: int, max_bytes: float | None, where: str, remedy: str) -> None:
     """Refuse to form an array larger than ``max_bytes``.
 
     Raises
@@ -460,7 +461,7 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
             f"tensorly_backend: TensorLy must have a backend for the arrays; got {library}. Convert them to "
             "numpy, torch or JAX first."
         )
-    manager = type(sys.modules["tensorly.backend"])
+    manager: Any = type(sys.modules["tensorly.backend"])
     if library == "jax":
         _load_jax_backend()
     local = manager._THREAD_LOCAL_DATA.__dict__

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
+from .arithmetic import Arithmetic
 from .arrays import byte_guard, namespace_of, points_like
+from .change import Changes
 from .errors import DataError, ShapeError
 from .modes.discrete import Discrete
 from .ops import check_mode
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from .extrema import Extremum
 
 
-class Calculus:
+class Calculus(Changes, Arithmetic):
     """Methods of formats whose indices may be continuous; ``Format`` supplies factors and modes.
 
     Examples
@@ -210,17 +212,19 @@ class Calculus:
         Returns
         -------
         Tucker, TuckerTrain or CP
-            One coefficient less for every order.
+            One coefficient less for every order; in a GP mode the same states.
 
         Raises
         ------
         TypeError
             If the mode is discrete.
+        DataError
+            If the kernel of a GP mode has no such derivative.
 
         Notes
         -----
-        Exact for the polynomials the format holds. What these miss of the function grows by about the square
-        of the degree with every order.
+        Exact for the polynomials, and means, that the format holds. What polynomials miss of the function
+        grows by about the square of the degree with every order.
 
         Examples
         --------
@@ -431,8 +435,8 @@ class Calculus:
 
     @property
     def degree(self) -> tuple[int | None, ...]:
-        """Degree of the polynomials of each mode, its coefficients less one; None where it is discrete."""
-        return tuple(None if mode.domain is None else mode.size - 1 for mode in self.modes)
+        """Degree of the polynomials of each mode, its coefficients less one; None where it has none."""
+        return tuple(getattr(mode, "degree", None) for mode in self.modes)
 
     def _continuous(self, where: str) -> list[int]:
         """The continuous modes, at least one."""
@@ -474,6 +478,6 @@ def _asked(mode: Any, what: str, n: int) -> Any:
     """A capability of a mode, or TypeError."""
     if not hasattr(mode, what):
         kind = type(mode).__name__
-        advice = "Name a continuous mode." if isinstance(mode, Discrete) else "Use a Chebyshev mode."
+        advice = "Name a continuous mode." if isinstance(mode, Discrete) else "Use a Chebyshev or GP mode."
         raise TypeError(f"{kind}: mode {n} must offer `{what}`; got {mode!r}. {advice}")
     return getattr(mode, what)

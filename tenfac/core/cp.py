@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from .arithmetic import unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote
+from .door import door
 from .entries import cp_entries
 from .errors import ShapeError
 from .format import Format
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from .train import TuckerTrain
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@door
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class CP(Format):
     """A tensor in CP format, ``X[i, j, ...] = sum_r w[r] A[i, r] B[j, r] ...``.
 
@@ -75,14 +77,21 @@ class CP(Format):
     _TENSORLY = "cp_tensor.CPTensor"
 
     weights: Any
-    factors: Sequence[Any]
-    modes: Sequence[Mode] | None = None
-    info: Report | None = field(default=None, kw_only=True)
+    factors: tuple[Any, ...]
+    modes: tuple[Mode, ...]
+    info: Report | None
 
-    def __post_init__(self) -> None:
-        factors, weights = entries(self.factors, "factors", "CP"), self.weights
+    def __init__(
+        self,
+        weights: Any,
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        *,
+        info: Report | None = None,
+    ) -> None:
+        factors = entries(factors, "factors", "CP")
         given = [] if weights is None else [weights]
-        modes = validated("CP", [*given, *factors], self.modes, factors)
+        checked = validated("CP", [*given, *factors], modes, factors)
         columns = [factor.shape[-1] for factor in factors]
         if len(set(columns)) > 1:
             raise ShapeError(f"CP: all factors must have the same number of columns; got {columns}.")
@@ -93,13 +102,13 @@ class CP(Format):
                 f"{tuple(weights.shape)}."
             )
         arrays = [*factors, *given]
-        arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="CP")
+        arrays = arrays if half_of(*arrays) is not None else list(promote(*arrays, where="CP"))
         if weights is None:
             like = arrays[0]
             weights = namespace_of(like).ones(want, dtype=like.dtype, device=device_of(like))
         else:
             *arrays, weights = arrays
-        self._set((weights,), arrays, modes)
+        self._set((weights,), arrays, checked, info)
 
     @property
     def rank(self) -> int:

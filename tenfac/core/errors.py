@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from numbers import Integral
 from typing import Any
+
+# Who may stand between a user's line and a warning: this package, and what wraps or calls it.
+_BETWEEN = ("tenfac", "sklearn", "joblib", "torch", "jaxtyping", "beartype", "functools", "contextlib")
 
 
 class ShapeError(ValueError):
@@ -43,6 +48,59 @@ def nearest_name(got: Any, known: Iterable[str]) -> str:
     near = {name: SequenceMatcher(None, bare, _bare(name)).ratio() for name in alike}
     best = max(near, key=near.__getitem__, default="")
     return f" Did you mean {best!r}?" if near.get(best, 0.0) >= 0.6 else ""
+
+
+def check_option(value: Any, options: Iterable[str], where: str, name: str, also: str = "") -> Any:
+    """Return a setting that is one of the words known, or refuse it with the nearest, in one sentence.
+
+    Parameters
+    ----------
+    value : object
+    options : iterable of str
+    where, name : str
+        The caller and the argument, for the message.
+    also : str
+        What else the argument may be, such as ``"a Structure"``.
+
+    Raises
+    ------
+    DataError
+        If ``value`` is not one of ``options``.
+
+    Examples
+    --------
+    >>> check_option("svdd", ["svd", "random"], "cp", "init")
+    Traceback (most recent call last):
+    tenfac.core.errors.DataError: cp: `init` must be one of 'svd', 'random'; got 'svdd'. Did you mean 'svd'?
+    """
+    options = tuple(options)
+    if isinstance(value, str) and value in options:
+        return value
+    known = ", ".join(map(repr, options)) + (f", or {also}" if also else "")
+    hint = nearest_name(value, options) if isinstance(value, str) else ""
+    raise DataError(f"{where}: `{name}` must be one of {known}; got {value!r}.{hint}")
+
+
+def warn_user(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Warn with the line of the user who called this package, however deep the fit is.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always")
+    ...     warn_user("cp: 3 sweeps were too few.")
+    >>> said[0].category.__name__, "errors.py" in said[0].filename
+    ('ConvergenceWarning', False)
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_between(frame):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_between(frame: Any) -> bool:
+    root = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return root in _BETWEEN or frame.f_code.co_filename.startswith("<@")  # a check made by beartype
 
 
 def check_verbose(verbose: Any, where: str) -> None:

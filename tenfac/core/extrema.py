@@ -62,12 +62,7 @@ def largest(t: Any) -> Extremum:
     else:
         axes = _axes(plain, _limit(plain))
         starts = _starts(plain, axes)
-    best = None
-    for place in starts:
-        found = _ascent(plain, place, axes)
-        if best is None or found.value > best.value:
-            best = found
-    return best
+    return max((_ascent(plain, place, axes) for place in starts), key=lambda found: found.value)
 
 
 def _limit(t: Any) -> int:
@@ -83,6 +78,13 @@ def _axes(t: Any, limit: int | None = None) -> list[np.ndarray]:
     for mode in t.modes:
         if mode.domain is None:
             axes.append(np.arange(mode.size))
+            continue
+        knots = getattr(mode, "grid", None)
+        if knots is not None and (limit is None or limit >= len(knots)):
+            edges = np.unique([mode.domain[0], *knots, mode.domain[1]])
+            parts = 8 if limit is None else max(limit // len(edges), 1)
+            shares = np.arange(parts) / parts
+            axes.append(np.append(edges[:-1, None] + np.diff(edges)[:, None] * shares, edges[-1]))
             continue
         count = 2 * mode.size + 1 if limit is None else min(2 * mode.size + 1, limit)
         a, b = mode.domain
@@ -173,16 +175,24 @@ def _around(axis: np.ndarray, x: float) -> tuple[float, float]:
 def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) -> Extremum:
     low, high = bounds.T
     scale = max(abs(float(t.at(*place))), 1e-300)
+    slopes = all(getattr(t.modes[n], "is_smooth", True) for n in smooth)
 
-    def down(unit: np.ndarray) -> tuple[float, np.ndarray]:
+    def down(unit: np.ndarray) -> Any:
         point = _filled(place, smooth, np.clip(low + (high - low) * unit, low, high))
+        if not slopes:
+            return -float(t.at(*point)) / scale
         value, slope = t.value_and_grad(*point)
         return -float(value) / scale, -slope * (high - low) / scale
 
     start = (np.array([place[n] for n in smooth]) - low) / (high - low)
     options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 200}
     found = scipy.optimize.minimize(
-        down, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(smooth), options=options
+        down,
+        start,
+        jac=True if slopes else "2-point",
+        method="L-BFGS-B",
+        bounds=[(0, 1)] * len(smooth),
+        options=options,
     )
     point = _filled(place, smooth, np.clip(low + (high - low) * found.x, low, high))
     return Extremum(float(t.at(*point)), tuple(point))

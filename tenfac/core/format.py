@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, NoReturn, Self
 
-from .arithmetic import Arithmetic, as_dtype, in_single
-from .arrays import byte_guard, device_of, library_name, namespace_of, points_like, promote, tensorly_backend
+from .arithmetic import as_dtype, in_single
+from .arrays import byte_guard, library_name, namespace_of, points_like, promote, tensorly_backend
 from .calculus import Calculus
 from .entries import entries_of
 from .errors import DataError, ShapeError
@@ -19,12 +19,10 @@ from .modes.discrete import Discrete
 from .modes.protocol import Mode
 from .ops import check_mode
 from .points import Kernel
-from .precision import HALF, dtype_name, half_of, itemsize
-from .report import Report
-from .tracing import is_traced, register_pytree
+from .precision import dtype_name, half_of, itemsize
 
 
-class Format(Arithmetic, Calculus, ABC):
+class Format(Calculus):
     """A tensor given by factors ``(K_n, R_n)`` and modes; the formats say how they are joined.
 
     What joins them are the cores: one array for ``Tucker`` and ``CP`` (core, weights), D for ``TuckerTrain``.
@@ -45,92 +43,6 @@ class Format(Arithmetic, Calculus, ABC):
     (True, True)
     """
 
-    factors: tuple[Any, ...]
-    modes: tuple[Mode, ...]
-    info: Report | None
-
-    _CORE: ClassVar[str]  # name of the array, or arrays, that join the factors
-    _TENSORLY: ClassVar[str]  # module and name of TensorLy's class
-
-    # --- facts --------------------------------------------------------------------------------------------
-
-    @property
-    def ndim(self) -> int:
-        """Number of modes D."""
-        return len(self.factors)
-
-    @property
-    def shape(self) -> tuple[int | None, ...]:
-        """Sizes ``(I_0, ..., I_{D-1})``; None where the index is continuous."""
-        return tuple(mode.size if mode.domain is None else None for mode in self.modes)
-
-    @property
-    def coef_shape(self) -> tuple[int, ...]:
-        """Rows of the factors, ``(K_0, ..., K_{D-1})``; the shape when all modes are discrete."""
-        return tuple(factor.shape[-2] for factor in self.factors)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Leading axes of all arrays; ``()`` for one tensor."""
-        return tuple(self.factors[0].shape[:-2])
-
-    @property
-    def is_functional(self) -> bool:
-        """Whether an index is continuous."""
-        return any(mode.domain is not None for mode in self.modes)
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of all arrays."""
-        return self.factors[0].dtype
-
-    @property
-    def device(self) -> Any:
-        """Device of all arrays."""
-        return device_of(self.factors[0])
-
-    @property
-    def n_params(self) -> int:
-        """Numbers stored."""
-        return sum(math.prod(array.shape) for array in self._arrays().values())
-
-    @property
-    def _cores(self) -> tuple[Any, ...]:
-        """The arrays that join the factors: one, unless the format says otherwise."""
-        return (getattr(self, self._CORE),)
-
-    @classmethod
-    def _core_names(cls, _ndim: int) -> tuple[str, ...]:
-        """Names of these arrays in a file."""
-        return (cls._CORE,)
-
-    @classmethod
-    def _build(
-        cls, cores: Sequence[Any], factors: Sequence[Any], modes: Sequence[Mode] | None = None
-    ) -> Self:
-        """Make the format from the arrays that join the factors, in a sequence, and the factors."""
-        return cls(cores[0], factors, modes)
-
-    def _rebuilt(
-        self,
-        cores: Sequence[Any],
-        factors: Sequence[Any],
-        modes: Sequence[Mode] | None = None,
-        _closed: Iterable[int] = (),
-    ) -> Self:
-        """Make a format like this one, some modes closed, from the arrays that join the factors and these."""
-        return self._build(cores, factors, modes)
-
-    def _arrays(self) -> dict[str, Any]:
-        """All arrays by name."""
-        names = (*self._core_names(self.ndim), *(f"factors.{n}" for n in range(self.ndim)))
-        return dict(zip(names, (*self._cores, *self.factors), strict=True))
-
-    @property
-    def _is_traced(self) -> bool:
-        """Whether a transformation of JAX or torch keeps the numbers from being read."""
-        return any(map(is_traced, (*self._cores, *self.factors)))
-
     def __iter__(self) -> Iterator[Any]:
         yield getattr(self, self._CORE)
         yield list(self.factors)
@@ -148,12 +60,16 @@ class Format(Arithmetic, Calculus, ABC):
         return f"rank={self.rank}"
 
     def _functional_part(self) -> str:
-        """Domain and degrees for ``repr``, a dash where the mode is discrete."""
+        """Domain, degrees and knots for ``repr``, a dash where the mode has none."""
         if not self.is_functional:
             return ""
         box = " x ".join("-" if pair is None else f"[{pair[0]:g}, {pair[1]:g}]" for pair in self.domain)
-        degrees = ", ".join("-" if degree is None else str(degree) for degree in self.degree)
-        return f"domain={box}, degree=({degrees}), "
+        counts = {"degree": self.degree, "knots": tuple(getattr(m, "n_knots", None) for m in self.modes)}
+        parts = [f"domain={box}"]
+        for name, numbers in counts.items():
+            if any(number is not None for number in numbers):
+                parts.append(f"{name}=({', '.join('-' if k is None else str(k) for k in numbers)})")
+        return ", ".join(parts) + ", "
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = type(self).__name__
@@ -163,49 +79,6 @@ class Format(Arithmetic, Calculus, ABC):
         )
 
     # --- making -------------------------------------------------------------------------------------------
-
-    def _set(self, cores: Sequence[Any], factors: Sequence[Any], modes: tuple[Mode, ...]) -> None:
-        """Fill a frozen object whose parts were checked."""
-        self._set_cores(cores)
-        object.__setattr__(self, "factors", tuple(factors))
-        object.__setattr__(self, "modes", modes)
-        register_pytree(type(self))
-
-    def _set_cores(self, cores: Sequence[Any]) -> None:
-        object.__setattr__(self, self._CORE, cores[0])
-
-    @property
-    def _static(self) -> Any:
-        """What a pytree keeps besides its leaves."""
-        return self.modes
-
-    def _flatten(self) -> tuple[tuple[Any, ...], Any]:
-        return (*self._cores, *self.factors), self._static
-
-    def _with(self, arrays: Iterable[Any]) -> Self:
-        """The same format of other arrays."""
-        return self._unflatten(arrays, self._static)
-
-    @classmethod
-    def _unflatten(cls, leaves: Any, modes: Any) -> Self:
-        """Put leaves of a pytree together, whatever they are: transformations pass placeholders."""
-        made = object.__new__(cls)
-        leaves = tuple(leaves)
-        object.__setattr__(made, "info", None)
-        made._set(leaves[: -len(modes)], leaves[-len(modes) :], modes)
-        return made
-
-    def _cast(self, dtype: Any) -> Self:
-        arrays = [as_dtype(array, dtype) for array in self._arrays().values()]
-        made = self._with(arrays)
-        object.__setattr__(made, "info", self.info)
-        return made
-
-    def _wide(self) -> Self:
-        """The format to compute with: float32 in the place of half precision."""
-        if dtype_name(self.dtype) not in HALF:
-            return self
-        return self._cast(namespace_of(self.factors[0]).float32)
 
     def _to_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return factor_state(self)
@@ -230,7 +103,7 @@ class Format(Arithmetic, Calculus, ABC):
         modes: Sequence[Mode],
         _header: Mapping[str, Any],
     ) -> Self:
-        return cls(cores[0], factors, modes)
+        return cls._build(cores, factors, modes)
 
     # --- values -------------------------------------------------------------------------------------------
 
@@ -346,9 +219,6 @@ class Format(Arithmetic, Calculus, ABC):
         module, _, name = self._TENSORLY.partition(".")
         with tensorly_backend(self.factors[0]):
             return getattr(import_module(f"tensorly.{module}"), name)(tuple(self))
-
-    @abstractmethod
-    def _dense(self, xp: Any) -> Any: ...
 
     @abstractmethod
     def _at_rows(self, rows: Sequence[Any], xp: Any) -> Any:

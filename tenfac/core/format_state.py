@@ -14,7 +14,7 @@ from .errors import DataError, ShapeError
 from .io import public_class
 from .modes.discrete import Discrete
 from .modes.protocol import Mode
-from .report import Report
+from .report import Report, stored_report
 from .tracing import is_traced
 
 
@@ -145,5 +145,5 @@ def restored(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[tupl
     if info is not None:
         if isinstance(info["rel_error"], list):
             info = {**info, "rel_error": np.asarray(info["rel_error"])}
-        info = Report(**{k: tuple(v) if isinstance(v, list) else v for k, v in info.items()})
+        info = stored_report(info)
     return tuple(modes), info

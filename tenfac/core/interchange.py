@@ -6,12 +6,15 @@ from typing import Any
 
 from .arrays import device_of, namespace_of
 from .cp import CP
+from .decomposed import is_pair, is_tensorly
+from .door import door
 from .errors import ShapeError
 from .format import Format
 from .train import TuckerTrain
 from .tucker import Tucker
 
 
+@door
 def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     """Convert a TensorLy tensor or tuple to a format, sharing its arrays.
 
@@ -26,8 +29,10 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
 
     Raises
     ------
+    TypeError
+        If it is none of these.
     ShapeError
-        If it is none of these, or its arrays do not fit each other.
+        If its arrays do not fit each other.
 
     Notes
     -----
@@ -46,14 +51,15 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     >>> from_tensorly((np.ones((2, 2)), [np.ones((3, 2)), np.ones((4, 2))]))
     Tucker(shape=(3, 4), rank=(2, 2), numpy.float64, 18 numbers for 12 entries)
     """
-    if isinstance(tensor, Format):
+    if isinstance(tensor, (Tucker, CP, TuckerTrain)):
         return tensor
     kind = type(tensor).__name__
     if kind == "TTTensor":
         return _train(list(tensor))
-    known = {"TuckerTensor": Tucker, "CPTensor": CP}.get(kind)
+    kinds: dict[str, type[Tucker] | type[CP]] = {"TuckerTensor": Tucker, "CPTensor": CP}
+    known = kinds.get(kind)
     if known is None and not isinstance(tensor, (tuple, list)):
-        raise ShapeError(
+        raise TypeError(
             "from_tensorly: needs a TuckerTensor, a CPTensor or a tuple (core or weights, factors); got "
             f"{kind}."
         )
@@ -74,16 +80,49 @@ def from_tensorly(tensor: Any) -> Tucker | CP | TuckerTrain:
     return known(first, tuple(factors))
 
 
-def is_tensorly(value: Any) -> bool:
-    """Whether a value is a decomposed tensor of TensorLy, not a plain tuple; TensorLy is not imported.
+def as_format(value: Any) -> Any:
+    """A format for what stands for one: a tensor of TensorLy, or a tuple ``(core, factors)``.
+
+    The one door: whoever takes a format reads it by this, and then checks what it needs.
+
+    Returns
+    -------
+    Tucker, CP, TuckerTrain, or ``value`` as it is
 
     Examples
     --------
-    >>> is_tensorly((None, []))
-    False
+    >>> import numpy as np
+    >>> as_format((None, [np.ones((3, 1)), np.ones((4, 1))]))
+    CP(shape=(3, 4), rank=1, numpy.float64, 8 numbers for 12 entries)
+    >>> as_format((2.0, 3.0)), as_format("Tucker")
+    ((2.0, 3.0), 'Tucker')
     """
-    kind = type(value)
-    return kind.__module__.startswith("tensorly.") and kind.__name__.endswith("Tensor")
+    return from_tensorly(value) if is_tensorly(value) or is_pair(value) else value
+
+
+def refuse_decomposed(value: Any, where: str, name: str = "X") -> None:
+    """Say what to give in the place of a decomposed tensor, where numbers are needed.
+
+    Raises
+    ------
+    TypeError
+        If the value is a format, a tensor of TensorLy or a tuple ``(core, factors)``.
+
+    Examples
+    --------
+    >>> refuse_decomposed([[1.0, 2.0]], "cp")
+    """
+    if isinstance(value, Format):
+        remedy = (
+            "Evaluate it at points with t.at or t.on_grid" if value.is_functional else "Pass t.to_tensor()"
+        )
+    elif is_tensorly(value) or is_pair(value):
+        remedy = "Pass tenfac.from_tensorly(t).to_tensor()"
+    else:
+        return
+    raise TypeError(
+        f"{where}: `{name}` must be an array; got a decomposed tensor, {type(value).__name__}. {remedy}."
+    )
 
 
 def _train(wholes: list[Any]) -> TuckerTrain:

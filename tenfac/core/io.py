@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import library_name, namespace_of, to_numpy
+from .door import door
 from .errors import DataError, MissingExtraError
 from .precision import dtype_name
 
@@ -37,13 +38,14 @@ class _Arrays(dict):
         )
 
 
+@door
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Write a format or fitted estimator to one file.
 
     Parameters
     ----------
     obj : Tucker, CP or another savable object
-        A tensor of TensorLy is written as the format it is.
+        A tensor of TensorLy, or ``(core, factors)``, is written as the format it is.
     path : str or path-like
         File name, kept as given; an existing file is replaced in one step, only after everything is written.
 
@@ -75,9 +77,9 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """
     import tenfac
 
-    from .interchange import from_tensorly, is_tensorly
+    from .interchange import as_format
 
-    obj = from_tensorly(obj) if is_tensorly(obj) else obj
+    obj = as_format(obj)
     name = type(obj).__name__
     if not hasattr(obj, "_to_state") or _find_public(name) is not type(obj):
         raise DataError(
@@ -144,6 +146,7 @@ def _write(path: str, header: str, arrays: Mapping[str, np.ndarray]) -> None:
         raise
 
 
+@door
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an object that ``save`` wrote.
 

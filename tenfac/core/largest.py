@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import eps, to_numpy
+from .precision import astype, is_complex
 from .tracing import constant
 
 # Points that are looked at: anywhere, at ends and corners, and around the largest value.
@@ -81,9 +82,27 @@ def largest_change(t: Any, other: Any) -> float:
     return _largest(before, other, points)
 
 
+def orthonormal(mode: Any, factor: Any, xp: Any) -> tuple[Any, Any]:
+    """QR of a factor: columns orthonormal in what the mode rounds by (plain, or weights of its rows).
+
+    Examples
+    --------
+    >>> from tenfac import Discrete
+    >>> basis, triangle = orthonormal(Discrete(2), np.array([[3.0], [4.0]]), np)
+    >>> (basis @ triangle).ravel()
+    array([3., 4.])
+    """
+    if not hasattr(mode, "metric"):
+        return xp.linalg.qr(factor)
+    like = xp.real(factor) if is_complex(factor) else factor
+    weights = astype(mode.metric(like), factor.dtype, xp)[:, None]
+    basis, triangle = xp.linalg.qr(weights * factor)
+    return basis / weights, triangle
+
+
 def _looked_at(t: Any) -> tuple[list[np.ndarray], np.ndarray]:
     """Points of a format, and its values there: the last ones climb towards the largest."""
-    rng, plain = np.random.default_rng(0), _double(t)
+    rng, plain = np.random.default_rng(0), in_double(t)
     shares = rng.uniform(-1, 1, (_ANYWHERE + _ENDS, t.ndim))
     ends = shares[_ANYWHERE:]
     ends[rng.random(ends.shape) < 0.6] = 1.0
@@ -111,11 +130,18 @@ def _points(t: Any, shares: np.ndarray) -> list[np.ndarray]:
 
 
 def _largest(before: np.ndarray, after: Any, points: list[np.ndarray]) -> float:
-    change, scale = np.abs(_double(after).at(*points) - before).max(), np.abs(before).max()
+    change, scale = np.abs(in_double(after).at(*points) - before).max(), np.abs(before).max()
     return float(change / scale) if scale else float(change > 0)
 
 
-def _double(t: Any) -> Any:
-    """A format in numpy and double precision."""
+def in_double(t: Any) -> Any:
+    """A format in numpy and double precision, without gradient.
+
+    Examples
+    --------
+    >>> from tenfac import CP
+    >>> in_double(CP(None, [np.ones((3, 1), dtype="float32")])).dtype
+    dtype('float64')
+    """
     arrays = [to_numpy(constant(array)) for array in t._wide()._arrays().values()]
     return t._with([a.astype(np.complex128 if np.iscomplexobj(a) else np.float64) for a in arrays])

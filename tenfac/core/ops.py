@@ -10,6 +10,8 @@ from jaxtyping import Shaped
 
 from .arrays import namespace_of, promote
 from .contract import contract
+from .decomposed import is_pair
+from .door import door
 from .errors import ShapeError
 from .precision import astype, half_of
 
@@ -35,6 +37,7 @@ def check_mode(mode: Any, ndim: int, where: str) -> int:
     return mode.__index__() % ndim
 
 
+@door
 def unfold(tensor: Shaped[Any, "*shape"], mode: int) -> Shaped[Any, "I rest"]:
     """Arrange the mode-``mode`` fibers of a tensor as the columns of a matrix.
 
@@ -80,6 +83,7 @@ def unfold(tensor: Shaped[Any, "*shape"], mode: int) -> Shaped[Any, "I rest"]:
     return xp.reshape(xp.moveaxis(tensor, mode, 0), (tensor.shape[mode], rest))
 
 
+@door
 def fold(matrix: Shaped[Any, ...], mode: int, shape: Sequence[int]) -> Shaped[Any, "*shape"]:
     """Undo ``unfold``.
 
@@ -135,6 +139,7 @@ def fold(matrix: Shaped[Any, ...], mode: int, shape: Sequence[int]) -> Shaped[An
     return xp.moveaxis(xp.reshape(matrix, (shape[mode], *others)), 0, mode)
 
 
+@door
 def mode_product(tensor: Shaped[Any, "*shape"], matrix: Shaped[Any, ...], mode: int) -> Shaped[Any, "*out"]:
     """Multiply a tensor by a matrix along one mode.
 
@@ -181,6 +186,7 @@ def mode_product(tensor: Shaped[Any, "*shape"], matrix: Shaped[Any, ...], mode: 
     return _multiply(tensor, [matrix], [mode], "mode_product")
 
 
+@door
 def multi_mode_product(
     tensor: Shaped[Any, "*shape"], matrices: Sequence[Any], modes: Sequence[int] | None = None
 ) -> Shaped[Any, "*out"]:
@@ -272,6 +278,11 @@ def _listed(matrices: Any, where: str) -> list[Any]:
 
 def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...], Any]:
     """Namespace, matrices in the dtype to compute in, and the half precision to go back to, if any."""
+    if hasattr(matrices, "factors") or is_pair(matrices):
+        raise TypeError(
+            f"{where}: `matrices` must be a sequence of matrices; got a decomposed tensor, "
+            f"{type(matrices).__name__}. Pass its factors: [A, B]."
+        )
     matrices = _listed(matrices, where)
     if not matrices:
         raise ShapeError(f"{where}: needs at least one matrix; got none.")
@@ -284,6 +295,7 @@ def _matrices(matrices: Sequence[Any], where: str) -> tuple[Any, tuple[Any, ...]
     return xp, promote(*matrices, where=where), half_of(*matrices)
 
 
+@door
 def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     """Multiply matrices column by column as Kronecker products.
 
@@ -332,6 +344,7 @@ def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     return astype(result, dtype, xp)
 
 
+@door
 def kronecker(matrices: Sequence[Any]) -> Shaped[Any, "rows columns"]:
     """Form the Kronecker product of matrices, first mode first.
 

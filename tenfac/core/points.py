@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def points_in_block(width: int) -> int:
 def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
     """Rows of a factor at points, transposed: ``(R, N)``."""
     if not hasattr(mode, "values"):
-        return xp.matrix_transpose(mode.rows(factor, x, xp=xp))
+        return xp.matrix_transpose(_plain_rows(mode, factor, x, xp))
     basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
     made = scratch.get(f"columns {n}", factor.shape[-1], x.shape[0])
     return xp.matmul(xp.matrix_transpose(factor), basis) if made is None else np.matmul(factor.T, basis, made)
@@ -156,15 +156,36 @@ def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) 
 def _rows(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> np.ndarray:
     """Rows of a factor at points: ``(N, R)``."""
     if not hasattr(mode, "values"):
-        return np.ascontiguousarray(mode.rows(factor, x, xp=xp))
+        return np.ascontiguousarray(_plain_rows(mode, factor, x, xp))
     basis = mode.values(mode.points(x, factor, xp), xp, scratch.get("basis", mode.size, x.shape[0]))
     return np.matmul(basis.T, factor, scratch.get(f"columns {n}", x.shape[0], factor.shape[-1]))
 
 
 def _with_derivative(mode: Any, factor: Any, xp: Any) -> Any:
-    """The columns of a factor and of its derivative in one factor, so that the basis is evaluated once."""
+    """The columns of a factor and of its derivative in one factor, so that the basis is evaluated once.
+
+    Two factors where they are of two modes.
+    """
     short, derivative = mode.diff(factor)
+    if not hasattr(mode, "values"):
+        return _Both(factor, short, derivative)
     return xp.concat([factor, short.embed(mode, derivative)], axis=-1)
+
+
+class _Both(NamedTuple):
+    """A factor, and the mode and factor of its derivative."""
+
+    factor: Any
+    short: Any
+    derivative: Any
+
+
+def _plain_rows(mode: Any, factor: Any, x: Any, xp: Any) -> Any:
+    """Rows ``(N, R)`` of a mode that evaluates itself; with those of the derivative beside them."""
+    if not isinstance(factor, _Both):
+        return mode.rows(factor, x, xp=xp)
+    pair = [mode.rows(factor.factor, x, xp=xp), factor.short.rows(factor.derivative, x, xp=xp)]
+    return xp.concat(pair, axis=-1)
 
 
 # --- one block ----------------------------------------------------------------------------------------
@@ -180,15 +201,18 @@ class Kernel(Protocol):
     3
     """
 
-    order: Sequence[int]  # the modes, as columns are given
-    by_rows: bool  # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    @property
+    def order(self) -> Sequence[int]: ...  # the modes, as columns are given
+
+    # whether values want rows ``(N, R_n)``, and gradients too where all modes are continuous
+    @property
+    def by_rows(self) -> bool: ...
+
     width: int  # numbers at each point in the largest intermediate
 
-    def value(self, columns: Sequence[Any], scratch: Scratch) -> Any: ...
+    def value(self, columns: Sequence[Any], scratch: Scratch, /) -> Any: ...
 
-    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch) -> tuple[Any, list[Any]]: ...
-
-    def gradient_by_rows(self, both: Sequence[Any], scratch: Scratch) -> tuple[Any, list[Any]]: ...
+    def gradient(self, pairs: Sequence[tuple[Any, Any]], scratch: Scratch, /) -> tuple[Any, list[Any]]: ...
 
 
 class CoreKernel:

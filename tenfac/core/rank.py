@@ -145,14 +145,14 @@ def check_tol(tol: Any, dtype: Any = None, where: str = "tucker") -> float:
     >>> check_tol(1e-6, np.dtype("float32"))
     1e-06
     """
-    if isinstance(tol, (bool, np.bool_)) or not isinstance(tol, numbers.Real) or not 0 < tol < 1:
+    if isinstance(tol, (bool, np.bool_)) or not isinstance(tol, numbers.Real) or not 0 < float(tol) < 1:
         raise RankError(
             f"{where}: tol is a relative error and must be a number between 0 and 1, such as 1e-3; got "
             f"{tol!r}."
         )
     tol = float(tol)
     name = None if dtype is None else dtype_name(dtype)
-    reachable = _REACHABLE.get(name, 0.0)
+    reachable = 0.0 if name is None else _REACHABLE.get(name, 0.0)
     if tol < reachable * (1 - 1e-9):
         remedy = " or convert the data to float64 (reaches 1e-14)" if reachable > 1e-14 else ""
         raise RankError(

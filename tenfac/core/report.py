@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,3 +77,17 @@ def _described(rel_error: Any) -> str:
     if hasattr(rel_error, "shape") and len(rel_error.shape):
         return f"rel_error<={to_number(rel_error.max()) if math.prod(rel_error.shape) else 0.0:.3g}"
     return f"rel_error={to_number(rel_error):.3g}"
+
+
+def stored_report(fields: Mapping[str, Any]) -> Report:
+    """A report from its fields as JSON has them: lists in the place of tuples.
+
+    Examples
+    --------
+    >>> stored_report({"converged": True, "reason": "exact", "history": [0.5, 0.25]}).history
+    (0.5, 0.25)
+    """
+    plain: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()
+    }
+    return Report(**plain)

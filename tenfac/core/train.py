@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from . import train_cores as chain
 from .arithmetic import unit_scale
 from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from .door import door
 from .errors import RankError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values
+from .largest import cut_to_values, largest_change, measures_values, orthonormal
 from .modes.protocol import Mode
 from .points import points_in_block
 from .precision import HALF, dtype_name, half_of, itemsize, wide
@@ -26,7 +27,8 @@ from .tucker import Tucker, reported
 _ROUNDING = 100
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@door
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
 
@@ -93,21 +95,28 @@ class TuckerTrain(Format):
     _CORE = "cores"
     _GENERALITY = 2
 
-    cores: Sequence[Any]
-    factors: Sequence[Any]
-    modes: Sequence[Mode] | None = None
-    order: Sequence[int] | None = field(default=None, kw_only=True)
-    info: Report | None = field(default=None, kw_only=True)
+    cores: tuple[Any, ...]
+    factors: tuple[Any, ...]
+    modes: tuple[Mode, ...]
+    order: tuple[int, ...]
+    info: Report | None
 
-    def __post_init__(self) -> None:
-        factors = entries(self.factors, "factors", "TuckerTrain")
-        cores = entries(self.cores, "cores", "TuckerTrain")
-        modes = validated("TuckerTrain", [*cores, *factors], self.modes, factors)
-        object.__setattr__(self, "order", checked_order(self.order, len(factors)))
+    def __init__(
+        self,
+        cores: Sequence[Any],
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        *,
+        order: Sequence[int] | None = None,
+        info: Report | None = None,
+    ) -> None:
+        factors, cores = entries(factors, "factors", "TuckerTrain"), entries(cores, "cores", "TuckerTrain")
+        checked = validated("TuckerTrain", [*cores, *factors], modes, factors)
+        object.__setattr__(self, "order", checked_order(order, len(factors)))
         _check_cores(cores, factors, self.order)
         arrays = [*cores, *factors]
-        arrays = arrays if half_of(*arrays) is not None else promote(*arrays, where="TuckerTrain")
-        self._set(arrays[: len(factors)], arrays[len(factors) :], modes)
+        arrays = arrays if half_of(*arrays) is not None else list(promote(*arrays, where="TuckerTrain"))
+        self._set(arrays[: len(factors)], arrays[len(factors) :], checked, info)
 
     # --- facts --------------------------------------------------------------------------------------------
 
@@ -158,7 +167,7 @@ class TuckerTrain(Format):
         modes: Sequence[Mode] | None = None,
         closed: Iterable[int] = (),
     ) -> TuckerTrain:
-        return TuckerTrain(tuple(cores), factors, modes, order=_without(self.order, closed))
+        return TuckerTrain(tuple(cores), factors, modes, order=chain.order_without(self.order, closed))
 
     @classmethod
     def _stored(
@@ -206,7 +215,7 @@ class TuckerTrain(Format):
     def _absorb(self, rows: Mapping[int, Any], xp: Any) -> Sequence[Any]:
         along = {self.order.index(n): row for n, row in rows.items()}
         kept = chain.absorbed(self._chain(self.cores), along, xp)
-        order = _without(self.order, rows)
+        order = chain.order_without(self.order, rows)
         return [kept[order.index(n)] for n in range(len(order))] if order else kept
 
     def _join(self, left: Sequence[Any], right: Sequence[Any], xp: Any) -> Sequence[Any]:
@@ -229,7 +238,8 @@ class TuckerTrain(Format):
         factors = list(self.factors)
         for n in modes:
             second = self.diff(n, order=2)
-            bent = second.modes[n].embed(self.modes[n], second.factors[n])
+            short: Any = second.modes[n]
+            bent = short.embed(self.modes[n], second.factors[n])
             factors[n] = xp.concat([self.factors[n], bent], axis=-1)
         spots = [self.order.index(n) for n in modes]
         cores = self._by_mode(chain.summed_over_modes(self._chain(self.cores), spots, xp))
@@ -342,7 +352,7 @@ class TuckerTrain(Format):
             )
         arrays = [wide(array, xp) for array in self._arrays().values()]
         arrays, root = unit_scale(arrays, self.batch_shape, xp)
-        pairs = [xp.linalg.qr(factor) for factor in arrays[d:]]
+        pairs = [orthonormal(*pair, xp) for pair in zip(self.modes, arrays[d:], strict=True)]
         cores = [chain.times(core, pair[1], xp) for core, pair in zip(arrays[:d], pairs, strict=True)]
         cores = chain.orthogonal(self._chain(cores), xp)
         norm2 = xp.sum(xp.abs(cores[0]) ** 2, axis=(-3, -2, -1))
@@ -465,12 +475,6 @@ def checked_order(order: Any, ndim: int) -> tuple[int, ...]:
     if sorted(order) != list(range(ndim)):
         raise ShapeError(f"TuckerTrain: `order` must hold every mode 0 to {ndim - 1} once; got {order}.")
     return order
-
-
-def _without(order: Sequence[int], closed: Iterable[int]) -> tuple[int, ...]:
-    """The order of the modes that are left, numbered anew."""
-    kept = [n for n in order if n not in set(closed)]
-    return tuple(sorted(kept).index(n) for n in kept)
 
 
 def _check_cores(cores: Sequence[Any], factors: Sequence[Any], order: Sequence[int]) -> None:

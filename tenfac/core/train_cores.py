@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -127,7 +127,7 @@ def absorbed(cores: Sequence[Any], rows: Mapping[int, Any], xp: Any) -> list[Any
     [(1, 4, 1)]
     """
     kept: list[Any] = []
-    waiting = None
+    waiting: Any = None
     for n, core in enumerate(cores):
         if n in rows:
             matrix = times(core, rows[n], xp)[..., 0, :]
@@ -223,7 +223,7 @@ def product(left: Sequence[Any], right: Sequence[Any], grams: Sequence[Any], xp:
     >>> float(product([np.ones((1, 2, 1))], [np.ones((1, 2, 1))], [np.eye(2)], xp))
     2.0
     """
-    state = None
+    state: Any = None
     for a, b, gram in zip(left, right, grams, strict=True):
         b = times(b, gram, xp)
         b = b if state is None else _before(state, b, xp)
@@ -240,7 +240,7 @@ def triangle(cores: Sequence[Any], xp: Any) -> Any:
     >>> abs(triangle([np.ones((1, 2, 3)), np.ones((3, 2, 1))], xp).round(12))
     array([6.])
     """
-    state = None
+    state: Any = None
     for core in cores:
         core = core if state is None else _before(state, core, xp)
         state = xp.linalg.qr(tall(core, xp))[1]
@@ -429,7 +429,9 @@ class TrainKernel:
 
     def value(self, columns: Sequence[Any], scratch: Scratch | None) -> Any:
         """Values ``(*b, N)``."""
-        xp, state, end = self.xp, None, None
+        xp = self.xp
+        state: Any = None
+        end: Any = None
         for head, column in zip(self.heads, columns[: self.meet], strict=True):
             pair = column if state is None else row_pairs(state, column, xp, scratch)
             state = xp.matmul(head, pair)
@@ -460,3 +462,15 @@ class TrainKernel:
             value = summed(end, column, xp) if value is None else value
             after = last_closed(open_, column, xp)
         return value, slopes[::-1]
+
+
+def order_without(order: Sequence[int], closed: Iterable[int]) -> tuple[int, ...]:
+    """The order of the modes that are left when some are closed, numbered anew.
+
+    Examples
+    --------
+    >>> order_without((2, 0, 1), [0])
+    (1, 0)
+    """
+    kept = [n for n in order if n not in set(closed)]
+    return tuple(sorted(kept).index(n) for n in kept)

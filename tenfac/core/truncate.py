@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from .arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
 from .contract import adjoint, contract
-from .errors import ConvergenceWarning, RankError
+from .errors import RankError, warn_user
 from .precision import HALF, double_of, dtype_name, is_complex, wide
 from .report import Report
 from .tracing import constant, is_traced
@@ -90,15 +89,15 @@ def truncate(
     if not _SMALLEST[double] < norm2 < math.inf:  # its square root may still be an ordinary number
         largest = to_number(xp.max(xp.abs(tensor)))
         if largest > 0:
-            core, factors, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
-            return core * largest, factors, rel_error
+            core, found, rel_error = truncate(tensor / largest, ranks, tol, modes=modes)
+            return core * largest, found, rel_error
         kept = range(len(shape)) if modes is None else modes
         ranks = [(ranks[n] if ranks else 1) if n in kept else shape[n] for n in range(len(shape))]
-        factors = [
+        unit = [
             xp.eye(i, r, dtype=tensor.dtype, device=device_of(tensor)) if n in kept else None
             for n, (i, r) in enumerate(zip(shape, ranks, strict=True))
         ]
-        return tensor[tuple(slice(r) for r in ranks)], tuple(factors), 0.0
+        return tensor[tuple(slice(r) for r in ranks)], tuple(unit), 0.0
     whole = tensor
     factors: list[Any] = [None] * len(shape)
     budget2 = 0.0 if tol is None else tol**2 * norm2
@@ -132,7 +131,7 @@ def truncation_report(
             f"{where}: the relative error is {rel_error:.2g}, above tol={tol:g}, because of rounding. Raise "
             "tol, or convert the data to a wider dtype.",
         )
-        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=4)
+        warn_user(notes[-1])
     seconds = None if is_traced(rel_error) else perf_counter() - start
     return Report(converged, reason, rel_error=rel_error, seconds=seconds, warnings=notes)
 
@@ -357,7 +356,7 @@ def _gram_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
 
 def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     """The same, to full precision: SVD of the triangular factor of a blocked QR."""
-    upper = None
+    upper: Any = None
     for block in _blocks(tensor, n, xp):
         rows = block.T if upper is None else xp.concat([upper, block.T], axis=0)
         upper = triangular_factor(rows)

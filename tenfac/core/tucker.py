@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy as np
 from .arithmetic import as_dtype, unit_scale
 from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
 from .contract import contract
+from .door import door
 from .entries import tucker_entries
 from .errors import DataError, ShapeError
 from .format import Format
 from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values
+from .largest import cut_to_values, largest_change, measures_values, orthonormal
 from .modes.protocol import Mode
 from .points import CoreKernel
 from .precision import HALF, dtype_name, half_of, itemsize
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 _Format = TypeVar("_Format", bound=Format)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@door
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Tucker(Format):
     """A tensor in Tucker format, ``X[i, j, ...] = sum_{p, q, ...} G[p, q, ...] A[i, p] B[j, q] ...``.
 
@@ -89,22 +91,29 @@ class Tucker(Format):
     _TENSORLY = "tucker_tensor.TuckerTensor"
 
     core: Any
-    factors: Sequence[Any]
-    modes: Sequence[Mode] | None = None
-    info: Report | None = field(default=None, kw_only=True)
+    factors: tuple[Any, ...]
+    modes: tuple[Mode, ...]
+    info: Report | None
 
-    def __post_init__(self) -> None:
-        factors = entries(self.factors, "factors", "Tucker")
-        modes = validated("Tucker", [self.core, *factors], self.modes, factors)
+    def __init__(
+        self,
+        core: Any,
+        factors: Sequence[Any],
+        modes: Sequence[Mode] | None = None,
+        *,
+        info: Report | None = None,
+    ) -> None:
+        factors = entries(factors, "factors", "Tucker")
+        checked = validated("Tucker", [core, *factors], modes, factors)
         want = (*factors[0].shape[:-2], *(factor.shape[-1] for factor in factors))
-        if tuple(self.core.shape) != want:
+        if tuple(core.shape) != want:
             raise ShapeError(
                 f"Tucker: the core must have shape {want}, the columns of the factors (after the batch); got "
-                f"{tuple(self.core.shape)}."
+                f"{tuple(core.shape)}."
             )
-        arrays = [self.core, *factors]
+        arrays = [core, *factors]
         core, *factors = arrays if half_of(*arrays) is not None else promote(*arrays, where="Tucker")
-        self._set((core,), factors, modes)
+        self._set((core,), factors, checked, info)
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -142,7 +151,9 @@ class Tucker(Format):
         grown = [2 * r if n in modes else r for n, r in enumerate(self.rank)]
         total = None
         for n in modes:
-            short, second = self.diff(n, order=2).modes[n], self.diff(n, order=2).factors[n]
+            bent = self.diff(n, order=2)
+            short: Any = bent.modes[n]
+            second = bent.factors[n]
             both = xp.concat([self.factors[n], short.embed(self.modes[n], second)], axis=-1)
             changed[n] = (self.modes[n], both)
             block = core
@@ -238,7 +249,7 @@ class Tucker(Format):
     def _rounded(self, ranks: Any, tol: float | None, dtype: Any) -> tuple[Tucker, Any]:
         """By the Frobenius norm, and that error; this is not half precision, but ``dtype`` may be."""
         xp = namespace_of(self.core)
-        pairs = [xp.linalg.qr(factor) for factor in self.factors]
+        pairs = [orthonormal(*pair, xp) for pair in zip(self.modes, self.factors, strict=True)]
         core = contract(self.core, [upper for _, upper in pairs], xp=xp)
         if ranks is not None:
             ranks = tuple(map(min, ranks, core.shape[-self.ndim :]))
@@ -341,8 +352,9 @@ def reported(
     >>> reported(Tucker(one, [one, one]), 0.0, 0.1, one.dtype, "round", 0.0).info.reason
     'tolerance met'
     """
+    notes: tuple[str, ...] = ()
     if dtype_name(dtype) not in HALF:
-        made, notes = wide._with(wide._arrays().values()), ()
+        made = wide._with(wide._arrays().values())
     else:
         with np.errstate(over="ignore"):  # checked below
             made = wide._cast(dtype)

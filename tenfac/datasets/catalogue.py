@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.datasets.dataset import Dataset
 from tenfac.datasets.images import load_digits, load_sample_image
@@ -29,6 +30,7 @@ _CATALOGUE: dict[str, tuple[Callable[[], Dataset], str]] = {
 }
 
 
+@door
 def names() -> dict[str, str]:
     """List the data sets that `load` knows.
 
@@ -47,6 +49,7 @@ def names() -> dict[str, str]:
     return {name: line for name, (_, line) in _CATALOGUE.items()}
 
 
+@door
 def load(name: str) -> Dataset:
     """Load a data set by its name.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Axis:
         return f"Axis({self.name}: {self.size} values, {extent}{', log' if self.scale == 'log' else ''})"
 
 
+@door
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A measured array with named modes; entries that are missing or flagged are NaN.

@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from tenfac.core.errors import DataError, MissingExtraError
+from tenfac.core.door import door
+from tenfac.core.errors import MissingExtraError, check_option
 from tenfac.datasets.dataset import Axis, Dataset
 
 _PHOTOGRAPHS = {"china": "Photograph of a temple in China", "flower": "Photograph of a flower"}
 _AUTHORS = {"china": "danielbuechele", "flower": "vultilion"}
 
 
+@door
 def load_digits() -> Dataset:
     """Load handwritten digits, 8 by 8 pixels each.
 
@@ -61,6 +63,7 @@ def load_digits() -> Dataset:
     )
 
 
+@door
 def load_sample_image(name: str) -> Dataset:
     """Load a color photograph.
 
@@ -103,8 +106,7 @@ def load_sample_image(name: str) -> Dataset:
     >>> load_sample_image("china")
     Dataset(china: 427 row × 640 column × 3 color)
     """
-    if name not in _PHOTOGRAPHS:
-        raise DataError(f"load_sample_image: `name` must be 'china' or 'flower'; got {name!r}.")
+    check_option(name, _PHOTOGRAPHS, "load_sample_image", "name")
     from sklearn import datasets
 
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.core.arrays import generator
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.datasets.sparse import normal, with_noise
 
@@ -109,6 +110,7 @@ class IRSChannel:
         )
 
 
+@door
 def make_irs_channel(
     snr_db: float = 20.0,
     *,
@@ -120,7 +122,7 @@ def make_irs_channel(
     patterns: int = 6,
     spread: int = 3,
     design: IRSChannel | None = None,
-    random_state: int | np.random.Generator | None = None,
+    random_state: int | np.random.Generator | None = 0,
 ) -> IRSChannel:
     """Make the uplink channel of the experiment of He and Joseph, and noisy pilots that came through it.
 
@@ -143,6 +145,7 @@ def make_irs_channel(
     design : IRSChannel, optional
         Take pilots and patterns from it. The paper draws them once for its 50 channels.
     random_state : int, numpy.random.Generator or None
+        None draws another problem every time.
 
     Returns
     -------

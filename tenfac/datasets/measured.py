@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.door import door
 from tenfac.datasets.dataset import Axis, Dataset
 
 _PINES_CLASSES = (
@@ -29,6 +30,7 @@ _PINES_CLASSES = (
 _SEROLOGY_CLASSES = ("Negative", "Mild", "Moderate", "Severe", "Deceased")
 
 
+@door
 def load_kinetic(*, outliers: bool = False) -> Dataset:
     """Load the fluorescence of reacting catecholamine mixtures over emission, excitation and time.
 
@@ -105,6 +107,7 @@ def load_kinetic(*, outliers: bool = False) -> Dataset:
     return replace(data.select("sample", is_outlier == 0), target=None, target_names=())
 
 
+@door
 def load_il2() -> Dataset:
     """Load the responses of immune cells to interleukin-2 muteins over time and dose.
 
@@ -169,6 +172,7 @@ def load_il2() -> Dataset:
     )
 
 
+@door
 def load_indian_pines() -> Dataset:
     """Load the Indian Pines hyperspectral image, with the crop of each pixel.
 
@@ -236,6 +240,7 @@ def load_indian_pines() -> Dataset:
     )
 
 
+@door
 def load_serology() -> Dataset:
     """Load antibody measurements of COVID-19 patients, with the course of the disease.
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tenfac.core.arrays import byte_guard, generator
 from tenfac.core.contract import contract
-from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, check_option
 
 Array = NDArray[Any]
 
@@ -78,6 +79,7 @@ class SparseProblem:
         )
 
 
+@door
 def make_kronecker_sparse(
     measurements: Sequence[int] = (8, 12, 15),
     unknowns: int | Sequence[int] = 15,
@@ -87,7 +89,7 @@ def make_kronecker_sparse(
     values: str = "free",
     complex_values: bool = False,
     snapshots: int | None = None,
-    random_state: int | np.random.Generator | None = None,
+    random_state: int | np.random.Generator | None = 0,
 ) -> SparseProblem:
     """Make a sparse recovery problem with standard normal dictionaries and a Kronecker support.
 
@@ -111,6 +113,7 @@ def make_kronecker_sparse(
     snapshots : int, optional
         How many measurements share dictionaries and support, with values and noise of their own.
     random_state : int, numpy.random.Generator or None
+        None draws another problem every time.
 
     Returns
     -------
@@ -143,11 +146,7 @@ def make_kronecker_sparse(
             f"make_kronecker_sparse: columns {many} must be at most unknowns {wide}, mode by mode. "
             "Lower columns."
         )
-    if values not in ("free", "rank1"):
-        raise DataError(
-            f"make_kronecker_sparse: `values` must be 'free' or 'rank1'; got {values!r}."
-            f"{nearest_name(values, ['free', 'rank1'])}"
-        )
+    check_option(values, ("free", "rank1"), "make_kronecker_sparse", "values")
     if not isinstance(snr_db, Real) or math.isnan(snr_db) or snr_db == -math.inf:
         raise DataError(f"make_kronecker_sparse: `snr_db` must be a number of decibels; got {snr_db!r}.")
     tail = () if snapshots is None else _counts([snapshots], 1, "snapshots")
@@ -198,6 +197,6 @@ def _counts(given: Any, d: int | None, name: str) -> tuple[int, ...]:
     if not isinstance(given, (list, tuple, np.ndarray)) or len(given) != (d or len(given) or 1):
         wanted = "one number for each mode" if d is None else f"one number, or {d} as there are modes"
         raise ShapeError(f"{where} must be {wanted}; got {given!r}.")
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in given):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in given):
         raise DataError(f"{where} must be whole numbers from 1 up; got {given!r}.")
     return tuple(int(n) for n in given)

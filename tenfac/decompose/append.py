@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.cp import CP
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import eps, namespace_of, promote, to_number
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.door import door
+from ..core.errors import ShapeError, warn_user
 from ..core.ops import check_mode
 from ..core.rank import rank_or_tol
 from ..core.report import Report
+from ..core.train import TuckerTrain
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .checks import checked_array, rescaled
 
 # Share of what the tolerance leaves that the new slices may use before all is rounded.
 _NEW = 0.5
+# Largest core of a CP tensor or a train, in bytes.
+_BYTES = 2**30
 
 
+@door
 def tucker_append(
     t: Tucker,
     X_new: Shaped[Any, "*shape"],
@@ -38,8 +45,8 @@ def tucker_append(
 
     Parameters
     ----------
-    t : Tucker
-        The tensor so far, of discrete modes, with its error in ``t.info.rel_error``.
+    t : Tucker, CP or TuckerTrain
+        The tensor so far, of discrete modes, with its error in ``t.info.rel_error``; TensorLy's too.
     X_new : array, shape (I_0, ..., J, ..., I_{D-1})
         New slices, J of them along ``mode``; the other sizes as in ``t``. Same library as ``t``.
     mode : int
@@ -90,7 +97,7 @@ def tucker_append(
     ((30, 30, 30), True)
     """
     start = perf_counter()
-    t, X_new, norm2, mode = _checked(t, X_new, mode)
+    t, X_new, norm2, mode = _checked(as_format(t), X_new, mode)
     X_new, norm2, scale = rescaled(X_new, norm2)
     new_norm = math.sqrt(norm2) * scale
     shape = tuple(s + X_new.shape[n] if n == mode else s for n, s in enumerate(t.coef_shape))
@@ -111,15 +118,16 @@ def tucker_append(
     if ranks is not None:
         rounded = joined.round(ranks)
     else:
-        left = (tol * norm - lost) / joined_norm if joined_norm else 0.99
+        left = ((tol or 0.0) * norm - lost) / joined_norm if joined_norm else 0.99
         rounded = joined.round(tol=min(max(left, 1.01 * _reachable(t.dtype)), 0.99))
-    lost += rounded.info.rel_error * joined_norm
+    lost += (0.0 if rounded.info is None else rounded.info.rel_error) * joined_norm
     info = _report(lost / norm if norm else 0.0, before, tol, start)
     return Tucker(rounded.core, rounded.factors, info=info)
 
 
 def _checked(t: Tucker, X_new: Any, mode: int) -> tuple[Tucker, Any, float, int]:
     """The tensor and the slices in one dtype, their squared norm, the mode counted from the start."""
+    t = t.to_tucker(max_bytes=_BYTES) if isinstance(t, (CP, TuckerTrain)) else t
     if not isinstance(t, Tucker):
         raise TypeError(
             f"tucker_append: t must be a Tucker; got {type(t).__name__}. Write tucker(X, ...) first."
@@ -174,6 +182,6 @@ def _report(error: float, before: float | None, tol: float | None, start: float)
             f"tucker_append: the bound of the error is {error:.2g}, above tol={tol:g}; t alone has "
             f"{before or 0.0:.2g} of its own data. Raise tol, or decompose all data anew."
         )
-        warnings.warn(notes[-1], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[-1])
     reason = "rank reached" if tol is None else "tolerance met" if converged else "error of t above tolerance"
     return Report(converged, reason, rel_error=error, seconds=perf_counter() - start, warnings=tuple(notes))

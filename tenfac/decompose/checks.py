@@ -131,7 +131,7 @@ def check_count(value: Any, name: str, where: str, least: int = 1) -> int:
 
     Raises
     ------
-    ValueError
+    DataError
         If it is not an integer of ``least`` or more.
 
     Examples
@@ -141,5 +141,5 @@ def check_count(value: Any, name: str, where: str, least: int = 1) -> int:
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
     if not whole or value < least:
-        raise ValueError(f"{where}: {name} must be an integer of {least} or more; got {value!r}.")
+        raise DataError(f"{where}: {name} must be an integer of {least} or more; got {value!r}.")
     return int(value)

@@ -147,7 +147,8 @@ def _unfolded(slab: np.ndarray, n: int) -> np.ndarray:
 
 def _basis(X: _Scaled, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """Squared singular values, left singular vectors of the unfolding, and the squared norm; one pass."""
-    norm2, gathered = 0.0, None
+    norm2 = 0.0
+    gathered: Any = None
     for _, slab in _slabs(X, n, shape):
         square = squared_norm(slab)
         if not math.isfinite(square):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -15,7 +14,8 @@ from scipy.linalg import qr
 
 from ..core.arrays import eps, generator, seed_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning
+from ..core.door import door
+from ..core.errors import DataError, warn_user
 from ..core.rank import check_tol
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -42,6 +42,7 @@ _PATIENCE = 4
 _EXTRA, _WORST = 8, 4
 
 
+@door
 def tucker_cross(
     f: Callable[[Array], Any] | Any,
     shape: Sequence[int],
@@ -63,7 +64,8 @@ def tucker_cross(
     ----------
     f : callable or array
         ``f(indices)`` maps an integer array of shape (N, D) to N values (real or complex, finite). Or an
-        array, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a memory map.
+        array, a format, or anything of this shape that ``x[i, j, k]`` reads at arrays of indices, such as a
+        memory map.
     shape : sequence of D int
         Sizes of the tensor.
     tol : float
@@ -92,7 +94,7 @@ def tucker_cross(
 
     Raises
     ------
-    ValueError
+    DataError
         If a setting is not valid, or ``f`` returns something else than N finite numbers.
 
     Warns
@@ -136,7 +138,7 @@ def tucker_cross(
     rounded, factors, rounding = _rounded(sampler, core, bases)
     info = _report(core, error + rounding, tol, end, sampler, progress)
     if info.warnings and not info.converged:
-        warnings.warn(info.warnings[0], ConvergenceWarning, stacklevel=2)
+        warn_user(info.warnings[0])
     info = replace(info, seconds=perf_counter() - start, random_state=seed_of(random_state))
     return Tucker(rounded, factors, info=info)
 
@@ -147,13 +149,13 @@ def _approximated(
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
     rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
     tol = max(tol - rounding, tol / 2)
-    if math.prod(sampler.shape) >= min(progress.max_iter, _SMALL) and len(sampler.shape) > 1:
+    if math.prod(sampler.shape) >= min(progress.left, _SMALL) and len(sampler.shape) > 1:
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
     core, bases, error = truncate(dense, None, tol)
     progress.log("all %d entries read, ranks %s, relative error %.3g", dense.size, core.shape, error)
     progress(error, sampler.n_evals)
-    return core, bases, error, "max_evals reached"
+    return core, list(bases), error, "max_evals reached"
 
 
 def _rounded(sampler: Sampler, core: Array, bases: Sequence[Array]) -> tuple[Any, list[Any], float]:
@@ -200,7 +202,7 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
     if max_evals is None:
         size = math.prod(shape)
         if least > _MOST:
-            raise ValueError(
+            raise DataError(
                 f"tucker_cross: shape {shape} needs {least:,} evaluations at least, more than the default of "
                 f"{_MOST:,}. Give max_evals."
             )
@@ -208,7 +210,7 @@ def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
         return max(tenth, size + 101) if size <= _SMALL else tenth
     max_evals = check_count(max_evals, "max_evals", "tucker_cross")
     if max_evals < least:
-        raise ValueError(
+        raise DataError(
             f"tucker_cross: max_evals must be at least {least:,} for shape {shape}, a few fibres of "
             f"each mode and a test; got {max_evals:,}."
         )
@@ -220,7 +222,7 @@ class _Cross:
 
     def __init__(self, sampler: Sampler, tol: float, progress: Progress, rng: np.random.Generator) -> None:
         self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
-        self.limit, self.told = progress.max_iter, 0
+        self.limit, self.told = progress.left, 0
         shape = sampler.shape
         self.n_test = min(_TEST, self.limit // 20)
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
@@ -237,8 +239,11 @@ class _Cross:
         fitted = -1
         while True:
             missed = self._grow()
-            goes_on = missed is not None and missed > _FIT * self.tol
-            if goes_on and not self.progress(missed, self._new_evals()):
+            if (
+                missed is not None
+                and missed > _FIT * self.tol
+                and not self.progress(missed, self._new_evals())
+            ):
                 continue
             fit = None if sum(map(len, self.columns)) == fitted else self._fit()
             if fit is None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -21,6 +23,7 @@ from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
 
+@door
 def hooi(
     X: Shaped[Any, "*shape"],
     rank: int | Sequence[int],
@@ -44,7 +47,7 @@ def hooi(
     rank : int or sequence of int
         One rank for all modes, or one per mode, at most the sizes.
     init : Tucker, optional
-        Start from its factors, of this shape and rank. By default from ``tucker(X, rank)``.
+        Start from its factors, of this shape and rank; TensorLy's too. By default from ``tucker(X, rank)``.
     max_iter : int, default 100
         Most sweeps.
     tol : float, default 1e-6
@@ -103,7 +106,7 @@ def hooi(
     tol = check_tol(tol, where="hooi")
     progress = Progress("hooi", max_iter, verbose, callback)
     if init is not None:
-        X, *factors = _start_from(init, X, ranks)
+        X, *factors = _start_from(as_format(init), X, ranks)
     X, norm2, scale = rescaled(X, norm2)
     if init is None:
         factors = list(truncate(X, ranks, norm2=norm2)[1])
@@ -118,7 +121,7 @@ def hooi(
             f"hooi: the last of {max_iter} sweeps still lowered the error by {fall:.1g} of it, more than "
             f"tol={tol:g}. Raise max_iter or tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     info = Report(
         converged,
         reason,

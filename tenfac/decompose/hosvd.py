@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Shaped
 
 from ..core.arrays import as_float, namespace_of
+from ..core.door import door
 from ..core.errors import ShapeError
 from ..core.precision import half_of
 from ..core.rank import rank_or_tol
@@ -20,6 +21,7 @@ from .chunked import chunked_tucker, is_chunked
 from .sparse_input import is_sparse
 
 
+@door
 def tucker(
     X: Shaped[Any, "*shape"],
     rank: int | Sequence[int] | None = None,

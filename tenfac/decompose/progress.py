@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ class Progress:
 
     Raises
     ------
-    ValueError, TypeError
+    DataError, TypeError
         If ``verbose`` or ``callback`` is not valid.
 
     Examples
@@ -87,8 +88,9 @@ class Progress:
 
     @property
     def left(self) -> int:
-        """Iterations left."""
-        return 0 if self.stopped else self.max_iter - self.n_iter
+        """Iterations left; without a limit there are always more."""
+        limit = sys.maxsize if self.max_iter is None else self.max_iter
+        return 0 if self.stopped else limit - self.n_iter
 
     def log(self, message: str, *values: Any) -> None:
         """One line per stage from ``verbose=2`` on."""

@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 
 from ..core.arrays import device_of, generator, namespace_of, seed_of
 from ..core.contract import adjoint
+from ..core.door import door
 from ..core.rank import tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
@@ -23,6 +24,7 @@ from .residual import relative_error
 _PAYS = 8
 
 
+@door
 def randomized_tucker(
     X: Shaped[Any, "*shape"],
     rank: int | Sequence[int],
@@ -57,7 +59,7 @@ def randomized_tucker(
 
     Raises
     ------
-    RankError, DataError, ShapeError, ValueError
+    RankError, DataError, ShapeError
         If ``rank`` or a setting is not valid, or the array is empty or not finite.
 
     Notes

@@ -40,6 +40,26 @@ def relative_error(X: Any, core: Any, factors: Sequence[Any], norm2: float) -> f
     lost2 = 1 - squared_norm(core) / norm2
     if lost2 > clear(X.dtype):
         return math.sqrt(lost2)
+    return residual_error(X, core, factors, norm2)
+
+
+def residual_error(X: Any, core: Any, factors: Sequence[Any], norm2: float) -> float:
+    """Relative error of a Tucker tensor with any factors, from the residual, formed slab by slab.
+
+    Parameters
+    ----------
+    X : array, shape (I_0, ..., I_{D-1})
+    core : array, shape (R_0, ..., R_{D-1})
+    factors : sequence of arrays, shapes (I_n, R_n)
+    norm2 : float
+        Squared norm of ``X``, above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> residual_error(np.array([3.0, 4.0]), np.array([1.0]), [np.array([[3.0], [0.0]])], 25.0)
+    0.8
+    """
     step = max(_ENTRIES * X.shape[0] // math.prod(X.shape), 1)
     total = 0.0
     for row in range(0, X.shape[0], step):

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..core.arrays import as_float, device_of, dtype_name, is_array, namespace_of, to_numpy
 from ..core.errors import DataError, ShapeError
+from ..core.format import Format
+from ..core.interchange import as_format
 from .checks import check_count
 
 Array = NDArray[Any]
@@ -63,6 +65,7 @@ class Sampler:
         self.shape = checked_shape(shape, where)
         self._batch = check_count(batch, "batch", where)
         self.n_evals = 0
+        f = as_format(f)
         if not callable(f):
             if not hasattr(f, "__getitem__") or tuple(getattr(f, "shape", ())) != self.shape:
                 raise ShapeError(
@@ -114,9 +117,9 @@ class Sampler:
 
     def _joined(self, parts: Iterator[Array]) -> Array:
         values = [to_numpy(self._call(part)) for part in parts]
-        values = np.concatenate(values) if values else np.empty(0)
-        values = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64, copy=False)
-        return values if self.scale == 1.0 else values / self.scale
+        joined = np.concatenate(values) if values else np.empty(0)
+        joined = joined.astype(np.complex128 if np.iscomplexobj(joined) else np.float64, copy=False)
+        return joined if self.scale == 1.0 else joined / self.scale
 
     def _call(self, indices: Array) -> Any:
         """One call of ``f``; its values checked, at least float32."""
@@ -139,6 +142,8 @@ class Sampler:
 
 
 def _reader(array: Any) -> Callable[[Array], Any]:
+    if isinstance(array, Format):
+        return lambda indices: array.at(*indices.T)
     if is_array(array):
         xp, device = namespace_of(array), device_of(array)
         if xp is not namespace_of(np.empty(0)):
@@ -155,9 +160,9 @@ def checked_shape(shape: Sequence[int], where: str) -> tuple[int, ...]:
     (3, 4)
     """
     try:
-        sizes = tuple(shape)
+        sizes: tuple[Any, ...] = tuple(shape)
     except TypeError:
         sizes = (shape,)
-    if not sizes or not all(isinstance(size, numbers.Integral) and size >= 1 for size in sizes):
+    if not sizes or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         raise ShapeError(f"{where}: shape must hold one size of 1 or more per mode; got {shape!r}.")
     return tuple(int(size) for size in sizes)

@@ -15,16 +15,19 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..core.arrays import byte_guard
 from ..core.contract import contract
+from ..core.door import door
 from ..core.errors import DataError, RankError, ShapeError
+from ..core.interchange import refuse_decomposed
 from ..core.ops import kronecker
 from ..core.rank import check_tol, tucker_rank
-from ..core.report import Report
+from ..core.report import Report, stored_report
 from ..core.truncate import truncate, truncation_report
 from .checks import check_shape
 
 Array = NDArray[Any]
 
 
+@door
 class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of arrays: coordinates of each sample in orthonormal factors common to all samples.
 
@@ -147,7 +150,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return (shape if self.rank is None else tucker_rank(self.rank, shape, "TuckerTransformer")), None
 
     def _set(self, factors: list[Array], shape: tuple[int, ...]) -> None:
-        self.factors_ = factors
+        self.factors_ = [np.ascontiguousarray(factor) for factor in factors]  # as they are when loaded
         self.feature_shape_ = tuple(shape)
         self.rank_ = tuple(factor.shape[1] for factor in factors)
         self._n_features_out = math.prod(self.rank_)
@@ -287,12 +290,12 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if header["names"] is not None:
             model.feature_names_in_ = np.asarray(header["names"], dtype=object)
         model._set([arrays[f"factor_{m}"] for m in range(model.mean_.ndim)], model.mean_.shape)
-        info = {k: tuple(v) if isinstance(v, list) else v for k, v in header["info"].items()}
-        model.info_ = Report(**info)
+        model.info_ = stored_report(header["info"])
         return model
 
 
 def _refuse_masked(X: Any) -> None:
+    refuse_decomposed(X, "TuckerTransformer")
     if isinstance(X, np.ma.MaskedArray):
         raise DataError(
             "TuckerTransformer: X must have every entry; got a masked array. Fill it first, for example with "

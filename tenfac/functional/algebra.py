@@ -14,8 +14,10 @@ import numpy as np
 
 from ..core.arrays import namespace_of, to_numpy
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, ShapeError
+from ..core.door import door
+from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
@@ -25,6 +27,7 @@ from ..core.tucker import Tucker
 from .build import chebyshev_tucker
 
 
+@door
 def compose(
     function: Callable[..., Any],
     *formats: Format,
@@ -85,27 +88,34 @@ def compose(
     (True, True)
     """
     start = time.perf_counter()
+    formats = tuple(map(as_format, formats))
     _check(formats)
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
-    options = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
+    options: dict[str, Any] = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
     made = []
     for index in itertools.product(*map(range, tables)):
         parts = [_slice(t, index) for t in plain]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            made.append(chebyshev_tucker(_values(function, parts), domain, **options))
+            made.append(_constructed(_values(function, parts), domain, **options))
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
-    info = _summary([t.info for t in made], time.perf_counter() - start)
+    info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
-        warnings.warn(
+        warn_user(
             f"compose: {info.reason}; residual {info.rel_error:.2g}, tol={tol:g}. Raise tol, or restrict the "
-            "functions to where the result is smooth.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "functions to where the result is smooth."
         )
     return replace(_like(result, formats[0]), info=info)
+
+
+def _constructed(f: Callable[..., Any], domain: Any, **options: Any) -> Tucker | TuckerTrain:
+    try:
+        return chebyshev_tucker(f, domain, **options)
+    except (DataError, ShapeError) as error:  # the caller knows no `f`
+        text = str(error).replace("chebyshev_tucker: `f`", "compose: the function of the formats")
+        raise type(error)(text.replace("chebyshev_tucker:", "compose:")) from None
 
 
 def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[..., Any]:
@@ -169,14 +179,14 @@ def _joined(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -
     smooth = [n for n in range(like.ndim) if n not in discrete]
     order = np.argsort([*discrete, *smooth])
     factors = [*map(np.eye, tables), *factors]
-    modes = [*map(Discrete, tables), *modes]
-    whole = Tucker(core.transpose(order), [factors[n] for n in order], [modes[n] for n in order])
+    all_modes = [*map(Discrete, tables), *modes]
+    whole = Tucker(core.transpose(order), [factors[n] for n in order], [all_modes[n] for n in order])
     return whole.round(tol=max(0.05 * tol, 1e-14)) if np.any(core) else whole
 
 
 def _joined_trains(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -> TuckerTrain:
     """The same for trains: a sum of products of a function and unit vectors, rounded as it grows."""
-    total = None
+    total: Any = None
     tol = max(0.05 * tol / math.prod(tables), 1e-14)
     discrete = [n for n, mode in enumerate(like.modes) if mode.domain is None]
     continuous = [n for n, mode in enumerate(like.modes) if mode.domain is not None]
@@ -201,7 +211,7 @@ def _summary(infos: Sequence[Report], seconds: float) -> Report:
     worst = max(infos, key=lambda info: (not info.converged, info.rel_error))
     return replace(
         worst,
-        n_evals=sum(info.n_evals for info in infos),
+        n_evals=sum(info.n_evals or 0 for info in infos),
         rel_error=max(info.rel_error for info in infos),
         seconds=seconds,
     )

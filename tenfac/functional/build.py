@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import generator, seed_of
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.modes.chebyshev import Chebyshev, check_interval
 from ..core.report import Report
 from ..core.train import TuckerTrain
@@ -32,6 +32,7 @@ _SMALLEST = 1e-120
 _WHERE = "chebyshev_tucker"
 
 
+@door
 def chebyshev_tucker(
     f: Callable[..., Any],
     domain: Sequence[tuple[float, float]],
@@ -155,7 +156,7 @@ def chebyshev_tucker(
     converged = reason == "tolerance met"
     notes = () if converged else (f"{_WHERE}: {reason}; the residual is {residual:.2g}, tol={tol:g}.",)
     for note in notes:
-        warnings.warn(note, ConvergenceWarning, stacklevel=2)
+        warn_user(note)
     info = Report(
         converged=converged,
         reason=reason,
@@ -176,7 +177,7 @@ def _check(domain: Any, tol: Any, max_evals: Any, max_degree: Any) -> list[tuple
             f"{_WHERE}: `domain` must be a sequence of intervals (a, b), one per variable; got {domain!r}. "
             "Write [(-1, 1)] * 3 for a cube."
         )
-    if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
+    if not (isinstance(tol, Real) and 1e-15 <= float(tol) < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
     for name, value, least in (("max_evals", max_evals, 1), ("max_degree", max_degree, 16)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

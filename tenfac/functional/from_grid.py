@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from tenfac.core.decomposed import array_instead
+from tenfac.core.interchange import as_format
+
 from ..core.arrays import is_array, to_numpy
 from ..core.contract import contract
 from ..core.cp import CP
-from ..core.errors import ConvergenceWarning, DataError, ShapeError
-from ..core.interchange import from_tensorly, is_tensorly
+from ..core.door import door
+from ..core.errors import DataError, ShapeError, warn_user
 from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
 from ..core.modes.discrete import Discrete
 from ..core.report import Report
+from ..core.train import TuckerTrain
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .finish import shortened
@@ -26,12 +29,15 @@ from .resolution import polynomial_error, spline, spline_error
 _WHERE = "chebyshev_from_grid"
 # Shares of the tolerance: for the ranks of the data, and for those of the function with its degrees.
 _DATA, _ROUNDING = 0.3, 0.3
+# Largest core of a train, in bytes.
+_BYTES = 2**30
 # Entries at which the size of the function and the error of interpolation are looked at.
 _ENTRIES = 2000
 # Entries from which a larger one is looked for along every mode in turn, and how often.
 _STARTS, _SWEEPS = 8, 3
 
 
+@door
 def chebyshev_from_grid(
     data: Any,
     axes: Sequence[Any],
@@ -46,9 +52,9 @@ def chebyshev_from_grid(
 
     Parameters
     ----------
-    data : array, Tucker or CP, shape (I_0, ..., I_{D-1})
+    data : array, Tucker, CP or TuckerTrain, shape (I_0, ..., I_{D-1})
         Values ``f(axes[0][i], axes[1][j], ...)``, real and finite. Formats (TensorLy's too) have ``Discrete``
-        modes and stay compressed: the dense array is not formed.
+        modes and stay compressed: the dense array is not formed, of a train the core is.
     axes : sequence of D arrays, shapes (I_n,), or None
         Ascending places; None for a mode that stays discrete: labels, channels. Chebyshev-Lobatto points of
         the domain (``Chebyshev(I, (a, b)).nodes()``) are interpolated by the polynomial through them, all
@@ -101,7 +107,7 @@ def chebyshev_from_grid(
     start = time.perf_counter()
     if not (isinstance(tol, Real) and 1e-15 <= tol < 1):
         raise DataError(f"{_WHERE}: tol must be from 1e-15 (float64 gives no more) to below 1; got {tol!r}.")
-    data = from_tensorly(data) if is_tensorly(data) else data
+    data = _read(data)
     places, box = _check(data, axes, domain)
     core, factors, size = _compressed(data, tol)
     errors = np.zeros(len(places))
@@ -118,6 +124,12 @@ def chebyshev_from_grid(
     info = _report(error, errors, tol, start)
     modes = [Chebyshev(len(f), ab) if ab else Discrete(len(f)) for f, ab in zip(made, box, strict=True)]
     return Tucker(core * size, made, modes, info=info)
+
+
+def _read(data: Any) -> Any:
+    """What stands for a format as one, and a train as the Tucker tensor that it is."""
+    data = as_format(data)
+    return data.to_tucker(max_bytes=_BYTES) if isinstance(data, TuckerTrain) else data
 
 
 def _check(
@@ -145,7 +157,7 @@ def _check(
         )
     box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
-        if ab is not None:
+        if ab is not None and x is not None:
             _check_reach(x, ab, n)
     return places, box
 
@@ -166,8 +178,8 @@ def _places(x: Any, n: int) -> np.ndarray:
 def _check_values(data: Any) -> None:
     if not isinstance(data, (Tucker, CP)) and not is_array(data):
         raise DataError(
-            f"{_WHERE}: `data` must be an array, a Tucker or a CP tensor; got {type(data).__name__}. "
-            "Convert a TuckerTrain with to_tucker()."
+            f"{_WHERE}: `data` must be an array, a Tucker, CP or TuckerTrain tensor; got "
+            f"{type(data).__name__}. {array_instead(data)}"
         )
     if isinstance(data, (Tucker, CP)) and not all(isinstance(mode, Discrete) for mode in data.modes):
         raise ShapeError(
@@ -195,9 +207,9 @@ def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
 def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]:
     """Core and factors of the data over their largest value (of those looked at), and that value."""
     if isinstance(data, Tucker):
-        core, factors = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
-        size = _height(core, factors)
-        return core / (size or 1.0), factors, size
+        held, own = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
+        size = _height(held, own)
+        return held / (size or 1.0), own, size
     if isinstance(data, CP):
         return _from_cp(data, tol)
     values = to_numpy(data).astype(float)
@@ -283,7 +295,7 @@ def _report(error: float, errors: np.ndarray, tol: float, start: float) -> Repor
             f"{_WHERE}: the grid is too coarse for tol={tol:g}, most of all in mode {errors.argmax()}: the "
             f"estimated error is {error:.2g}. Give more places there, or a larger tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[0])
     return Report(
         converged,
         "tolerance met" if converged else "grid too coarse",

@@ -1,4 +1,4 @@
-"""Between formats and xarray: a function on a grid as a DataArray, and a DataArray as a function."""
+"""Between tenfac and xarray: a function or a posterior on a grid with names, a DataArray as a function."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tenfac.core.arrays import byte_guard
+
 from ..core.arrays import is_array, to_numpy
+from ..core.door import door
 from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
 from ..core.format import Format
+from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
+from ..core.modes.gp import GP
 from ..core.modes.protocol import Mode
 from ..core.tucker import Tucker
 from .from_grid import chebyshev_from_grid
 from .patches import Patches
 
 
+@door
 def to_xarray(
     t: Any,
     dims: Sequence[str] | None = None,
@@ -26,28 +32,29 @@ def to_xarray(
     name: str | None = None,
     max_bytes: int | None = None,
 ) -> Any:
-    """Evaluate a format on a grid and name its axes: an ``xarray.DataArray``.
+    """Evaluate a format or a fitted model on a grid with names: an ``xarray.DataArray``, or a ``Dataset``.
 
     Parameters
     ----------
-    t : Tucker, TuckerTrain, CP or Patches
-        Without a batch. Patches need `coords` of their continuous modes.
+    t : Tucker, TuckerTrain, CP, Patches, fitted FunctionalTucker, or draws of ``nuts`` or ``svi``
+        Without a batch; TensorLy's tensors too. Patches need `coords` of their continuous modes.
     dims : sequence of D str, optional
-        Name of each mode; ``dim_0``, ``dim_1``, ... if not given.
+        Name of each mode; ``dim_0``, ``dim_1``, ... if not given. A model has the names of its table.
     coords : mapping of str to array or int, optional
         For a continuous mode the places to evaluate at, or a number of equally spaced ones. Without them
         ``Chebyshev`` modes are evaluated at Chebyshev points, a few more than coefficients, from which
-        ``from_xarray`` makes the same function again. For a discrete mode its labels. ``X.coords`` of a
+        ``from_xarray`` makes the same function again, ``GP`` modes at their knots and ends, and models at the
+        indices they have seen. For a discrete mode its labels (of a model: those wanted). ``X.coords`` of a
         DataArray is taken as it is.
     name : str, optional
-        Name of the values.
+        Name of the values; of a model ``mean`` and ``std`` if not given, else ``NAME`` and ``NAME_std``.
     max_bytes : int, optional
         Refuse a larger result.
 
     Returns
     -------
-    xarray.DataArray, shape (N_0, ..., N_{D-1})
-        Of numpy.
+    xarray.DataArray, shape (N_0, ..., N_{D-1}), of a model xarray.Dataset
+        Of numpy. The Dataset has the posterior mean of the function, and its standard deviation.
 
     Raises
     ------
@@ -72,28 +79,28 @@ def to_xarray(
     array([-1. , -0.5,  0. ,  0.5,  1. ])
     """
     xr = _xarray("to_xarray")
+    t = as_format(t)
+    given = {} if coords is None else dict(coords)
+    if hasattr(t, "predict") and hasattr(t, "_modes"):
+        return _of_model(xr, t, dims, given, name, max_bytes)
     if not isinstance(t, (Format, Patches)) or (isinstance(t, Format) and t.batch_shape):
         raise ShapeError(
-            f"to_xarray: needs one Tucker, TuckerTrain, CP or Patches, without a batch; got {t!r}."
+            "to_xarray: needs one Tucker, TuckerTrain, CP or Patches, without a batch, or a fitted "
+            f"FunctionalTucker; got {t!r}."
         )
     names = _names(t, dims)
-    given = {} if coords is None else dict(coords)
     axes, along = [], {}
     for dim, mode in zip(names, _modes(t), strict=True):
         x, labels = _axis(dim, mode, given.pop(dim, None))
         axes.append(x)
         if labels is not None:
             along[dim] = labels
-    for other, value in given.items():
-        if not hasattr(value, "dims"):
-            raise ShapeError(
-                f"to_xarray: `coords` must name dimensions, one of {', '.join(names)}; got {other!r}."
-                f"{nearest_name(other, names)}"
-            )
+    _check_others(given, names)
     values = to_numpy(t.on_grid(*axes, max_bytes=max_bytes))
     return xr.DataArray(values, {**along, **given}, names, name=name)
 
 
+@door
 def from_xarray(
     X: Any,
     tol: float = 1e-10,
@@ -198,6 +205,54 @@ def _xarray(where: str) -> Any:
     return xarray
 
 
+def _check_others(given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse coordinates of no dimension, but those that a DataArray carries beside its own."""
+    for other, value in given.items():
+        if not hasattr(value, "dims"):
+            raise ShapeError(
+                f"to_xarray: `coords` must name dimensions, one of {', '.join(names)}; got {other!r}."
+                f"{nearest_name(other, names)}"
+            )
+
+
+def _of_model(
+    xr: Any, model: Any, dims: Any, given: dict[str, Any], name: str | None, max_bytes: int | None
+) -> Any:
+    """Mean and standard deviation of a fitted model on a grid of its indices."""
+    names = [index.name for index in model._modes]
+    if dims is not None and list(dims) != names:
+        raise ShapeError(
+            f"to_xarray: the modes of a model have names, {', '.join(names)}; got dims={dims!r}. Leave "
+            "`dims` out; X.rename(...) gives other names."
+        )
+    along = {index.name: _wanted(index, given.pop(index.name, None)) for index in model._modes}
+    _check_others(given, names)
+    axes = [np.asarray(along[dim]) for dim in names]
+    shape = tuple(len(axis) for axis in axes)
+    byte_guard(shape, 16, max_bytes, "to_xarray", "Give fewer places in coords.")
+    grid = np.meshgrid(*axes, indexing="ij")
+    found = model.predict({dim: axis.ravel() for dim, axis in zip(names, grid, strict=True)}, return_std=True)
+    called = ("mean", "std") if name is None else (name, f"{name}_std")
+    values = {key: (names, part.reshape(shape)) for key, part in zip(called, found, strict=True)}
+    return xr.Dataset(values, {**along, **given})
+
+
+def _wanted(index: Any, given: Any) -> Any:
+    """Where a mode of a model is evaluated: at what it has seen, in equal steps, or at what is given."""
+    if given is None:
+        return index.values
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1 and not index.discrete:
+        return np.linspace(index.values[0], index.values[-1], int(given))
+    values = np.asarray(to_numpy(given) if is_array(given) else given)
+    if values.ndim != 1 or not values.size:
+        what = "labels" if index.discrete else "places, or their number, 2 or more"
+        raise ShapeError(
+            f"to_xarray: coords[{index.name!r}] must be a sequence of {what}; got {given!r}. For one index "
+            "write [index], and X.sel afterwards."
+        )
+    return given if hasattr(given, "dims") else values
+
+
 class _Interval(NamedTuple):
     """A continuous mode of patches: it has no grid of its own."""
 
@@ -232,6 +287,9 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
             )
         return None, given
     if values is None:
+        if isinstance(mode, GP):
+            places = np.unique([*mode.domain, *mode.grid])
+            return places, places
         if not isinstance(mode, Chebyshev):
             raise ShapeError(
                 f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."
@@ -239,7 +297,7 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
         # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
         places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
         return places, places
-    if isinstance(given, Integral) and not isinstance(given, bool) and given > 1:
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1:
         places = np.linspace(*mode.domain, int(given))
         return places, places
     if values.ndim != 1 or values.dtype.kind not in "iuf":

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import byte_guard, namespace_of, points_like, to_numpy
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
+from ..core.interchange import as_format
 from ..core.io import public_class
 from ..core.modes.chebyshev import Chebyshev
 from ..core.precision import dtype_name, itemsize
@@ -26,6 +28,7 @@ _RANKS, _DEGREES = 0.3, 0.1
 _FLOOR = {"float64": 1e-14, "float32": 1e-6}
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class Patches:
     """A function as one format for each box of a grid, made by ``split``.
@@ -200,7 +203,7 @@ class Patches:
             return first.on_grid(*axes)  # says what is wrong
         xp = namespace_of(first.factors[0])
         pieces = [self._pieces(n, x, xp) for n, x in enumerate(axes)]
-        sizes = [
+        sizes: list[Any] = [
             size if x is None else len(back)
             for size, x, (_, back) in zip(self.shape, axes, pieces, strict=True)
             if x is None or back is not None
@@ -265,6 +268,7 @@ class Patches:
         return np.clip(np.searchsorted(edge, x, side="right") - 1, 0, len(edge) - 2)
 
 
+@door
 def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: float = 1e-10) -> Patches:
     """Cut the domain of a function into boxes, each with its own smaller tensor.
 
@@ -326,6 +330,7 @@ def _cuts(t: Any, n: int, edge: np.ndarray) -> list[Any]:
 
 
 def _counts(t: Any, counts: Any) -> list[int]:
+    t = as_format(t)
     known = isinstance(t, (Tucker, TuckerTrain)) and not t.batch_shape
     if not known or not t.is_functional or dtype_name(t.dtype) not in _FLOOR:
         raise ShapeError(

@@ -5,17 +5,20 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from ..core.door import door
 from ..core.errors import MissingExtraError, ShapeError
 from ..core.format import Format
+from ..core.interchange import as_format
 
 
+@door
 def to_torch(t: Format, *, dtype: Any = None, device: Any = None, trainable: bool = False) -> Any:
     """Make a torch module of a function: ``module(x, y, ...)``, or ``module(X)`` for points as rows.
 
     Parameters
     ----------
     t : Tucker, TuckerTrain or CP
-        Of any library, real; without a batch.
+        Of any library, real; without a batch. TensorLy's tensors too.
     dtype : torch.dtype, optional
         float32 or float64; that of ``t`` if not given.
     device : torch.device or str, optional
@@ -50,6 +53,7 @@ def to_torch(t: Format, *, dtype: Any = None, device: Any = None, trainable: boo
     """
     if find_spec("torch") is None:
         raise MissingExtraError("to_torch needs PyTorch. Install it with: pip install 'tenfac[torch]'.")
+    t = as_format(t)
     if not isinstance(t, Format):
         raise TypeError(f"to_torch: needs a Tucker, TuckerTrain or CP; got {type(t).__name__}.")
     if t.batch_shape:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..core.arrays import to_numpy
-from ..core.errors import ShapeError
+from ..core.errors import DataError, ShapeError
 
 
 class FunctionModule(nn.Module):
@@ -24,6 +24,11 @@ class FunctionModule(nn.Module):
 
     def __init__(self, t: Any, dtype: Any, device: Any, trainable: bool) -> None:
         super().__init__()
+        if dtype not in (None, torch.float32, torch.float64):
+            raise DataError(
+                f"to_torch: `dtype` must be torch.float32, torch.float64 or None; got {dtype!r}. Others do "
+                "not keep the digits of a function."
+            )
         self.kind, self.modes, self.static = type(t), t.modes, t._static
         self.names = [name.replace("s.", "_") for name in t._arrays()]  # factors.0 is factor_0
         for name, array in zip(self.names, t._arrays().values(), strict=True):
@@ -39,9 +44,9 @@ class FunctionModule(nn.Module):
         return self.kind._unflatten([getattr(self, name) for name in self.names], self.static)
 
     def forward(self, *indices: Any) -> torch.Tensor:
-        """Values at points: one argument per mode, or one tensor ``(..., D)``."""
-        if len(indices) == 1 and len(self.modes) > 1:
-            indices = self._split(indices[0])
+        """Values at points: one argument per mode, or one tensor ``(..., D)``, which gives ``(...)``."""
+        if len(indices) == 1 and (len(self.modes) > 1 or _is_column(indices[0])):
+            return self.format().at(*self._split(torch.as_tensor(indices[0])))
         return self.format().at(*indices)
 
     def _split(self, points: torch.Tensor) -> list[torch.Tensor]:
@@ -59,3 +64,9 @@ class FunctionModule(nn.Module):
     def extra_repr(self) -> str:
         """The format in one line."""
         return repr(self.format())
+
+
+def _is_column(points: Any) -> bool:
+    """Whether points of a function of one variable are rows ``(..., 1)``, like ``(..., D)`` of several."""
+    shape: Any = getattr(points, "shape", ())
+    return len(shape) > 1 and shape[-1] == 1

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.arithmetic import scalar_of
+from ..core.arithmetic import finite_scalar
 from ..core.arrays import (
     byte_guard,
     device_of,
@@ -177,10 +177,6 @@ class StructuredMatrix(ABC):
         diagonal = self.diag()
         return namespace_of(diagonal).sum(diagonal)
 
-    def _check_square(self, where: str) -> None:
-        if self.shape[0] != self.shape[1]:
-            raise ShapeError(f"{type(self).__name__}.{where}: needs a square matrix; got shape {self.shape}.")
-
     def __repr__(self) -> str:
         where = "" if str(self.device) in ("cpu", "None") else f" on {self.device}"
         kind = f"{library_name(self._arrays()[0])}.{dtype_name(self.dtype)}{where}"
@@ -194,13 +190,13 @@ class StructuredMatrix(ABC):
         )
 
     def __mul__(self, scalar: Any) -> StructuredMatrix:
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(number)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Any) -> StructuredMatrix:
-        number = scalar_of(scalar)
+        number = finite_scalar(scalar)
         return NotImplemented if number is None else self._scaled(1 / number)
 
     def __neg__(self) -> StructuredMatrix:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..core.arrays import namespace_of
 from ..core.errors import DataError
+from ..core.precision import is_complex
 from .base import known
 
 
@@ -35,10 +36,13 @@ def positive_log(found: SignedLog, where: str) -> Any:
     >>> positive_log(SignedLog(1.0, 2.5), "logdet")
     2.5
     """
-    xp = None if isinstance(found.sign, (int, float)) else namespace_of(found.sign)
-    complex_ = xp is not None and xp.isdtype(found.sign.dtype, "complex floating")
-    real = known(xp.real(found.sign) if complex_ else found.sign)
-    imaginary = known(xp.imag(found.sign)) if complex_ else 0.0
+    real: float | None
+    imaginary: float | None = 0.0
+    if not isinstance(found.sign, (int, float)) and is_complex(found.sign):
+        xp = namespace_of(found.sign)
+        real, imaginary = known(xp.real(found.sign)), known(xp.imag(found.sign))
+    else:
+        real = known(found.sign)
     if real is not None and imaginary is not None and not (real > 0 and abs(imaginary) < 1e-3):
         raise DataError(
             f"{where}: the determinant must be positive to have a real logarithm; its sign is {real:.3g}"

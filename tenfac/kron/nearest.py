@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
@@ -13,8 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, spans, to_number
-from ..core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from tenfac.core.arrays import spans
+
+from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
+from ..core.door import door
+from ..core.errors import DataError, RankError, ShapeError, warn_user
 from ..core.report import Report
 from ..core.truncate import squared_norm
 from .base import known
@@ -27,6 +29,7 @@ from .sums import SumOfKronecker
 _ROWS = 64
 
 
+@door
 def nearest_kronecker(
     M: Shaped[Any, ...],
     shapes: Sequence[Sequence[int]],
@@ -117,13 +120,13 @@ def nearest_kronecker(
     else:
         found = (leading_triplets if len(shapes) == 2 else alternate)(tensor, terms, tol, max_iter, rng)
     rel_error = _rel_error(tensor, found.vectors, xp) if scale else 0.0
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not found.converged:
         notes = (
             f"{where}: not converged after {found.n_iter} iterations (relative error {rel_error:.3g}). Raise "
             f"max_iter, now {max_iter}, or tol, now {tol:g}.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     seed = seed_of(random_state)
     info = Report(
         found.converged,
@@ -159,7 +162,7 @@ def rearrange(M: Any, shapes: Sequence[tuple[int, int]], xp: Any) -> Any:
 def _checked_shapes(M: Any, shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     where = "nearest_kronecker"
     try:
-        pairs = [tuple(operator.index(size) for size in shape) for shape in shapes]
+        pairs: list[Any] = [tuple(operator.index(size) for size in shape) for shape in shapes]
     except TypeError:
         pairs = []
     if len(pairs) < 2 or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenfac.core.door import door
+
 from ..core.arithmetic import check_library, unit_scale
 from ..core.arrays import eps, library_name, namespace_of, promote
 from ..core.contract import adjoint, contract
@@ -21,6 +23,7 @@ from .spectral import detached
 _COLUMNS_FIRST = 32
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class KroneckerOperator(StructuredMatrix):
     """The matrix ``K = A_0 kron A_1 kron ...``, never formed; the first mode is the first factor.
@@ -72,7 +75,7 @@ class KroneckerOperator(StructuredMatrix):
     info: Report | None = field(default=None)
 
     def __init__(self, *factors: Any, info: Report | None = None) -> None:
-        if len(factors) == 1 and isinstance(factors[0], (list, tuple)):
+        if len(factors) == 1 and (isinstance(factors[0], (list, tuple)) or hasattr(factors[0], "factors")):
             raise TypeError(
                 "KroneckerOperator: factors are given one by one; got one "
                 f"{type(factors[0]).__name__}. Write KroneckerOperator(*factors)."
@@ -115,7 +118,7 @@ class KroneckerOperator(StructuredMatrix):
         return tuple(factor.shape[1] for factor in self.factors)
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The operator as a sum of one."""
         return (self,)
 
@@ -321,7 +324,10 @@ class KroneckerOperator(StructuredMatrix):
         -----
         Cost: ``sum N_k^3``. Signs of eigenvectors are arbitrary.
         """
-        check_hermitian(self.factors, "KroneckerOperator.eigh")
+        return self._diagonalized("KroneckerOperator.eigh")
+
+    def _diagonalized(self, where: str) -> KroneckerEigen:
+        check_hermitian(self.factors, where)
         xp = namespace_of(self.factors[0])
         pairs = [xp.linalg.eigh(factor) for factor in self.factors]
         return KroneckerEigen(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from ..core.arithmetic import check_library, scalar_of
 from ..core.arrays import device_of, namespace_of, promote
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
 from .base import StructuredMatrix, known
 from .operator import KroneckerEigen, KroneckerOperator
@@ -15,6 +16,7 @@ from .spectral import Diagonalized, check_regular, implicit_solve
 from .sums import SumOfKronecker
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedKronecker(StructuredMatrix):
     """The matrix ``S = A_0 kron A_1 kron ... + shift I``, diagonalised once by ``eigh`` of the factors.
@@ -64,7 +66,8 @@ class ShiftedKronecker(StructuredMatrix):
 
     operator: KroneckerOperator
     shift: Any
-    eigen: KroneckerEigen | None = field(default=None, kw_only=True)
+    eigen: KroneckerEigen = field(default=cast(KroneckerEigen, None), kw_only=True)  # found if not given
+    _spectral: Diagonalized = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, KroneckerOperator):
@@ -75,7 +78,7 @@ class ShiftedKronecker(StructuredMatrix):
         shift = _real_shift(self.shift)
         check_library(shift, self.operator.factors[0])
         object.__setattr__(self, "shift", shift)
-        eigen = self.operator.eigh() if self.eigen is None else self.eigen
+        eigen = self.operator._diagonalized("KroneckerOperator.shifted") if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
         remedy = f"Raise the shift, now {_shown(self.shift)}, or use float64."
         values = eigen.values + self.shift
@@ -118,7 +121,7 @@ class ShiftedKronecker(StructuredMatrix):
         return self
 
     @property
-    def terms(self) -> tuple[KroneckerOperator, ...]:
+    def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The two Kronecker products whose sum this is: the operator, and the shift times the identity."""
         factors = self.operator.factors
         xp = namespace_of(factors[0])
@@ -127,7 +130,7 @@ class ShiftedKronecker(StructuredMatrix):
 
     def _scaled(self, scalar: Any) -> ShiftedKronecker | SumOfKronecker:
         if isinstance(scalar, (int, float)) and scalar > 0:
-            return ShiftedKronecker(self.operator * scalar, self.shift * scalar)
+            return ShiftedKronecker(self.operator._scaled(scalar), self.shift * scalar)
         return SumOfKronecker(*self.terms) * scalar
 
     def __add__(self, other: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.arrays import namespace_of
 from ..core.contract import adjoint
+from ..core.door import door
 from ..core.errors import DataError, ShapeError
 from ..core.report import Report
 from .base import StructuredMatrix, check_hermitian, known, outer
@@ -15,6 +16,7 @@ from .operator import KroneckerOperator
 from .spectral import Diagonalized, check_regular, implicit_solve
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class SumOfKronecker(StructuredMatrix):
     """The matrix ``A_0 kron A_1 kron ... + B_0 kron B_1 kron ... + ...``, never formed.

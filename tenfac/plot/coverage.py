@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.plot.style import BLUE, GRAY, INK, PALE, finish, new_axes, require_matplotlib
 
 _LEVELS = np.concatenate([np.arange(1, 20) / 20, [0.99]])
 
 
+@door
 def calibration(y: Any, mean: Any, std: Any, ax: Any = None) -> Any:
     """Draw how often central intervals hold the value, against how often they should.
 

@@ -11,7 +11,10 @@ import numpy as np
 from tenfac.core.arrays import to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, nearest_name
+from tenfac.core.interchange import as_format
+from tenfac.core.largest import orthonormal
 from tenfac.core.train import TuckerTrain
 from tenfac.core.train_cores import centers, times
 from tenfac.core.tucker import Tucker
@@ -23,6 +26,7 @@ _MARKERS = "os^Dvp"
 _BYTES = 2**31  # largest core of a CP tensor
 
 
+@door
 def function_slice(
     t: Any,
     fixed: Mapping[int | str, Any] | None = None,
@@ -79,6 +83,7 @@ def function_slice(
     ('x', 'y = 0.5', 0.5)
     """
     require_matplotlib("plot.function_slice")
+    t = as_format(t)
     names = _names(t, names, "function_slice")
     held = _held(names, {} if fixed is None else fixed)
     free = [n for n in range(t.ndim) if n not in held]
@@ -111,6 +116,7 @@ def function_slice(
     return finish(ax)
 
 
+@door
 def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = None) -> Any:
     """Draw how the Chebyshev coefficients of each continuous mode fall with the degree.
 
@@ -157,8 +163,9 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     ('log', ['x0', 'x1'])
     """
     require_matplotlib("plot.coefficient_decay")
+    t = as_format(t)
     names = _names(t, names, "coefficient_decay")
-    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "nodes")]
+    smooth = [n for n, mode in enumerate(t.modes) if hasattr(mode, "degree")]
     if not smooth:
         raise ShapeError(f"coefficient_decay: needs a mode of Chebyshev coefficients; got {t!r}.")
     parts = _unfolded(t)
@@ -174,6 +181,7 @@ def coefficient_decay(t: Any, ax: Any = None, *, names: Sequence[str] | None = N
     return _logarithmic(ax)
 
 
+@door
 def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = None) -> Any:
     """Draw the singular values of each mode: how much a larger or smaller rank would change.
 
@@ -220,6 +228,7 @@ def singular_values(t: Any, ax: Any = None, *, names: Sequence[str] | None = Non
     [4, 4]
     """
     require_matplotlib("plot.singular_values")
+    t = as_format(t)
     names = _names(t, names, "singular_values")
     found = [np.linalg.svd(matrix, compute_uv=False) for matrix, _ in _unfolded(t)]
     ax = new_axes()[0] if ax is None else ax
@@ -258,7 +267,10 @@ def _held(names: list[str], fixed: Mapping[int | str, Any]) -> dict[int, Any]:
 
 
 def _axis(mode: Any, size: int) -> np.ndarray:
-    return np.arange(mode.size) if mode.domain is None else np.linspace(*mode.domain, size)
+    if mode.domain is None:
+        return np.arange(mode.size)
+    low, high = mode.domain
+    return np.linspace(low, high, size)
 
 
 def _curves(
@@ -298,7 +310,7 @@ def _unfolded(t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mode by mode as numpy: a matrix of a row for each column of an orthonormal factor, and that factor."""
     wide = t._wide()
     cores = [to_numpy(core) for core in wide._cores]
-    pairs = [np.linalg.qr(to_numpy(factor)) for factor in wide.factors]
+    pairs = [orthonormal(m, to_numpy(f), xp) for m, f in zip(wide.modes, wide.factors, strict=True)]
     triangles = [triangle for _, triangle in pairs]
     if isinstance(t, TuckerTrain):
         whole = [times(core, triangle, xp) for core, triangle in zip(cores, triangles, strict=True)]

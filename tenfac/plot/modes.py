@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.plot.style import BLUE, GRAY, check_axes, finish, literal, new_axes, require_matplotlib
 
@@ -13,6 +14,7 @@ _MARKS = 600
 _Z = 1.959963984540054  # 97.5 % of a standard normal lie below
 
 
+@door
 def mode_function(model: Any, mode: int | str, ax: Any = None, *, max_labels: int | None = None) -> Any:
     """Draw the function of one mode with its 95 % band.
 
@@ -69,6 +71,7 @@ def mode_function(model: Any, mode: int | str, ax: Any = None, *, max_labels: in
     return finish(ax)
 
 
+@door
 def mode_functions(model: Any, axes: Any = None) -> np.ndarray:
     """Draw the functions of all modes, one panel each, on one vertical scale.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.bayes.predictive import columns_by_mode
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.plot import html
 from tenfac.plot.check import LEVELS, Check, held_out, left_out
@@ -26,6 +27,7 @@ _TOLERABLE = 0.03  # by which a coverage may be off before the page warns of it
 _QUARTER = 5  # fewest rows per quartile of the predicted standard deviation
 
 
+@door
 def report(
     model: Any,
     X: Any,

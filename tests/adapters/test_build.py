@@ -248,7 +248,7 @@ def test_other_names_are_fine(name: str) -> None:
 @pytest.mark.parametrize(
     ("how", "parts"),
     [
-        ({"path": "fast"}, ("`path`", "auto, factored, fused", "'fast'")),
+        ({"path": "fast"}, ("`path`", "'auto', 'factored', 'fused'", "'fast'")),
         ({"init": "zero"}, ("`init`", "orthonormal", "'zero'")),
         ({"init": "lu"}, ("`init`", "full core", "'lu'")),
         ({"structure": "lokr", "init": "weight"}, ("`init`", "kronecker core", "lora")),

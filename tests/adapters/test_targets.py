@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from tenfac import DataError, adapt
+from tenfac import DataError, RankError, adapt
 from tenfac.adapters.targets import places_of, select
 from tests.adapters.nets import MoE, ResNet, TiedLM, resnet
 from tests.checks import assert_equal, assert_says
@@ -54,6 +54,17 @@ def test_exclude_takes_the_same_forms_and_a_layer_stands_for_all_below_it(
     exclude: object, want: list[str]
 ) -> None:
     assert_equal(labels(ResNet(), "all-conv", exclude), want)
+
+
+def test_bilinear_layers_and_bags_of_embeddings_are_meant_by_all_and_their_modes_are_named() -> None:
+    model = nn.ModuleDict({"a": nn.Bilinear(6, 7, 8), "b": nn.EmbeddingBag(15, 10), "c": nn.Linear(9, 9)})
+    rows = adapt(model, "all", rank=2).layers
+    assert_equal([row.layer for row in rows], ["a", "b", "c"])
+    assert_equal([row.rank for row in rows], [(2, 6, 2), (2, 2), (2, 2)])
+    assert_equal(rows[1].modes, ("num_embeddings", "embedding_dim"))
+    with pytest.raises(RankError) as error:
+        adapt(nn.Bilinear(6, 7, 8), nn.Bilinear, rank=(9, 1, 1))
+    assert_says(error, "mode 0 (out_features)")
 
 
 def test_a_number_alone_is_a_whole_name() -> None:

@@ -41,6 +41,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]
     "Conv3d": (lambda: nn.Conv3d(6, 8, 3), _x(2, 6, 4, 4, 4)),
     "ConvTranspose2d": (lambda: nn.ConvTranspose2d(8, 12, 3, groups=2), _x(2, 8, 4, 4)),
     "Embedding": (lambda: nn.Embedding(15, 10), _index(15)),
+    "EmbeddingBag": (lambda: nn.EmbeddingBag(15, 10), _index(15)),
+    "Bilinear": (lambda: nn.Bilinear(6, 7, 8), lambda: (torch.randn(5, 6), torch.randn(5, 7))),
     "experts": (lambda: Raw(4, 8, 6), _x(4, 8, 6)),
     "4-D parameter": (lambda: Raw(4, 3, 8, 6), _x(4, 3, 8, 6)),
 }

@@ -18,6 +18,7 @@ from tests.checks import (
     assert_above,
     assert_below,
     assert_close,
+    assert_draws,
     assert_equal,
     assert_relative,
     assert_says,
@@ -130,12 +131,7 @@ def test_draws_have_the_dense_mean_and_covariance(case: Toy) -> None:
     at, count = case.at(24), 5000
     draws = built(case).sample(at, count, np.random.default_rng(1))
     mean, cov = case.dense(case.hyper(1)).predict(case.points, case.y, at)
-    std = np.sqrt(np.diag(cov))
-    off = np.abs(draws.mean(axis=0) - mean) / std * np.sqrt(count)
-    assert_below(off.max(), 4.5, "distance of the mean, in standard errors")
-    error = np.sqrt((cov**2 + np.outer(std**2, std**2)) / count)
-    got = (draws - mean).T @ (draws - mean) / count
-    assert_below((np.abs(got - cov) / error).max(), 5.5, "distance of the covariance, in standard errors")
+    assert_draws(draws, mean, cov, errors=5.5)
 
 
 def table_fit(**settings: Any) -> tuple[FunctionalTucker, dict[str, Any], np.ndarray]:

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac import ConvergenceWarning, DataError, FunctionalTucker, Tucker, load, save
+from tenfac import (
+    GP,
+    Chebyshev,
+    ConvergenceWarning,
+    DataError,
+    Discrete,
+    FunctionalTucker,
+    Tucker,
+    load,
+    save,
+)
 from tests.checks import assert_above, assert_below, assert_equal, assert_relative, assert_says, quietly
 
 WHO = np.array(["ann", "bob", "cy"])
@@ -128,6 +138,44 @@ def test_kinks_that_no_degree_meets_are_reported() -> None:
     assert_equal(mean.modes[0].size, 65)
     assert_above(mean.info.rel_error, 1e-6, "reported error")
     assert_below(gap(model, mean), 2 * mean.info.rel_error, "difference to predict")
+
+
+@pytest.mark.parametrize("kernel", ["matern12", "matern52"])
+def test_gp_modes_are_exact_whatever_the_kernel(kernel: str, model: FunctionalTucker, tmp_path: Path) -> None:
+    model = model if kernel == "matern52" else fitted(kernel=kernel)
+    mean = model.mean_tucker(tol=1e-10, modes="gp")
+    assert_equal([type(mode) for mode in mean.modes], [GP, GP, Discrete])
+    assert_equal(mean.modes[0].grid, tuple(model.indices_[0].tolist()))
+    assert_below(gap(model, mean), 1e-10, "difference to predict")
+    assert_equal((mean.info.converged, mean.info.warnings), (True, ()))
+    rows, index = points(model, 50)
+    save(mean, tmp_path / "mean.npz")
+    assert_equal(load(tmp_path / "mean.npz").at(*index), mean.at(*index))
+    if kernel == "matern52":
+        slope = model.predict_derivative(rows, "time")
+        assert_relative(mean.diff(0).at(*index), slope, 1e-8, "derivative")
+
+
+def test_gp_modes_hold_main_effects_of_other_lengthscales_and_a_cut_rank() -> None:
+    model = fitted(terms=("mains",), max_iter=2)
+    mean = model.mean_tucker(tol=1e-9, modes="gp")
+    assert_equal(len(mean.modes[0].kernel.processes), 2)
+    assert_below(gap(model, mean), 1e-9, "difference to predict")
+    small = model.mean_tucker(tol=1e-3, modes="gp")
+    assert_below(gap(model, small), 1e-3, "difference at a larger tolerance")
+    assert small.rank[0] < mean.rank[0]
+
+
+def test_a_gp_mode_of_a_mean_becomes_polynomials(model: FunctionalTucker) -> None:
+    mean = model.mean_tucker(tol=1e-6, modes="gp").change_mode(0, Chebyshev, tol=1e-4)
+    assert_equal(mean.info.converged, True)
+    assert_below(gap(model, mean), 1.5e-4, "difference to predict")
+
+
+def test_other_kinds_of_modes_are_refused(model: FunctionalTucker) -> None:
+    with pytest.raises(DataError) as error:
+        model.mean_tucker(modes="cheb")
+    assert_says(error, '"chebyshev" or "gp"', "'cheb'")
 
 
 def test_the_residual_is_left_out_and_the_report_says_so() -> None:

@@ -29,6 +29,7 @@ SLICED = SliceNoise(PLAIN, 0.04, np.inf, 6.0, np.array([20.0, 3.0]), np.array([1
 ALL = {
     "gaussian": Gaussian(PLAIN, 0.3),
     "gaussian, bent": Gaussian(BENT, 0.3),
+    "gaussian, log": Gaussian(LOG, 0.3),
     "student": StudentT(PLAIN, 0.2, 3.0),
     "student, bent": StudentT(BENT, 0.2, 3.0),
     "slices": SLICED,

@@ -16,7 +16,7 @@ from tenfac.bayes.collapsed.task import Task
 from tenfac.bayes.collapsed.terms import Main
 from tests.oracles import DenseDecay, DenseGP, DenseLearned, DenseMode
 
-SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+SMOOTHNESS = {None: None, "matern12": 0.5, "matern32": 1.5, "matern52": 2.5, "oscillator": "oscillator"}
 
 Kernels = tuple[str | None, ...]
 
@@ -28,7 +28,13 @@ def dense_gp(kernels: Kernels, hyper: Hyper, exact: int = 0, **observed: Any) ->
         for kernel, row, loadings in zip(kernels, hyper.modes, hyper.loadings, strict=True)
     )
     mains = tuple(
-        (float(np.exp(v)), replace(mode, constant=0.0, lengthscale=float(np.exp(length)), loadings=None))
+        (
+            float(np.exp(v)),
+            # an oscillator has one period for its main effect and the product
+            replace(mode, constant=0.0, loadings=None)
+            if mode.smoothness == "oscillator"
+            else replace(mode, constant=0.0, lengthscale=float(np.exp(length)), loadings=None),
+        )
         for (v, length), mode in zip(hyper.mains, modes, strict=False)
     )
     discrete = tuple(kernel is None for kernel in kernels)
@@ -148,6 +154,8 @@ TOYS = {
     "exact discrete and last, D = 2": toy(("matern12", None), 1, (4, 9)),
     "continuous, D = 1": toy(("matern52",), 0, (12,)),
     "discrete, D = 1": toy((None,), 0, (8,)),
+    "exact oscillator, D = 3": toy(("oscillator", "matern12", None), 0, (8, 4, 3)),
+    "oscillator beside the exact mode, D = 2": toy(("oscillator", "matern32"), 1, (5, 9)),
     "exact discrete, alike levels": toy((None, "matern32", None), 0, (7, 5, 4), label_rank=2),
     "exact continuous, alike levels": toy(("matern32", "matern12", None), 0, (8, 4, 3), label_rank=2),
 }
@@ -187,6 +195,7 @@ def term_toy(
 TERM_TOYS = {
     "mains, D = 2": term_toy(("matern32", "matern52"), 0, (8, 4), ("mains",)),
     "mains, D = 3": term_toy(("matern12", None, "matern32"), 0, (8, 3, 4), ("mains",)),
+    "mains, oscillators": term_toy(("oscillator", "oscillator"), 0, (8, 4), ("mains",)),
     "residual, D = 2": term_toy((None, "matern52"), 1, (4, 9), ("residual",)),
     "residual, precisions": term_toy(
         ("matern32", "matern12", None), 0, (8, 4, 3), ("residual",), precise=True

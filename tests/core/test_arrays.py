@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from tenfac.core.arrays import as_float, dtype_name, eps, generator, namespace_of, promote, tensorly_backend
 from tenfac.core.errors import DataError
 from tests.checks import assert_close, assert_equal, assert_says, library_of
+from tests.fresh import in_fresh_python
 
 
 def test_namespace_is_that_of_the_array_and_is_cached(make):
@@ -157,8 +156,7 @@ def test_decomposing_numpy_arrays_imports_no_heavy_library():
         "(t + t).round(tol=0.1).at(0, 0); "
         "print([m for m in ('torch', 'tensorly', 'sklearn', 'pandas', 'scipy', 'jax') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert_equal(out.stdout.strip(), "[]")
+    assert_equal(in_fresh_python(code), "[]")
 
 
 def test_numbers_of_a_gradient_graph_are_read_without_warning():

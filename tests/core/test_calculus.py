@@ -26,7 +26,6 @@ SIZE = 18
 TABLE = np.array([1.0, -2.0, 0.5])
 # f(x, j, y) = table[j] (exp(x) cos(y) + 3 sin(x) y): modes Chebyshev, Discrete, Chebyshev
 PAIRS = [(np.exp, np.cos), (lambda x: 3 * np.sin(x), lambda y: y)]
-SLOPES = [(np.exp, lambda y: -np.sin(y)), (lambda x: 3 * np.cos(x), np.ones_like)]
 
 
 def f(x, j, y):

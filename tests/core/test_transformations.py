@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -12,6 +9,7 @@ from tenfac import CP, RankError, Tucker, TuckerTrain, mode_product, tucker
 from tenfac.core.tracing import is_traced
 from tests.checks import assert_below, assert_close, assert_equal, assert_relative, assert_says, to_numpy
 from tests.core.test_libraries import draw, smooth
+from tests.fresh import in_fresh_python
 
 jax = pytest.importorskip("jax")
 torch = pytest.importorskip("torch")
@@ -105,8 +103,7 @@ def test_a_library_imported_after_tenfac_knows_the_formats_made_from_then_on():
         "make(); assert 'jax' not in sys.modules; import jax; make()\n"
         "print(len(jax.tree_util.tree_leaves(make())))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert_equal(out.stdout.strip(), "2")
+    assert_equal(in_fresh_python(code), "2")
 
 
 def test_formats_first_made_in_many_threads_are_registered_once():
@@ -118,8 +115,7 @@ def test_formats_first_made_in_many_threads_are_registered_once():
         "threads = [threading.Thread(target=work) for _ in range(30)]\n"
         "[t.start() for t in threads]; [t.join() for t in threads]; print(bad)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert_equal(out.stdout.strip(), "[]")
+    assert_equal(in_fresh_python(code), "[]")
 
 
 # --- JAX --------------------------------------------------------------------------------------------------

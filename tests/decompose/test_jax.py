@@ -20,6 +20,7 @@ from tenfac import (
     tucker_append,
     tucker_complete,
     tucker_cross,
+    tucker_nonnegative,
 )
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, dtype_name, library_of
 from tests.oracles import cp_dense, format_dense, smooth, true_error, with_noise
@@ -41,6 +42,7 @@ SEEN = np.random.default_rng(55_021).random(CUBE.shape) < 0.8
 
 FITS = {
     "hooi": (partial(hooi, rank=2), CUBE),
+    "tucker_nonnegative": (partial(tucker_nonnegative, rank=2, tol=1e-3), np.abs(CUBE)),
     "hooi, complex": (partial(hooi, rank=2), low_rank(6, 6, 6, dtype=complex)),
     "cp": (partial(cp, rank=2), CUBE),
     "cp, compressed": (partial(cp, rank=2), low_rank(60, 50, 40)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from functools import partial
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import tenfac
 from tenfac import (
     DataError,
     cp,
@@ -19,6 +21,7 @@ from tenfac import (
     tucker_append,
     tucker_complete,
     tucker_cross,
+    tucker_nonnegative,
 )
 from tenfac.decompose.progress import Progress
 from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
@@ -40,12 +43,19 @@ FITS = {
     "cp, compressed": partial(cp, LARGE, 3),
     "cp, nonnegative": partial(cp, np.abs(X), 2, nonnegative=True),
     "hooi": partial(hooi, X, 3),
+    "tucker_nonnegative": partial(tucker_nonnegative, np.abs(X), 3, tol=1e-3),
     "cp_complete": partial(cp_complete, X, 1, mask=SEEN, n_init=2, max_iter=40, tol=1e-2),
     "tucker_complete": partial(tucker_complete, X, 1, mask=SEEN, n_init=2, max_iter=40, tol=1e-2),
     "tucker_cross": partial(tucker_cross, kink, (60, 60, 60), 1e-3, max_evals=50_000),
     "tucker_cross, small": partial(tucker_cross, X, X.shape, 0.5),
 }
 each_fit = pytest.mark.parametrize(("name", "fit"), FITS.items(), ids=FITS)
+
+
+def test_every_public_decomposition_that_calls_back_is_among_the_fits() -> None:
+    doors = [name for name, home in tenfac._HOME.items() if home.startswith("decompose.")]
+    calls = [n for n in doors if "callback" in inspect.signature(getattr(tenfac, n)).parameters]
+    assert_equal(sorted(set(calls) - {name.partition(",")[0] for name in FITS}), [])
 
 
 @each_fit

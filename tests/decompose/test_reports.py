@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from time import perf_counter
 
 import numpy as np
 import pytest
 
+import tenfac
 from tenfac import (
     ConvergenceWarning,
     cp,
@@ -18,6 +20,7 @@ from tenfac import (
     tucker_append,
     tucker_complete,
     tucker_cross,
+    tucker_nonnegative,
 )
 from tests.checks import assert_above, assert_below, assert_equal, assert_says
 
@@ -27,6 +30,7 @@ X = np.einsum("ir,jr,kr->ijk", A, B, C)
 FITS = {
     "tucker": lambda: tucker(X, rank=3),
     "hooi": lambda: hooi(X, 3),
+    "tucker_nonnegative": lambda: tucker_nonnegative(np.abs(X[:, :1, :1]), 1),
     "randomized_tucker": lambda: randomized_tucker(X, 3),
     "tucker_append": lambda: tucker_append(tucker(X[:5], rank=3), X[5:], 0, rank=3),
     "tucker_cross": lambda: tucker_cross(lambda i: X[tuple(i.T)], X.shape, 1e-6),
@@ -35,6 +39,12 @@ FITS = {
     "tucker_complete": lambda: tucker_complete(np.where(RNG.random(X.shape) < 0.9, X, np.nan), 3),
     "nearest_kronecker": lambda: nearest_kronecker(np.kron(A[:3], B[:3]), [(3, 3), (3, 3)]),
 }
+
+
+def test_every_public_function_that_makes_a_format_of_an_array_is_among_the_fits() -> None:
+    doors = [name for name, home in tenfac._HOME.items() if home.startswith("decompose.")]
+    makes = [n for n in doors if inspect.signature(getattr(tenfac, n)).return_annotation in ("Tucker", "CP")]
+    assert_equal(sorted(set(makes) - set(FITS)), ["align"])  # which takes a format
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=FITS.keys())

@@ -15,6 +15,7 @@ from tenfac import (  # noqa: E402
     ConvergenceWarning,
     DataError,
     Discrete,
+    FunctionalTucker,
     ShapeError,
     Tucker,
     from_xarray,
@@ -212,3 +213,62 @@ def test_patches_become_an_array_at_places_that_are_given():
     with pytest.raises(ShapeError) as caught:
         to_xarray(patches, ("x", "cell"))
     assert_says(caught, "say where 'x' is evaluated", "coords={'x': places}")
+
+
+# --- fitted models ----------------------------------------------------------------------------------------
+
+
+def model() -> FunctionalTucker:
+    columns = {"cell": np.repeat(CELLS, 8), "x": np.tile(np.linspace(0, 2, 8), 3)}
+    return FunctionalTucker(max_iter=0).fit(columns, height(columns["x"], np.repeat(np.arange(3), 8)))
+
+
+def test_a_posterior_on_a_grid_has_the_names_of_the_table_and_its_predictions():
+    fitted = model()
+    got = to_xarray(fitted, coords={"x": [0.5, 1.25], "cell": ["T", "B"]})
+    assert_equal((dict(got.sizes), list(got)), ({"cell": 2, "x": 2}, ["mean", "std"]))
+    want = fitted.predict({"cell": ["T", "T", "B", "B"], "x": [0.5, 1.25] * 2}, return_std=True)
+    for name, values in zip(("mean", "std"), want, strict=True):
+        assert_equal(got[name].values.ravel(), values)
+    assert_equal(got["mean"].sel(cell="B", x=1.25).values[()], want[0][3])
+
+
+def test_a_posterior_without_places_is_on_what_it_has_seen_and_a_count_is_equal_steps():
+    got = to_xarray(model(), name="height")
+    assert_equal(list(got), ["height", "height_std"])
+    assert_equal(got.cell.values.tolist(), CELLS)
+    assert_close(got.x.values, np.linspace(0, 2, 8))
+    assert_close(to_xarray(model(), coords={"x": 5}).x.values, np.linspace(0, 2, 5))
+
+
+def test_the_mean_of_a_posterior_as_a_function_keeps_the_names_it_is_given():
+    fitted = model()
+    F = fitted.mean_tucker()
+    got = to_xarray(F, fitted.mode_names_, {"cell": CELLS, "x": [0.3, 1.1]})
+    want = to_xarray(fitted, coords={"x": [0.3, 1.1]})["mean"]
+    assert_equal(got.dims, want.dims)
+    assert_below(float(abs(got - want).max()), 1e-3 * float(abs(want).max()), "difference")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        ({"dims": ["a", "b"]}, ("cell, x", "rename")),
+        ({"coords": {"y": 3}}, ("cell, x", "'y'")),
+        ({"coords": {"x": 0.5}}, ("coords['x']", "places", "X.sel")),
+        ({"coords": {"cell": 2}}, ("coords['cell']", "labels")),
+        ({"coords": {"cell": ["Q"]}}, ("'cell'", "unseen label 'Q'")),
+        ({"max_bytes": 10}, ("max_bytes", "fewer places")),
+    ],
+    ids=str,
+)
+def test_a_grid_that_a_posterior_cannot_have_is_refused(wrong: dict[str, Any], parts: tuple[str, ...]):
+    with pytest.raises((ShapeError, DataError)) as error:
+        to_xarray(model(), **wrong)
+    assert_says(error, *parts)
+
+
+def test_a_model_that_is_not_fitted_is_refused():
+    with pytest.raises(ShapeError) as error:
+        to_xarray(FunctionalTucker())
+    assert_says(error, "a fitted FunctionalTucker")

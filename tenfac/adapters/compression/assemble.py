@@ -78,7 +78,7 @@ def _convolutions(
     ones = (1,) * spatial
     parts: list[tuple[nn.Module, Tensor]] = []
     if intos[0] is not None:
-        weight = torch.cat([into.mT for into in intos])
+        weight = torch.cat([into.mT for into in intos if into is not None])
         maker = pointwise(layer.in_channels, weight.shape[0], 1, groups=groups, bias=False, **like)
         parts.append((maker, weight.reshape(*weight.shape, *ones)))
     r_out, r_in = (groups * size for size in cores[0].shape[:2])

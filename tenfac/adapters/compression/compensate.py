@@ -17,11 +17,13 @@ from tenfac.adapters.updates.pieces import DenseFactor, FullCore
 from tenfac.adapters.updates.ranks import resolve
 from tenfac.adapters.updates.structure import structure_of
 from tenfac.adapters.updates.update import Term, Update
-from tenfac.core.errors import ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError
 
 _GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "padding_idx")
 
 
+@door
 def compensate(
     layer: nn.Module,
     quantized: nn.Module,
@@ -62,7 +64,7 @@ def compensate(
         If the two layers differ in type, shape or geometry, or the type is not of those above.
     RankError, DataError
         As ``compress``.
-    ValueError
+    DataError
         If the name is taken or cannot be one, the layer is merged, or a convolution with ``inputs`` has
         groups.
 
@@ -85,7 +87,7 @@ def compensate(
     xs = [] if inputs is None else batches(inputs, layer, where)
     layout = layout_of(quantized, "weight")
     if layout.groups > 1 and xs:
-        raise ValueError(
+        raise DataError(
             f"{where}: the groups of a convolution see different inputs, and one update for all of them is "
             f"not solved in their metrics; got groups={layout.groups}. Leave `inputs` out (plain SVD)."
         )
@@ -135,6 +137,6 @@ def _check_pair(layer: nn.Module, quantized: nn.Module, name: str, where: str) -
         )
     check_name(name, where)
     if isinstance(quantized, Adapted) and quantized.tenfac.merged:
-        raise ValueError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
+        raise DataError(f"{where}: the layer must not be merged; call tenfac.unmerge(model) first.")
     if isinstance(quantized, Adapted) and name in quantized.tenfac.named:
-        raise ValueError(f"{where}: the layer already has an update named {name!r}; give another `name`.")
+        raise DataError(f"{where}: the layer already has an update named {name!r}; give another `name`.")

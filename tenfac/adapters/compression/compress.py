@@ -32,7 +32,8 @@ from tenfac.adapters.layer import AdaptedStock, is_stock
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.adapters.updates.ranks import resolve
 from tenfac.adapters.updates.structure import structure_of
-from tenfac.core.errors import DataError, RankError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, RankError, ShapeError, check_option
 from tenfac.core.report import Report
 
 # A mode's rank; None leaves it whole; a float is the share of its energy that may be left out.
@@ -40,6 +41,7 @@ Size = int | float | None
 METRICS = ("auto", "none", "activations", "fisher", "both")
 
 
+@door
 def compress(
     layer: nn.Module,
     rank: Any = None,
@@ -89,7 +91,7 @@ def compress(
         If a metric needs data that are not given, or they are not finite or not what the layer takes.
     ShapeError
         If ``fisher`` is not of the weight's shape.
-    ValueError
+    DataError
         If the metric is unknown, or an Embedding has a ``max_norm``.
     TypeError
         If the layer is of another type, or its forward pass is its own.
@@ -300,8 +302,7 @@ def check_layer(layer: nn.Module, where: str) -> None:
 def _check_data(
     layer: nn.Module, metric: str, inputs: Any, fisher: Tensor | None, where: str
 ) -> tuple[str, list[Tensor], Tensor | None]:
-    if metric not in METRICS:
-        raise ValueError(f"{where}: `metric` must be one of {', '.join(METRICS)}; got {metric!r}.")
+    check_option(metric, METRICS, where, "metric")
     if metric == "auto":
         names = {(True, True): "both", (True, False): "activations", (False, True): "fisher"}
         metric = names.get((inputs is not None, fisher is not None), "none")

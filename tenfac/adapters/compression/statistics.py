@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,9 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.count, self.total, self.square = 0, None, None
+        self.count = 0
+        self.total: Any = None
+        self.square: Any = None
 
     def add(self, rows: Tensor) -> None:
         """Add vectors, ``(N, I)``."""

@@ -30,7 +30,8 @@ def lora_matrices(update: Update) -> tuple[Tensor, Tensor]:
 
 def in_order(pieces: Pieces, layout: Layout) -> Pieces:
     """A term in float64 with the modes of its core as (output, input, *kernel)."""
-    core, out, into = (None if piece is None else piece.detach().to(torch.float64) for piece in pieces)
+    out, into = (None if piece is None else piece.detach().to(torch.float64) for piece in pieces[1:])
+    core = pieces.core.detach().to(torch.float64)
     return Pieces(core.movedim((layout.out, layout.into), (0, 1)), out, into)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,8 @@ from tenfac.adapters.files.lora import in_order, lora_matrices, lora_update, mis
 from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
 from tenfac.adapters.updates.update import Update
-from tenfac.core.errors import DataError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, warn_user
 
 _NAMES = ("lora_up.weight", "lora_down.weight", "lora_mid.weight", "alpha")
 # What the arrays of LyCORIS' other methods are called.
@@ -32,6 +32,7 @@ _OTHERS = {
 }
 
 
+@door
 def export_lycoris(
     model: nn.Module, path: str | os.PathLike[str], *, name: str = "default", prefix: str = "lycoris"
 ) -> None:
@@ -59,7 +60,7 @@ def export_lycoris(
         If a layer is one that LyCORIS cannot hold or computes wrongly: embeddings, attention and its output
         projection, transposed convolutions, padding other than zeros, raw parameters, layers with a forward
         pass of their own; or if two modules have one name in the file.
-    ValueError
+    DataError
         If the model is merged or has no adapter of this name.
     MissingExtraError
         If safetensors is not installed.
@@ -166,7 +167,7 @@ def _keys(modules: Mapping[str, nn.Module], prefix: str) -> dict[str, list[str]]
 
 def _check_prefix(prefix: Any, where: str) -> None:
     if not isinstance(prefix, str) or not prefix or "." in prefix:
-        raise ValueError(f"{where}: `prefix` must be a string without dots, not empty; got {prefix!r}.")
+        raise DataError(f"{where}: `prefix` must be a string without dots, not empty; got {prefix!r}.")
 
 
 def _misfit(layer: nn.Module, layout: Layout, modules: Mapping[str, nn.Module]) -> str | None:
@@ -182,6 +183,7 @@ def _misfit(layer: nn.Module, layout: Layout, modules: Mapping[str, nn.Module]) 
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_lycoris(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -216,7 +218,7 @@ def import_lycoris(
     DataError
         If the file holds anything but LoCon (DoRA, LoHa, LoKr and others are named), nothing of this prefix,
         or if the model lacks a module or has one of another shape.
-    ValueError
+    DataError
         If the model is merged or has an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.
@@ -290,11 +292,10 @@ def _entries(path: str, prefix: str, where: str) -> dict[str, dict[str, Tensor]]
             "Give the `prefix` they have."
         )
     if left_out:
-        warnings.warn(
+        warn_user(
             f"{where}: {len(left_out)} entries of {path!r} do not start with {prefix + '_'!r} and are left "
             f"out ({some}).",
             UserWarning,
-            stacklevel=3,
         )
     return entries
 
@@ -322,14 +323,14 @@ def _plan(
     else:
         want = {"down": (rank, into, *point), "up": (out, rank, *point), "mid": (rank, rank, *kernel)}
     got = {side: tuple(t.shape) for side, t in (("down", down), ("up", up), ("mid", mid)) if t is not None}
-    if got != want:
+    if got != want or down is None or up is None:
         raise DataError(
             f"{where}: {module or 'the layer'} must have arrays of shapes {want}; the file has {got}. Load "
             "it on the model it was made for."
         )
     alpha = float(parts.get("alpha", 0.0)) or float(rank)
     dtype = torch.promote_types(
-        layer._parameters["weight"].dtype, torch.promote_types(down.dtype, torch.float32)
+        layer.get_parameter("weight").dtype, torch.promote_types(down.dtype, torch.float32)
     )
     core, factor = (down, None) if mid is None else (mid, down.reshape(rank, into).mT)
     update = lora_update(core, up.reshape(out, rank), alpha / rank, layout, into=factor, dtype=dtype)

@@ -34,12 +34,14 @@ from tenfac.adapters.files.placing import (
 from tenfac.adapters.files.specs import build_update, describe_update
 from tenfac.adapters.layer import Slot
 from tenfac.adapters.updates.layout import Layout, layout_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 VERSION = 1
 _KEY = "tenfac"
 
 
+@door
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model, without the model's own weights, to one safetensors file.
 
@@ -54,7 +56,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
 
     Raises
     ------
-    ValueError
+    DataError
         If the model is merged or has no adapter of this name.
     DataError
         If the model is on the meta device, so that there are no numbers to save.
@@ -132,6 +134,7 @@ def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str
     )
 
 
+@door
 def load_adapter(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -170,7 +173,7 @@ def load_adapter(
         If the file is not an adapter of tenfac, is damaged or newer than this tenfac, or if the model lacks
         a layer or has one of another type, shape, number of groups or weight; if what was trained beside the
         adapter was trained otherwise beside another one, or is adapted in the model.
-    ValueError
+    DataError
         If the model is merged or has an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.

@@ -19,6 +19,7 @@ from tenfac.adapters.files.disk import read_tensors, write_bytes, write_tensors
 from tenfac.adapters.files.lora import lora_matrices, lora_update, misfit, padded
 from tenfac.adapters.files.placing import Placement, modules_of, near, place, refuse_place, unwrap, updates_of
 from tenfac.adapters.updates.layout import Layout, layout_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 _PREFIX = "base_model.model."
@@ -38,6 +39,7 @@ _IDLE = {
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others change the base weights
 
 
+@door
 def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default") -> None:
     """Write one adapter of a model as a LoRA that ``peft.PeftModel.from_pretrained`` reads.
 
@@ -60,7 +62,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
         If a layer is one that PEFT cannot hold or computes wrongly: grouped or transposed convolutions, a
         dilated kernel, padding other than zeros, the output projection of an attention, raw parameters,
         layers with a forward pass of their own.
-    ValueError
+    DataError
         If the model is merged, has no adapter of this name, or is itself the adapted layer.
     MissingExtraError
         If safetensors is not installed.
@@ -139,7 +141,7 @@ def _targets(model: nn.Module, name: str, where: str) -> dict[str, dict[str, tup
     for found in updates_of(model, name, where):
         layout, owner = found.update.layout, attention.get(id(found.layer))
         if found.module == "" or owner == "":
-            raise ValueError(
+            raise DataError(
                 f"{where}: PEFT wraps modules inside of a model; this one is itself the adapted layer. Put "
                 "it into one, such as nn.Sequential(layer), before adapting it."
             )
@@ -216,6 +218,7 @@ def _misfit(layer: nn.Module, layout: Layout) -> str | None:
 # --- import -----------------------------------------------------------------------------------------------
 
 
+@door
 def import_peft(
     model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default", activate: bool = True
 ) -> nn.Module:
@@ -243,7 +246,7 @@ def import_peft(
         If the adapter is not a plain LoRA (DoRA and other methods, trained biases, an initialisation that
         changes the base weights), if a setting is unknown to tenfac, if the model lacks a layer or has one
         of another shape, or if PEFT computes another update there than its weights say.
-    ValueError
+    DataError
         If the model is merged or has an adapter of this name already.
     FileNotFoundError
         If a file is not there.

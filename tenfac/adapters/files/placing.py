@@ -45,7 +45,7 @@ def updates_of(model: nn.Module, name: str, where: str) -> list[Placement]:
     layers = list(adapted_layers(unwrap(model)))
     for module, layer in layers:
         if layer.tenfac.merged:
-            raise ValueError(f"{where}: {module or 'the layer'} is merged; call unmerge(model) first.")
+            raise DataError(f"{where}: {module or 'the layer'} is merged; call unmerge(model) first.")
     found = [
         Placement(module, layer, slot, layer.tenfac.named[name][slot.name], layer.tenfac.path)
         for module, layer in layers
@@ -55,7 +55,7 @@ def updates_of(model: nn.Module, name: str, where: str) -> list[Placement]:
     if not found:
         names = sorted({key for _, layer in layers for key in layer.tenfac.named})
         has = f"it has {', '.join(map(repr, names))}" if names else "it has none; adapt it first"
-        raise ValueError(f"{where}: the model must have an adapter named {name!r}; {has}.")
+        raise DataError(f"{where}: the model must have an adapter named {name!r}; {has}.")
     if any(p.is_meta for one in found for p in one.update.parameters()):
         raise DataError(f"{where}: the adapter must have numbers; it is on the meta device. Load them first.")
     return found
@@ -67,9 +67,9 @@ def refuse_place(model: nn.Module, name: Any, where: str) -> None:
     for module, layer in adapted_layers(unwrap(model)):
         at = module or "the layer"
         if layer.tenfac.merged:
-            raise ValueError(f"{where}: {at} is merged; call unmerge(model) first.")
+            raise DataError(f"{where}: {at} is merged; call unmerge(model) first.")
         if name in layer.tenfac.named:
-            raise ValueError(
+            raise DataError(
                 f"{where}: {at} already has an adapter named {name!r}; give another `name`, or detach it "
                 "first."
             )
@@ -97,7 +97,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+            model = model._modules["_orig_mod"]
         else:
             return model
 

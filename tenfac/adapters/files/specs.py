@@ -100,7 +100,7 @@ def build_piece(
 
 
 def _arguments(kind: type) -> list[str]:
-    return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    return list(inspect.signature(kind).parameters)
 
 
 def _field(value: Any) -> Any:

@@ -114,7 +114,7 @@ def _factored(
         at_output += passes * (rates.product * n_out * few_out / groups + touch * (few_out + n_out))
     at_output += passes * touch * n_out
     if layout.kind == "linear":
-        core = 0 if into and out else few_in * few_out  # with both factors it is multiplied into one
+        core = 0.0 if into and out else few_in * few_out  # with both factors it is multiplied into one
         return at_input, at_output + passes * rates.product * core, whole + passes * rates.call * calls
     kernel = math.prod(layout.shape[2:])
     core = rates.product * few_in * few_out / groups * kernel + rates.tap * few_out * kernel
@@ -146,7 +146,8 @@ def _delta(
     """Forming the weight: all modes but the first, then the first, into the sum."""
     passes = 3 if train else 1
     work, size = 0, list(rank)
-    for mode in sorted({layout.out if out else None, layout.into if into else None} - {None}, reverse=True):
+    held = [mode for mode, has in ((layout.out, out), (layout.into, into)) if has and mode is not None]
+    for mode in sorted(set(held), reverse=True):
         work += math.prod(size) * layout.shape[mode]
         size[mode] = layout.shape[mode]
     calls = 1 + out + into

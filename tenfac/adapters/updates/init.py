@@ -110,7 +110,7 @@ def _principal(start: Start, matrices: dict[int, Tensor]) -> tuple[Tensor, dict[
 def _scaled(start: Start) -> list[Term]:
     out = start.layout.out
     shape = core_shape(start.layout, start.ranks)
-    terms = []
+    terms: list[Term] = []
     for _ in range(n_terms(start.layout, start.structure, start.ranks)):
         matrices = draw_factors(start)
         # every term has the first one's frozen core

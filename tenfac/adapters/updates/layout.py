@@ -70,6 +70,10 @@ def layout_of(layer: nn.Module, parameter: str, shape: tuple[int, ...] | None = 
             return Layout("embedding", shape, 1, 0, ("num_embeddings", "embedding_dim"))
         if isinstance(layer, (*CONVS, *TRANSPOSED)):
             return _convolution(layer, shape)
+        if isinstance(layer, nn.EmbeddingBag):
+            return Layout("parameter", shape, 1, 0, ("num_embeddings", "embedding_dim"))
+        if isinstance(layer, nn.Bilinear):
+            return Layout("parameter", shape, 0, 2, ("out_features", "in1_features", "in2_features"))
     names = tuple(f"axis {n}" for n in range(len(shape)))
     if isinstance(layer, nn.MultiheadAttention) and len(shape) == 2:
         names = ("out_features", "in_features")

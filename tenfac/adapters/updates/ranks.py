@@ -125,7 +125,7 @@ def _factored(layout: Layout, structure: Structure, modes: Any, where: str) -> l
 
 def _asked(layout: Layout, structure: Structure, modes: Any, where: str) -> list[int]:
     d = len(layout.shape)
-    chosen = [modes] if isinstance(modes, (str, numbers.Number)) else list(modes)
+    chosen: list[Any] = [modes] if isinstance(modes, (str, numbers.Number)) else list(modes)
     right = isinstance(modes, Iterable) and not isinstance(modes, str)
     if not right or any(isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in chosen):
         raise RankError(f"{where}: `modes` must be a sequence of ints, storage modes; got {modes!r}.")
@@ -262,7 +262,7 @@ def _for_budget(
         ranks = _uniform(layout, structure, factored, rank, True, where)
         learned = count(layout, structure, ranks)
         least = min(least, learned)
-        if most <= learned <= budget and learned < layout.numel:
+        if most <= learned <= int(budget) and learned < layout.numel:
             best, most = ranks, learned
     if best is None:
         raise RankError(
@@ -286,7 +286,7 @@ def _candidates(layout: Layout, structure: Structure, factored: Sequence[int], b
 def _for_energy(
     layout: Layout, structure: Structure, factored: Sequence[int], weight: Tensor, energy: Any, where: str
 ) -> Ranks:
-    if isinstance(energy, bool) or not isinstance(energy, numbers.Real) or not 0 < energy <= 1:
+    if isinstance(energy, bool) or not isinstance(energy, numbers.Real) or not 0 < float(energy) <= 1:
         raise RankError(f"{where}: energy must be a share in (0, 1]; got {energy!r}.")
     if structure.core == "kronecker" or structure.full_rank:
         kind = "Kronecker core" if structure.core == "kronecker" else "sum of full rank"

@@ -25,12 +25,12 @@ it), ``lokr`` leaves both arrays whole, ``s2ft`` draws its rows at random.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenfac.adapters.updates.layout import Layout
+from tenfac.core.errors import DataError, check_option
 
 CORES = ("full", "scaled", "kronecker")
 FACTORS = ("dense", "identity", "selection", "diagonal")
@@ -57,7 +57,7 @@ class Structure:
 
     Raises
     ------
-    ValueError
+    DataError
         If a word is none of the above, or a Kronecker core is to have factors.
 
     Notes
@@ -82,22 +82,19 @@ class Structure:
     init: str = "orthonormal"
 
     def __post_init__(self) -> None:
-        if self.core not in CORES:
-            raise ValueError(f"Structure: `core` must be one of {', '.join(CORES)}; got {self.core!r}.")
+        check_option(self.core, CORES, "Structure", "core")
         for name in ("out", "into", "rest"):
-            kind = getattr(self, name)
-            if kind not in FACTORS:
-                raise ValueError(f"Structure: `{name}` must be one of {', '.join(FACTORS)}; got {kind!r}.")
+            kind = check_option(getattr(self, name), FACTORS, "Structure", name)
             if self.core == "kronecker" and kind != "identity":
-                raise ValueError(
+                raise DataError(
                     f"Structure: a Kronecker core has no factors: `{name}` must be 'identity'; got {kind!r}."
                 )
         if self.core == "scaled" and self.out != "dense":
-            raise ValueError(
+            raise DataError(
                 f"Structure: a scaled core needs out='dense'; got {self.out!r}. Give core='full' instead."
             )
         if self.full_rank and self.core != "scaled":
-            raise ValueError(f"Structure: full_rank=True needs core='scaled'; got core={self.core!r}.")
+            raise DataError(f"Structure: full_rank=True needs core='scaled'; got core={self.core!r}.")
 
     def kind(self, layout: Layout, mode: int) -> str:
         """Kind of the factor of a mode, as the structure has it by itself."""
@@ -135,16 +132,10 @@ PRESETS: dict[str, Structure] = {
 
 
 def structure_of(structure: str | Structure, where: str = "tucker_adapter") -> Structure:
-    """A preset by name, or a structure itself; ``ValueError`` for anything else."""
+    """A preset by name, or a structure itself; ``DataError`` for anything else."""
     if isinstance(structure, Structure):
         return structure
-    if isinstance(structure, str) and structure in PRESETS:
-        return PRESETS[structure]
-    near = difflib.get_close_matches(str(structure).lower(), PRESETS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{where}: `structure` must be a Structure or one of {', '.join(PRESETS)}; got {structure!r}.{hint}"
-    )
+    return PRESETS[check_option(structure, PRESETS, where, "structure", also="a Structure")]
 
 
 def structure_for(structure: str | Structure, layout: Layout, where: str = "tucker_adapter") -> Structure:

@@ -142,7 +142,7 @@ class Update(nn.Module):
 
     def delta(self) -> Tensor:
         """The update as a dense array of the weight's shape."""
-        return sum(term.delta(self.layout) for term in self.terms)  # type: ignore[return-value]
+        return sum(term.delta(self.layout) for term in self.terms)
 
     def added(self, weight: Tensor, factor: float = 1.0) -> Tensor:
         """``weight + factor * delta``, in the wider precision of the two."""

@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.cep.bridge import Level, bridges, joined, rates, steps, thinned
 from tenfac.core.modes.state_space import KERNELS
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,10 +19,10 @@ from tenfac.bayes.cep.sweep import LEVEL, Core, State, Sweeper
 from tenfac.bayes.cep.trial import Trial, pruned
 from tenfac.bayes.threads import one_thread
 from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _FORMS = ("cp", "tucker")
 _LEAST_HELD_OUT = 50
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
@@ -259,9 +258,10 @@ def _form(form: str, rank: int | Sequence[int], count: int, mains: bool) -> CPFo
     if form not in _FORMS:
         raise DataError(f"fit_cep: `form` must be one of {', '.join(_FORMS)}; got {form!r}.")
     single = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
-    ranks = (rank,) * count if single else rank
+    given: Any = (rank,) * count if single else rank
+    ranks: tuple[int, ...]
     try:
-        ranks = tuple(int(r) if int(r) == r else -1 for r in ranks)
+        ranks = tuple(int(r) if int(r) == r else -1 for r in given)
     except (TypeError, ValueError):
         ranks = (-1,)
     if len(ranks) != count or min(ranks) < 0 or (form == "cp" and len(set(ranks)) > 1):
@@ -334,7 +334,7 @@ def _report(
             f"fit_cep: the fit still improved after {max_iter} iterations; raise `max_iter`, or `tol` if it "
             "is good enough."
         )
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warn_user(message)
     return Report(
         converged=converged,
         reason=reason,

@@ -7,13 +7,14 @@ the level, terms with one varying function are main effects, the others interact
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.cep.rows import Sorted
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def moments(mean: Array, cov: Array) -> tuple[Array, Array]:
@@ -164,7 +165,8 @@ class TuckerForm:
         for block in rows.blocks(2 * sum(wides)):
             parts = rows.gathered(block, tables)
             weights = rows.weights[block, None]
-            left, right = _row_products(parts[:half], weights), _row_products(parts[half:], None)
+            left: Any = _row_products(parts[:half], weights)
+            right = _row_products(parts[half:], None)
             told = left[:, self._narrow_columns(groups[0])] * rows.y[block, None]
             left = np.concatenate([left, told], axis=1).T
             if right is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from tenfac.bayes.cep.bridge import rates, steps
 from tenfac.bayes.cep.chain import Chain, ChainPosterior, _shrunk, _t
 from tenfac.core.modes.state_space import KERNELS
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LENGTHS = (1e-4, 30.0)  # in units of the observed range
 _VARIANCES = (1e-10, 1e4)
 _PROBE = 1e-3  # relative change of a lengthscale that measures a slope

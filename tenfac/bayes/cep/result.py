@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from tenfac.core.report import Report
 if TYPE_CHECKING:
     from tenfac.bayes.cep.sweep import State
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _BYTES = 2**25
 RELEVANT = 1e-4  # least share in the variance of y of a function that counts
 
@@ -119,7 +120,7 @@ class CepFit(MarginalsOnly):
         """Mean and variance of the average of f over the other modes' observed indices, at ``x`` (N,)."""
         return self._rows([x if d == mode else None for d in range(len(self.grids))])
 
-    def _rows(self, columns: list[Array | None]) -> tuple[Array, Array]:
+    def _rows(self, columns: Sequence[Array | None]) -> tuple[Array, Array]:
         """Moments of f by blocks of rows; a mode without a column is averaged over its observed indices."""
         count = next(column.size for column in columns if column is not None)
         mean, variance = np.empty(count), np.empty(count)

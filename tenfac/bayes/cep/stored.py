@@ -13,7 +13,7 @@ from tenfac.bayes.cep.forms import CPForm, TuckerForm
 from tenfac.bayes.cep.mode import Functions
 from tenfac.bayes.cep.result import CepFit
 from tenfac.bayes.cep.sweep import Core, State
-from tenfac.core.report import Report
+from tenfac.core.report import stored_report
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -21,7 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 def state_of(fit: CepFit) -> tuple[dict[str, Any], Arrays]:
     """Everything a fit holds; a function's slopes, which only the next sweep needs, are left out."""
     form, state = fit.form, fit.state
-    shape = {"form": "tucker", "ranks": [size - 1 for size in form.sizes]}
+    shape: dict[str, Any] = {"form": "tucker", "ranks": [size - 1 for size in form.sizes]}
     if isinstance(form, CPForm):
         rank = form.products.stop - form.products.start
         shape = {"form": "cp", "rank": rank, "mains": form.products.start > 0}
@@ -53,13 +53,13 @@ def restore(header: dict[str, Any], arrays: Arrays) -> CepFit:
     functions = tuple(_functions(n, entry, grids[n], arrays) for n, entry in enumerate(header["modes"]))
     core = Core(arrays["core_mean"], arrays["core_cov"], arrays["core_precision"], header["core_kl"])
     state = State(functions, core, header["noise"], header["bound"])
-    info = {key: tuple(value) if isinstance(value, list) else value for key, value in header["info"].items()}
-    return CepFit(form, state, grids, header["center"], header["spread"], header["total"], Report(**info))
+    info = stored_report(header["info"])
+    return CepFit(form, state, grids, header["center"], header["spread"], header["total"], info)
 
 
 def _functions(n: int, entry: dict[str, Any], grid: NDArray[np.float64], arrays: Arrays) -> Functions:
     chain = grid.size if entry["kernel"] is None else Chain(grid, entry["kernel"])
-    parts = (arrays[f"{name}_{n}"] for name in ("mean", "cov", "cross"))
+    mean, cov, cross = (arrays[f"{name}_{n}"] for name in ("mean", "cov", "cross"))
     prior = arrays[f"prior_{n}"]
-    posterior = ChainPosterior(*parts, entry["log_z"])
+    posterior = ChainPosterior(mean, cov, cross, entry["log_z"])
     return Functions(chain, prior[0], prior[1], posterior, entry["kl"], np.zeros_like(prior))

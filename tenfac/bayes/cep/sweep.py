@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from tenfac.bayes.cep.forms import CPForm, TuckerForm, moments
 from tenfac.bayes.cep.mode import Climber, Functions
 from tenfac.bayes.cep.rows import Rows
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _NOISE = 1e-10  # least noise variance, relative to that of y
 _SHARPEST = 1e10  # largest prior precision of a coefficient
 LEVEL = 1.0  # prior variance of the level, relative to that of y

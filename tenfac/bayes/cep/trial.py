@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from tenfac.bayes.cep.result import relevance
 from tenfac.bayes.cep.rows import Rows, Sorted
 from tenfac.bayes.cep.sweep import Core, State, Sweeper
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _FIRST_SWEEPS = 12  # of every start, before the best goes on
 _PATIENCE = 8  # sweeps without a gain
 _SLACK = 0.005  # relative to the best score: the first sweep as good as that is taken

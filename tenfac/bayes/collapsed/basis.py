@@ -7,13 +7,14 @@ On a set of nodes the eigenvectors of a mode's prior covariance give functions `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.collapsed.mode_prior import ModePrior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 MAX_NODES = 64
 RELATIVE_EIGENVALUE_FLOOR = 1e-13

@@ -8,6 +8,7 @@ fewer, and complete, where products of functions of single modes are neither.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.collapsed.basis import RELATIVE_EIGENVALUE_FLOOR
 from tenfac.bayes.collapsed.mode_prior import ModePrior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

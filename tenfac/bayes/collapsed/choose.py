@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.collapsed.hyper import Hyper, log_prior
+from tenfac.bayes.collapsed.mode_prior import ORDERS
 from tenfac.bayes.collapsed.search import Learned, learn
 from tenfac.bayes.collapsed.task import Task
 from tenfac.core.errors import DataError
-from tenfac.core.modes.state_space import KERNELS
 
 _TRIAL = 10  # iterations after which two choices of the exact mode are compared
 _WINDOW = 128  # neighbouring indices of the exact mode on which kernel and residual are chosen
@@ -67,7 +67,7 @@ def choose_exact(task: Task, max_iter: int, tol: float) -> Task:
 def choose_terms(
     task: Task,
     terms: tuple[str, ...] | None,
-    kernels: tuple[str, ...],
+    kernels: tuple[str | None, ...],
     max_iter: int,
     tol: float,
     start: Hyper,
@@ -117,7 +117,7 @@ def _best(trials: list[tuple[Task, Learned]]) -> tuple[Task, Learned]:
     """The trial of highest objective; the smaller state unless another tells more."""
     best = max(learned.objective for _, learned in trials)
     enough = [trial for trial in trials if trial[1].objective > best - _GAIN]
-    return min(enough, key=lambda trial: KERNELS[str(trial[0].exact_kernel)])
+    return min(enough, key=lambda trial: ORDERS[str(trial[0].exact_kernel)])
 
 
 def _check_terms(task: Task, terms: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.likelihoods.counts import Counts
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LEAST_PRECISION = 1e-12
 
 
@@ -57,7 +58,7 @@ class CountSites:
         """What the sites say f is, shape (N,)."""
         return self.pull / self.precision
 
-    def updated(self, mean: Array, variance: Array, hyper: Hyper, _: bool) -> tuple[CountSites, Hyper]:
+    def updated(self, mean: Array, variance: Array, hyper: Hyper, _learn: bool) -> tuple[CountSites, Hyper]:
         """Sites of a step of one; the likelihoods of counts have nothing to learn."""
         _, slope, curvature = self.likelihood.expected(self.y, mean, variance)
         precision = np.maximum(curvature, _LEAST_PRECISION)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from tenfac.bayes.collapsed.terms import STEP, Cells, Gradient, Level, Main, Pro
 from tenfac.bayes.exact import levels, smoother
 from tenfac.bayes.exact.posterior import CoefficientPosterior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class Problem:
     def gap(self, positions: list[Array], rows: Array, hyper: Hyper, derivative: int | None = None) -> Array:
         """Variance of f, or a derivative, at points that the functions kept leave out of ``rows``, (N,)."""
         parts = self.parts(rows)
-        return sum(term.left_out(positions, part, hyper, derivative) for term, part in parts)
+        gaps = (term.left_out(positions, part, hyper, derivative) for term, part in parts)
+        return sum(gaps, np.zeros(rows.shape[0]))
 
     def cell_gap(self, positions: list[Array], rows: Array, hyper: Hyper) -> Array:
         """The part of ``gap`` that is of cells' effects, (N,): zero at the cells that were seen."""
@@ -140,7 +141,8 @@ class Problem:
     def gap_covariance(self, positions: list[Array], hyper: Hyper) -> Array:
         """Covariance between points of what the functions kept leave out of f, shape (N, N)."""
         parts = self.parts(self.rows(positions, positions[self.exact].size))
-        return sum(term.missing_covariance(positions, part, hyper) for term, part in parts)
+        missing = (term.missing_covariance(positions, part, hyper) for term, part in parts)
+        return sum(missing, np.zeros((positions[self.exact].size,) * 2))
 
     def parts(self, rows: Array) -> Iterable[tuple[Term, Array]]:
         """Every term with its columns."""
@@ -192,11 +194,13 @@ class Problem:
 
         Repeats count as rows: they agree, so that their scatter adds nothing to the squares.
         """
-        return self._squares(self._scored(hyper)), self.residual.counts
+        own: Any = self.residual
+        return self._squares(self._scored(hyper)), own.counts
 
     def slice_products(self, hyper: Hyper) -> tuple[Array, Array, Array]:
         """The same, and expected products of cells' residuals at scale one: average over slices, (U, U)."""
-        own, solved = self.residual, self._scored(hyper)
+        own: Any = self.residual
+        solved = self._scored(hyper)
         nodes = own.learned.nodes
         prior = own.covariance(hyper, nodes, nodes)
         moved = np.zeros_like(prior)
@@ -211,7 +215,8 @@ class Problem:
 
     def _squares(self, solved: Solved) -> Array:
         norms = np.array([2 * np.trace(slope) + slope.shape[0] for slope in solved.score.by_noise])
-        return norms * self.residual.scales
+        own: Any = self.residual
+        return norms * own.scales
 
     def chain(self, hyper: Hyper) -> smoother.Prior:
         """Processes of the unit coefficients along a continuous exact mode."""
@@ -297,10 +302,10 @@ class Solved:
     """Outcome of one solve: posterior, score, log evidence, factor, and how the slices were whitened."""
 
     posterior: CoefficientPosterior | None
-    score: levels.Score | smoother.Score
+    score: Any  # levels.Score or smoother.Score
     log_evidence: float
     factor: Array
-    whitening: Whitening | None
+    whitening: Any  # Whitening, or None without a residual
 
 
 def _block_diagonal(blocks: list[Array]) -> Array:

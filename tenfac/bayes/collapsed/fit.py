@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.search import Task
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.named import COUNTS, likelihood_of
+from tenfac.bayes.reading import FittedModel
 from tenfac.bayes.settings import (
     candidates_of,
     first_lengthscales,
@@ -28,14 +28,15 @@ from tenfac.bayes.settings import (
     terms_of,
 )
 from tenfac.core.arrays import generator
-from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.errors import warn_user
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _KEPT = "products of mode functions kept"
+_NOT_SHORT = (None, "oscillator")  # labels, and periods, which were sought
 _SHORT = 0.1  # lengthscale, of a range, that a second search starts from
 
 
-class CollapsedMethods:
+class CollapsedMethods(FittedModel):
     """The part of ``FunctionalTucker`` that searches hyperparameters and describes what was found."""
 
     def _search(
@@ -74,20 +75,19 @@ class CollapsedMethods:
         self.info_ = learned.report(max_iter, notes + left, started)
         chosen = self.max_functions is None and isinstance(self.rank, str)
         if notes and chosen and self._prediction.missing_noise_share > 0.5:
-            warnings.warn(f"FunctionalTucker: {notes[0]}", UserWarning, stacklevel=3)
+            warn_user(f"FunctionalTucker: {notes[0]}", UserWarning)
         if not self.info_.converged:
-            warnings.warn(
+            warn_user(
                 f"FunctionalTucker: the evidence was still rising when max_iter={max_iter} was reached; "
-                "the best hyperparameters so far are kept. Raise max_iter.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "the best hyperparameters so far are kept. Raise max_iter."
             )
 
     def _again(self, observed: Observed, task: Task, first: Fit) -> Fit:
         """The better of a fit and one that starts where functions vary fast, as a ridge across modes does."""
         modes = observed.start.modes.copy()
         lengths = first_lengthscales(self.kernel, self._modes)
-        free = [n for n, index in enumerate(self._modes) if lengths[n] is None and not index.discrete]
+        named = enumerate(self._kernels)
+        free = [n for n, kernel in named if lengths[n] is None and kernel not in _NOT_SHORT]
         modes[free, 1] = np.log(_SHORT)
         if not free:
             return first
@@ -145,6 +145,11 @@ class CollapsedMethods:
             for n, index in enumerate(self._modes)
             if not index.discrete
         }
+        self.qualities_ = {
+            index.name: problem.prior(hyper, n).quality
+            for n, index in enumerate(self._modes)
+            if problem.kernels[n] == "oscillator"
+        }
         self.constants_ = {
             index.name: problem.prior(hyper, n).constant for n, index in enumerate(self._modes)
         }
@@ -161,7 +166,7 @@ class CollapsedMethods:
         self.dof_ = np.inf if shape.dof is None else shape.dof
         self.slice_dof_ = np.inf if shape.slice_dof is None else shape.slice_dof
         self.slice_scales_ = {}
-        if self._slice_mode is not None and shape.shapes is not None:
+        if self._slice_mode is not None and shape.shapes is not None and shape.rates is not None:
             self.slice_scales_[self.mode_names_[self._slice_mode]] = shape.rates / shape.shapes
         if problem.residual is not None and problem.residual.dof is not None:
             self.slice_dof_ = problem.residual.dof
@@ -172,5 +177,5 @@ class CollapsedMethods:
 
 def _local_lengthscale(prior: ModePrior, index: ModeIndex) -> float:
     """Lengthscale in the unit of the column, where the axis is bent: at the median observed index."""
-    slope = float(prior.slope(np.median(index.positions(index.values))))
+    slope = float(prior.slope(np.asarray(np.median(index.positions(index.values)))))
     return prior.lengthscale / slope * index.span

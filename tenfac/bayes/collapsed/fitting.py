@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from tenfac.bayes.collapsed.task import Task
 from tenfac.bayes.likelihoods.named import COUNTS, NoiseShape, start_counts
 from tenfac.bayes.likelihoods.response import Response
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _SLICES, _BLOCK = 448, 32  # slices that a search begins with, in blocks of neighbours
 _BLOCK_ITER = 12
 _BEGIN_ROUNDS = 4
@@ -49,7 +50,7 @@ class Observed:
     likelihood: str
     response: str
     terms: tuple[str, ...] | None
-    kernels: tuple[str, ...]
+    kernels: tuple[str | None, ...]
     scaled: bool
     y: Array
     start: Hyper
@@ -175,7 +176,7 @@ def _scales(likelihood: str, task: Task, slice_mode: int | None) -> tuple[Scales
 
 
 def _shape(fit: Fit, likelihood: str, slice_mode: int | None) -> NoiseShape:
-    parts = () if fit.solved.sites is None else fit.solved.sites.parts
+    parts: Any = () if fit.solved.sites is None else fit.solved.sites.parts
     shape = NoiseShape(parts[0].dof if likelihood == "student_t" else None)
     if slice_mode is None:
         return shape

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.collapsed.terms import loading_gradient, mode_gradient
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_SMOOTHINGS = 100
 _SMALL_RESIDUAL = 1e-6
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.bayes.collapsed.mode_prior import ModePrior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 # Weak hyperpriors (mean, standard deviation), in units where y has variance one and every continuous index
 # runs from 0 to 1. They only matter where the data say next to nothing. Order: s, noise variance, then per
@@ -45,7 +46,7 @@ class Hyper:
         Logarithm of the noise variance.
     modes : array, shape (D, 4)
         Per mode: logarithms of constant, lengthscale and sharpness, and the center of the bend. A discrete
-        mode uses the first only.
+        mode uses the first only, an oscillator the first three (see ``ModePrior``).
     loadings : tuple of D arrays, shapes (M_n, r_n)
         Per discrete mode, what makes its levels alike; ``r_n = 0`` where they are exchangeable, and for
         continuous modes.
@@ -109,8 +110,11 @@ class Hyper:
         )
 
     def main(self, mode: int, kernel: str | None) -> ModePrior:
-        """The prior of one mode's main effect, for variance one: on the axis as the product bends it."""
-        lengthscale = float(np.exp(self.mains[mode, 1]))
+        """The prior of one mode's main effect, for variance one: on the axis as the product bends it.
+
+        An oscillator has one period for both.
+        """
+        lengthscale = float(np.exp(self.modes[mode, 1] if kernel == "oscillator" else self.mains[mode, 1]))
         none = np.zeros((1, 0))
         return replace(self.prior(mode, kernel), constant=0.0, lengthscale=lengthscale, loadings=none)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.settings import plain
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Evaluation = tuple[float, Array]
 _FORMAT = "tenfac journal"
 _VERSION = 1

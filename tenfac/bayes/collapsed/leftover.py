@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -10,7 +12,7 @@ from scipy.stats import binom, norm
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.task import Task
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _ROWS = 4096  # rows looked at
 _FAR = 4.0  # standard deviations
 _LEAST = 5  # rows as far

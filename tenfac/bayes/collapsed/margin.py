@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from tenfac.bayes.collapsed.site_loop import Solved
 from tenfac.bayes.likelihoods.response import START, Response
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _SMALLEST, _LARGEST = 1e-9, 3.0
 _CLOSE = 0.2  # of the logarithm of the margin; the evidence is flat on that scale
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.modes.state_space import StateSpace, correlation, correlation_slope
+from tenfac.core.modes.oscillator import Oscillator
+from tenfac.core.modes.state_space import KERNELS, StateSpace, correlation, correlation_slope
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
+
+ORDERS = {**KERNELS, "oscillator": Oscillator.order}  # states per process
+_QUALITY = 8.0  # of an oscillator above 1/2, where the sharpness is 1
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,14 @@ class ModePrior:
     Parameters
     ----------
     kernel : str or None
-        Matérn kernel; None for a discrete mode.
+        Matérn kernel or "oscillator"; None for a discrete mode.
     constant : float
         ``c``, the variance shared by all indices; what varies has variance one.
     lengthscale : float
-        On the bent axis, which again runs from 0 to 1.
+        On the bent axis, which again runs from 0 to 1; the period of an oscillator.
     sharpness, center : float
-        Of the bend; ``center`` in units of the observed range.
+        Of the bend; ``center`` in units of the observed range. The axis of an oscillator is straight, and its
+        quality is ``1/2 + 8 sharpness``.
     loadings : array, shape (M, r)
         ``W``: what makes the M levels of a discrete mode alike or opposite; none by default, when levels are
         exchangeable.
@@ -59,13 +65,25 @@ class ModePrior:
         constant = np.full((size, 1), np.sqrt(self.constant))
         return np.hstack([constant, self.loadings]) if self.loadings.shape[1] else constant
 
-    def process(self) -> StateSpace:
-        """The Matérn part as a state-space model over bent positions."""
+    @property
+    def swings(self) -> bool:
+        """Whether it is an oscillator, on a straight axis."""
+        return self.kernel == "oscillator"
+
+    @property
+    def quality(self) -> float:
+        """Of an oscillator."""
+        return 0.5 + _QUALITY * self.sharpness
+
+    def process(self) -> StateSpace | Oscillator:
+        """The part that varies as a state-space model over bent positions."""
+        if self.swings:
+            return Oscillator(self.lengthscale, self.quality)
         return StateSpace(str(self.kernel), self.lengthscale)
 
     def bend(self, x: Array) -> Array:
         """Positions on the bent axis, shape (N,); codes of a discrete mode stay."""
-        if self.kernel is None:
+        if self.kernel is None or self.swings:
             return x
         start = np.arcsinh(-self.sharpness * self.center)
         scale = np.arcsinh(self.sharpness * (1 - self.center)) - start
@@ -75,6 +93,8 @@ class ModePrior:
 
     def slope(self, x: Array) -> Array:
         """Derivative of ``bend``, shape (N,)."""
+        if self.swings:
+            return np.ones_like(x)
         x = np.clip(x, 0.0, 1.0)
         scale = np.arcsinh(self.sharpness * (1 - self.center)) + np.arcsinh(self.sharpness * self.center)
         return self.sharpness / np.sqrt(1 + (self.sharpness * (x - self.center)) ** 2) / scale
@@ -86,10 +106,14 @@ class ModePrior:
             if self.loadings.shape[1] == 0:
                 return alike
             return alike + self.loadings[x.astype(int)] @ self.loadings[z.astype(int)].T
+        if self.swings:
+            return self.constant + Oscillator(self.lengthscale, self.quality).correlation(x, z)
         return self.constant + correlation(self.bend(x), self.bend(z), self.kernel, self.lengthscale)
 
     def covariance_slope(self, x: Array, z: Array) -> Array:
         """Derivative of ``covariance`` by ``x`` for a continuous mode with a derivative, shape (N, M)."""
+        if self.swings:
+            return Oscillator(self.lengthscale, self.quality).correlation_slope(x, z)
         slope = correlation_slope(self.bend(x), self.bend(z), str(self.kernel), self.lengthscale)
         return self.slope(x)[:, None] * slope
 

@@ -8,6 +8,7 @@ form, and their expectations are the precisions that the next posterior of f is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from scipy.special import digamma, gammaln
 
 from tenfac.bayes.collapsed.hyper import Hyper, hyperprior
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LEAST_DOF, _LEAST_SLICE_DOF, _MOST_DOF, _START_DOF = 2.1, 0.5, 1e3, 5.0
 _NOISE = 1  # entry of Hyper.pack()
 

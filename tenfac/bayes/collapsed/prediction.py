@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from tenfac.bayes.collapsed.mode_prior import ModePrior
 from tenfac.bayes.exact.posterior import CoefficientPosterior, root_of
 from tenfac.bayes.threads import one_thread
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _BLOCK = 64  # exact-mode indices at a time
 _ROWS = 8192  # rows at a time
 _JOINT = 1024  # rows whose parts outside the basis are drawn together
@@ -73,7 +73,8 @@ class Prediction:
         # levels have their posterior without the gradient; the smoother's backward pass gives both
         continuous = problem.kernels[problem.exact] is not None
         with one_thread():
-            posterior, log_evidence, factor = problem.solve(hyper, gradient=continuous)
+            found: Any = problem.solve(hyper, gradient=continuous)
+            posterior, log_evidence, factor = found
         return cls(problem, hyper, posterior, factor, log_evidence)
 
     @property
@@ -299,7 +300,8 @@ class Prediction:
     def _averaged_left_out(self, mode: int, x: Array, rows: Array, along: Array) -> Array:
         """Prior variance that the functions leave out of the average described by ``rows``, shape (N,)."""
         parts, number = self.problem.parts(rows), None if mode == self.problem.exact else mode
-        return sum(term.averaged_left_out(number, x, part, self.hyper, along) for term, part in parts)
+        left = (term.averaged_left_out(number, x, part, self.hyper, along) for term, part in parts)
+        return sum(left, np.zeros(x.size))
 
     def _exact_average(self) -> float:
         """Prior variance of the average over the exact mode's indices, in units of a coefficient's."""

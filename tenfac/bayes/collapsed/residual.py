@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from tenfac.bayes.collapsed.cell_covariance import CellCovariance
 from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.collapsed.scales import widened
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

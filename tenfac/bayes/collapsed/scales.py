@@ -7,6 +7,8 @@ spoil nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -14,7 +16,7 @@ from scipy.special import gammaln
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 # Degrees of freedom: fewer would let the few rows of a slice set its scale alone; beyond the last, scales are
 # as good as equal.
 _LEAST, _MOST, FEW = 4.0, 100.0, 30.0

@@ -23,6 +23,8 @@ _COARSE = 2e-5  # gain per observation that ends a round of iterations on a basi
 _SHARES = (0.5, 0.25, 0.1)  # of a step that a new basis does not confirm
 _MANY_ROWS = 200_000  # beyond, a discrete exact mode is learned from some of its levels
 _DRAWS = 4  # times that missing cells of a grid are drawn
+# Periods tried first: up to two ranges, each a fraction longer than the one before.
+_LONGEST, _PERIOD_RATIO, _MOST_PERIODS = 2.0, 0.12, 64
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
 def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
+    hyper = _start_periods(task, hyper)
     # loadings of labels need all labels
     part = task.for_learning() if hyper.loadings[task.exact].shape[1] == 0 else task
     grid = None
@@ -149,7 +152,8 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
     problem = task.problem(hyper)
     hyper = _start_lengthscale(problem, hyper)
     problem = task.problem(hyper)
-    best, history, ends = hyper, [_objective(problem, hyper)], []
+    best, history = hyper, [_objective(problem, hyper)]
+    ends: list[Any] = []
     n_iter = n_evals = 0
     converged = False
     while n_iter < max_iter and not converged:
@@ -206,7 +210,7 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
     """
     usual = Hyper.start(len(problem.kernels)).modes[problem.exact, 1]
     known = hyper.modes[problem.exact, 1] != usual
-    if known or problem.kernels[problem.exact] is None or problem.positions.size < 3:
+    if known or problem.kernels[problem.exact] in (None, "oscillator") or problem.positions.size < 3:
         return hyper
     spacing = float(np.median(np.diff(problem.positions)))
     now = hyper.modes[problem.exact, 1]
@@ -220,7 +224,27 @@ def _start_lengthscale(problem: Problem, hyper: Hyper) -> Hyper:
 def with_start_lengthscale(task: Task, hyper: Hyper) -> Hyper:
     """The same with the best of a few lengthscales of the exact mode, if it has the usual one."""
     with one_thread():
+        hyper = _start_periods(task, hyper)
         return _start_lengthscale(task.problem(hyper), hyper)
+
+
+def _start_periods(task: Task, hyper: Hyper) -> Hyper:
+    """Best of many periods for every oscillator that has the usual one, from twice the spacing up.
+
+    The evidence has a peak per period that the data could have: a search from afar finds none.
+    """
+    usual = Hyper.start(1).modes[0, 1]
+    sought = [n for n, kernel in enumerate(task.kernels) if kernel == "oscillator"]
+    sought = [n for n in sought if hyper.modes[n, 1] == usual and task.grids[n].size > 2]
+    part = task.for_learning() if sought else task  # which draws
+    for n in sought:
+        grid = task.grids[n]
+        shortest = min(2 * float(np.median(np.diff(grid))), 1.0)
+        count = int(np.log(_LONGEST / shortest) / _PERIOD_RATIO) + 2
+        periods = np.geomspace(shortest, _LONGEST, min(count, _MOST_PERIODS))
+        starts = [hyper.moved(n, 1, float(np.log(period)) - usual) for period in periods]
+        hyper = max(starts, key=lambda start: _objective(part.problem(start), start))
+    return hyper
 
 
 def _progress(verbose: int, total: int) -> Any:

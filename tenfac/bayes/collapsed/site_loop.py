@@ -13,7 +13,7 @@ from tenfac.bayes.collapsed.hyper import Hyper, hyperprior, log_prior
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.search import Learned, Task, learn
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LOG = logging.getLogger("tenfac")
 _FIRST, _AGAIN = 40, 10  # L-BFGS iterations before the first update of the sites, and between updates
 _STEPS_BETWEEN, _STEPS_AT_END = 4, 200
@@ -100,7 +100,8 @@ def learn_sites(
     """
     task = with_sites(task, sites)
     learned = learn(task, min(max_iter, _FIRST), tol, verbose, start)
-    n_iter, n_evals, history = learned.n_iter, learned.n_evals, []
+    n_iter, n_evals = learned.n_iter, learned.n_evals
+    history: list[float] = []
     close = tol * float(task.weights.sum())
     hyper = learned.hyper if max_iter == 0 else learned.prediction(task).hyper
     point, converged = _Point.at(task, sites, hyper), max_iter == 0

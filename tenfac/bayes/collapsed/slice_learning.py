@@ -7,6 +7,7 @@ is chosen by the log density of rows left out.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from tenfac.bayes.collapsed.scales import FEW, update
 from tenfac.bayes.collapsed.task import Task
 from tenfac.bayes.threads import one_thread
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _LEAST_SLICES = 32
 _HELD = 5  # one row in so many is left out to choose
 _PRIORS = (1.0, 0.25)  # slices that the kernel is worth, per cell: with fewer the cells follow single slices
@@ -71,23 +72,25 @@ def learn_likeness(
     cells : tuple of arrays, or None
         Positions of the cells; those of the task.
     """
-    nodes = cells or task.cells
+    nodes: Any = cells or task.cells
     with one_thread():
-        task = replace(task, likeness=task.likeness or CellCovariance.unknown(nodes))
+        likeness = task.likeness or CellCovariance.unknown(nodes)
+        task = replace(task, likeness=likeness)
         problem, slices = task.problem(hyper), task.grids[task.exact].size
         for _ in range(rounds):
             squares, counts, products = problem.slice_products(hyper)
             if task.slice_dof is not None:
                 scales, dof = update(squares, counts)
                 task = replace(task, scales=scales, slice_dof=dof)
-            task = replace(task, likeness=task.likeness.told(products, slices, prior))
+            likeness = likeness.told(products, slices, prior)
+            task = replace(task, likeness=likeness)
             problem = _again(problem, task)
     return task
 
 
 def _again(problem: Problem, task: Task) -> Problem:
     """The same with what the slices of the task tell."""
-    own = problem.residual
+    own: Any = problem.residual
     scales = own.scales if task.scales is None else task.scales
     return replace(problem, residual=replace(own, scales=scales, dof=task.slice_dof, learned=task.likeness))
 

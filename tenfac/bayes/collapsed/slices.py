@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _ROWS = 4096  # made at a time
 
 
@@ -129,5 +130,5 @@ def rows_by_slice(codes: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
 
 def _compress(block: Array, value: Array) -> tuple[Array, Array, float]:
     """``min ||block h - value||`` as a square problem and the residual sum of squares left out."""
-    triangle = np.linalg.qr(np.column_stack([block, value]), mode="r")
+    triangle: Array = np.asarray(np.linalg.qr(np.column_stack([block, value]), mode="r"))
     return triangle[:-1, :-1], triangle[:-1, -1], float(triangle[-1, -1] ** 2)

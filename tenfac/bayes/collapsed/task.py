@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,12 @@ from tenfac.bayes.collapsed.evidence import Problem
 from tenfac.bayes.collapsed.grid_evidence import GridProblem
 from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.collapsed.journal import Journal
+from tenfac.bayes.collapsed.mode_prior import ORDERS
 from tenfac.bayes.collapsed.residual import Residual
 from tenfac.bayes.collapsed.slices import Slices, rows_by_slice
 from tenfac.bayes.collapsed.terms import Cells, Level, Main, Product
-from tenfac.core.modes.state_space import KERNELS
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _COMPLETE_BELOW = 64  # so few products are all kept, whatever their prior variance
 _NEGLIGIBLE = 0.1  # a product is kept if one slice of data could tell more about it than this (in nats)
 _NEGLIGIBLE_IN_SLICES = 1.0  # the same beside a residual within slices, which takes up what is left out
@@ -192,7 +194,7 @@ class Task:
     @property
     def keeps_all(self) -> bool:
         """Whether all these can be kept, constant and moving."""
-        order = 0 if self.exact_kernel is None else KERNELS[self.exact_kernel]
+        order = 0 if self.exact_kernel is None else ORDERS[self.exact_kernel]
         room = self.limit if self.exact_kernel is None else self._room(beside_residual=False)
         return self.needed <= self.limit and self.needed * (1 + order) <= room
 
@@ -242,7 +244,7 @@ class Task:
         mains: tuple[Main | Level | Cells, ...] = ()
         if hyper.mains.size:
             mains = tuple(self._main(n, hyper) for n in range(len(self.kernels)))
-        if hyper.cells.size:
+        if hyper.cells.size and self.cells is not None:
             discrete = tuple(self.kernels[n] is None for n in self.others)
             mains += (Cells(tuple(self.others), discrete, self.cells, hyper),)
         return self.on(product, mains, hyper)
@@ -283,7 +285,7 @@ class Task:
             floors = self._floors(cells[0].size, hyper)
         else:
             bases = tuple(self._basis(n, hyper) for n in self.others)
-            floors = self._floors(np.prod([float(basis.nodes.size) for basis in bases]), hyper)
+            floors = self._floors(math.prod([float(basis.nodes.size) for basis in bases]), hyper)
             if np.prod([float(basis.size) for basis in bases]) <= min(_COMPLETE_BELOW, self.limit):
                 floors = 0.0, 0.0
             basis = ProductBasis.leading(bases, self.limit, min(floors), max(at_least))
@@ -291,7 +293,7 @@ class Task:
             return Product(self.kernels, self.exact, basis, basis.size)
         still = max(at_least[0], 1, int(np.sum(basis.eigenvalues > floors[0])))
         moving = max(at_least[1], int(np.sum(basis.eigenvalues > floors[1])))
-        order = KERNELS[self.exact_kernel]
+        order = ORDERS[self.exact_kernel]
         moving = min(moving, max((room - still) // order, room // (2 * order)), basis.size)
         still = min(max(still, moving), max(room - order * moving, moving, 1), basis.size)
         return Product(self.kernels, self.exact, basis.truncate(still), moving)
@@ -347,7 +349,7 @@ class Task:
     def _room(self, beside_residual: bool, once: bool = False) -> int:
         """Largest state that keeps an evaluation to about a second, or to some if it is the only one."""
         if self.most is not None:
-            return self.most * (1 + KERNELS[str(self.exact_kernel)])
+            return self.most * (1 + ORDERS[str(self.exact_kernel)])
         work = _STATE_WORK_ONCE if once else _STATE_WORK * (_SHARE_IN_SLICES if beside_residual else 1.0)
         return max(8, int((work / self.grids[self.exact].size) ** (1 / 3)))
 

@@ -8,8 +8,9 @@ its coefficients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from tenfac.bayes.collapsed.residual import distance
 from tenfac.bayes.exact.smoother import Group
 from tenfac.core.modes.still import Constant
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Kernels = tuple[str | None, ...]
 STEP = 1e-5
 
@@ -232,7 +233,7 @@ class Main:
             return
         nodes, half = self.basis.nodes, self.basis.half
         weight = half @ slope @ half.T * np.exp(hyper.mains[self.mode, 0])
-        for entry in (2, 3, 5):
+        for entry in (1, 2) if self.kernel == "oscillator" else (2, 3, 5):
             change = _difference(
                 lambda at: at.main(self.mode, self.kernel).covariance(nodes, nodes), hyper, self.mode, entry
             )
@@ -366,7 +367,7 @@ class Cells:
             return np.zeros((count, self.width))
         points = np.column_stack([positions[n] for n in self.others])
         distinct, codes = np.unique(points, axis=0, return_inverse=True)
-        cross = self._kernel(self.reference, self._distances(distinct.T, self.nodes))
+        cross = self._kernel(self.reference, self._distances(tuple(distinct.T), self.nodes))
         return np.linalg.solve(self._unit(self.reference), cross.T).T[codes.reshape(count)]
 
     def groups(self, hyper: Hyper) -> tuple[Group, ...]:
@@ -456,7 +457,7 @@ def _unwhiten(lower: Array, slope: Array) -> Array:
     return np.linalg.solve(lower.T, half.T)
 
 
-def _difference(covariance, hyper: Hyper, mode: int, entry: int) -> Array:
+def _difference(covariance: Callable[[Hyper], Array], hyper: Hyper, mode: int, entry: int) -> Array:
     """Derivative of a covariance matrix by one number of one mode."""
     above, below = (covariance(hyper.moved(mode, entry, sign * STEP)) for sign in (1, -1))
     return (above - below) / (2 * STEP)

@@ -8,7 +8,7 @@ arrow-shaped system solved exactly at ``O(M P^3 + (Q P)^3)`` for M levels, P coe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 
 from tenfac.bayes.exact.posterior import root_of
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

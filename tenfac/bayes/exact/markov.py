@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from tenfac.bayes.exact.posterior import roots_of
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _BLOCK = 128  # places or steps whose matrices are held at a time
 _NUMBERS = 4_000_000  # numbers that all draws of one walk may hold
 
@@ -95,7 +95,7 @@ class MarkovPosterior:
         ``E_t``: what was observed, with noise of variance one.
     """
 
-    prior: StatePrior
+    prior: Any  # a StatePrior
     positions: Array
     means: Array
     covs: Array
@@ -242,7 +242,9 @@ class MarkovPosterior:
     def _draw(self, out: Array, nodes: Array, positions: Array, rng: np.random.Generator) -> None:
         shape, gaps, lift = (out.shape[0], self.prior.dim), np.diff(nodes), self._rows(0)
         asked, observed = np.isin(nodes, positions), np.isin(nodes, self.positions)
-        errors, scores, error = [], [], np.zeros(shape)
+        errors: list[Any] = []
+        scores: list[Any] = []
+        error = np.zeros(shape)
         moves = self._moves(gaps)
         for k, (place, root) in enumerate(zip(nodes.tolist(), self._roots(gaps), strict=True)):
             error = error + rng.standard_normal(shape) @ root.T

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpstrf
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class CoefficientPosterior(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from scipy.linalg.lapack import dpotrf, dtrtrs
 from tenfac.bayes.exact.markov import MarkovPosterior
 from tenfac.core.modes.process import Process
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 class Group(NamedTuple):

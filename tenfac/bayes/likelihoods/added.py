@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from tenfac.bayes.likelihoods.quadrature import bisect, scale_nodes
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.core.errors import DataError
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _ROWS = 8192
 _SCALES, _FEW_SCALES = 481, 65
 _WIDE = 3.0  # standard deviations that hold 99.73 % of a Gaussian
@@ -212,7 +213,7 @@ def _spread_of_student(dof: float | Array) -> Array:
     return np.minimum(variance, wide)[codes].reshape(np.shape(dof))
 
 
-def _bent_density(response: Response, y: Array, density: object, *parts: Array) -> Array:
+def _bent_density(response: Response, y: Array, density: Any, *parts: Array) -> Array:
     """Density of y from that of its latent value; nothing is expected beyond floor and ceiling."""
     low, high = response.bounds
     inside = (y > low) & (y < high)
@@ -234,7 +235,7 @@ def _log_student(y: Array, mean: Array, variance: Array, square: Array, dof: Arr
         error2 = (y[rows] - mean[rows]) ** 2
         logs, weights = scale_nodes(0.5 * dof[rows], error2 / square[rows], _SCALES)
         total = variance[rows, None] + square[rows, None] * np.exp(-logs)
-        out[rows] = logsumexp(weights + _log_normal(0.0, np.sqrt(error2)[:, None], total), axis=1)
+        out[rows] = logsumexp(weights + _log_normal(np.zeros(1), np.sqrt(error2)[:, None], total), axis=1)
     return out
 
 

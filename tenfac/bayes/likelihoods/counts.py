@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from tenfac.bayes.likelihoods.base import Likelihood
 from tenfac.bayes.likelihoods.quadrature import log_integral_beside_mode, mean_beside_step
 from tenfac.bayes.likelihoods.response import NODES, WEIGHTS, Response
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _ROWS = 8192
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 0.3, 3.0
 _LARGEST_RATE = 1e18
@@ -175,7 +176,11 @@ class Binomial(Counts):
         return np.maximum(average * (1 - average) - std**2, 0.0) / self.trials + std**2
 
     def _less(self, y: Array, rows: NDArray[np.intp]) -> tuple[Callable[[Array], Array], Array, Array]:
-        trials = self.trials[rows] if np.ndim(self.trials) else np.full(y.shape, self.trials)
+        trials = (
+            np.broadcast_to(self.trials, rows.shape)
+            if not np.ndim(self.trials)
+            else np.asarray(self.trials)[rows]
+        )
         wins = np.round(y * trials)
 
         def function(eta: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from tenfac.bayes.likelihoods.base import Likelihood
 from tenfac.bayes.likelihoods.counts import Binomial, Counts, Poisson
 from tenfac.bayes.likelihoods.response import Response
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 KINDS = ("gaussian", "student_t", "poisson", "bernoulli", "binomial")
 COUNTS = ("poisson", "bernoulli", "binomial")
 
@@ -43,7 +44,7 @@ def likelihood_of(kind: str, response: Response, variance: float, shape: NoiseSh
         return Poisson(response)
     if kind in COUNTS:
         return Binomial(response, kind == "binomial")
-    if shape.slice_dof is not None:
+    if shape.slice_dof is not None and shape.shapes is not None and shape.rates is not None:
         dof = np.inf if shape.dof is None else shape.dof
         return SliceNoise(response, variance, dof, shape.slice_dof, shape.shapes, shape.rates)
     if shape.dof is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainccinv, gammaincinv, gammaln, logsumexp
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _NODES = 241
 _BISECTIONS = 100
 _REACH = 9.0  # standard deviations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from scipy.special import expit, ndtr
 
 from tenfac.bayes.metrics import gaussian_crps
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 KINDS = ("identity", "log", "logit")
 START = 0.1  # margin
 # The trapezoid rule for the mean under a standard Gaussian: exponentially accurate, also for steep functions.

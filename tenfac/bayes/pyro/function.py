@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from tenfac.bayes.fitted import MarginalsOnly
 from tenfac.bayes.pyro.posterior import PyroPosterior, conditional
 from tenfac.bayes.pyro.prior import TorchHyper, one_thread, tensor
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Cross = Callable[[TorchHyper], tuple[Tensor, Tensor]]
 _LAST = 5  # parts of the history of SVI whose average is the bound
 _ROWS = 4096  # rows at a time
@@ -79,7 +80,7 @@ class PyroFunction(MarginalsOnly):
 
         return self._moments(between)
 
-    def sample(
+    def sample(  # type: ignore[override]  # the base class refuses whatever is asked
         self, positions: list[Array], n: int, rng: np.random.Generator, include_noise: bool = False
     ) -> Array:
         """Joint draws of f (or of new observations) at N points, shape (n, N).
@@ -118,7 +119,10 @@ class PyroFunction(MarginalsOnly):
     def _moments(self, between: Cross) -> tuple[Array, Array]:
         """Mean and variance over all draws of a linear function of f, by its covariance with f observed."""
         means = tensor(self.posterior.model.observations.means)[:, None]
-        count, mean, square, spread = 0, 0.0, 0.0, 0.0
+        count = 0
+        mean: Any = 0.0
+        square: Any = 0.0
+        spread: Any = 0.0
         with torch.no_grad(), one_thread():
             for hyper, factor in self._draws():
                 cross, variance = between(hyper)

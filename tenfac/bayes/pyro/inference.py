@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,10 +18,10 @@ from pyro.ops.stats import effective_sample_size, fit_generalized_pareto, split_
 from tenfac.bayes.pyro.posterior import PyroPosterior, conditional
 from tenfac.bayes.pyro.prior import one_thread, tensor
 from tenfac.bayes.pyro.program import PyroModel
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Reader = Callable[[Any], list[Array]]
 GUIDES = ("structured", "multivariate", "lowrank", "diagonal")
 _R_HAT, _ESS = 1.05, 100.0
@@ -94,7 +93,7 @@ def run_svi(
     pareto = _pareto_k(log_weights)
     history, rise, doubt = _settled(-np.array(losses))
     converged = bool(rise <= 0.5 + 3 * doubt)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if pareto > _PARETO_K:
         notes = (
             f"Pareto k = {pareto:.2f} is above {_PARETO_K}: the guide does not cover the posterior's tails. "
@@ -250,7 +249,7 @@ def _pareto_k(log_weights: Array) -> float:
 
 
 def _warn(where: str, what: str) -> None:
-    warnings.warn(f"{where}: not converged: {what}.", ConvergenceWarning, stacklevel=4)
+    warn_user(f"{where}: not converged: {what}.")
 
 
 def check_guide(guide: str | Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from tenfac.bayes.functional_tucker import FunctionalTucker
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import TERMS, check_numbers, check_response, mode_number, terms_of
 from tenfac.core.arrays import generator
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from tenfac.bayes.pyro.prior import DensePrior, StatePrior
     from tenfac.bayes.pyro.program import Observations, PyroModel
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _MOST_POINTS = 1000
 _MOST_WHITE = 3000  # numbers that make f in the state-space form
 _MOST_STATE = 600
 
 
+@door
 def pyro_model(
     model: FunctionalTucker,
     X: Any,
@@ -108,6 +110,7 @@ def pyro_model(
     return _build(model, X, y, sample_weight, prior, fixed, collapsed, kernels)[0]
 
 
+@door
 def nuts(
     model: FunctionalTucker,
     X: Any,
@@ -167,6 +170,7 @@ def nuts(
     return run_nuts(program, reader, int(num_samples), int(warmup), int(chains), rng, seed, int(verbose))
 
 
+@door
 def svi(
     model: FunctionalTucker,
     X: Any,
@@ -392,6 +396,12 @@ def _dense(
                 f"pyro_model: `kernels` gives a continuous mode a GPyTorch kernel; got "
                 f"{type(kernel).__name__} for the {source.kinds_[n]} mode {source.mode_names_[n]!r}."
             )
+    swinging = [n for n, name in enumerate(source._kernels) if name == "oscillator"]
+    if swinging:
+        raise DataError(
+            "pyro_model: the kernel of every continuous mode must be a Matérn kernel; got 'oscillator' for "
+            f"mode {source.mode_names_[swinging[0]]!r}. Build the model with another `kernel`."
+        )
     modes = [ModeKernel(name, _held(given.get(n))) for n, name in enumerate(source._kernels)]
     scales = SliceScales()
     if problem is not None and problem.residual is not None and problem.residual.learned is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.pyro.prior import TorchHyper, tensor
 from tenfac.bayes.pyro.program import PyroModel
 from tenfac.bayes.tree import datatree, hyperparameters
 from tenfac.core.arrays import generator
 from tenfac.core.report import Report
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 _JITTER = 1e-10  # of the prior variance: f at close points is all but determined
 
 
@@ -62,6 +63,10 @@ class PyroPosterior:
     def f(self) -> Array:
         """Draws of the function at the observed rows, in the unit of y, shape (chain, draw, N)."""
         return self.model.response.observed(self.latent[..., self.model.observations.codes])
+
+    @property
+    def _modes(self) -> Sequence[ModeIndex]:
+        return self.model.modes
 
     @property
     def hyperparameters(self) -> dict[str, Array]:

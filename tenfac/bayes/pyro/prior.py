@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,8 +167,8 @@ def _symmetric(lower: list[list[Tensor]]) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def _dense(matrix: object) -> Tensor:
-    return matrix.to_dense() if hasattr(matrix, "to_dense") else matrix  # type: ignore[return-value]
+def _dense(matrix: Any) -> Any:
+    return matrix.to_dense() if hasattr(matrix, "to_dense") else matrix
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyro
@@ -18,7 +19,7 @@ from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.pyro.prior import DensePrior, StatePrior, TorchHyper, tensor
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

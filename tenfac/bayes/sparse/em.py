@@ -255,7 +255,8 @@ def alternate(
         old, cycles = new, cycles + 1
         for i in range(d):
             mean = _averaged(target, gammas, i)
-            gammas[i] = mean if solve[i] is None else solve[i](mean)
+            step = solve[i]
+            gammas[i] = mean if step is None else step(mean)
         for i in range(d - 1):
             norm = np.linalg.norm(gammas[i])
             gammas[i], gammas[-1] = gammas[i] / norm, gammas[-1] * norm

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from tenfac.core.door import door
+
 from ...core.arrays import is_array, namespace_of, promote, to_number, triangular_factor
 from ...core.contract import adjoint, contract
 from ...core.errors import DataError, ShapeError
@@ -19,6 +21,7 @@ from .statistics import squared
 _WHERE = "kronecker_log_evidence"
 
 
+@door
 def kronecker_log_evidence(
     operator: Any, measured: Any, gammas: Sequence[Any], noise: Any, *, snapshots: bool = False
 ) -> Any:
@@ -60,10 +63,11 @@ def kronecker_log_evidence(
     >>> float(kronecker_log_evidence([np.eye(1)], np.zeros(1), [np.ones(1)], 1.0).round(4))
     -1.2655
     """
-    factors = factors_of(operator, _WHERE)
+    factors: Sequence[Any] = factors_of(operator, _WHERE)
     xp = namespace_of(*factors, measured)
     _check_variances(gammas, factors, noise, xp)
-    *factors, measured, first = promote(*factors, measured, gammas[0], where=_WHERE)
+    promoted = list(promote(*factors, measured, gammas[0], where=_WHERE))
+    factors, measured, first = promoted[:-2], promoted[-2], promoted[-1]
     gammas = [astype(g, _real(first, xp).dtype, xp) for g in gammas]
     y = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, _WHERE, xp)
     complex_ = xp.isdtype(y.dtype, "complex floating")

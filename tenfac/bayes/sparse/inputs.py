@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.sparse.problem import factors_of, measured_of, power_of_two
 from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
 
 Array = NDArray[Any]
 
@@ -46,6 +47,7 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     ((2, 3, 1), 'float64')
     """
     matrices = [to_numpy(A) for A in factors_of(factors, where)]
+    refuse_decomposed(Y, where, "Y")
     if not is_array(Y):
         raise TypeError(
             f"{where}: Y must be an array; got {type(Y).__name__}. Convert it with numpy.asarray."

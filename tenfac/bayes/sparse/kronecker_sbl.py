@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,10 +12,12 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from tenfac.core.door import door
+
 from ...core.arrays import device_of, generator, namespace_of, seed_of
-from ...core.errors import ConvergenceWarning, DataError
+from ...core.errors import DataError, warn_user
 from ...core.precision import dtype_name
-from ...core.report import Report
+from ...core.report import Report, stored_report
 from ...decompose.progress import Progress
 from .ascent import Options
 from .box import Box, posterior_mean
@@ -32,6 +33,7 @@ from .values import structured
 from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
+@door
 class KroneckerSBL(PosteriorMethods, BaseEstimator):
     """Sparse coefficients of a Kronecker dictionary from noisy measurements, with their posterior.
 
@@ -267,7 +269,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
 
     def _with_values(self, problem: Problem, outcome: Outcome) -> Outcome:
         """Put the structure asked for on the coefficients of the box."""
-        self.values_, self.values_bic_ = "full", {}
+        self.values_: str = "full"
+        self.values_bic_: dict[str, float] = {}
         if self.values == "full":
             return outcome
         measured = problem.measured * problem.scale
@@ -306,10 +309,10 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             fixed = self.update in REPLICAS
             remedy = "Take update='fixed_point'." if fixed else "Raise max_iter, or tol."
             said.append(f"KroneckerSBL: not converged after {outcome.n_iter} sweeps{slope}. {remedy}")
-            warnings.warn(said[-1], ConvergenceWarning, stacklevel=3)
+            warn_user(said[-1])
         if doubt:
             said.append(doubt)
-            warnings.warn(doubt, UserWarning, stacklevel=3)
+            warn_user(doubt, UserWarning)
         self.info_ = Report(
             converged=outcome.converged,
             reason=outcome.reason,
@@ -339,7 +342,11 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         }
         arrays = {"coef": self.coef_, "mean": self._box.mean, "std": self.coef_std_}
         arrays |= {"trace": self.evidence_trace_, "starts": self.starts_}
-        several = {"factor": self._box.factors, "box_gammas": self._box.gammas, "support": self.support_}
+        several: dict[str, Any] = {
+            "factor": self._box.factors,
+            "box_gammas": self._box.gammas,
+            "support": self.support_,
+        }
         several |= {"gammas": self.gammas_, "gains": self.column_gain_, "coupling": self.coupling or ()}
         if isinstance(self._box, Scattered):
             several["columns"] = self._box.columns
@@ -377,8 +384,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         kinds = {"Scattered": Scattered, "MaskedBox": MaskedBox, "Structured": Structured, "Box": Box}
         model.values_, model.values_bic_ = header["values"], header["bic"]
         model._box = kinds[header["box"]](arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
-        info = header["info"].items()
-        model.info_ = Report(**{key: tuple(one) if isinstance(one, list) else one for key, one in info})
+        model.info_ = stored_report(header["info"])
         return model
 
 

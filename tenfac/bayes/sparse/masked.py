@@ -105,9 +105,8 @@ class Masked:
     ) -> None:
         self.data, self.gammas, self.noise = data, tuple(gammas), float(noise)
         pairs = zip(data.factors, self.gammas, strict=True)
-        self.axes = tuple(
-            axis or axes_of(*pair) for axis, pair in zip(axes or [None] * len(gammas), pairs, strict=True)
-        )
+        given: Sequence[Axes | None] = axes or [None] * len(gammas)
+        self.axes = tuple(axis or axes_of(*pair) for axis, pair in zip(given, pairs, strict=True))
         self.values = reduce(np.multiply.outer, [axis.values for axis in self.axes])
         self.shrink, self.roots = 1 / (self.values + self.noise), np.sqrt(self.values)
         self.way = self._cheapest()

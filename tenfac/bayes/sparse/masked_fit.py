@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ...core.errors import ConvergenceWarning, ShapeError
+from ...core.errors import ShapeError, warn_user
 from .inputs import check_noise, give_back
 from .masked import Masked, check_memory
 from .observed import NOISE_FLOOR, Array, Observed, check_resolved, observe
@@ -110,11 +109,7 @@ def fit_masked(
         if len(trace) >= max_iter:
             break
     if not converged:
-        warnings.warn(
-            f"fit_masked: not converged in {max_iter} sweeps. Raise max_iter, or tol (now {tol:g}).",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        warn_user(f"fit_masked: not converged in {max_iter} sweeps. Raise max_iter, or tol (now {tol:g}).")
     scaled = normalised(state.gammas, data.scale)
     return Solution(
         gammas=tuple(give_back(gamma, Y) for gamma in scaled),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 from tenfac.bayes.sparse.inputs import check_noise, give_back, is_positive, read_problem
 from tenfac.bayes.sparse.recovery import Recovery
 from tenfac.core.contract import contract
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
 
 
+@door
 def kron_omp(
     factors: Any,
     Y: Any,
@@ -109,7 +110,7 @@ def kron_omp(
             f"kron_omp: the relative residual is {error / size:.3g}, above {bound / size:.3g}, and no column "
             "is left to add. Raise noise, tol or max_columns.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     info = Report(
         settled,
         "the residual is small enough" if settled else "no column left to add",

@@ -18,11 +18,17 @@ from ...core.arrays import (
     to_number,
     to_numpy,
 )
+from ...core.cp import CP
 from ...core.errors import DataError, ShapeError
+from ...core.modes.protocol import Mode
 from ...core.precision import dtype_name
+from ...core.report import Report
+from ...core.tucker import Tucker
 from .box import Box
+from .coefficients import format_of
 from .evidence import kronecker_log_evidence
 from .problem import factors_of, measured_of
+from .scattered import Scattered
 from .statistics import energy
 
 _MAX_BYTES = 2**31
@@ -32,9 +38,11 @@ class PosteriorMethods:
     """The part of ``KroneckerSBL`` that reads the posterior; needs what ``fit`` sets."""
 
     coef_: Any
+    coef_std_: Any
     support_: tuple[Any, ...]
     gammas_: tuple[Any, ...]
     noise_: float
+    info_: Report
     shape_: tuple[int, ...]
     _box: Box
 
@@ -125,16 +133,16 @@ class PosteriorMethods:
                 "measurements that are all zero. Fit with noise=... ."
             )
         factors = self._active(operator, "KroneckerSBL.log_evidence")
-        *factors, _ = promote(*factors, self._box.mean)
-        rows = [factor.shape[0] for factor in factors]
+        wide = promote(*factors, self._box.mean)[:-1]
+        rows = [factor.shape[0] for factor in wide]
         Y = measured_of(Y, rows, self._snapshots, "KroneckerSBL.log_evidence", self._box.xp)
         Y = self._box.xp.reshape(Y, (-1, Y.shape[-1]))
-        factors, gammas = self._box.as_kronecker(factors)
+        active, gammas = self._box.as_kronecker(wide)
         if 0 in self.coef_.shape:  # a column of zeros stands for the empty model
-            xp = namespace_of(factors[0])
-            factors = [xp.zeros((f.shape[0], 1), dtype=f.dtype, device=device_of(f)) for f in factors]
-            gammas = [xp.ones(1, dtype=g.dtype, device=device_of(g)) for g in gammas]
-        value = kronecker_log_evidence(factors, Y, gammas, self.noise_, snapshots=True)
+            xp = namespace_of(active[0])
+            active = [xp.zeros((f.shape[0], 1), dtype=f.dtype, device=device_of(f)) for f in active]
+            gammas = tuple(xp.ones(1, dtype=g.dtype, device=device_of(g)) for g in gammas)
+        value = kronecker_log_evidence(active, Y, gammas, self.noise_, snapshots=True)
         return to_number(value)
 
     def sample(self, n: int = 1, random_state: int | np.random.Generator | None = 0) -> Any:
@@ -243,6 +251,43 @@ class PosteriorMethods:
         """
         check_is_fitted(self, "info_")
         return self._spread(self.coef_, max_bytes, "coef_tensor")
+
+    def coef_format(self, modes: Sequence[Mode | None] | None = None) -> Tucker | CP:
+        """All coefficients as a format, which holds those of the support only: a function, with ``modes``.
+
+        With ``Chebyshev`` modes, whose polynomials at the places of the measurements were the dictionaries,
+        it is evaluated between the places, integrated, differentiated and saved as any other function.
+
+        Parameters
+        ----------
+        modes : sequence of I Mode or None, optional
+            What the columns of each factor stand for, of the sizes (N_0, ..., N_{I-1}); None for row numbers.
+
+        Returns
+        -------
+        Tucker or CP, shape (N_0, ..., N_{I-1}), with snapshots and (T,)
+            Its core is ``coef_`` and its factors are unit vectors; CP for the unstructured prior, whose
+            support is no box. Of the library and dtype of ``coef_``; ``info`` is that of the fit.
+
+        Raises
+        ------
+        ShapeError
+            If the modes do not have the sizes of the coefficients.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tenfac import Chebyshev, KroneckerSBL
+        >>> mode, x = Chebyshev(9, (0.0, 1.0)), np.linspace(0, 1, 7)
+        >>> model = KroneckerSBL(noise=1e-6).fit([mode.rows(np.eye(9), x)], 3 * x)  # 3x is 1.5 T_0 + 1.5 T_1
+        >>> F = model.coef_format([mode])
+        >>> model.support_[0].tolist(), round(float(F.at(0.123)), 3), round(float(F.integrate()), 3)
+        ([0, 1], 0.369, 1.5)
+        """
+        check_is_fitted(self, "info_")
+        where = "KroneckerSBL.coef_format"
+        scattered = isinstance(self._box, Scattered)
+        return format_of(self.coef_, self.support_, self.shape_, modes, scattered, self.info_, where)
 
     # --- what follows is shared by the above ---
 

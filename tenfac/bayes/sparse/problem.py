@@ -18,6 +18,7 @@ from ...core.arrays import (
     to_number,
 )
 from ...core.errors import DataError, ShapeError
+from ...core.interchange import refuse_decomposed
 from ...core.precision import dtype_name
 from ...core.tracing import constant, is_traced
 from ...kron.operator import KroneckerOperator
@@ -161,11 +162,12 @@ def problem_of(
         )
     factors = factors_of(operator, where)
     xp = namespace_of(*factors, measured)
-    *factors, measured = (constant(one) for one in promote(*factors, measured, where=where))
+    plain = [constant(one) for one in promote(*factors, measured, where=where)]
+    measured = plain.pop()
     dtype = measured.dtype
-    measured = measured_of(measured, [factor.shape[0] for factor in factors], snapshots, where, xp)
+    measured = measured_of(measured, [factor.shape[0] for factor in plain], snapshots, where, xp)
     wide = xp.complex128 if xp.isdtype(dtype, "complex floating") else xp.float64
-    factors = [xp.astype(factor, wide, copy=False) for factor in factors]
+    factors = tuple(xp.astype(factor, wide, copy=False) for factor in plain)
     measured = xp.astype(measured, wide, copy=False)
     scales = tuple(power_of_two(one, f"factors[{n}]", where, xp) for n, one in enumerate(factors))
     scale = power_of_two(measured, "Y", where, xp)
@@ -223,6 +225,7 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
 
 
 def _check_array(measured: Any, where: str) -> None:
+    refuse_decomposed(measured, where, "Y")
     if not is_array(measured):
         raise TypeError(
             f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."

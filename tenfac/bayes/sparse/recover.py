@@ -61,7 +61,7 @@ def recover(
     if problem.total == 0 or any(energy(factor, problem.xp) == 0 for factor in problem.factors):
         return _nothing(problem, options, "nothing but noise can be in the measurements")
     starts: list[float] = []
-    best: Climb | None = None
+    best: Any = None
     for number in range(n_starts + n_hops):
         state = _start(problem, options, best, number, n_starts, rng)
         tried = climb(state, problem.sizes, options, problem.xp)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tenfac.bayes.sparse.coefficients import format_of
 from tenfac.bayes.sparse.inputs import give_back
 from tenfac.core.arrays import byte_guard, to_numpy
+from tenfac.core.cp import CP
+from tenfac.core.modes.protocol import Mode
 from tenfac.core.report import Report
+from tenfac.core.tucker import Tucker
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,17 @@ class Recovery:
         dense = np.zeros(shape, dtype=values.dtype)
         dense[np.ix_(*self.support)] = values
         return give_back(dense, self.coef)
+
+    def coef_format(self, modes: Sequence[Mode | None] | None = None) -> Tucker | CP:
+        """All coefficients as a Tucker that holds those of the support; see ``KroneckerSBL.coef_format``.
+
+        Raises
+        ------
+        ShapeError
+            If the modes do not have the sizes of the coefficients.
+        """
+        where = "Recovery.coef_format"
+        return format_of(self.coef, self.support, self.shape, modes, False, self.info, where)
 
     def __repr__(self) -> str:
         columns = "x".join(str(len(rows)) for rows in self.support)

@@ -62,7 +62,6 @@ def support_looks_kronecker(
     noise: float | None = None,
     mask: Any = None,
     max_iter: int = 500,
-    max_bytes: float = 2e9,
 ) -> SupportEvidence:
     """Compare a solution of the Kronecker prior with what the unstructured prior makes of the measurements.
 
@@ -75,7 +74,7 @@ def support_looks_kronecker(
     noise : float, optional
         The variance that ``solution`` was given; leave out if it learned it.
     mask : array of bool, shape (M_1, ..., M_I), optional
-    max_iter, max_bytes
+    max_iter : int
         As in ``fit_unstructured``.
 
     Returns
@@ -103,7 +102,7 @@ def support_looks_kronecker(
     False
     """
     data = observe(factors, Y, mask, "support_looks_kronecker")
-    found = fit_unstructured(factors, Y, noise=noise, mask=mask, max_iter=max_iter, max_bytes=max_bytes)
+    found = fit_unstructured(factors, Y, noise=noise, mask=mask, max_iter=max_iter)
     sizes = data.column_shape
     active = [int(np.count_nonzero(to_numpy(gamma))) for gamma in solution.gammas]
     return SupportEvidence(

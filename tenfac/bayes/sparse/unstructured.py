@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from ...core.arrays import byte_guard
-from ...core.errors import ConvergenceWarning, DataError
+from ...core.errors import DataError, warn_user
 from .inputs import check_noise, give_back
 from .observed import NOISE_FLOOR, Observed, check_resolved, observe
 from .sequential import Sequential
@@ -177,11 +176,9 @@ def fit_unstructured(
     cost = column_cost(math.prod(data.column_shape), prune_alpha)
     found = best_path(data, noise, cost, n_starts, _Stop(max_iter, tol, max_bytes))
     if not found.path.converged:
-        warnings.warn(
+        warn_user(
             f"fit_unstructured: not converged, {found.path.reason}. Raise max_iter (now {max_iter}) or tol "
-            f"(now {tol:g}).",
-            ConvergenceWarning,
-            stacklevel=2,
+            f"(now {tol:g})."
         )
     return _solution(found, Y, noise)
 

@@ -126,9 +126,9 @@ def _try_tucker(box: Box, seen: Any, error: np.ndarray, score: Score, tried: dic
     guess = np.where(bound < min(one[1] for one in tried.values()), score(numbers, error), np.inf)
     guess[(0,) * seen.ndim] = guess[(-1,) * seen.ndim] = np.inf
     guess[np.max(ranks, axis=0) ** 2 > np.prod(ranks, axis=0)] = np.inf  # no Tucker array has such ranks
-    best = np.unravel_index(int(np.argmin(guess)), guess.shape)
-    if guess[best] < np.inf:
-        best = tuple(int(r) + 1 for r in best)
+    place = np.unravel_index(int(np.argmin(guess)), guess.shape)
+    if guess[place] < np.inf:
+        best = [int(r) + 1 for r in place]
         tried[f"tucker{_shown(best, box)}"] = _scored(_tucker(box, seen, best), seen, score)
 
 

@@ -133,7 +133,7 @@ def recover_variant(model: Any, problem: Problem, mask: np.ndarray | None) -> Ou
     (array([0]),)
     """
     factors, measured = _in_units(problem)
-    settings = {
+    settings: dict[str, Any] = {
         "noise": None if model.noise is None else float(model.noise),
         "prune_alpha": float(model.prune_alpha) or None,
         "max_iter": int(model.max_iter),
@@ -204,7 +204,7 @@ def _masked(
     like = device_of(measured)
     box = MaskedBox(
         xp.asarray(mean, dtype=measured.dtype, device=like),
-        active, gammas, found.noise, xp, places=xp.asarray(np.flatnonzero(mask), device=like),
+        active, gammas, found.noise, xp, places=xp.asarray(np.flatnonzero(np.asarray(mask)), device=like),
     )  # fmt: skip
     return Outcome(
         support, found.gammas, box, tuple(xp.asarray(one, device=like) for one in gains), found.noise,
@@ -224,7 +224,7 @@ def _gains_of(state: Masked, i: int, used: np.ndarray) -> np.ndarray:
 
 
 def _rows(mask: np.ndarray | None, like: Any) -> Any:
-    return slice(None) if mask is None else namespace_of(like).asarray(np.flatnonzero(mask))
+    return slice(None) if mask is None else namespace_of(like).asarray(np.flatnonzero(np.asarray(mask)))
 
 
 def _residual(problem: Problem, box: Box, mask: np.ndarray | None) -> float:

@@ -9,7 +9,6 @@ from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
-import scipy.fft
 
 from ..arrays import namespace_of, points_like, to_numpy
 from ..errors import DataError, ShapeError
@@ -18,6 +17,7 @@ from ..tracing import is_traced
 
 # Points this share of the interval outside of it count as its ends: rounding of the caller's arithmetic.
 _SLACK = 1e-13
+_REMEDY = "Build the function on a larger domain: polynomials do not extrapolate."
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ class Chebyshev:
 
     # --- values -----------------------------------------------------------------------------------------
 
+    def factor(self, values: Any) -> Any:
+        """The factor of the polynomials with given values at ``nodes``, ``(*b, size, R)`` as the values."""
+        xp = namespace_of(values)
+        if isinstance(values, np.ndarray):
+            return np.moveaxis(coefficients(np.moveaxis(values, -2, 0)), 0, -2)
+        return xp.matmul(_as(coefficients(np.eye(self.size)), values), values)
+
     def rows(self, factor: Any, x: Any, *, derivative: int = 0, xp: Any = None) -> Any:
         """Evaluate the functions of a factor, or a derivative of them, at points.
 
@@ -97,26 +104,7 @@ class Chebyshev:
 
     def points(self, x: Any, factor: Any, xp: Any) -> Any:
         """Points in the dtype of a factor, checked to lie in the domain; NaN outside where traced."""
-        x = astype(x, factor.dtype, xp)
-        (a, b), slack = self.domain, self._slack(x, xp)
-        if is_traced(x):
-            return xp.where((x >= a - slack) & (x <= b + slack), x, xp.full_like(x, math.nan))
-        if 0 not in x.shape and not (bool(xp.min(x) >= a - slack) and bool(xp.max(x) <= b + slack)):
-            self._refuse(x, slack)
-        return x
-
-    def _slack(self, x: Any, xp: Any) -> float:
-        a, b = self.domain
-        return max(_SLACK, 8 * float(xp.finfo(x.dtype).eps)) * max(b - a, abs(a), abs(b))
-
-    def _refuse(self, x: Any, slack: float) -> NoReturn:
-        (a, b), values = self.domain, to_numpy(x)
-        place = int(np.flatnonzero(~((values >= a - slack) & (values <= b + slack)))[0])
-        which = f" at position {place} of {values.size}" if values.size > 1 else ""
-        raise DataError(
-            f"Chebyshev: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. "
-            "Build the function on a larger domain: polynomials do not extrapolate."
-        )
+        return inside(astype(x, factor.dtype, xp), self.domain, "Chebyshev", _REMEDY, xp)
 
     def basis(self, x: Any, xp: Any) -> Any:
         """``T_k(x)`` at points ``(N,)``, shape (N, size)."""
@@ -179,7 +167,12 @@ class Chebyshev:
             )
         mode = Chebyshev(self.size, (low, high))
         values = self.rows(factor, _as(mode.nodes(), factor), xp=xp)
-        return mode, xp.matmul(_as(coefficients(np.eye(self.size)), factor), values)
+        return mode, mode.factor(values)
+
+    @property
+    def degree(self) -> int:
+        """Degree of the polynomials, ``size - 1``."""
+        return self.size - 1
 
     @property
     def _half(self) -> float:
@@ -242,6 +235,8 @@ def coefficients(values: np.ndarray) -> np.ndarray:
     >>> coefficients(np.array([1.0, 0.0, 1.0]))  # x^2 = (T_0 + T_2) / 2
     array([0.5, 0. , 0.5])
     """
+    import scipy.fft
+
     n = values.shape[0]
     if n == 1:
         return np.array(values)
@@ -249,6 +244,39 @@ def coefficients(values: np.ndarray) -> np.ndarray:
     found[0] /= 2
     found[-1] /= 2
     return found
+
+
+def inside(x: Any, domain: tuple[float, float], where: str, remedy: str, xp: Any) -> Any:
+    """Points ``(N,)``, checked to lie in an interval up to rounding; NaN outside where traced.
+
+    Raises
+    ------
+    DataError
+        If one is outside or not finite.
+
+    Examples
+    --------
+    >>> inside(np.array([0.5, 2.0]), (0.0, 2.0), "Chebyshev", "", np)
+    array([0.5, 2. ])
+    """
+    a, b = domain
+    slack = max(_SLACK, 8 * float(xp.finfo(x.dtype).eps)) * max(b - a, abs(a), abs(b))
+    if is_traced(x):
+        return xp.where((x >= a - slack) & (x <= b + slack), x, xp.full_like(x, math.nan))
+    if 0 not in x.shape and not (bool(xp.min(x) >= a - slack) and bool(xp.max(x) <= b + slack)):
+        _refuse(to_numpy(x), domain, slack, where, remedy)
+    return x
+
+
+def _refuse(
+    values: np.ndarray, domain: tuple[float, float], slack: float, where: str, remedy: str
+) -> NoReturn:
+    a, b = domain
+    place = int(np.flatnonzero(~((values >= a - slack) & (values <= b + slack)))[0])
+    which = f" at position {place} of {values.size}" if values.size > 1 else ""
+    raise DataError(
+        f"{where}: a point must lie in the domain [{a:g}, {b:g}]; got {values[place]:g}{which}. {remedy}"
+    )
 
 
 def check_interval(domain: Any, where: str) -> tuple[float, float]:

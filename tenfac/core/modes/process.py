@@ -35,8 +35,16 @@ class Process:
     """
 
     positive: tuple[str, ...] = ()  # hyperparameters that must be above 0
-    order: int
-    smoothness: float = inf
+
+    @property
+    def order(self) -> int:
+        """Dimension of the state."""
+        raise NotImplementedError
+
+    @property
+    def smoothness(self) -> float:
+        """How many derivatives the process has; ``inf`` for all."""
+        return inf
 
     def transition(self, dt: Any) -> Any:
         """Transition matrices ``A(dt)`` over distances ``dt >= 0``, shape (len(dt), order, order)."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from tenfac.core.arrays import to_numpy
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import RankError
 from tenfac.core.rank import cp_rank, tucker_rank
 from tenfac.core.truncate import truncate
@@ -21,6 +22,7 @@ from tenfac.decompose.completion.search import Settings, complete, root_mean_squ
 from tenfac.decompose.completion.tucker import TuckerProblem
 
 
+@door
 def cp_complete(
     X: Any,
     rank: int,
@@ -81,7 +83,7 @@ def cp_complete(
         supported.
     ShapeError
         If there are fewer than two modes, an empty one, or ``mask`` has another shape.
-    RankError, TypeError, ValueError
+    RankError, TypeError, DataError
         If ``rank``, ``mask`` or another option is not valid.
 
     Warns
@@ -133,6 +135,7 @@ def cp_complete(
     return _with_error(CP(arrays[0], arrays[1:], info=report), data, scale)
 
 
+@door
 def tucker_complete(
     X: Any,
     rank: int | Sequence[int],
@@ -189,7 +192,7 @@ def tucker_complete(
         supported.
     ShapeError
         If there are fewer than two modes, an empty one, or ``mask`` has another shape.
-    RankError, TypeError, ValueError
+    RankError, TypeError, DataError
         If ``rank``, ``mask`` or another option is not valid.
 
     Warns

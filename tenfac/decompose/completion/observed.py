@@ -11,6 +11,7 @@ import numpy as np
 
 from tenfac.core.arrays import as_float, device_of, dtype_name, is_array, library_name, namespace_of, to_numpy
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
 from tenfac.decompose.sparse_input import is_sparse, stored_entries
 
 _REMEDY = "Pass an array with mask=..., or a COO array of the observed entries."
@@ -103,11 +104,11 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
                 f"{where}: mask goes with a dense array; X is sparse, and its stored entries are the "
                 "observed ones. Leave mask out."
             )
-        indices, values, shape = stored_entries(X, where)
+        stored, values, shape = stored_entries(X, where)
         _check_shape(shape, where)
         of_torch = type(X).__module__.partition(".")[0] == "torch"
         like = as_float(X.detach().to_sparse()._values()[:0] if of_torch else values[:0], where)
-        indices, values = _sorted(list(indices.T), values, shape, where)
+        indices, values = _sorted(list(stored.T), values, shape, where)
     if not values.size:
         raise DataError(f"{where}: needs at least one observed entry; got none for shape {shape}.")
     _check_finite(indices, values, where)
@@ -117,6 +118,7 @@ def observed_entries(X: Any, mask: Any = None, where: str = "cp_complete") -> Ob
 
 def _of_array(X: Any, mask: Any, where: str) -> tuple[Sequence[np.ndarray], np.ndarray, Any]:
     if not is_array(X) or isinstance(X, np.generic):
+        refuse_decomposed(X, where)
         raise TypeError(f"{where}: X must be an array of numbers; got {type(X).__name__}. {_REMEDY}")
     namespace_of(X)
     _check_shape(tuple(X.shape), where)

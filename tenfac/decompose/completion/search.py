@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.core.arrays import eps, generator, seed_of
-from tenfac.core.errors import ConvergenceWarning, DataError
+from tenfac.core.errors import DataError, warn_user
 from tenfac.core.rank import check_tol
 from tenfac.core.report import Report
 from tenfac.decompose.checks import check_count
@@ -58,7 +57,7 @@ class Settings:
 
     Raises
     ------
-    ValueError, RankError, TypeError
+    DataError, RankError, TypeError
         If one is not valid.
 
     Examples
@@ -83,7 +82,7 @@ class Settings:
         check_tol(self.tol, where=self.where)
         is_number = isinstance(self.holdout, numbers.Real) and not isinstance(self.holdout, (bool, np.bool_))
         if not is_number or not 0 < self.holdout <= 0.5:
-            raise ValueError(
+            raise DataError(
                 f"{self.where}: holdout is a share of the observed entries, above 0 and at most 0.5; got "
                 f"{self.holdout!r}."
             )
@@ -151,7 +150,7 @@ def complete(
             )
     notes = [] if progress.stopped else _failures(fit, limit, n_starts, problem, settled, settings)
     if notes:
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=3)
+        warn_user(notes[0])
     reason = "error settled" if settled else "max_iter reached"
     if not fit.is_sound(limit):
         reason = "no fit that predicts"

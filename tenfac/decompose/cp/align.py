@@ -10,10 +10,12 @@ from scipy.optimize import linear_sum_assignment
 
 from tenfac.core.arrays import as_float, device_of, dtype_name, namespace_of, to_numpy
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.decompose.cp.start import as_cp
 
 
+@door
 def align(a: CP, b: CP) -> CP:
     """Write a CP tensor with its components in the order, sign and scale of another's.
 
@@ -81,6 +83,7 @@ def align(a: CP, b: CP) -> CP:
     return aligned
 
 
+@door
 def factor_match_score(a: CP, b: CP, *, weights: bool = True) -> float:
     """How well the components of two CP tensors match: 1 if they are the same up to order.
 

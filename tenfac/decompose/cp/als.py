@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 
 from tenfac.core.arrays import dtype_name, generator
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.core.rank import check_tol
 from tenfac.decompose.checks import check_count, checked_array
@@ -22,6 +23,7 @@ from tenfac.decompose.progress import Progress
 from tenfac.decompose.sparse_input import is_sparse
 
 
+@door
 def cp(
     X: Shaped[Any, "*shape"],
     rank: int,

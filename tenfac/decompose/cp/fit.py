@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -13,7 +12,7 @@ import numpy as np
 
 from tenfac.core.arrays import eps, seed_of, to_numpy
 from tenfac.core.cp import CP
-from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.errors import warn_user
 from tenfac.core.report import Report
 from tenfac.core.truncate import truncate
 from tenfac.decompose.checks import rescaled
@@ -98,8 +97,7 @@ def fit_sparse(target: SparseTensor, options: Options) -> Fit:
 def _given(target: Any, options: Options, scale: float = 1.0) -> list[Any] | None:
     if options.init is None:
         return None
-    only = {"scale": scale, "nonnegative": options.nonnegative}
-    return given_start(options.init, target, options.rank, **only)
+    return given_start(options.init, target, options.rank, scale=scale, nonnegative=options.nonnegative)
 
 
 def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options) -> Fit:
@@ -219,5 +217,5 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn:
         seconds=perf_counter() - start, random_state=seed_of(random_state), warnings=notes,
     )  # fmt: skip
     if warn and not converged and not progress.stopped:
-        warnings.warn(" ".join(notes), ConvergenceWarning, stacklevel=4)
+        warn_user(" ".join(notes))
     return CP(kept * fit.scale if fit.scale != 1.0 else kept, factors, info=report)

@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from tenfac.core.arrays import eps, namespace_of, to_numpy
 from tenfac.core.cp import CP
+from tenfac.core.door import door
 from tenfac.core.errors import RankError, ShapeError
 from tenfac.core.ops import multi_mode_product
 from tenfac.core.precision import double_of, is_complex
@@ -38,11 +39,12 @@ class ScreePoint(NamedTuple):
     """
 
     rank: int
-    rel_error: float
+    rel_error: Any
     core_consistency: float
     cp: Any
 
 
+@door
 def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     """Core consistency of a CP decomposition, in percent.
 
@@ -105,6 +107,7 @@ def corcondia(X: Shaped[Any, "*shape"], cp: CP) -> float:
     return float(100 * (1 - np.sum(np.abs(core.astype(complex)) ** 2) / cp.rank))
 
 
+@door
 def cp_scree(
     X: Shaped[Any, "*shape"],
     ranks: Sequence[int],
@@ -169,7 +172,8 @@ def cp_scree(
     points = []
     for rank in named:
         t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
-        points.append(ScreePoint(t.rank, t.info.rel_error, corcondia(X, t), t))
+        error = None if t.info is None else t.info.rel_error
+        points.append(ScreePoint(t.rank, error, corcondia(X, t), t))
     return points
 
 
@@ -182,6 +186,6 @@ def _inverses(cp: CP) -> list[Any]:
     phase = xp.where(xp.abs(weights) > 0, weights / xp.where(weights != 0, xp.abs(weights), 1.0), 1.0)
     factors = [xp.astype(detached(factor), wide) * share for factor in cp.factors]
     factors[0] = factors[0] * phase
-    rounding = max(max(cp.shape), cp.rank) * eps(wide)
+    rounding = max(*cp.coef_shape, cp.rank) * eps(wide)
     inverses = [xp.linalg.pinv(factor, rtol=rounding) for factor in factors]
     return [xp.astype(inverse, cp.dtype, copy=False) for inverse in inverses]

@@ -11,7 +11,7 @@ import numpy as np
 from tenfac.core.arrays import namespace_of
 from tenfac.core.cp import CP
 from tenfac.core.errors import DataError, RankError, ShapeError
-from tenfac.core.interchange import from_tensorly
+from tenfac.core.interchange import as_format, from_tensorly
 from tenfac.core.rank import cp_rank
 
 
@@ -117,20 +117,22 @@ def as_cp(tensor: Any, where: str, name: str) -> CP:
 
     Raises
     ------
+    TypeError
+        If it is none of these.
     ShapeError
-        If it is none of these, or a batch.
+        If it is a batch.
 
     Examples
     --------
     >>> as_cp((None, [np.ones((3, 1)), np.ones((4, 1))]), "align", "a")
     CP(shape=(3, 4), rank=1, numpy.float64, 8 numbers for 12 entries)
     """
-    known = isinstance(tensor, (tuple, list)) or type(tensor).__name__ == "CPTensor"
-    tensor = from_tensorly(tensor) if known else tensor
+    tensor = from_tensorly(tensor) if isinstance(tensor, (tuple, list)) else as_format(tensor)
     if not isinstance(tensor, CP):
-        raise ShapeError(
+        remedy = " Leave it out for several starts, n_init= of them." if name == "init" else ""
+        raise TypeError(
             f"{where}: `{name}` must be a CP tensor or a tuple (weights, factors); got "
-            f"{type(tensor).__name__}."
+            f"{tensor if isinstance(tensor, str) else type(tensor).__name__}.{remedy}"
         )
     if tensor.batch_shape:
         raise ShapeError(

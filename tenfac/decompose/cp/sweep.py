@@ -154,8 +154,8 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
     True
     """
     xp = target.xp
-    factors, weights = unit(factors, target)
-    grams = [None, *(gram(factor, target) for factor in factors[1:])]
+    own, weights = unit(factors, target)
+    grams = [None, *(gram(factor, target) for factor in own[1:])]
     ridge = _PROXIMAL * target.wide_rounding
     eye = ridge * xp.eye(weights.shape[-1], dtype=target.wide, device=target.device)
     last: Any = None
@@ -163,26 +163,26 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
     def visit(n: int, product: Any) -> Any:
         nonlocal weights, last
         others = reduce(lambda a, b: a * b, grams[:n] + grams[n + 1 :])
-        old = weights[..., None] * factors[n]
+        old = weights[..., None] * own[n]
         if nonnegative:
             factor = xp.asarray(nonnegative_step(others, product, old), device=target.device)
         else:
             factor = xp.linalg.solve(others + eye, product + ridge * old)
         last = (factor, product, others)
-        [factors[n]], weights = unit([factor], target)
-        grams[n] = gram(factors[n], target)
-        return factors[n]
+        (own[n],), weights = unit([factor], target)
+        grams[n] = gram(own[n], target)
+        return own[n]
 
-    target.sweep(factors, visit)
+    target.sweep(own, visit)
     factor, product, others = last
     square = target.norm**2 + _inner(factor, others @ factor - 2 * product, target)
     errors = np.sqrt(np.maximum(square, 0.0)) / target.norm
     cancelled = errors**4 < target.rounding  # then the residual itself is formed
-    share = weights ** (1 / len(factors))
-    factors = [factor * share[..., None] for factor in factors]
+    share = weights ** (1 / len(own))
+    balanced = [factor * share[..., None] for factor in own]
     for s in np.flatnonzero(cancelled):
-        errors[s] = target.distance([factor[int(s), ...] for factor in factors]) / target.norm
-    return factors, errors
+        errors[s] = target.distance([factor[int(s), ...] for factor in balanced]) / target.norm
+    return balanced, errors
 
 
 def unit(factors: Sequence[Any], target: Any) -> tuple[list[Any], Any]:

@@ -89,7 +89,7 @@ def check_terms(exponents: Any, weights: Any, where: str) -> tuple[np.ndarray, n
     if tau.ndim != 1 or tau.size == 0 or w.shape != tau.shape:
         raise ShapeError(
             f"{where}: `exponents` and `weights` must be two sequences of one length K >= 1; got shapes "
-            f"{tau.shape} and {w.shape}."
+            f"{tau.shape} and {w.shape}. Write exponents=[2.0] for one width."
         )
     if not (np.isfinite(tau).all() and np.isfinite(w).all() and (tau >= 0).all()):
         raise DataError(

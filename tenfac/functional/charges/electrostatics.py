@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from tenfac.core.arrays import (
     to_number,
     to_numpy,
 )
-from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, check_option, warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_points, check_tol
@@ -49,6 +49,7 @@ _CHECKED = 32
 _MARGIN = 0.05
 
 
+@door
 class Electrostatics:
     """Electrostatics of charges in free space, range-separated: ``kernel(r) = long(r) + short(r)``.
 
@@ -147,12 +148,7 @@ class Electrostatics:
                 f"{where}: arrays must be of numpy or torch; got {library_name(self.positions)}. "
                 "Convert them with numpy.asarray(x)."
             )
-        self.tol = check_tol(tol, where)
-        if self.tol < 4 * eps(self.positions.dtype):
-            raise DataError(
-                f"{where}: tol must be {4 * eps(self.positions.dtype):.2g} or more for positions of dtype "
-                f"{self.positions.dtype}; got {tol:g}. Convert them to float64."
-            )
+        self.tol = _checked_tol(tol, self.positions.dtype, where)
         self.kappa = _positive(kappa, "kappa", where, zero=True)
         self.kernel = _kernel(kernel, self.kappa, where)
         slater = self.kernel == "slater"
@@ -171,9 +167,8 @@ class Electrostatics:
         diameter, share = float(np.linalg.norm(sides)), max(_QUADRATURE * tol, 2e-14)
         self._split = separate(self.alpha, diameter, share, self.kappa, slater=slater)
         self.cutoff = self._split.cutoff(_CUTOFF * tol)
-        self.basis = GaussianBasis(
-            self._split.exponents, self._split.weights, domain=box, tol=max(_GAUSSIANS * tol, 1e-13)
-        )
+        sums, sides_of = (self._split.exponents, self._split.weights), [(low, high) for low, high in box]
+        self.basis = GaussianBasis(*sums, domain=sides_of, tol=max(_GAUSSIANS * tol, 1e-13))
         self.domain = self.basis.domain
         self._moments = (
             self.basis.moments(self.positions, self.charges)
@@ -268,11 +263,11 @@ class Electrostatics:
 
     def _sums(self, points: Any, part: str, where: str, *, gradient: bool) -> tuple[Any, Any]:
         """Potential and, if asked for, its gradient."""
-        if part not in ("total", "long", "short"):
-            raise DataError(f"{where}: `part` must be 'total', 'long' or 'short'; got {part!r}.")
+        check_option(part, ("total", "long", "short"), where, "part")
         own = points is None
         targets = self.positions if own else self._targets(points, where)
-        value = slope = 0.0
+        value: Any = 0.0
+        slope: Any = 0.0
         if part != "short":
             value, slope = (
                 self._lattice.long(self.long_range, gradient)
@@ -312,13 +307,15 @@ class Electrostatics:
         values, slopes = [], []
         for span in spans(targets.shape[0], max(_NUMBERS // first.shape[1], 64)):
             x = targets[span, :]
-            given = [(m, f, x[:, n]) for n, (m, f) in enumerate(zip(modes, factors, strict=True))]
-            rows = [rows_of(*one, 0, xp) for one in given]
+            given: list[tuple[Any, Any, Any]] = [
+                (m, f, x[:, n]) for n, (m, f) in enumerate(zip(modes, factors, strict=True))
+            ]
+            rows = [rows_of(m, f, at, 0, xp) for m, f, at in given]
             inner = xp.reshape(rows[0] @ first, (-1, *core.shape[1:]))
             middle = xp.matmul(rows[1][:, None, :], inner)[:, 0, :]
             values.append(xp.sum(middle * rows[2], axis=1))
             if gradient:
-                turned = [rows_of(*one, 1, xp) for one in given]
+                turned = [rows_of(m, f, at, 1, xp) for m, f, at in given]
                 outer = xp.reshape(turned[0] @ first, (-1, *core.shape[1:]))
                 along = [xp.matmul(rows[1][:, None, :], outer), xp.matmul(turned[1][:, None, :], inner)]
                 parts = [xp.sum(a[:, 0, :] * rows[2], axis=1) for a in along]
@@ -393,16 +390,23 @@ class Electrostatics:
             "tolerance met" if met else "the potentials of the charges cancel, or the dtype is too narrow"
         )
         if not met:
-            warnings.warn(
+            warn_user(
                 f"Electrostatics: the error at some charges is {error:.2g} of the largest potential, above "
-                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64.",
-                ConvergenceWarning,
-                stacklevel=3,
+                f"tol={self.tol:g}: {reason}. Use a smaller tol, or float64."
             )
         return Report(met, reason, rel_error=error, seconds=time.perf_counter() - start)
 
 
 # --- arguments --------------------------------------------------------------------------------------------
+
+
+def _checked_tol(tol: float, dtype: Any, where: str) -> float:
+    if check_tol(tol, where) < 4 * eps(dtype):
+        raise DataError(
+            f"{where}: tol must be {4 * eps(dtype):.2g} or more for positions of dtype {dtype}; got {tol:g}. "
+            "Convert them to float64."
+        )
+    return float(tol)
 
 
 def _atoms(positions: Any, charges: Any) -> tuple[Any, Any]:
@@ -432,8 +436,7 @@ def _kernel(name: Any, kappa: float, where: str) -> str:
     """The name of a kernel that fits its screening."""
     if name is None:
         return "yukawa" if kappa > 0 else "coulomb"
-    if name not in ("coulomb", "yukawa", "slater"):
-        raise DataError(f"{where}: `kernel` must be 'coulomb', 'yukawa' or 'slater'; got {name!r}.")
+    check_option(name, ("coulomb", "yukawa", "slater"), where, "kernel")
     if (name == "coulomb") != (kappa == 0):
         least = "0" if name == "coulomb" else "above 0"
         raise DataError(

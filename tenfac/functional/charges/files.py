@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
 
+@door
 def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Read positions and charges of the atoms in a text file.
 

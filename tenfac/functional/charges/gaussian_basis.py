@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tenfac.core.arrays import device_of, eps, namespace_of, spans, to_number
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients, lobatto
 from tenfac.core.truncate import truncate
@@ -38,6 +39,7 @@ class _Axis:
         return slice(0, self.n_even) if parity == 0 else slice(self.n_even, self.factor.shape[1])
 
 
+@door
 class GaussianBasis:
     """Functions in which every term of ``sum_k w_k exp(-tau_k |x - s|^2)`` with its center in a box is short.
 
@@ -338,7 +340,7 @@ def _nested(
     """
     basis, ranks = np.zeros((size, 0)), []
     for octave in np.unique(octaves):
-        members = np.flatnonzero(octaves == octave)
+        members = [int(k) for k in np.flatnonzero(octaves == octave)]
         joint = np.zeros((size, sum(tables[k].shape[1] for k in members)))
         at = 0
         for k in members:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tenfac.core.arrays import device_of, namespace_of, to_numpy
-from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.door import door
+from tenfac.core.errors import warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
 from tenfac.functional.charges.checks import check_charges, check_tol
@@ -23,6 +23,7 @@ _MANY = 0.3
 _CHECKED = 2**21
 
 
+@door
 def gaussian_sum(
     centers: Any,
     amplitudes: Any,
@@ -88,12 +89,9 @@ def gaussian_sum(
         seconds=time.perf_counter() - start,
     )
     if not info.converged:
-        warnings.warn(
+        warn_user(
             f"gaussian_sum: the error is {error:.2g} of the largest value, above tol={tol:g}: the terms "
-            f"cancel, or "
-            "the dtype is too narrow. Use a smaller tol, or float64.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "cancel, or the dtype is too narrow. Use a smaller tol, or float64."
         )
     return replace(made, info=info)
 

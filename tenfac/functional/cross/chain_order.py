@@ -40,7 +40,8 @@ def chain_order(weight: Callable[[Sequence[int]], float], given: Sequence[int]) 
     def worst(order: Sequence[int]) -> float:
         return max((cut(order[:k]) for k in range(2, len(order) - 1)), default=0.0)
 
-    order = list(min(((a, b) for a in given for b in given if a < b), key=cut))
+    pairs = [(a, b) for a in given for b in given if a < b]
+    order: list[int] = list(min(pairs, key=lambda pair: cut(list(pair))))
     while len(order) < len(everything):
         rest = sorted(everything - set(order))
         order.append(min(rest, key=lambda n: cut([*order, n])) if len(rest) > 1 else rest[0])

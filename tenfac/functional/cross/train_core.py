@@ -117,7 +117,7 @@ class TrainCore:
         """The core times a row per mode, point by point: ``(N, R_n) -> (N,)``."""
         return chain_values(self.cores, [rows[n] for n in self.order])
 
-    def along(self, mode: int, rows: Sequence[np.ndarray | None]) -> np.ndarray:
+    def along(self, mode: int, rows: Sequence[Any]) -> np.ndarray:
         """The same with one mode left open, ``(N, R_mode)``."""
         spot = self.order.index(mode)
         chain = [rows[n] for n in self.order]

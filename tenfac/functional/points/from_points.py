@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -14,7 +13,9 @@ import numpy as np
 
 from tenfac.core.arrays import is_array, to_numpy
 from tenfac.core.contract import contract
-from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
+from tenfac.core.interchange import refuse_decomposed
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.rank import tucker_rank
@@ -35,6 +36,7 @@ _OF_CONSTANT = 0.98
 _CHOP = 1e-3
 
 
+@door
 def chebyshev_from_points(
     X: Any,
     y: Any,
@@ -171,6 +173,8 @@ def _data(X: Any, y: Any, domain: Any, weights: Any) -> _Data:
             "pass x.reshape(-1, 1)."
         )
     n_rows, d = points.shape
+    if n_rows == 0:
+        raise ShapeError(f"{_WHERE}: `X` must have rows; got shape {points.shape}. Pass measured points.")
     if values.shape != (n_rows,):
         raise ShapeError(
             f"{_WHERE}: `y` must have shape ({n_rows},), one number per row of `X`; got {values.shape}."
@@ -217,6 +221,7 @@ def _merged(
 
 def _array(values: Any, name: str) -> np.ndarray:
     """Finite real numbers in float64."""
+    refuse_decomposed(values, _WHERE, name)
     array = to_numpy(values) if is_array(values) else np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{_WHERE}: `{name}` must hold real numbers; got dtype {array.dtype}.")
@@ -275,7 +280,7 @@ def _mode(column: np.ndarray, entry: Any, n: int) -> Any:
 
 
 def _check_options(ridge: Any, max_iter: Any) -> None:
-    if ridge is not None and not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
+    if ridge is not None and not (isinstance(ridge, Real) and 0 <= float(ridge) < math.inf):
         raise DataError(f"{_WHERE}: ridge must be a finite number of 0 or more, or None; got {ridge!r}.")
     if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or max_iter < 1:
         raise DataError(f"{_WHERE}: `max_iter` must be an integer of 1 or more; got {max_iter!r}.")
@@ -409,7 +414,7 @@ def _report(result: Tucker, found: Found, data: _Data, steps: tuple[int, bool, i
     if not settled:
         notes.append(f"{_WHERE}: the fit still improved after max_iter={max_iter} steps. Raise max_iter.")
     for note in notes:
-        warnings.warn(note, ConvergenceWarning, stacklevel=3)
+        warn_user(note)
     reason = (
         "tolerance met" if not notes else "max_iter reached" if not settled else "no better than a constant"
     )

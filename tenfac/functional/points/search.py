@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -213,23 +214,32 @@ class Search:
     def _moves(self, model: Model) -> Iterator[Callable[[Model], Model]]:
         if "ridge" not in self.fixed:
             for factor in (0.05, 8.0):
-                yield lambda m, f=factor: replace(m, ridge=max(m.ridge * f, 1e-18 * len(self.y)))
+                yield partial(self._ridged, factor=factor)
         if "sizes" not in self.fixed:
             yield lambda m: replace(m, sizes=self._longer(m))
         for factor in (0.8, 1.25):
-            yield lambda m, f=factor: replace(m, prior=m.prior.changed(f))
+            yield partial(_smoothed, factor=factor)
         if "rank" not in self.fixed and len(model.rank) > 1:
             for change in (1, -1):
-                yield lambda m, c=change: replace(m, rank=tuple(r + c for r in m.rank))
+                yield partial(_ranked, change=change, modes=range(len(model.rank)))
             for n in range(len(model.rank)):
-                yield lambda m, n=n: replace(
-                    m, rank=tuple(r - 1 if k == n else r for k, r in enumerate(m.rank))
-                )
+                yield partial(_ranked, change=-1, modes=(n,))
+
+    def _ridged(self, model: Model, factor: float) -> Model:
+        return replace(model, ridge=max(model.ridge * factor, 1e-18 * len(self.y)))
 
     def _longer(self, model: Model) -> tuple[int, ...]:
         return tuple(
             min(size + max(size // 3, 2), most) for size, most in zip(model.sizes, self.most, strict=True)
         )
+
+
+def _smoothed(model: Model, factor: float) -> Model:
+    return replace(model, prior=model.prior.changed(factor))
+
+
+def _ranked(model: Model, change: int, modes: Sequence[int]) -> Model:
+    return replace(model, rank=tuple(r + change * (n in modes) for n, r in enumerate(model.rank)))
 
 
 def _plain(problem: PointsProblem, state: State) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

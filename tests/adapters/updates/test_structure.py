@@ -325,7 +325,7 @@ def test_a_structure_of_ones_own_equals_the_preset_of_the_same_words() -> None:
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
-        ({"core": "diag"}, ("`core`", "full, scaled, kronecker", "'diag'")),
+        ({"core": "diag"}, ("`core`", "'full', 'scaled', 'kronecker'", "'diag'")),
         ({"rest": "none"}, ("`rest`", "identity", "'none'")),
         ({"core": "kronecker"}, ("Kronecker", "`out`", "'dense'")),
         ({"core": "scaled", "out": "identity"}, ("out='dense'", "'identity'")),

@@ -11,8 +11,6 @@ from tenfac.bayes.cep import CepFit, fit_cep
 from tenfac.core.errors import ConvergenceWarning, DataError, RankError, ShapeError
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
 
-SMOOTH = ("matern32", "matern32", "matern12")
-
 
 def fitted(positions: list, y: np.ndarray, **options: object) -> CepFit:
     """A short fit, whether or not it converges."""

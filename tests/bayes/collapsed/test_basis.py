@@ -14,6 +14,7 @@ from tests.oracles import DenseMode, bent_axis
 PRIORS = {
     "levels": ModePrior(None, 0.7, 1.0, 1.0, 0.5),
     "alike levels": ModePrior(None, 0.7, 1.0, 1.0, 0.5, np.sin(np.arange(18.0)).reshape(9, 2)),
+    "oscillator": ModePrior("oscillator", 0.3, 0.4, 0.6, 0.5),
     "matern12": ModePrior("matern12", 0.3, 0.4, 0.1, 0.5),
     "matern32, bent": ModePrior("matern32", 1.5, 0.2, 5.0, 0.1),
     "matern52, bent to the right": ModePrior("matern52", 0.05, 0.6, 12.0, 1.0),

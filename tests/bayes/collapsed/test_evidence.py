@@ -106,6 +106,7 @@ GRIDS = {
     "D = 1": (("matern52",), (9,)),
     "D = 2": ((None, "matern32"), (4, 6)),
     "D = 3": (("matern12", None, "matern52"), (4, 3, 5)),
+    "oscillator, D = 2": (("oscillator", None), (6, 4)),
     "one index": (("matern32", "matern32"), (5, 1)),
 }
 

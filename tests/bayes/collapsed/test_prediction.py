@@ -66,10 +66,6 @@ def test_without_variance_the_mean_is_the_same() -> None:
 # --- at learned hyperparameters ---------------------------------------------------------------------------
 
 
-def _labels(X: np.ndarray) -> dict[str, np.ndarray]:
-    return {"cell": np.array([f"cell {v:.0f}" for v in X[:, 0]]), "time": X[:, 1], "dose": X[:, 2]}
-
-
 FITS = {
     "D = 1, continuous": lambda: smooth_table((25,), (), 30),
     "D = 1, continuous, a complete grid": lambda: smooth_table((20,), (), 20),

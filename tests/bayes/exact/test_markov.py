@@ -11,7 +11,7 @@ import pytest
 from tenfac.bayes.exact import levels, smoother
 from tenfac.bayes.exact.posterior import root_of, roots_of
 from tenfac.core.modes.state_space import StateSpace, correlation
-from tests.checks import assert_below, assert_close, assert_equal
+from tests.checks import assert_below, assert_close, assert_draws, assert_equal
 
 SEEN = np.array([0.0, 0.2, 0.25, 0.7, 1.0])
 PLACES = np.array([-0.4, 0.0, 0.1, 0.25, 0.6, 1.0, 1.3])  # left of, at, between and right of the observed
@@ -79,12 +79,7 @@ def test_draws_have_the_dense_mean_and_covariance(kind: str) -> None:
     mean, want = dense(cov, places, 0.3)
     count = 6000
     draws = post.sample(count, asked(kind, places), np.random.default_rng(0)).reshape(count, -1)
-    std = np.sqrt(np.diag(want))
-    off = np.abs(draws.mean(axis=0) - mean) / std * np.sqrt(count)
-    assert_below(off.max(), 4.5, "distance of the mean, in standard errors")
-    error = np.sqrt((want**2 + np.outer(std**2, std**2)) / count)
-    got = (draws - mean).T @ (draws - mean) / count
-    assert_below((np.abs(got - want) / error).max(), 5.0, "distance of the covariance, in standard errors")
+    assert_draws(draws, mean, want)
 
 
 @pytest.mark.parametrize("kind", ["matern12", "matern32", "matern52"])

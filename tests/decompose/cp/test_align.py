@@ -173,6 +173,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ShapeError) as error:
         align(a, CP(None, [np.eye(3), np.ones((4, 3))]))
     assert_says(error, "align:", "(3, 3)", "(3, 4)")
-    with pytest.raises(ShapeError) as error:
+    with pytest.raises(TypeError) as error:
         factor_match_score(a, np.ones((3, 3)))
     assert_says(error, "factor_match_score:", "`b`", "ndarray")

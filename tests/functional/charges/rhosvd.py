@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def gaussian_rhosvd(
         distance = (mode.nodes()[:, None] - centers[:, n]) ** 2
         samples = np.exp(-distance[:, :, None] * np.asarray(exponents)).reshape(size, -1)
         found = coefficients(samples)
-        triangle = np.linalg.qr((found * np.abs(scale)).T, mode="r")
+        triangle: Any = np.linalg.qr((found * np.abs(scale)).T, mode="r")
         u, s, _ = np.linalg.svd(triangle.T, full_matrices=False)
         tails = np.sqrt(np.cumsum((s**2)[::-1])[::-1])
         rank = max(int(np.sum(tails > tol * tails[0] / math.sqrt(len(box)))), 1)
@@ -81,3 +82,16 @@ def gaussian_rhosvd(
         first, *rest = (column[:, span].T for column in columns)
         core += ((first * scale[span, None]).T @ row_products(rest, len(first), np)).reshape(core.shape)
     return Tucker(core, bases, modes)
+
+
+def sinc_terms(terms: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussians of ``1 / r`` from the point of a grid next to 0 on: ``t = sinh(s)``, trapezoidal rule."""
+    r = np.geomspace(3**0.5 / n, 3**0.5, 300)
+    best = None
+    for step in np.linspace(0.15, 0.6, 91):
+        s = step * np.arange(terms)
+        tau, w = np.sinh(s) ** 2, 2 / np.sqrt(np.pi) * step * np.cosh(s) * np.where(s == 0, 0.5, 1.0)
+        error = np.abs(r * (np.exp(-np.multiply.outer(r**2, tau)) @ w) - 1).max()
+        if best is None or error < best[0]:
+            best = (error, tau, w)
+    return best[1], best[2]

@@ -18,7 +18,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
-from tests.functional.charges.rhosvd import gaussian_rhosvd
+from tests.functional.charges.rhosvd import gaussian_rhosvd, sinc_terms
 
 CUBE = [(-1.0, 1.0)] * 3
 BRICK = [(0.0, 4.0), (-1.0, 1.0), (5.0, 8.0)]
@@ -124,19 +124,6 @@ def test_the_newton_kernels_long_part_has_the_published_ranks() -> None:
         want = np.exp(-np.multiply.outer(x**2 + 2 * n**-2.0, tau)) @ w
         near = np.full(64, 1 / n)
         assert_below(np.abs(F.at(x, near, near) - want).max() / want.max(), 1e-7, f"error for n={n}")
-
-
-def sinc_terms(terms: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians of ``1 / r`` from the point of a grid next to 0 on: ``t = sinh(s)``, trapezoidal rule."""
-    r = np.geomspace(3**0.5 / n, 3**0.5, 300)
-    best = None
-    for step in np.linspace(0.15, 0.6, 91):
-        s = step * np.arange(terms)
-        tau, w = np.sinh(s) ** 2, 2 / np.sqrt(np.pi) * step * np.cosh(s) * np.where(s == 0, 0.5, 1.0)
-        error = np.abs(r * (np.exp(-np.multiply.outer(r**2, tau)) @ w) - 1).max()
-        if best is None or error < best[0]:
-            best = (error, tau, w)
-    return best[1], best[2]
 
 
 def test_amplitudes_of_zero_give_the_zero_function() -> None:

@@ -1,0 +1,1 @@
+"""Parts of the benchmark of KroneckerSBL; ``python -m benchmarks.kronecker_sbl`` runs them."""
