@@ -8,7 +8,7 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "CP": "core.cp",

@@ -107,7 +107,7 @@ class CPProblem:
         h = _products(factors, e.indices)
         worst = _least_missed(h)
         residual = e.values - np.sum(h, axis=1) + h[:, worst]
-        new = [self._basis(residual, n, 1) * np.sqrt(size) for n, size in enumerate(e.shape)]
+        new = [self._basis(residual, n, 1) for n in range(len(e.shape))]
         shape = _products(new, e.indices)[:, 0]
         weight = np.vdot(shape, residual) / max(squared(shape), np.finfo(float).tiny)
         factors = [factor.copy() for factor in factors]

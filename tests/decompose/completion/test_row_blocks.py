@@ -215,3 +215,5 @@ def test_a_repair_leaves_a_residual_orthogonal_to_its_component_whatever_the_sig
     got, square = problem.evaluate(fixed, indices), float(np.sum(np.abs(dense) ** 2))
     assert_below(abs(np.vdot(got, dense.ravel() - got)) / square, 1e-12, "inner product")
     assert_above(np.linalg.norm(got) / square**0.5, 0.9, "share of the values")
+    norms = np.array([np.linalg.norm(factor) for factor in fixed])
+    assert_close(norms, np.full(3, np.linalg.norm(got) ** (1 / 3)))

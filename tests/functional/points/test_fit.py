@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tenfac.functional.points.fit import PointsProblem, State, _Tangent
+from tenfac.functional.points.search import Model, Search
 from tenfac.functional.points.start import PolynomialFit, Prior
 from tests.checks import assert_below, assert_close, assert_equal
 
@@ -108,3 +109,16 @@ def test_the_polynomial_fit_is_ridge_regression() -> None:
     assert_equal(len(fit.index), 19)
     got = fit.coefficients(Y, prior, 0.3)
     assert_close(got, (ridge_regression(0.3)[0] * np.outer(*SCALES).ravel()).reshape(4, 5), 1e5)
+
+
+def test_the_path_of_ranks_ends_at_that_of_the_function() -> None:
+    rng, prior, bases = np.random.default_rng(1), Prior((1.7, 1.7)), []
+    for x in rng.uniform(-1, 1, (2, 120)):
+        bases.append(np.polynomial.chebyshev.chebvander(x, 4))
+    for rank in (1, 2, 3):
+        tensor = rng.standard_normal((5, rank)) @ rng.standard_normal((rank, 5))
+        y = np.einsum("ni,ij,nj->n", bases[0], tensor, bases[1])
+        search = Search(bases, y, np.ones(120), PolynomialFit(bases, np.ones(120), prior))
+        found = search._grown(Model((1, 1), (5, 5), prior, 1e-12), tensor, [np.eye(5)] * 2)
+        assert_equal(found.model.rank, (rank, rank))
+        assert_below(found.score / np.mean(y**2), 1e-15, "mean square left out")
