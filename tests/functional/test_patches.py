@@ -188,3 +188,16 @@ def test_a_grid_that_patches_do_not_have_is_refused(make):
     with pytest.raises(DataError) as caught:
         patches.on_grid(np.zeros(9).tolist(), None, [0.5], max_bytes=10)
     assert_says(caught, "on_grid", "coarser")
+
+
+def test_a_point_a_rounding_beyond_the_domain_is_in_the_last_box() -> None:
+    mode = Chebyshev(4, (-1.0, 1.0))
+    t = Tucker(
+        np.ones((1, 1)), [np.array([[0.0], [1.0], [0.0], [0.0]]), np.ones((1, 1))], [mode, Discrete(1)]
+    )
+    pieces = split(t, (4, None))
+    ends = np.array([-1.0, 1.0])
+    assert_close(pieces.at(ends * (1 + 15 * 2.0**-52), 0), ends)
+    for end in ends:
+        with pytest.raises(DataError, match="mode 0"):
+            pieces.at(end * (1 + 20 * 2.0**-52), 0)
