@@ -32,13 +32,6 @@ def test_a_misspelled_name_of_the_package_is_told_the_nearest(slip: str, meant: 
     assert_says(error, slip, f"Did you mean {meant!r}?")
 
 
-def test_a_misspelled_import_is_told_the_nearest_too() -> None:
-    with pytest.raises(ImportError) as error:
-        from tenfac import tuker  # noqa: F401
-    assert_says(error, "cannot import name 'tuker' from 'tenfac'. Did you mean 'tucker'?")
-    assert_equal((hasattr(tenfac, "tuker"), getattr(tenfac, "tuker", None)), (False, None))
-
-
 def test_a_name_like_no_other_is_told_nothing_more() -> None:
     with pytest.raises(AttributeError) as error:
         tenfac.zzz  # noqa: B018
