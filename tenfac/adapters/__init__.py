@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from ..core.errors import MissingExtraError
+from tenfac.core.errors import MissingExtraError
 
 if find_spec("torch") is None:
     raise MissingExtraError(

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import warn_user
-from .layer import Adapted
+from tenfac.adapters.layer import Adapted
+from tenfac.core.errors import warn_user
 
 NOTE = "tenfac_trained"  # attribute of a layer: {adapter: names of its parameters and buffers}
 

@@ -9,16 +9,24 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core.arrays import generator
-from ..core.door import door
-from ..core.errors import DataError, check_option, warn_user
-from .checks import PATHS, check_gradient, check_max_norm, check_name, check_scale, check_source, check_target
-from .layer import Adapted, Slot, attach, is_stock
-from .updates.init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
-from .updates.layout import Layout, layout_of
-from .updates.ranks import Ranks, core_shape, count, resolve
-from .updates.structure import Structure, structure_for, structure_of
-from .updates.update import Update
+from tenfac.adapters.checks import (
+    PATHS,
+    check_gradient,
+    check_max_norm,
+    check_name,
+    check_scale,
+    check_source,
+    check_target,
+)
+from tenfac.adapters.layer import Adapted, Slot, attach, is_stock
+from tenfac.adapters.updates.init import FROM_WEIGHT, INITS, OF_CORE, Start, draw_terms
+from tenfac.adapters.updates.layout import Layout, layout_of
+from tenfac.adapters.updates.ranks import Ranks, core_shape, count, resolve
+from tenfac.adapters.updates.structure import Structure, structure_for, structure_of
+from tenfac.adapters.updates.update import Update
+from tenfac.core.arrays import generator
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, check_option, warn_user
 
 ATTENTION = ("q", "k", "v", "out_proj")  # the weights of nn.MultiheadAttention
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError
-from .layer import Adapted
+from tenfac.adapters.layer import Adapted
+from tenfac.core.errors import DataError
 
 PATHS = ("auto", "factored", "fused")
 _REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError
-from .build import Plan
-from .targets import Target
+from tenfac.adapters.build import Plan
+from tenfac.adapters.targets import Target
+from tenfac.core.errors import DataError
 
 _WHERE = "adapt"
 

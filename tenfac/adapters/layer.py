@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .updates.forward import factored_forward, is_sound
-from .updates.path import choose_path
-from .updates.update import Update
+from tenfac.adapters.updates.forward import factored_forward, is_sound
+from tenfac.adapters.updates.path import choose_path
+from tenfac.adapters.updates.update import Update
 
 _STOCK = (
     nn.Linear,

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.door import door
-from ..core.errors import DataError
-from . import layer as single
-from .beside import forget
-from .layer import Adapted, Adapters, adapted_layers, merge_layer, unmerge_layer
-from .targets import nearest, places_of, tied_pair
+from tenfac.adapters import layer as single
+from tenfac.adapters.beside import forget
+from tenfac.adapters.layer import Adapted, Adapters, adapted_layers, merge_layer, unmerge_layer
+from tenfac.adapters.targets import nearest, places_of, tied_pair
+from tenfac.core.door import door
+from tenfac.core.errors import DataError
 
 FREEZE = "tenfac_freeze"  # attribute of a model that `adapt` froze: {parameter: whether it trained before}
 

@@ -11,20 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tenfac.adapters.beside import Beside, note, still_trained
+from tenfac.adapters.build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
+from tenfac.adapters.checks import check_name
+from tenfac.adapters.gradients import gradients_of
+from tenfac.adapters.layer import Adapted, adapted_layers
+from tenfac.adapters.merging import FREEZE, drop, freeze
+from tenfac.adapters.report import AdapterReport, adapter_parameters, report_of
+from tenfac.adapters.targets import Place, Target, covered, matches, nearest, places_of, refuse_tied, select
+from tenfac.adapters.updates.ranks import resolve
+from tenfac.adapters.updates.structure import Structure, structure_of
 from tenfac.core.door import door
-from tenfac.core.errors import DataError
-
-from ..core.errors import RankError
-from .beside import Beside, note, still_trained
-from .build import Plan, check_dtype, check_place, install, plan_layer, torch_generator
-from .checks import check_name
-from .gradients import gradients_of
-from .layer import Adapted, adapted_layers
-from .merging import FREEZE, drop, freeze
-from .report import AdapterReport, adapter_parameters, report_of
-from .targets import Place, Target, covered, matches, nearest, places_of, refuse_tied, select
-from .updates.ranks import resolve
-from .updates.structure import Structure, structure_of
+from tenfac.core.errors import DataError, RankError
 
 _WHERE = "adapt"
 Planned = list[tuple[Target, Plan]]

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfac.adapters.layer import AdaptedStock, Adapters, adapted_layers
+from tenfac.adapters.updates.layout import Layout
+from tenfac.adapters.updates.path import choose_path
+from tenfac.adapters.updates.update import Update
 from tenfac.core.door import door
 from tenfac.core.errors import DataError
-
-from .layer import AdaptedStock, Adapters, adapted_layers
-from .updates.layout import Layout
-from .updates.path import choose_path
-from .updates.update import Update
 
 _SHORT = {"_channels": "", "_features": "", "kernel ": "", "num_embeddings": "rows", "embedding_dim": "width"}
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..core.errors import DataError
-from .layer import Adapters
-from .updates.layout import CONVS, TRANSPOSED
+from tenfac.adapters.layer import Adapters
+from tenfac.adapters.updates.layout import CONVS, TRANSPOSED
+from tenfac.core.errors import DataError
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all-conv": (*CONVS, *TRANSPOSED),

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 
-from .arrays import library_name, namespace_of, promote
-from .errors import DataError, ShapeError
-from .facts import Facts
-from .points import constant_format
-from .precision import HALF, astype, dtype_name, is_complex
-from .tracing import constant
+from tenfac.core.arrays import library_name, namespace_of, promote
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.facts import Facts
+from tenfac.core.points import constant_format
+from tenfac.core.precision import HALF, astype, dtype_name, is_complex
+from tenfac.core.tracing import constant
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -324,7 +324,7 @@ class Arithmetic(Facts):
 
 def _read(other: Any) -> Any:
     """The other operand: what stands for a format as a format, anything else as it is."""
-    from .interchange import as_format
+    from tenfac.core.interchange import as_format
 
     return other if isinstance(other, Arithmetic) else as_format(other)
 

@@ -14,8 +14,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import DataError, ShapeError
-from .precision import HALF, astype, double_of, dtype_name
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import HALF, astype, double_of, dtype_name
 
 _NAMESPACES: dict[type, Any] = {}
 _FLOATING = ("float32", "float64", "complex64", "complex128")
@@ -92,7 +92,7 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
-        from .decomposed import array_instead
+        from tenfac.core.decomposed import array_instead
 
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(

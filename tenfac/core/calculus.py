@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
-from .arithmetic import Arithmetic
-from .arrays import byte_guard, namespace_of, points_like
-from .change import Changes
-from .errors import DataError, ShapeError
-from .modes.discrete import Discrete
-from .ops import check_mode
-from .points import values_and_gradients
-from .precision import HALF, dtype_name, itemsize
-from .tracing import is_traced
+from tenfac.core.arithmetic import Arithmetic
+from tenfac.core.arrays import byte_guard, namespace_of, points_like
+from tenfac.core.change import Changes
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.ops import check_mode
+from tenfac.core.points import values_and_gradients
+from tenfac.core.precision import HALF, dtype_name, itemsize
+from tenfac.core.tracing import is_traced
 
 if TYPE_CHECKING:
-    from .extrema import Extremum
+    from tenfac.core.extrema import Extremum
 
 
 class Calculus(Changes, Arithmetic):
@@ -422,7 +422,7 @@ class Calculus(Changes, Arithmetic):
         >>> round(value, 12), round(place[0], 6)
         (1.0625, 0.25)
         """
-        from .extrema import largest
+        from tenfac.core.extrema import largest
 
         return largest(self)
 

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import eps, namespace_of, points_like
-from .errors import DataError, ShapeError, warn_user
-from .facts import Facts
-from .largest import in_double
-from .modes.chebyshev import Chebyshev
-from .modes.discrete import Discrete
-from .modes.protocol import Mode
-from .ops import check_mode
-from .rank import check_tol
-from .report import Report
-from .tracing import clock
+from tenfac.core.arrays import eps, namespace_of, points_like
+from tenfac.core.errors import DataError, ShapeError, warn_user
+from tenfac.core.facts import Facts
+from tenfac.core.largest import in_double
+from tenfac.core.modes.chebyshev import Chebyshev
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.ops import check_mode
+from tenfac.core.rank import check_tol
+from tenfac.core.report import Report
+from tenfac.core.tracing import clock
 
 _LINES = 100  # through points of the other modes, on which values are compared
 _LARGEST = 4097  # coefficients of a mode that is found
@@ -217,8 +217,8 @@ class _Lines(NamedTuple):
 
 
 def _plain(factor: Any) -> NDArray[Any]:
-    from .arrays import to_numpy
-    from .tracing import constant
+    from tenfac.core.arrays import to_numpy
+    from tenfac.core.tracing import constant
 
     found = to_numpy(constant(factor))
     return found.astype(np.complex128 if np.iscomplexobj(found) else np.float64)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import namespace_of, spans
+from tenfac.core.arrays import namespace_of, spans
 
 # Numbers in the largest intermediate of a block of points: 16 MB in float64, so that it stays near the cache.
 _BLOCK = 2**21

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from .arithmetic import unit_scale
-from .arrays import byte_guard, device_of, namespace_of, promote
-from .door import door
-from .entries import cp_entries
-from .errors import ShapeError
-from .format import Format
-from .format_state import entries, validated
-from .modes.protocol import Mode
-from .points import WeightsKernel
-from .precision import half_of, is_complex, itemsize
-from .report import Report
-from .train_cores import from_weights
-from .tucker import Tucker
+from tenfac.core.arithmetic import unit_scale
+from tenfac.core.arrays import byte_guard, device_of, namespace_of, promote
+from tenfac.core.door import door
+from tenfac.core.entries import cp_entries
+from tenfac.core.errors import ShapeError
+from tenfac.core.format import Format
+from tenfac.core.format_state import entries, validated
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.points import WeightsKernel
+from tenfac.core.precision import half_of, is_complex, itemsize
+from tenfac.core.report import Report
+from tenfac.core.train_cores import from_weights
+from tenfac.core.tucker import Tucker
 
 if TYPE_CHECKING:
-    from .train import TuckerTrain
+    from tenfac.core.train import TuckerTrain
 
 
 @door
@@ -213,7 +213,7 @@ class CP(Format):
         DataError
             If a core would be larger than ``max_bytes``.
         """
-        from .train import TuckerTrain, checked_order
+        from tenfac.core.train import TuckerTrain, checked_order
 
         order = checked_order(order, self.ndim)
         sizes = (*self.batch_shape, self.rank, self.rank, self.rank)

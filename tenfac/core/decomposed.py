@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import is_array
+from tenfac.core.arrays import is_array
 
 
 def is_tensorly(value: Any) -> bool:

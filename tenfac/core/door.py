@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-from .errors import nearest_name
+from tenfac.core.errors import nearest_name
 
 T = TypeVar("T")
 _ANYONE = "arrays: "  # how a helper that does not know its caller begins

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import spans, to_numpy
-from .modes.discrete import Discrete
-from .points import values_at
-from .tracing import is_traced
+from tenfac.core.arrays import spans, to_numpy
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.points import values_at
+from tenfac.core.tracing import is_traced
 
 # Points handled at once: two blocks of 20 columns in float64 are 640 kB.
 _POINTS = 2048

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 
-from .arrays import namespace_of, to_numpy
-from .errors import DataError, ShapeError
-from .tracing import constant
-from .train_cores import flat, orthogonal
+from tenfac.core.arrays import namespace_of, to_numpy
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.tracing import constant
+from tenfac.core.train_cores import flat, orthogonal
 
 # Points of the grid in all, and starts of local ascents.
 _GRID, _STARTS = 1_000_000, 8

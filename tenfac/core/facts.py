@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from .arrays import device_of, namespace_of
-from .modes.protocol import Mode
-from .precision import HALF, astype, dtype_name
-from .report import Report
-from .tracing import is_traced, register_pytree
+from tenfac.core.arrays import device_of, namespace_of
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.precision import HALF, astype, dtype_name
+from tenfac.core.report import Report
+from tenfac.core.tracing import is_traced, register_pytree
 
 
 class Facts(ABC):

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn, Self
 
-from .arithmetic import as_dtype, in_single
-from .arrays import byte_guard, library_name, namespace_of, points_like, promote, tensorly_backend
-from .calculus import Calculus
-from .entries import entries_of
-from .errors import DataError, ShapeError
-from .format_state import factor_state, restored
-from .indexing import parse_index, picked
-from .modes.discrete import Discrete
-from .modes.protocol import Mode
-from .ops import check_mode
-from .points import Kernel
-from .precision import dtype_name, half_of, itemsize
+from tenfac.core.arithmetic import as_dtype, in_single
+from tenfac.core.arrays import byte_guard, library_name, namespace_of, points_like, promote, tensorly_backend
+from tenfac.core.calculus import Calculus
+from tenfac.core.entries import entries_of
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.format_state import factor_state, restored
+from tenfac.core.indexing import parse_index, picked
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.ops import check_mode
+from tenfac.core.points import Kernel
+from tenfac.core.precision import dtype_name, half_of, itemsize
 
 
 class Format(Calculus):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import namespace_of, to_numpy
-from .errors import DataError, ShapeError
-from .io import public_class
-from .modes.discrete import Discrete
-from .modes.protocol import Mode
-from .report import Report, stored_report
-from .tracing import is_traced
+from tenfac.core.arrays import namespace_of, to_numpy
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.io import public_class
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.report import Report, stored_report
+from tenfac.core.tracing import is_traced
 
 
 def entries(values: Any, name: str, where: str) -> tuple[Any, ...]:

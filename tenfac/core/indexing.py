@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import device_of
-from .modes.discrete import Discrete
-from .modes.protocol import Mode
+from tenfac.core.arrays import device_of
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.protocol import Mode
 
 
 def parse_index(index: Any, modes: Sequence[Mode]) -> list[int | slice]:

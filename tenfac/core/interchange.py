@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import device_of, namespace_of
-from .cp import CP
-from .decomposed import is_pair, is_tensorly
-from .door import door
-from .errors import ShapeError
-from .format import Format
-from .train import TuckerTrain
-from .tucker import Tucker
+from tenfac.core.arrays import device_of, namespace_of
+from tenfac.core.cp import CP
+from tenfac.core.decomposed import is_pair, is_tensorly
+from tenfac.core.door import door
+from tenfac.core.errors import ShapeError
+from tenfac.core.format import Format
+from tenfac.core.train import TuckerTrain
+from tenfac.core.tucker import Tucker
 
 
 @door

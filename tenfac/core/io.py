@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import library_name, namespace_of, to_numpy
-from .door import door
-from .errors import DataError, MissingExtraError
-from .precision import dtype_name
+from tenfac.core.arrays import library_name, namespace_of, to_numpy
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, MissingExtraError
+from tenfac.core.precision import dtype_name
 
 _VERSION = 1
 _HEADER = "header.json"
@@ -76,8 +76,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     Tucker(shape=(3, 4), rank=(1, 1), numpy.float64, 8 numbers for 12 entries)
     """
     import tenfac
-
-    from .interchange import as_format
+    from tenfac.core.interchange import as_format
 
     obj = as_format(obj)
     name = type(obj).__name__

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import eps, to_numpy
-from .precision import astype, is_complex
-from .tracing import constant
+from tenfac.core.arrays import eps, to_numpy
+from tenfac.core.precision import astype, is_complex
+from tenfac.core.tracing import constant
 
 # Points that are looked at: anywhere, at ends and corners, and around the largest value.
 _ANYWHERE, _ENDS, _NEAR = 500, 250, 25

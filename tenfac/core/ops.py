@@ -8,12 +8,12 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from .arrays import namespace_of, promote
-from .contract import contract
-from .decomposed import is_pair
-from .door import door
-from .errors import ShapeError
-from .precision import astype, half_of
+from tenfac.core.arrays import namespace_of, promote
+from tenfac.core.contract import contract
+from tenfac.core.decomposed import is_pair
+from tenfac.core.door import door
+from tenfac.core.errors import ShapeError
+from tenfac.core.precision import astype, half_of
 
 
 def check_mode(mode: Any, ndim: int, where: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .arrays import device_of, spans
+from tenfac.core.arrays import device_of, spans
 
 # Points at which polynomials are evaluated at once, and numbers of these at most: 8 MB in float64.
 _POINTS, _NUMBERS = 4096, 2**20
@@ -416,7 +416,7 @@ def constant_format(t: Any, number: Any) -> Any:
     >>> constant_format(t, 3.0).at(0.5)
     np.float64(3.0)
     """
-    from .arrays import namespace_of
+    from tenfac.core.arrays import namespace_of
 
     xp = namespace_of(t.factors[0])
     lead = t.batch_shape

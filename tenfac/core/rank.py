@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import dtype_name
-from .errors import RankError
+from tenfac.core.arrays import dtype_name
+from tenfac.core.errors import RankError
 
 _REACHABLE = {
     "bfloat16": 2e-2,

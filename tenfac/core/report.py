@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .arrays import to_number
-from .tracing import is_traced
+from tenfac.core.arrays import to_number
+from tenfac.core.tracing import is_traced
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import train_cores as chain
-from .arithmetic import unit_scale
-from .arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
-from .door import door
-from .errors import RankError, ShapeError
-from .format import Format
-from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values, orthonormal
-from .modes.protocol import Mode
-from .points import points_in_block
-from .precision import HALF, dtype_name, half_of, itemsize, wide
-from .rank import at_most, rank_or_tol
-from .report import Report
-from .tracing import clock
-from .tucker import Tucker, reported
+from tenfac.core import train_cores as chain
+from tenfac.core.arithmetic import unit_scale
+from tenfac.core.arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from tenfac.core.door import door
+from tenfac.core.errors import RankError, ShapeError
+from tenfac.core.format import Format
+from tenfac.core.format_state import entries, finite, validated
+from tenfac.core.largest import cut_to_values, largest_change, measures_values, orthonormal
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.points import points_in_block
+from tenfac.core.precision import HALF, dtype_name, half_of, itemsize, wide
+from tenfac.core.rank import at_most, rank_or_tol
+from tenfac.core.report import Report
+from tenfac.core.tracing import clock
+from tenfac.core.tucker import Tucker, reported
 
 # Below this many roundings of the dtype the error of a rounding is measured: rounded numbers add to it.
 _ROUNDING = 100

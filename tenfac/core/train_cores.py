@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import device_of, eps, to_numpy
-from .contract import contract
-from .points import Scratch, first_closed, last_closed, row_pairs, summed
-from .tracing import constant
+from tenfac.core.arrays import device_of, eps, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.points import Scratch, first_closed, last_closed, row_pairs, summed
+from tenfac.core.tracing import constant
 
 # Blocks of points are this much longer than for one core: matrix products are worth more than the cache.
 _LONGER = 8

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
-from .contract import adjoint, contract
-from .errors import RankError, warn_user
-from .precision import HALF, double_of, dtype_name, is_complex, wide
-from .report import Report
-from .tracing import constant, is_traced
+from tenfac.core.arrays import device_of, eps, namespace_of, spans, to_number, to_numpy, triangular_factor
+from tenfac.core.contract import adjoint, contract
+from tenfac.core.errors import RankError, warn_user
+from tenfac.core.precision import HALF, double_of, dtype_name, is_complex, wide
+from tenfac.core.report import Report
+from tenfac.core.tracing import constant, is_traced
 
 # Columns of an unfolding handled at once. Wide enough for GEMM, small next to the tensor.
 _COLUMNS = 2048

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .arithmetic import as_dtype, unit_scale
-from .arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
-from .contract import contract
-from .door import door
-from .entries import tucker_entries
-from .errors import DataError, ShapeError
-from .format import Format
-from .format_state import entries, finite, validated
-from .largest import cut_to_values, largest_change, measures_values, orthonormal
-from .modes.protocol import Mode
-from .points import CoreKernel
-from .precision import HALF, dtype_name, half_of, itemsize
-from .rank import rank_or_tol
-from .report import Report
-from .tracing import clock
-from .train_cores import from_core
-from .truncate import truncate_any, truncation_report
+from tenfac.core.arithmetic import as_dtype, unit_scale
+from tenfac.core.arrays import byte_guard, device_of, namespace_of, promote, to_number, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.door import door
+from tenfac.core.entries import tucker_entries
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.format import Format
+from tenfac.core.format_state import entries, finite, validated
+from tenfac.core.largest import cut_to_values, largest_change, measures_values, orthonormal
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.points import CoreKernel
+from tenfac.core.precision import HALF, dtype_name, half_of, itemsize
+from tenfac.core.rank import rank_or_tol
+from tenfac.core.report import Report
+from tenfac.core.tracing import clock
+from tenfac.core.train_cores import from_core
+from tenfac.core.truncate import truncate_any, truncation_report
 
 if TYPE_CHECKING:
-    from .cp import CP
-    from .train import TuckerTrain
+    from tenfac.core.cp import CP
+    from tenfac.core.train import TuckerTrain
 
 _Format = TypeVar("_Format", bound=Format)
 
@@ -284,7 +284,7 @@ class Tucker(Format):
         -----
         One core is this core, the others are unit matrices: up to D times its numbers before the rounding.
         """
-        from .train import TuckerTrain, checked_order
+        from tenfac.core.train import TuckerTrain, checked_order
 
         xp, lead, order = namespace_of(self.core), len(self.batch_shape), checked_order(order, self.ndim)
         turned = xp.permute_dims(self.core, (*range(lead), *(lead + n for n in order)))
@@ -309,7 +309,7 @@ class Tucker(Format):
         -----
         The rank is ``prod(R) / max(R)``; a CP decomposition of the core may need fewer terms.
         """
-        from .cp import CP
+        from tenfac.core.cp import CP
 
         xp = namespace_of(self.core)
         longest = max(range(self.ndim), key=lambda n: self.rank[n])

@@ -9,19 +9,18 @@ from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.arrays import eps, namespace_of, promote, to_number
 from tenfac.core.cp import CP
+from tenfac.core.door import door
+from tenfac.core.errors import ShapeError, warn_user
 from tenfac.core.interchange import as_format
-
-from ..core.arrays import eps, namespace_of, promote, to_number
-from ..core.door import door
-from ..core.errors import ShapeError, warn_user
-from ..core.ops import check_mode
-from ..core.rank import rank_or_tol
-from ..core.report import Report
-from ..core.train import TuckerTrain
-from ..core.truncate import truncate
-from ..core.tucker import Tucker
-from .checks import checked_array, rescaled
+from tenfac.core.ops import check_mode
+from tenfac.core.rank import rank_or_tol
+from tenfac.core.report import Report
+from tenfac.core.train import TuckerTrain
+from tenfac.core.truncate import truncate
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import checked_array, rescaled
 
 # Share of what the tolerance leaves that the new slices may use before all is rounded.
 _NEW = 0.5

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import as_float, eps, namespace_of, to_number
-from ..core.errors import DataError, ShapeError
-from ..core.precision import double_of
-from ..core.truncate import squared_norm
+from tenfac.core.arrays import as_float, eps, namespace_of, to_number
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import double_of
+from tenfac.core.truncate import squared_norm
 
 
 def checked_array(X: Any, where: str, name: str = "X") -> tuple[Any, float]:

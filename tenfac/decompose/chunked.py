@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import as_float, byte_guard
-from ..core.errors import ShapeError
-from ..core.rank import rank_or_tol
-from ..core.truncate import squared_norm, truncate, truncation_report
-from ..core.tucker import Tucker
-from .checks import check_finite, check_shape
+from tenfac.core.arrays import as_float, byte_guard
+from tenfac.core.errors import ShapeError
+from tenfac.core.rank import rank_or_tol
+from tenfac.core.truncate import squared_norm, truncate, truncation_report
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import check_finite, check_shape
 
 # Numbers read at once, where the chunks allow it.
 _SLAB = 2**22

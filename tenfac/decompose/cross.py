@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from ..core.arrays import eps, generator, seed_of, to_numpy
-from ..core.contract import contract
-from ..core.door import door
-from ..core.errors import DataError, warn_user
-from ..core.progress import STOPPED, Progress
-from ..core.rank import check_tol
-from ..core.report import Report
-from ..core.truncate import truncate
-from ..core.tucker import Tucker
-from .checks import check_count
-from .sampler import Sampler, checked_shape
+from tenfac.core.arrays import eps, generator, seed_of, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import STOPPED, Progress
+from tenfac.core.rank import check_tol
+from tenfac.core.report import Report
+from tenfac.core.truncate import truncate
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import check_count
+from tenfac.decompose.sampler import Sampler, checked_shape
 
 Array = NDArray[Any]
 

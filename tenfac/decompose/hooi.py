@@ -8,19 +8,18 @@ from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.arrays import eps, namespace_of, promote
+from tenfac.core.contract import contract
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, warn_user
 from tenfac.core.interchange import as_format
-
-from ..core.arrays import eps, namespace_of, promote
-from ..core.contract import contract
-from ..core.door import door
-from ..core.errors import DataError, ShapeError, warn_user
-from ..core.progress import STOPPED, Progress
-from ..core.rank import check_tol, tucker_rank
-from ..core.report import Report
-from ..core.truncate import truncate
-from ..core.tucker import Tucker
-from .checks import check_count, checked_array, rescaled
-from .residual import clear, relative_error
+from tenfac.core.progress import STOPPED, Progress
+from tenfac.core.rank import check_tol, tucker_rank
+from tenfac.core.report import Report
+from tenfac.core.truncate import truncate
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import check_count, checked_array, rescaled
+from tenfac.decompose.residual import clear, relative_error
 
 
 @door

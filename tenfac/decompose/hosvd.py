@@ -8,17 +8,17 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from ..core.arrays import as_float, namespace_of
-from ..core.door import door
-from ..core.errors import ShapeError
-from ..core.precision import half_of
-from ..core.rank import rank_or_tol
-from ..core.tracing import clock, is_traced
-from ..core.truncate import squared_norm, truncate_any
-from ..core.tucker import Tucker, reported
-from .checks import check_finite
-from .chunked import chunked_tucker, is_chunked
-from .sparse_input import is_sparse
+from tenfac.core.arrays import as_float, namespace_of
+from tenfac.core.door import door
+from tenfac.core.errors import ShapeError
+from tenfac.core.precision import half_of
+from tenfac.core.rank import rank_or_tol
+from tenfac.core.tracing import clock, is_traced
+from tenfac.core.truncate import squared_norm, truncate_any
+from tenfac.core.tucker import Tucker, reported
+from tenfac.decompose.checks import check_finite
+from tenfac.decompose.chunked import chunked_tucker, is_chunked
+from tenfac.decompose.sparse_input import is_sparse
 
 
 @door
@@ -107,7 +107,9 @@ def tucker(
             "them one by one."
         )
     if is_sparse(X):
-        from .sparse_tucker import sparse_tucker  # loads scipy.sparse, which dense arrays do not need
+        from tenfac.decompose.sparse_tucker import (
+            sparse_tucker,  # loads scipy.sparse, which dense arrays do not need
+        )
 
         return sparse_tucker(X, rank, tol=tol)
     if is_chunked(X):

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ..core.arrays import device_of, generator, namespace_of, seed_of
-from ..core.contract import adjoint
-from ..core.door import door
-from ..core.rank import tucker_rank
-from ..core.report import Report
-from ..core.truncate import truncate
-from ..core.tucker import Tucker
-from .checks import check_count, checked_array, rescaled
-from .residual import relative_error
+from tenfac.core.arrays import device_of, generator, namespace_of, seed_of
+from tenfac.core.contract import adjoint
+from tenfac.core.door import door
+from tenfac.core.rank import tucker_rank
+from tenfac.core.report import Report
+from tenfac.core.truncate import truncate
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import check_count, checked_array, rescaled
+from tenfac.decompose.residual import relative_error
 
 # A sketch pays where the mode is this many times as long as the sketch is wide.
 _PAYS = 8

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.arrays import eps
-from ..core.contract import contract
-from ..core.truncate import squared_norm
+from tenfac.core.arrays import eps
+from tenfac.core.contract import contract
+from tenfac.core.truncate import squared_norm
 
 # Entries of the residual formed at once.
 _ENTRIES = 2**20

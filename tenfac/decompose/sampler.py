@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import as_float, device_of, dtype_name, is_array, namespace_of, to_numpy
-from ..core.errors import DataError, ShapeError
-from ..core.format import Format
-from ..core.interchange import as_format
-from .checks import check_count
+from tenfac.core.arrays import as_float, device_of, dtype_name, is_array, namespace_of, to_numpy
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.format import Format
+from tenfac.core.interchange import as_format
+from tenfac.decompose.checks import check_count
 
 Array = NDArray[Any]
 

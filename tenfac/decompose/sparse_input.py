@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import as_float, to_numpy
-from ..core.errors import DataError
-from .checks import check_shape
+from tenfac.core.arrays import as_float, to_numpy
+from tenfac.core.errors import DataError
+from tenfac.decompose.checks import check_shape
 
 Array = NDArray[Any]
 

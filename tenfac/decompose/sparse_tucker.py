@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackError, svds
 
-from ..core.arrays import byte_guard
-from ..core.errors import DataError, RankError
-from ..core.rank import rank_or_tol
-from ..core.truncate import truncation_report
-from ..core.tucker import Tucker
-from .sparse_input import read_sparse
+from tenfac.core.arrays import byte_guard
+from tenfac.core.errors import DataError, RankError
+from tenfac.core.rank import rank_or_tol
+from tenfac.core.truncate import truncation_report
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.sparse_input import read_sparse
 
 Array = NDArray[Any]
 

@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from tenfac.core.arrays import byte_guard
+from tenfac.core.contract import contract
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, RankError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
+from tenfac.core.ops import kronecker
+from tenfac.core.rank import check_tol, tucker_rank
+from tenfac.core.report import Report, stored_report
 from tenfac.core.shown import shows_what_it_learned
-
-from ..core.arrays import byte_guard
-from ..core.contract import contract
-from ..core.door import door
-from ..core.errors import DataError, RankError, ShapeError
-from ..core.interchange import refuse_decomposed
-from ..core.ops import kronecker
-from ..core.rank import check_tol, tucker_rank
-from ..core.report import Report, stored_report
-from ..core.truncate import truncate, truncation_report
-from .checks import check_shape
+from tenfac.core.truncate import truncate, truncation_report
+from tenfac.decompose.checks import check_shape
 
 Array = NDArray[Any]
 

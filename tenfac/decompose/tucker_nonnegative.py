@@ -9,18 +9,17 @@ from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.arrays import device_of, dtype_name, eps, generator, namespace_of, seed_of, to_number
+from tenfac.core.contract import contract
 from tenfac.core.door import door
-
-from ..core.arrays import device_of, dtype_name, eps, generator, namespace_of, seed_of, to_number
-from ..core.contract import contract
-from ..core.errors import DataError, warn_user
-from ..core.ops import unfold
-from ..core.progress import STOPPED, Progress
-from ..core.rank import check_tol, tucker_rank
-from ..core.report import Report
-from ..core.tucker import Tucker
-from .checks import check_count, checked_array, rescaled
-from .residual import clear, residual_error
+from tenfac.core.errors import DataError, warn_user
+from tenfac.core.ops import unfold
+from tenfac.core.progress import STOPPED, Progress
+from tenfac.core.rank import check_tol, tucker_rank
+from tenfac.core.report import Report
+from tenfac.core.tucker import Tucker
+from tenfac.decompose.checks import check_count, checked_array, rescaled
+from tenfac.decompose.residual import clear, residual_error
 
 _WHERE = "tucker_nonnegative"
 _STEPS = 10  # on one block: they cost little beside the product with X that they share

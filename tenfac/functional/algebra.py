@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import namespace_of, to_numpy
-from ..core.contract import contract
-from ..core.door import door
-from ..core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
-from ..core.format import Format
-from ..core.interchange import as_format
-from ..core.modes.chebyshev import Chebyshev
-from ..core.modes.discrete import Discrete
-from ..core.progress import Progress
-from ..core.report import Report
-from ..core.tracing import constant
-from ..core.train import TuckerTrain
-from ..core.tucker import Tucker
-from .build import chebyshev_tucker
+from tenfac.core.arrays import namespace_of, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.door import door
+from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
+from tenfac.core.format import Format
+from tenfac.core.interchange import as_format
+from tenfac.core.modes.chebyshev import Chebyshev
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.progress import Progress
+from tenfac.core.report import Report
+from tenfac.core.tracing import constant
+from tenfac.core.train import TuckerTrain
+from tenfac.core.tucker import Tucker
+from tenfac.functional.build import chebyshev_tucker
 
 
 @door

@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.arrays import generator, seed_of
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, warn_user
+from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.progress import Progress
-
-from ..core.arrays import generator, seed_of
-from ..core.door import door
-from ..core.errors import DataError, ShapeError, warn_user
-from ..core.modes.chebyshev import Chebyshev, check_interval
-from ..core.report import Report
-from ..core.train import TuckerTrain
-from ..core.tucker import Tucker
-from .cross.cross import Cross
-from .cross.evaluator import Evaluator, OutOfEvaluationsError
-from .cross.train_core import TrainCore
-from .finish import shortened, shortened_train
+from tenfac.core.report import Report
+from tenfac.core.train import TuckerTrain
+from tenfac.core.tucker import Tucker
+from tenfac.functional.cross.cross import Cross
+from tenfac.functional.cross.evaluator import Evaluator, OutOfEvaluationsError
+from tenfac.functional.cross.train_core import TrainCore
+from tenfac.functional.finish import shortened, shortened_train
 
 # Share of the tolerance that rounding and shortening may use.
 _ROUNDING = 0.3

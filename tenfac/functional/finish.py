@@ -8,11 +8,11 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ..core.contract import contract
-from ..core.modes.chebyshev import Chebyshev
-from ..core.train_cores import Sweep, orthogonal, times
-from ..core.truncate import truncate
-from .cross.train_core import chain_values
+from tenfac.core.contract import contract
+from tenfac.core.modes.chebyshev import Chebyshev
+from tenfac.core.train_cores import Sweep, orthogonal, times
+from tenfac.core.truncate import truncate
+from tenfac.functional.cross.train_core import chain_values
 
 # Shares of the budget that are tried as Frobenius norm of what is cut, the largest first.
 _SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)

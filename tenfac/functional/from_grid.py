@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.arrays import is_array, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.cp import CP
 from tenfac.core.decomposed import array_instead
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError, warn_user
 from tenfac.core.interchange import as_format
-
-from ..core.arrays import is_array, to_numpy
-from ..core.contract import contract
-from ..core.cp import CP
-from ..core.door import door
-from ..core.errors import DataError, ShapeError, warn_user
-from ..core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
-from ..core.modes.discrete import Discrete
-from ..core.report import Report
-from ..core.train import TuckerTrain
-from ..core.truncate import truncate
-from ..core.tucker import Tucker
-from .finish import shortened
-from .resolution import polynomial_error, spline, spline_error
+from tenfac.core.modes.chebyshev import Chebyshev, check_interval, coefficients, lobatto
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.report import Report
+from tenfac.core.train import TuckerTrain
+from tenfac.core.truncate import truncate
+from tenfac.core.tucker import Tucker
+from tenfac.functional.finish import shortened
+from tenfac.functional.resolution import polynomial_error, spline, spline_error
 
 _WHERE = "chebyshev_from_grid"
 # Shares of the tolerance: for the ranks of the data, and for those of the function with its degrees.

@@ -8,19 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tenfac.core.arrays import byte_guard
-
-from ..core.arrays import is_array, to_numpy
-from ..core.door import door
-from ..core.errors import DataError, MissingExtraError, ShapeError, nearest_name
-from ..core.format import Format
-from ..core.interchange import as_format
-from ..core.modes.chebyshev import Chebyshev
-from ..core.modes.gp import GP
-from ..core.modes.protocol import Mode
-from ..core.tucker import Tucker
-from .from_grid import chebyshev_from_grid
-from .patches import Patches
+from tenfac.core.arrays import byte_guard, is_array, to_numpy
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, MissingExtraError, ShapeError, nearest_name
+from tenfac.core.format import Format
+from tenfac.core.interchange import as_format
+from tenfac.core.modes.chebyshev import Chebyshev
+from tenfac.core.modes.gp import GP
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.tucker import Tucker
+from tenfac.functional.from_grid import chebyshev_from_grid
+from tenfac.functional.patches import Patches
 
 
 @door

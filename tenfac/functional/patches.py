@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import byte_guard, namespace_of, points_like, to_numpy
-from ..core.door import door
-from ..core.errors import DataError, ShapeError
-from ..core.interchange import as_format
-from ..core.io import public_class
-from ..core.modes.chebyshev import Chebyshev
-from ..core.precision import dtype_name, itemsize
-from ..core.rank import check_tol
-from ..core.tracing import constant, is_traced
-from ..core.train import TuckerTrain
-from ..core.tucker import Tucker
+from tenfac.core.arrays import byte_guard, namespace_of, points_like, to_numpy
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import as_format
+from tenfac.core.io import public_class
+from tenfac.core.modes.chebyshev import Chebyshev
+from tenfac.core.precision import dtype_name, itemsize
+from tenfac.core.rank import check_tol
+from tenfac.core.tracing import constant, is_traced
+from tenfac.core.train import TuckerTrain
+from tenfac.core.tucker import Tucker
 
 # Share of the tolerance that the ranks may use, and that the degrees of each mode may use.
 _RANKS, _DEGREES = 0.3, 0.1

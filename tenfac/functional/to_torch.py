@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from ..core.door import door
-from ..core.errors import MissingExtraError, ShapeError
-from ..core.format import Format
-from ..core.interchange import as_format
+from tenfac.core.door import door
+from tenfac.core.errors import MissingExtraError, ShapeError
+from tenfac.core.format import Format
+from tenfac.core.interchange import as_format
 
 
 @door
@@ -58,6 +58,6 @@ def to_torch(t: Format, *, dtype: Any = None, device: Any = None, trainable: boo
         raise TypeError(f"to_torch: needs a Tucker, TuckerTrain or CP; got {type(t).__name__}.")
     if t.batch_shape:
         raise ShapeError(f"to_torch: needs one function; got a batch of shape {t.batch_shape}.")
-    from .torch_module import FunctionModule
+    from tenfac.functional.torch_module import FunctionModule
 
     return FunctionModule(t, dtype, device, trainable)

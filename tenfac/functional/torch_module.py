@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.arrays import to_numpy
-from ..core.errors import DataError, ShapeError
+from tenfac.core.arrays import to_numpy
+from tenfac.core.errors import DataError, ShapeError
 
 
 class FunctionModule(nn.Module):

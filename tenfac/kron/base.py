@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.arithmetic import finite_scalar
-from ..core.arrays import (
+from tenfac.core.arithmetic import finite_scalar
+from tenfac.core.arrays import (
     byte_guard,
     device_of,
     dtype_name,
@@ -20,8 +20,8 @@ from ..core.arrays import (
     promote,
     to_numpy,
 )
-from ..core.contract import adjoint
-from ..core.errors import DataError, ShapeError
+from tenfac.core.contract import adjoint
+from tenfac.core.errors import DataError, ShapeError
 
 
 class StructuredMatrix(ABC):

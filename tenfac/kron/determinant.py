@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..core.arrays import namespace_of
-from ..core.errors import DataError
-from ..core.precision import is_complex
-from .base import known
+from tenfac.core.arrays import namespace_of
+from tenfac.core.errors import DataError
+from tenfac.core.precision import is_complex
+from tenfac.kron.base import known
 
 
 class SignedLog(NamedTuple):

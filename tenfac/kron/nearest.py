@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from tenfac.core.arrays import spans
+from tenfac.core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, spans, to_number
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.progress import Progress
-
-from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
-from ..core.door import door
-from ..core.errors import DataError, RankError, ShapeError, warn_user
-from ..core.report import Report
-from ..core.truncate import squared_norm
-from .base import known
-from .operator import KroneckerOperator
-from .rearranged import LowRank, alternate, leading_triplets
-from .spectral import detached
-from .sums import SumOfKronecker
+from tenfac.core.report import Report
+from tenfac.core.truncate import squared_norm
+from tenfac.kron.base import known
+from tenfac.kron.operator import KroneckerOperator
+from tenfac.kron.rearranged import LowRank, alternate, leading_triplets
+from tenfac.kron.spectral import detached
+from tenfac.kron.sums import SumOfKronecker
 
 # Rows of the rearranged matrix whose residual is formed at once.
 _ROWS = 64

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenfac.core.arithmetic import check_library, unit_scale
+from tenfac.core.arrays import eps, library_name, namespace_of, promote
+from tenfac.core.contract import adjoint, contract
 from tenfac.core.door import door
-
-from ..core.arithmetic import check_library, unit_scale
-from ..core.arrays import eps, library_name, namespace_of, promote
-from ..core.contract import adjoint, contract
-from ..core.errors import DataError, MissingExtraError, ShapeError
-from ..core.ops import kronecker
-from ..core.report import Report
-from .base import StructuredMatrix, check_finite, check_hermitian, check_square, known, outer
-from .determinant import SignedLog, positive_log
-from .spectral import detached
+from tenfac.core.errors import DataError, MissingExtraError, ShapeError
+from tenfac.core.ops import kronecker
+from tenfac.core.report import Report
+from tenfac.kron.base import StructuredMatrix, check_finite, check_hermitian, check_square, known, outer
+from tenfac.kron.determinant import SignedLog, positive_log
+from tenfac.kron.spectral import detached
 
 # Few columns next to a long last mode: that mode is faster when the columns come first.
 _COLUMNS_FIRST = 32
@@ -176,7 +175,7 @@ class KroneckerOperator(StructuredMatrix):
         return KroneckerOperator(*(a @ b for a, b in (promote(*pair) for pair in pairs)))
 
     def __add__(self, other: Any) -> Any:
-        from .sums import SumOfKronecker
+        from tenfac.kron.sums import SumOfKronecker
 
         return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
@@ -336,7 +335,7 @@ class KroneckerOperator(StructuredMatrix):
 
     def shifted(self, shift: Any) -> Any:
         """Add a multiple of the identity, ``K + shift I``, ready to solve (see ``ShiftedKronecker``)."""
-        from .shifted import ShiftedKronecker
+        from tenfac.kron.shifted import ShiftedKronecker
 
         return ShiftedKronecker(self, shift)
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tenfac.core.arrays import device_of, eps, namespace_of, to_number, to_numpy
+from tenfac.core.contract import adjoint, contract
+from tenfac.core.ops import unfold
 from tenfac.core.progress import Progress
-
-from ..core.arrays import device_of, eps, namespace_of, to_number, to_numpy
-from ..core.contract import adjoint, contract
-from ..core.ops import unfold
-from ..core.truncate import squared_norm
+from tenfac.core.truncate import squared_norm
 
 # A shorter side up to this is decomposed at once.
 _SMALL = 64

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ..core.arithmetic import check_library, scalar_of
-from ..core.arrays import device_of, namespace_of, promote
-from ..core.door import door
-from ..core.errors import DataError, ShapeError
-from .base import StructuredMatrix, known
-from .operator import KroneckerEigen, KroneckerOperator
-from .spectral import Diagonalized, check_regular, implicit_solve
-from .sums import SumOfKronecker
+from tenfac.core.arithmetic import check_library, scalar_of
+from tenfac.core.arrays import device_of, namespace_of, promote
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.kron.base import StructuredMatrix, known
+from tenfac.kron.operator import KroneckerEigen, KroneckerOperator
+from tenfac.kron.spectral import Diagonalized, check_regular, implicit_solve
+from tenfac.kron.sums import SumOfKronecker
 
 
 @door

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.arrays import eps, library_name, namespace_of
-from ..core.errors import DataError
-from .base import known
-from .determinant import SignedLog
+from tenfac.core.arrays import eps, library_name, namespace_of
+from tenfac.core.errors import DataError
+from tenfac.kron.base import known
+from tenfac.kron.determinant import SignedLog
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.arrays import namespace_of
-from ..core.contract import adjoint
-from ..core.door import door
-from ..core.errors import DataError, ShapeError
-from ..core.report import Report
-from .base import StructuredMatrix, check_hermitian, known, outer
-from .determinant import SignedLog, positive_log
-from .operator import KroneckerOperator
-from .spectral import Diagonalized, check_regular, implicit_solve
+from tenfac.core.arrays import namespace_of
+from tenfac.core.contract import adjoint
+from tenfac.core.door import door
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.report import Report
+from tenfac.kron.base import StructuredMatrix, check_hermitian, known, outer
+from tenfac.kron.determinant import SignedLog, positive_log
+from tenfac.kron.operator import KroneckerOperator
+from tenfac.kron.spectral import Diagonalized, check_regular, implicit_solve
 
 
 @door

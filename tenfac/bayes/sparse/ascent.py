@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...core.contract import contract
-from .problem import Problem
-from .pruning import pruned
-from .spectra import first_spectrum
-from .statistics import Moments, Sizes, State, energy, evidence, moments
-from .updates import sweep
+from tenfac.bayes.sparse.problem import Problem
+from tenfac.bayes.sparse.pruning import pruned
+from tenfac.bayes.sparse.spectra import first_spectrum
+from tenfac.bayes.sparse.statistics import Moments, Sizes, State, energy, evidence, moments
+from tenfac.bayes.sparse.updates import sweep
+from tenfac.core.contract import contract
 
 # An evidence is taken as known to this share of the sum of its terms.
 _ROUNDING = 1e-13

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.arrays import device_of
-from ...core.contract import adjoint, contract
-from .ascent import Climb
-from .statistics import squared
+from tenfac.bayes.sparse.ascent import Climb
+from tenfac.bayes.sparse.statistics import squared
+from tenfac.core.arrays import device_of
+from tenfac.core.contract import adjoint, contract
 
 
 @dataclass(frozen=True, eq=False)

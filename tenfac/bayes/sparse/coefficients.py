@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...core.arrays import device_of, namespace_of
-from ...core.cp import CP
-from ...core.errors import ShapeError
-from ...core.modes.discrete import Discrete
-from ...core.modes.protocol import Mode
-from ...core.report import Report
-from ...core.tucker import Tucker
+from tenfac.core.arrays import device_of, namespace_of
+from tenfac.core.cp import CP
+from tenfac.core.errors import ShapeError
+from tenfac.core.modes.discrete import Discrete
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.report import Report
+from tenfac.core.tucker import Tucker
 
 
 def format_of(

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from tenfac.bayes.sparse.box import outer
+from tenfac.bayes.sparse.problem import factors_of, measured_of
+from tenfac.bayes.sparse.statistics import squared
+from tenfac.core.arrays import is_array, namespace_of, promote, to_number, triangular_factor
+from tenfac.core.contract import adjoint, contract
 from tenfac.core.door import door
-
-from ...core.arrays import is_array, namespace_of, promote, to_number, triangular_factor
-from ...core.contract import adjoint, contract
-from ...core.errors import DataError, ShapeError
-from ...core.precision import astype, dtype_name
-from ...core.tracing import constant, is_traced
-from .box import outer
-from .problem import factors_of, measured_of
-from .statistics import squared
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import astype, dtype_name
+from tenfac.core.tracing import constant, is_traced
 
 _WHERE = "kronecker_log_evidence"
 

@@ -12,26 +12,32 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from tenfac.bayes.sparse.ascent import Options
+from tenfac.bayes.sparse.box import Box, posterior_mean
+from tenfac.bayes.sparse.em import em_am, em_svd
+from tenfac.bayes.sparse.posterior_methods import PosteriorMethods
+from tenfac.bayes.sparse.problem import Problem, factors_of, problem_of
+from tenfac.bayes.sparse.recover import Found, found_by, recover
+from tenfac.bayes.sparse.scattered import MaskedBox, Scattered
+from tenfac.bayes.sparse.settings import REPLICAS, UPDATES, check_settings
+from tenfac.bayes.sparse.statistics import energy
+from tenfac.bayes.sparse.structured import Structured
+from tenfac.bayes.sparse.values import structured
+from tenfac.bayes.sparse.variants import (
+    Outcome,
+    check_variant,
+    doubt_about_support,
+    filled,
+    mask_of,
+    recover_variant,
+)
+from tenfac.core.arrays import device_of, generator, namespace_of, seed_of
 from tenfac.core.door import door
+from tenfac.core.errors import DataError, warn_user
+from tenfac.core.precision import dtype_name
+from tenfac.core.progress import Progress
+from tenfac.core.report import Report, stored_report
 from tenfac.core.shown import shows_what_it_learned
-
-from ...core.arrays import device_of, generator, namespace_of, seed_of
-from ...core.errors import DataError, warn_user
-from ...core.precision import dtype_name
-from ...core.progress import Progress
-from ...core.report import Report, stored_report
-from .ascent import Options
-from .box import Box, posterior_mean
-from .em import em_am, em_svd
-from .posterior_methods import PosteriorMethods
-from .problem import Problem, factors_of, problem_of
-from .recover import Found, found_by, recover
-from .scattered import MaskedBox, Scattered
-from .settings import REPLICAS, UPDATES, check_settings
-from .statistics import energy
-from .structured import Structured
-from .values import structured
-from .variants import Outcome, check_variant, doubt_about_support, filled, mask_of, recover_variant
 
 
 @door

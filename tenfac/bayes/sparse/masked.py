@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import get_lapack_funcs, solve_triangular
 
-from ...core.arrays import byte_guard, spans
-from ...core.contract import contract
-from .observed import Array, Observed
+from tenfac.bayes.sparse.observed import Array, Observed
+from tenfac.core.arrays import byte_guard, spans
+from tenfac.core.contract import contract
 
 _BLOCK = 2**22  # numbers in a block: 32 MB
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import ShapeError, warn_user
-from .inputs import check_noise, give_back
-from .masked import Masked, check_memory
-from .observed import NOISE_FLOOR, Array, Observed, check_resolved, observe
-from .solution import Solution
-from .starts import evened
-from .unstructured import column_cost
+from tenfac.bayes.sparse.inputs import check_noise, give_back
+from tenfac.bayes.sparse.masked import Masked, check_memory
+from tenfac.bayes.sparse.observed import NOISE_FLOOR, Array, Observed, check_resolved, observe
+from tenfac.bayes.sparse.solution import Solution
+from tenfac.bayes.sparse.starts import evened
+from tenfac.bayes.sparse.unstructured import column_cost
+from tenfac.core.errors import ShapeError, warn_user
 
 _GAMMA_FLOOR = 1e-8  # of the most that a column of the mode adds to the variance; below, it is left out
 _FIRST_NOISE = 0.1

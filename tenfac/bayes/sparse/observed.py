@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import is_array, to_numpy
-from ...core.contract import contract
-from ...core.errors import DataError, ShapeError
+from tenfac.core.arrays import is_array, to_numpy
+from tenfac.core.contract import contract
+from tenfac.core.errors import DataError, ShapeError
 
 Array = NDArray[Any]
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ...core.arrays import (
+from tenfac.bayes.sparse.box import Box
+from tenfac.bayes.sparse.coefficients import format_of
+from tenfac.bayes.sparse.evidence import kronecker_log_evidence
+from tenfac.bayes.sparse.problem import factors_of, measured_of
+from tenfac.bayes.sparse.scattered import Scattered
+from tenfac.bayes.sparse.statistics import energy
+from tenfac.core.arrays import (
     byte_guard,
     device_of,
     generator,
@@ -18,18 +24,12 @@ from ...core.arrays import (
     to_number,
     to_numpy,
 )
-from ...core.cp import CP
-from ...core.errors import DataError, ShapeError
-from ...core.modes.protocol import Mode
-from ...core.precision import dtype_name
-from ...core.report import Report
-from ...core.tucker import Tucker
-from .box import Box
-from .coefficients import format_of
-from .evidence import kronecker_log_evidence
-from .problem import factors_of, measured_of
-from .scattered import Scattered
-from .statistics import energy
+from tenfac.core.cp import CP
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.modes.protocol import Mode
+from tenfac.core.precision import dtype_name
+from tenfac.core.report import Report
+from tenfac.core.tucker import Tucker
 
 _MAX_BYTES = 2**31
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.arrays import (
+from tenfac.bayes.sparse.statistics import Sizes, energy
+from tenfac.core.arrays import (
     as_float,
     device_of,
     eps,
@@ -17,13 +18,12 @@ from ...core.arrays import (
     promote,
     to_number,
 )
-from ...core.decomposed import array_instead
-from ...core.errors import DataError, ShapeError
-from ...core.interchange import refuse_decomposed
-from ...core.precision import dtype_name
-from ...core.tracing import constant, is_traced
-from ...kron.operator import KroneckerOperator
-from .statistics import Sizes, energy
+from tenfac.core.decomposed import array_instead
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.interchange import refuse_decomposed
+from tenfac.core.precision import dtype_name
+from tenfac.core.tracing import constant, is_traced
+from tenfac.kron.operator import KroneckerOperator
 
 
 @dataclass(frozen=True, eq=False)

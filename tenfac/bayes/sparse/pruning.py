@@ -6,10 +6,20 @@ from typing import Any
 
 from scipy.stats import chi2
 
-from ...core.arrays import device_of, eps, spans
-from .spectra import Spectrum
-from .statistics import Moments, Sizes, State, empty_evidence, energy, evidence, moments, others, squared
-from .updates import in_front, replaced
+from tenfac.bayes.sparse.spectra import Spectrum
+from tenfac.bayes.sparse.statistics import (
+    Moments,
+    Sizes,
+    State,
+    empty_evidence,
+    energy,
+    evidence,
+    moments,
+    others,
+    squared,
+)
+from tenfac.bayes.sparse.updates import in_front, replaced
+from tenfac.core.arrays import device_of, eps, spans
 
 # Numbers in a block of pairs of a column and a place of the other modes.
 _BLOCK = 2**18

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from ...core.arrays import device_of, to_number
-from ...core.progress import Progress
-from .ascent import Climb, Options, climb, first_state
-from .problem import Problem
-from .pruning import all_gains
-from .search import best_of_many, one_mode
-from .solution import Solution
-from .starts import found_weights, hop_start, plain_start, random_start
-from .statistics import Moments, State, empty_evidence, energy, evidence, moments
+from tenfac.bayes.sparse.ascent import Climb, Options, climb, first_state
+from tenfac.bayes.sparse.problem import Problem
+from tenfac.bayes.sparse.pruning import all_gains
+from tenfac.bayes.sparse.search import best_of_many, one_mode
+from tenfac.bayes.sparse.solution import Solution
+from tenfac.bayes.sparse.starts import found_weights, hop_start, plain_start, random_start
+from tenfac.bayes.sparse.statistics import Moments, State, empty_evidence, energy, evidence, moments
+from tenfac.core.arrays import device_of, to_number
+from tenfac.core.progress import Progress
 
 # Starts tried at once for a mode with few rows, and how often all such modes are gone through.
 _MANY = 16

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.arrays import device_of, to_numpy
-from .box import Box, outer
+from tenfac.bayes.sparse.box import Box, outer
+from tenfac.core.arrays import device_of, to_numpy
 
 
 @dataclass(frozen=True, eq=False)

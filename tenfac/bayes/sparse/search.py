@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.arrays import device_of, to_number
-from ...core.contract import adjoint, contract
-from .ascent import Climb
-from .problem import Problem
-from .spectra import first_spectrum
-from .statistics import products, squared
+from tenfac.bayes.sparse.ascent import Climb
+from tenfac.bayes.sparse.problem import Problem
+from tenfac.bayes.sparse.spectra import first_spectrum
+from tenfac.bayes.sparse.statistics import products, squared
+from tenfac.core.arrays import device_of, to_number
+from tenfac.core.contract import adjoint, contract
 
 # Sweeps of each start: enough to tell the good ones from the others.
 _SWEEPS = 25

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from ...core.arrays import spans
-from .observed import Array, Observed
+from tenfac.bayes.sparse.observed import Array, Observed
+from tenfac.core.arrays import spans
 
 _BLOCK = 2**22  # numbers in a block of correlations: 32 MB
 

@@ -7,7 +7,7 @@ from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
-from ...core.errors import DataError, check_verbose, nearest_name
+from tenfac.core.errors import DataError, check_verbose, nearest_name
 
 UPDATES = {"fixed_point": 1.0, "mm": 0.5}  # name: exponent of the step
 REPLICAS = ("em_am", "em_svd")  # with their own start, thresholds and stopping rule

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...core.arrays import device_of, to_number, triangular_factor
-from ...core.contract import adjoint
+from tenfac.core.arrays import device_of, to_number, triangular_factor
+from tenfac.core.contract import adjoint
 
 # From this many columns per row on, the axes are those of the triangular factor of the columns.
 _WIDE = 1.5

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.arrays import device_of, to_number
-from .ascent import Climb, first_state
-from .problem import Problem
-from .statistics import State, squared
+from tenfac.bayes.sparse.ascent import Climb, first_state
+from tenfac.bayes.sparse.problem import Problem
+from tenfac.bayes.sparse.statistics import State, squared
+from tenfac.core.arrays import device_of, to_number
 
 # Share of the measurements' energy that a start takes for noise.
 _NOISE_SHARE = 0.1

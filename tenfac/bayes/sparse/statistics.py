@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...core.arrays import spans, to_number
-from ...core.contract import adjoint
-from .spectra import Spectrum
+from tenfac.bayes.sparse.spectra import Spectrum
+from tenfac.core.arrays import spans, to_number
+from tenfac.core.contract import adjoint
 
 # Numbers in a block of measurements: small enough for all passes over it to stay in the cache.
 _BLOCK = 2**15

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.arrays import device_of, eps
-from ...core.contract import adjoint, contract
-from .box import Box, outer
-from .statistics import squared
+from tenfac.bayes.sparse.box import Box, outer
+from tenfac.bayes.sparse.statistics import squared
+from tenfac.core.arrays import device_of, eps
+from tenfac.core.contract import adjoint, contract
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from ...core.arrays import to_numpy
-from .observed import observe
-from .solution import Solution
-from .unstructured import UnstructuredSolution, fit_unstructured
+from tenfac.bayes.sparse.observed import observe
+from tenfac.bayes.sparse.solution import Solution
+from tenfac.bayes.sparse.unstructured import UnstructuredSolution, fit_unstructured
+from tenfac.core.arrays import to_numpy
 
 
 @dataclass(frozen=True)

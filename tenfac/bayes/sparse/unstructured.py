@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from ...core.arrays import byte_guard
-from ...core.errors import DataError, warn_user
-from .inputs import check_noise, give_back
-from .observed import NOISE_FLOOR, Observed, check_resolved, observe
-from .sequential import Sequential
+from tenfac.bayes.sparse.inputs import check_noise, give_back
+from tenfac.bayes.sparse.observed import NOISE_FLOOR, Observed, check_resolved, observe
+from tenfac.bayes.sparse.sequential import Sequential
+from tenfac.core.arrays import byte_guard
+from tenfac.core.errors import DataError, warn_user
 
 _FIRST_NOISE = 0.1
 _STARTS = ((1.0,), (0.25, 0.5, 1.0))  # price of a column, stage by stage

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...core.arrays import to_number
-from .spectra import Spectrum, kept
-from .statistics import Moments, Sizes, State, energy, noise_ratio, squared, weight_ratios
+from tenfac.bayes.sparse.spectra import Spectrum, kept
+from tenfac.bayes.sparse.statistics import Moments, Sizes, State, energy, noise_ratio, squared, weight_ratios
+from tenfac.core.arrays import to_number
 
 # Weights that add less than this share of the largest to the variance are let go during the sweeps.
 _FLOOR = 1e-8

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.arrays import to_numpy
-from ...core.contract import adjoint, contract
-from ...core.errors import ConvergenceWarning
-from ...core.truncate import truncate
-from ...decompose.cp.als import cp
-from ...decompose.hooi import hooi
-from .box import Box
-from .statistics import energy, squared
-from .structured import Structured, ranges
+from tenfac.bayes.sparse.box import Box
+from tenfac.bayes.sparse.statistics import energy, squared
+from tenfac.bayes.sparse.structured import Structured, ranges
+from tenfac.core.arrays import to_numpy
+from tenfac.core.contract import adjoint, contract
+from tenfac.core.errors import ConvergenceWarning
+from tenfac.core.truncate import truncate
+from tenfac.decompose.cp.als import cp
+from tenfac.decompose.hooi import hooi
 
 _MAX_TERMS = 8
 _MAX_JACOBIAN = 10**7  # numbers in the derivative of a sum of rank-one terms

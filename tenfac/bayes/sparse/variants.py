@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.arrays import device_of, is_array, namespace_of, to_numpy
-from ...core.errors import ConvergenceWarning, DataError, ShapeError
-from .box import Box
-from .masked import Masked
-from .masked_fit import cut_rows, fit_masked
-from .observed import NOISE_FLOOR, observe
-from .problem import Problem, factors_of
-from .scattered import MaskedBox, Scattered
-from .settings import REPLICAS
-from .support_check import SupportEvidence, support_looks_kronecker
-from .unstructured import fit_unstructured
+from tenfac.bayes.sparse.box import Box
+from tenfac.bayes.sparse.masked import Masked
+from tenfac.bayes.sparse.masked_fit import cut_rows, fit_masked
+from tenfac.bayes.sparse.observed import NOISE_FLOOR, observe
+from tenfac.bayes.sparse.problem import Problem, factors_of
+from tenfac.bayes.sparse.scattered import MaskedBox, Scattered
+from tenfac.bayes.sparse.settings import REPLICAS
+from tenfac.bayes.sparse.support_check import SupportEvidence, support_looks_kronecker
+from tenfac.bayes.sparse.unstructured import fit_unstructured
+from tenfac.core.arrays import device_of, is_array, namespace_of, to_numpy
+from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
 
 _SMALL = 10**5  # unknowns that a look at the support may take
 _DOUBTFUL = 0.5  # share of the box that differs from zero below which its support is looked at

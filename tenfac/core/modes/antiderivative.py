@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import device_of, spans
-from ..precision import astype
-from ..tracing import constant
-from .bridge import Array, Segment, block_of, segments
+from tenfac.core.arrays import device_of, spans
+from tenfac.core.modes.bridge import Array, Segment, block_of, segments
+from tenfac.core.precision import astype
+from tenfac.core.tracing import constant
 
 if TYPE_CHECKING:
-    from .gp import GP
+    from tenfac.core.modes.gp import GP
 
 
 @lru_cache(maxsize=16)

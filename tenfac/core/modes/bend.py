@@ -7,8 +7,8 @@ from math import asinh, isfinite
 from numbers import Real
 from typing import Any
 
-from ..errors import DataError
-from .process import Process
+from tenfac.core.errors import DataError
+from tenfac.core.modes.process import Process
 
 
 @dataclass(frozen=True)

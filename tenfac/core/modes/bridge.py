@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import device_of
-from ..errors import DataError
-from ..tracing import constant
-from .bend import Bend, seen_at
-from .process import Process
+from tenfac.core.arrays import device_of
+from tenfac.core.errors import DataError
+from tenfac.core.modes.bend import Bend, seen_at
+from tenfac.core.modes.process import Process
+from tenfac.core.tracing import constant
 
 Array = NDArray[np.float64]
 _NODES = 16  # of Gauss and Legendre in each panel

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..arrays import namespace_of, points_like, to_numpy
-from ..errors import DataError, ShapeError
-from ..precision import astype
-from ..tracing import is_traced
+from tenfac.core.arrays import namespace_of, points_like, to_numpy
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import astype
+from tenfac.core.tracing import is_traced
 
 # Points this share of the interval outside of it count as its ends: rounding of the caller's arithmetic.
 _SLACK = 1e-13

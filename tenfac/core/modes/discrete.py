@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..arrays import device_of, namespace_of, points_like
-from ..errors import DataError, ShapeError
-from ..precision import astype
-from ..tracing import is_traced
+from tenfac.core.arrays import device_of, namespace_of, points_like
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.precision import astype
+from tenfac.core.tracing import is_traced
 
 
 @dataclass(frozen=True)

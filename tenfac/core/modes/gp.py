@@ -10,15 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from tenfac.core.arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from tenfac.core.door import door
-
-from ..arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
-from ..errors import DataError, ShapeError
-from ..precision import astype, double_of, is_complex
-from .bend import Bend, seen_at
-from .bridge import Array, block_of, bridge, on_axis, segments, smoothing
-from .chebyshev import check_interval, inside
-from .kernels import describe, described, process_of
+from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.modes.bend import Bend, seen_at
+from tenfac.core.modes.bridge import Array, block_of, bridge, on_axis, segments, smoothing
+from tenfac.core.modes.chebyshev import check_interval, inside
+from tenfac.core.modes.kernels import describe, described, process_of
+from tenfac.core.precision import astype, double_of, is_complex
 
 _REMEDY = "Give the mode a larger `domain`: beyond its knots the mean decays to the constant."
 _CHANGE = "Change to polynomials: t.change_mode(n, Chebyshev)."
@@ -240,7 +239,7 @@ class GP:
 
     def _rows(self, factor: Any, x: Any, xp: Any) -> Any:
         if self.derivative < 0:
-            from .antiderivative import integrals_at
+            from tenfac.core.modes.antiderivative import integrals_at
 
             return integrals_at(self, factor, x, xp)
         along, seen = seen_at(self.kernel, self.bend, x, self.derivative, xp)
@@ -395,7 +394,7 @@ def _knots(grid: Any) -> tuple[float, ...]:
 
 
 def _is_zero(array: Any, xp: Any) -> bool:
-    from ..tracing import is_traced
+    from tenfac.core.tracing import is_traced
 
     return not is_traced(array) and not bool(xp.any(array != 0))
 
@@ -427,7 +426,7 @@ def _states(mode: GP, grid: tuple[float, ...]) -> Array:
 @lru_cache(maxsize=16)
 def _integral(mode: GP) -> Array:
     if mode.derivative < 0:
-        from .antiderivative import quadrature
+        from tenfac.core.modes.antiderivative import quadrature
 
         weights, rows = quadrature(mode)
         return weights @ rows
@@ -444,7 +443,7 @@ def _integral(mode: GP) -> Array:
 def _gram_root(mode: GP) -> Array:
     """Triangle of the inner products, by QR of the values at quadrature nodes, so nothing is squared."""
     if mode.derivative < 0:
-        from .antiderivative import quadrature
+        from tenfac.core.modes.antiderivative import quadrature
 
         weights, rows = quadrature(mode)
         return np.asarray(np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r"))

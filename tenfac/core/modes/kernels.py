@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from ..arrays import is_array, to_number
-from ..errors import DataError
-from .oscillator import Oscillator
-from .process import Process, Product, Scaled, Sum
-from .state_space import StateSpace, check_kernel
-from .still import Constant, Linear, Periodic
+from tenfac.core.arrays import is_array, to_number
+from tenfac.core.errors import DataError
+from tenfac.core.modes.oscillator import Oscillator
+from tenfac.core.modes.process import Process, Product, Scaled, Sum
+from tenfac.core.modes.state_space import StateSpace, check_kernel
+from tenfac.core.modes.still import Constant, Linear, Periodic
 
 _TYPES = {
     kind.__name__: kind for kind in (StateSpace, Oscillator, Scaled, Sum, Product, Constant, Linear, Periodic)
