@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from adapters import paths, peers
+from adapters.cells import CALIBRATION, Cell
 from tenfac.adapters.updates.cost import Rates, gradient_cost, path_costs
 from tenfac.adapters.updates.path import n_positions
-
-from . import paths, peers
-from .cells import CALIBRATION, Cell
 
 PATHS = ("factored", "fused")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import measure, nets
+from adapters import measure, nets
 
 
 def run(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
+from adapters import measure, peers
+from adapters.cells import JUDGMENT, Cell
 from tenfac.adapters.updates.path import choose_path
-
-from . import measure, peers
-from .cells import JUDGMENT, Cell
 
 
 def time_paths(cell: Cell, device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, float]:

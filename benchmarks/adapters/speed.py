@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from . import measure, peers
-from .cells import Cell, conv, linear
+from adapters import measure, peers
+from adapters.cells import Cell, conv, linear
 
 # Cell, and the most that our step may take of the frozen layer's (None: no target).
 ROWS: list[tuple[Cell, float | None]] = [

@@ -14,12 +14,11 @@ from sklearn.linear_model import ARDRegression, BayesianRidge, Lasso, Orthogonal
 from threadpoolctl import threadpool_limits
 
 from benchmarks.record import timed
+from kronecker_sbl.claims import claim, stored
 from tenfac import KroneckerSBL
 from tenfac.bayes.sparse.metrics import nmse, support_recovery_rate
 from tenfac.bayes.sparse.oracle import oracle_least_squares
 from tenfac.datasets import make_kronecker_sparse
-
-from .claims import claim, stored
 
 # name: rows, columns, active columns, dB; most CPU seconds, most gigabytes
 SCALE: dict[str, tuple[tuple[int, ...], int, int, float, float, float]] = {

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from kronecker_sbl.claims import claim, finite, outer_product
 from tenfac import KroneckerSBL
 from tenfac.bayes.sparse.ascent import Options, climb
 from tenfac.bayes.sparse.em import Rules, em_am, em_svd
 from tenfac.bayes.sparse.problem import problem_of
 from tenfac.bayes.sparse.starts import plain_start
 from tenfac.datasets import make_irs_channel, make_kronecker_sparse
-
-from .claims import claim, finite, outer_product
 
 
 def convergence(_: argparse.Namespace) -> dict[str, Any]:

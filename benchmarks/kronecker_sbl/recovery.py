@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import timed
+from kronecker_sbl.claims import claim, outer_product
 from tenfac import KroneckerSBL
 from tenfac.bayes.sparse.metrics import nmse, support_recovery_rate
 from tenfac.bayes.sparse.oracle import oracle_least_squares
 from tenfac.datasets import make_irs_channel, make_kronecker_sparse
-
-from .claims import claim, outer_product
 
 PAPER_CHANNEL = {4: 0.312, 8: 0.132, 12: 0.049, 16: 0.009, 20: 0.003}  # its best method, its raw results
 CHANNEL = {4: 0.08, 8: 0.025, 12: 0.010, 16: 0.0042, 20: 0.0014}

@@ -16,9 +16,8 @@ from tenfac.bayes.sparse.observed import observe
 from tenfac.bayes.sparse.solution import Solution
 from tenfac.bayes.sparse.support_check import support_looks_kronecker
 from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
-
-from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
-from .toys_masked import dense, dense_evidence, dense_posterior, draw, problem
+from tests.bayes.sparse.toys_masked import dense, dense_evidence, dense_posterior, draw, problem
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 
 ROWS, COLUMNS = (4, 3, 3), (5, 2, 4)
 

@@ -12,9 +12,8 @@ from tenfac.bayes.sparse.observed import observe
 from tenfac.bayes.sparse.sequential import Sequential
 from tenfac.bayes.sparse.unstructured import column_cost, fit_unstructured
 from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
-
-from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
-from .toys_masked import dense, dense_evidence, dense_posterior, nmse, problem
+from tests.bayes.sparse.toys_masked import dense, dense_evidence, dense_posterior, nmse, problem
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
 
 ROWS, COLUMNS = (4, 5, 3), (5, 6, 4)
 

@@ -15,9 +15,8 @@ import tenfac
 from tenfac import KroneckerSBL
 from tenfac.bayes.sparse.unstructured import fit_unstructured
 from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError
-
-from ...checks import assert_above, assert_below, assert_close, assert_equal, assert_says
-from .toys_masked import dense, dense_evidence, dense_posterior, draw, problem
+from tests.bayes.sparse.toys_masked import dense, dense_evidence, dense_posterior, draw, problem
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 
 ROWS, COLUMNS = (6, 7, 5), (8, 9, 7)
 
