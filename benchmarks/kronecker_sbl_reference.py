@@ -54,7 +54,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def on_file(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every method whose estimate the instance holds."""
-    factors, y, noise = [data[f"A{i}"] for i in (1, 2, 3)], data["y"], float(data["noise_var"])
+    factors, y, noise = [data[f"A{i}"] for i in (1, 2, 3)], data["y"], float(data["noise_var"]) ** 0.5
     channel = "H_true" in data
     solvers = {
         "am": lambda: em_am(factors, y, noise, rules=AM_IRS if channel else None),
@@ -113,7 +113,7 @@ def _known(iterations: Any) -> int | None:
 
 def _noise_apart(data: dict[str, Any], found: Any, name: str) -> float | None:
     key = f"noise_var_ref_{name}"
-    return abs(found[0].noise / float(data[key]) - 1) if key in data else None
+    return abs(found[0].noise_variance / float(data[key]) - 1) if key in data else None
 
 
 def files(folder: str | None) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 Public names are imported when first used (PEP 562), so ``import tenfac`` loads nothing but this file.
 """
 
+import sys
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "CP": "core.cp",
@@ -95,10 +97,19 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"tenfac.{_HOME[name]}"), name)
     elif name in _MODULES:
         value = import_module(f"tenfac.{name}")
+    elif _is_imported_from(sys._getframe(1)):  # which would say no more than that there is none
+        raise ImportError(f"cannot import name {name!r} from 'tenfac'.{_hint(name)}", name=name)
     else:
         raise AttributeError(f"module 'tenfac' has no attribute {name!r}.{_hint(name)}")
     globals()[name] = value
     return value
+
+
+def _is_imported_from(frame: FrameType) -> bool:
+    """Whether a frame stands at ``from tenfac import name``."""
+    from opcode import opname
+
+    return frame.f_lasti >= 0 and opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM"
 
 
 def _hint(name: str) -> str:

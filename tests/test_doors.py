@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 import tenfac
-from tests.checks import assert_equal, assert_says
+from tests.checks import assert_equal, assert_relative, assert_says
 
 X = np.arange(24.0).reshape(2, 3, 4)
 
@@ -29,6 +30,13 @@ def test_a_misspelled_name_of_the_package_is_told_the_nearest(slip: str, meant: 
     with pytest.raises(AttributeError) as error:
         getattr(tenfac, slip)
     assert_says(error, slip, f"Did you mean {meant!r}?")
+
+
+def test_a_misspelled_import_is_told_the_nearest_too() -> None:
+    with pytest.raises(ImportError) as error:
+        from tenfac import tuker  # noqa: F401
+    assert_says(error, "cannot import name 'tuker' from 'tenfac'. Did you mean 'tucker'?")
+    assert_equal((hasattr(tenfac, "tuker"), getattr(tenfac, "tuker", None)), (False, None))
 
 
 def test_a_name_like_no_other_is_told_nothing_more() -> None:
@@ -198,6 +206,72 @@ def test_a_warning_points_at_the_line_of_the_user(call: Callable[[], Any]) -> No
     with pytest.warns(tenfac.ConvergenceWarning) as said:
         call()
     assert_equal([one.filename for one in said], [__file__])
+
+
+MADE = tenfac.datasets.make_kronecker_sparse((6, 6), 8, 2)
+POINTS = np.random.default_rng(0).random((40, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("chebyshev_tucker", lambda v: tenfac.chebyshev_tucker(np.exp, [(0, 1)], verbose=v)),
+        ("compose", lambda v: tenfac.compose(np.sqrt, F, tol=1e-4, verbose=v)),
+        ("chebyshev_from_points", lambda v: tenfac.chebyshev_from_points(POINTS, POINTS[:, 0], verbose=v)),
+        ("nearest_kronecker", lambda v: tenfac.nearest_kronecker(np.eye(8), [(2, 2)] * 3, verbose=v)),
+        ("kron_omp", lambda v: tenfac.kron_omp(MADE.factors, MADE.y, noise=MADE.noise, verbose=v)),
+        ("cp_scree", lambda v: tenfac.cp_scree(X, [1], verbose=v)),
+    ],
+    ids=["chebyshev_tucker", "compose", "chebyshev_from_points", "nearest_kronecker", "kron_omp", "cp_scree"],
+)
+def test_whatever_takes_its_time_shows_its_progress_the_same_way(
+    name: str, call: Callable[[int], Any], caplog: Any, capsys: Any
+) -> None:
+    with caplog.at_level("INFO", logger="tenfac"):
+        call(0)
+        assert_equal((caplog.text, capsys.readouterr().err), ("", ""))
+        call(1)
+        assert_equal(caplog.text, "")
+        assert_says(capsys.readouterr().err, f"{name}:")
+        call(2)
+        assert_says(caplog.text, f"{name}: ")
+    assert_says(refusal(lambda: call(3), tenfac.DataError), f"{name}: `verbose` must be 0")
+
+
+def test_a_fitted_estimator_shows_what_it_learned_and_its_clone_does_not() -> None:
+    model = tenfac.KroneckerSBL(n_hops=0).fit(MADE.factors, MADE.y)
+    assert_says(repr(model), "KroneckerSBL(fitted: columns 2 x 2 of 8 x 8, noise 0.", "converged after")
+    assert_equal(repr(clone(model)), "KroneckerSBL()")
+    short = tenfac.FunctionalTucker(max_iter=0).fit({"time": POINTS[:, 0]}, POINTS[:, 0])
+    assert_says(repr(short), "FunctionalTucker(max_iter=0; fitted: modes time, noise ")
+    assert_says(repr(tenfac.TuckerTransformer(rank=1).fit(X)), "(rank=1; fitted: rank (1, 1) of (3, 4), ")
+
+
+def test_noise_is_a_standard_deviation_and_sample_one_word_in_both_estimators() -> None:
+    sparse = tenfac.KroneckerSBL().fit(MADE.factors, MADE.y)
+    louder = tenfac.KroneckerSBL().fit(MADE.factors, 10 * MADE.y)
+    assert_relative(louder.noise_, 10 * sparse.noise_, 1e-6)
+    dense = tenfac.FunctionalTucker(discrete="label", max_iter=0)
+    dense.fit({"time": POINTS[:, 0], "label": np.arange(40) % 2}, POINTS[:, 0])
+    assert_equal(dense.kinds_, ("continuous", "discrete"))
+    for draws in (sparse.sample(3), dense.sample({"time": [0.5], "label": [1]}, 3)):
+        assert_equal(len(draws), 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: tenfac.FunctionalTucker(kernal="se"), "FunctionalTucker: unknown argument `kernal`."),
+        (
+            lambda: tenfac.FunctionalTucker().predict(X, std=True),
+            "FunctionalTucker.predict: unknown argument",
+        ),
+        (lambda: tenfac.KroneckerSBL(n_start=1), "Did you mean 'n_starts'?"),
+        (lambda: tenfac.KroneckerSBL().fit([np.eye(2)], [1.0, 2.0]), "Convert it with numpy.asarray(x)"),
+    ],
+)
+def test_a_slip_with_an_estimator_is_told_by_its_own_name(call: Callable[[], Any], part: str) -> None:
+    assert_says(refusal(call, TypeError), part)
 
 
 def test_a_problem_is_the_same_every_time_unless_told_otherwise() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tenfac import load
 from tests.checks import assert_close, assert_equal
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "tutorials" / "scripts"
@@ -73,6 +74,8 @@ def test_a_stream_that_was_killed_goes_on_to_the_same_forecasts(
     for name in os.listdir("whole"):
         assert_equal(Path("parts", name).read_text(), Path("whole", name).read_text())
     seen = pd.concat([pd.read_csv(path) for path in sorted(Path("whole").glob("*.csv"))])
+    noise = load("whole.tenfac").noise_
+    assert (seen["std"] >= noise).all(), (seen["std"].min(), noise)  # of a measurement, not of the function
     inside = (seen.lower_95 < seen.fluorescence) & (seen.fluorescence < seen.upper_95)
     assert_equal(len(seen), 6 * 16)
     assert inside.sum() >= 84, inside.mean()  # fewer in one stream of 1,000 if 95 % are right

@@ -65,7 +65,7 @@ def calibration(arguments: argparse.Namespace) -> dict[str, Any]:
         truth = made.coef_tensor()[np.ix_(*model.support_)]
         covered = np.abs(model.coef_ - truth) <= 1.96 * model.coef_std_
         inside, count = inside + int(covered.sum()), count + covered.size
-        ratios.append(model.noise_ / made.noise)
+        ratios.append((model.noise_ / made.noise) ** 2)
     off = np.abs(np.array(ratios) - 1)
     rows["interval_cover"], rows["intervals"] = inside / count, count
     rows["noise_ratio_mean"], rows["noise_off_largest"] = float(np.mean(ratios)), float(off.max())
@@ -111,8 +111,8 @@ def invariances(_: argparse.Namespace) -> dict[str, Any]:
     claims.append(claim("4 equal snapshots: relative difference of the evidence each", difference, most=1e-8))
     single = make_kronecker_sparse((60,), 120, 5, snr_db=20, random_state=0)
     found = KroneckerSBL().fit(single.factors, single.y)
-    A, noise = single.factors[0], found.noise_
-    S = noise * np.eye(60) + (A * found.gammas_[0]) @ A.T
+    A, variance = single.factors[0], found.noise_**2
+    S = variance * np.eye(60) + (A * found.gammas_[0]) @ A.T
     mean = found.gammas_[0] * (A.T @ np.linalg.solve(S, single.y))
     distance = np.linalg.norm(found.coef_tensor() - mean) / np.linalg.norm(mean)
     claims.append(claim("one mode: apart from the dense formula of plain SBL", distance, most=1e-8))

@@ -41,11 +41,22 @@ from tenfac.bayes.streaming import StreamingMethods
 from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.core.interchange import refuse_decomposed
+from tenfac.core.shown import shows_what_it_learned
 
 Array = NDArray[Any]
 
 
+def _learned(model: Any) -> str:
+    modes = ", ".join(
+        f"{name} ({values.size})" if kind == "discrete" else f"{name}"
+        for name, kind, values in zip(model.mode_names_, model.kinds_, model.indices_, strict=True)
+    )
+    noise = f", noise {model.noise_:.3g}" if np.isfinite(model.noise_) else ""
+    return f"modes {modes}{noise}"
+
+
 @door
+@shows_what_it_learned(_learned)
 class FunctionalTucker(
     StreamingMethods, CollapsedMethods, ScoringMethods, ModeMethods, RegressorMixin, BaseEstimator
 ):
@@ -67,7 +78,7 @@ class FunctionalTucker(
 
     Parameters
     ----------
-    discrete : sequence of str or int, optional
+    discrete : str, int or sequence of these, optional
         Modes whose indices are labels, by column name or number. Columns that hold no numbers are
         discrete anyway.
     inference : {"collapsed", "cep", "svi", "nuts"}, default "collapsed"
@@ -251,7 +262,7 @@ class FunctionalTucker(
     def __init__(
         self,
         *,
-        discrete: Sequence[str | int] | None = None,
+        discrete: str | int | Sequence[str | int] | None = None,
         inference: str = "collapsed",
         rank: str | int | Sequence[int] = "auto",
         core: str = "full",

@@ -152,7 +152,7 @@ def _fit_pyro(model: Any, columns: Columns, y: Array, weights: Array, started: f
     from tenfac.bayes.pyro.function import PyroFunction
 
     steps, _ = limits_of(model)
-    names = ("steps",) if model.inference == "svi" else ("num_samples", "warmup")
+    names = ("max_iter",) if model.inference == "svi" else ("num_samples", "warmup")
     options = dict.fromkeys(names, steps)
     discrete = [n for n, index in enumerate(model._modes) if index.discrete]
     source = type(model)(discrete=discrete, kernel=model.kernel, label_rank=model.label_rank)

@@ -107,7 +107,7 @@ class PosteriorMethods(FittedModel):
             mean, std = self._response.moments(mean, variance)
         return (mean, std) if return_std else mean
 
-    def sample_posterior(
+    def sample(
         self,
         X: Any,
         n: int = 1,
@@ -148,14 +148,12 @@ class PosteriorMethods(FittedModel):
         --------
         >>> from tenfac import FunctionalTucker
         >>> model = FunctionalTucker(max_iter=0).fit([[0.0], [1.0]], [1.0, 3.0])
-        >>> model.sample_posterior([[0.2], [0.3], [0.3]], 5).shape
+        >>> model.sample([[0.2], [0.3], [0.3]], 5).shape
         (5, 3)
         """
         check_is_fitted(self, "info_")
         if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
-            raise DataError(
-                f"FunctionalTucker.sample_posterior: `n` must be an integer from 0 up; got {n!r}."
-            )
+            raise DataError(f"FunctionalTucker.sample: `n` must be an integer from 0 up; got {n!r}.")
         positions, rng = self._read_positions(X), generator(random_state)
         if isinstance(self._likelihood, Gaussian) or not include_noise:
             return self._response.observed(self._prediction.sample(positions, int(n), rng, include_noise))
@@ -212,7 +210,7 @@ class PosteriorMethods(FittedModel):
         if bent and return_std:
             raise DataError(
                 f"{where}: `return_std` needs a function on the scale of y; got one on the scale "
-                f"{self._response.kind!r}. Leave it out, or take differences of `sample_posterior` at close "
+                f"{self._response.kind!r}. Leave it out, or take differences of `sample` at close "
                 "indices, which holds for any response."
             )
         positions = self._read_positions(X)
@@ -231,14 +229,14 @@ class PosteriorMethods(FittedModel):
             raise DataError(
                 "FunctionalTucker.predict: return_cov needs y that is the function or its exponential; got "
                 "response='logit' or a likelihood of a probability, whose covariance has no closed form. "
-                "Take that of draws from `sample_posterior`."
+                "Take that of draws from `sample`."
             )
 
     def _predict_cov(self, positions: list[Array], include_noise: bool) -> tuple[Array, Array]:
         if positions[0].size > _MOST_ROWS:
             raise DataError(
                 f"FunctionalTucker.predict: a covariance has at most {_MOST_ROWS} rows; got "
-                f"{positions[0].size}. Call `sample_posterior`, which needs none, or give fewer rows."
+                f"{positions[0].size}. Call `sample`, which needs none, or give fewer rows."
             )
         mean, cov, noise = self._prediction.cov(positions)
         variance, response = np.diag(cov).copy(), self._response

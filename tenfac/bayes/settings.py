@@ -144,12 +144,10 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
     return mode
 
 
-def discrete_of(discrete: Sequence[str | int] | None) -> list[str | int]:
-    """The setting `discrete` as a list."""
+def discrete_of(discrete: str | int | Sequence[str | int] | None) -> list[str | int]:
+    """The setting `discrete` as a list; one name or number is one mode."""
     if isinstance(discrete, str | int):
-        raise DataError(
-            f"FunctionalTucker: `discrete` must be a sequence; got {discrete!r}. Write [{discrete!r}]."
-        )
+        return [discrete]
     return [] if discrete is None else list(discrete)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeError
+from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeError, nearest_name
 
 _FIT = """\
 examples:
@@ -29,11 +29,23 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{message} (see: {self.prog} --help)")
 
+    def options(self) -> list[str]:
+        """Long options of this parser and of its commands."""
+        found = [name for name in self._option_string_actions if name.startswith("--")]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [name for parser in action.choices.values() for name in parser.options()]
+        return found
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, or 2 if the input cannot be used."""
     try:
-        args = _parser().parse_args(argv)
+        parser = _parser()
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            hint = nearest_name(unknown[0].partition("=")[0], parser.options())
+            parser.error(f"unknown option {unknown[0]}.{hint}")
     except _UsageError as error:
         return _complain(error)
     except SystemExit as done:  # --help, --version
@@ -100,7 +112,7 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
         "--holdout", type=_fraction, default=0.1, help="share of rows to test on (default %(default)s)"
     )
     fit.add_argument(
-        "--seed", type=_count, default=0, help="of the choice of those rows (default %(default)s)"
+        "--random-state", type=_count, default=0, help="of the choice of those rows (default %(default)s)"
     )
     fit.add_argument(
         "--duplicates",

@@ -52,13 +52,15 @@ def run(args: argparse.Namespace) -> None:
     new_rows = check_new(args.predict, wanted) if args.predict else 0
     for note in obs.notes:
         sys.stderr.write(f"note: {note}\n")
-    train, held = split(obs, args.holdout, args.seed)
+    train, held = split(obs, args.holdout, args.random_state)
     if args.report and not held.size:
         if args.weights:
             raise DataError("--report with --weights needs rows held out: give a --holdout above 0.")
         from tenfac.plot.check import rows_to_leave_out
 
-        rows_to_leave_out(train.X, train.discrete, train.size, args.seed)  # refuses what cannot be judged
+        rows_to_leave_out(
+            train.X, train.discrete, train.size, args.random_state
+        )  # refuses what cannot be judged
     model = fit_model(
         train,
         rank=args.rank,
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         verbose=0 if args.quiet else 1,
         **{name: getattr(args, name) for name in _PASSED_ON if getattr(args, name) is not None},
     )
-    test = examine(model, train, held, args.seed) if held.size else None
+    test = examine(model, train, held, args.random_state) if held.size else None
     sys.stdout.write("\n".join(lines_of(table.source, model, obs, train, test)) + "\n")
     sys.stdout.flush()
     if args.save:
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         with writing(args.plot, "the figure"):
             draw(args.plot, model, obs, test, table.source)
     if args.report:
-        text = page_of(table.source, model, train, test, args.seed)
+        text = page_of(table.source, model, train, test, args.random_state)
         with writing(args.report, "the report"), open(args.report, "w", encoding="utf-8") as file:
             file.write(text)
     if args.predict:

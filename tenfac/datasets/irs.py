@@ -31,7 +31,7 @@ class IRSChannel:
         Dictionaries, R angles each.
     y : complex ndarray, shape (patterns, pilots, base)
     noise : float
-        Variance of the noise.
+        Standard deviation of the noise (of a complex number: of both parts together).
     support : tuple of int ndarray
         Angles of the three modes that carry values, ascending.
     coef : complex ndarray, shape (spread, 1, spread)

@@ -31,7 +31,7 @@ class SparseProblem:
     y : ndarray, shape (M_1, ..., M_I) or (M_1, ..., M_I, T)
         With a trailing axis of snapshots if they were asked for.
     noise : float
-        Variance of the noise (of a complex number: of both parts together).
+        Standard deviation of the noise (of a complex number: of both parts together).
     support : tuple of int ndarray, shapes (K_i,)
         Columns of every mode that are used, ascending.
     coef : ndarray, shape (K_1, ..., K_I) or (K_1, ..., K_I, T)
@@ -165,16 +165,16 @@ def make_kronecker_sparse(
 
 
 def with_noise(rng: np.random.Generator, clean: Array, snr_db: float) -> tuple[Array, float]:
-    """Add white noise of the power that a ratio of signal to noise asks for; measurements, and its variance.
+    """Add white noise of the power that a ratio of signal to noise asks for; measurements, and its deviation.
 
     Examples
     --------
     >>> y, noise = with_noise(np.random.default_rng(0), 2 * np.ones((2, 2)), 20.0)
     >>> noise
-    0.04
+    0.2
     """
-    noise = float(np.mean(np.abs(clean) ** 2)) / 10 ** (snr_db / 10)
-    return clean + math.sqrt(noise) * normal(rng, clean.shape, np.iscomplexobj(clean)), noise
+    noise = math.sqrt(float(np.mean(np.abs(clean) ** 2)) / 10 ** (snr_db / 10))
+    return clean + noise * normal(rng, clean.shape, np.iscomplexobj(clean)), noise
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], complex_values: bool) -> Array:

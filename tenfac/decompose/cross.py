@@ -16,12 +16,12 @@ from ..core.arrays import eps, generator, seed_of, to_numpy
 from ..core.contract import contract
 from ..core.door import door
 from ..core.errors import DataError, warn_user
+from ..core.progress import STOPPED, Progress
 from ..core.rank import check_tol
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .checks import check_count
-from .progress import STOPPED, Progress
 from .sampler import Sampler, checked_shape
 
 Array = NDArray[Any]

@@ -14,12 +14,12 @@ from ..core.arrays import eps, namespace_of, promote
 from ..core.contract import contract
 from ..core.door import door
 from ..core.errors import DataError, ShapeError, warn_user
+from ..core.progress import STOPPED, Progress
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.truncate import truncate
 from ..core.tucker import Tucker
 from .checks import check_count, checked_array, rescaled
-from .progress import STOPPED, Progress
 from .residual import clear, relative_error
 
 

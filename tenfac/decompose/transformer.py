@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from tenfac.core.shown import shows_what_it_learned
+
 from ..core.arrays import byte_guard
 from ..core.contract import contract
 from ..core.door import door
@@ -28,6 +30,7 @@ Array = NDArray[Any]
 
 
 @door
+@shows_what_it_learned(lambda model: f"rank {model.rank_} of {model.feature_shape_}")
 class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of arrays: coordinates of each sample in orthonormal factors common to all samples.
 

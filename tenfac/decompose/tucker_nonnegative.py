@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from jaxtyping import Shaped
 
+from tenfac.core.door import door
+
 from ..core.arrays import device_of, dtype_name, eps, generator, namespace_of, seed_of, to_number
 from ..core.contract import contract
-from ..core.errors import ConvergenceWarning, DataError
+from ..core.errors import DataError, warn_user
 from ..core.ops import unfold
+from ..core.progress import STOPPED, Progress
 from ..core.rank import check_tol, tucker_rank
 from ..core.report import Report
 from ..core.tucker import Tucker
 from .checks import check_count, checked_array, rescaled
-from .progress import STOPPED, Progress
 from .residual import clear, residual_error
 
 _WHERE = "tucker_nonnegative"
 _STEPS = 10  # on one block: they cost little beside the product with X that they share
 
 
+@door
 def tucker_nonnegative(
     X: Shaped[Any, "*shape"],
     rank: int | Sequence[int],
@@ -125,7 +127,7 @@ def tucker_nonnegative(
             f"{_WHERE}: the last of {max_iter} sweeps still lowered the error by more than tol={tol:g} "
             "of it. Raise max_iter or tol.",
         )
-        warnings.warn(notes[0], ConvergenceWarning, stacklevel=2)
+        warn_user(notes[0])
     info = Report(
         converged,
         reason,

@@ -20,6 +20,7 @@ from ..core.format import Format
 from ..core.interchange import as_format
 from ..core.modes.chebyshev import Chebyshev
 from ..core.modes.discrete import Discrete
+from ..core.progress import Progress
 from ..core.report import Report
 from ..core.tracing import constant
 from ..core.train import TuckerTrain
@@ -34,6 +35,7 @@ def compose(
     tol: float = 1e-10,
     max_evals: int = 1_000_000,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> Tucker | TuckerTrain:
     """Approximate a function of the values of formats: ``H(x, y, ...) = f(F(x, y, ...), G(x, y, ...), ...)``.
 
@@ -51,6 +53,8 @@ def compose(
     max_evals : int
         At most so many evaluations (for each value of the discrete indices).
     random_state : int, Generator or None
+    verbose : {0, 1, 2}
+        1 shows a bar of evaluations, 2 also logs a line per function constructed (logger ``tenfac``).
 
     Returns
     -------
@@ -95,11 +99,12 @@ def compose(
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
     options: dict[str, Any] = {"tol": tol, "max_evals": max_evals, "random_state": random_state}
     made = []
-    for index in itertools.product(*map(range, tables)):
-        parts = [_slice(t, index) for t in plain]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            made.append(_constructed(_values(function, parts), domain, **options))
+    with Progress("compose", None, verbose, unit="evaluation") as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for index in itertools.product(*map(range, tables)):
+            parts = [_slice(t, index) for t in plain]
+            made.append(_constructed(_values(function, parts, progress), domain, **options))
+            progress.log("%s, rank %s", made[-1].info.reason, made[-1].rank)
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
@@ -118,8 +123,12 @@ def _constructed(f: Callable[..., Any], domain: Any, **options: Any) -> Tucker |
         raise type(error)(text.replace("chebyshev_tucker:", "compose:")) from None
 
 
-def _values(function: Callable[..., Any], parts: Sequence[Any]) -> Callable[..., Any]:
-    return lambda *points: function(*(part.at(*points) for part in parts))
+def _values(function: Callable[..., Any], parts: Sequence[Any], progress: Progress) -> Callable[..., Any]:
+    def values(*points: Any) -> Any:
+        progress.move(np.size(points[0]))
+        return function(*(part.at(*points) for part in parts))
+
+    return values
 
 
 def _check(formats: Sequence[Any]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.progress import Progress
+
 from ..core.arrays import generator, seed_of
 from ..core.door import door
 from ..core.errors import DataError, ShapeError, warn_user
@@ -44,6 +46,7 @@ def chebyshev_tucker(
     vectorized: bool = True,
     executor: Executor | None = None,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> Tucker | TuckerTrain:
     """Approximate a function by a core and one matrix of Chebyshev coefficients per variable.
 
@@ -72,6 +75,8 @@ def chebyshev_tucker(
         another process. The result does not depend on it.
     random_state : int, numpy.random.Generator or None
         For the points where the approximation is looked at. The same seed gives the same object.
+    verbose : {0, 1, 2}
+        1 shows a bar of evaluations, 2 also logs a line per round (logger ``tenfac``).
 
     Returns
     -------
@@ -139,11 +144,13 @@ def chebyshev_tucker(
     start = time.perf_counter()
     box = _check(domain, tol, max_evals, max_degree)
     _check_function(f, len(box))
-    evaluator = Evaluator(f, box, max_evals, vectorized, executor)
+    progress = Progress(_WHERE, None, verbose, unit="evaluation")
+    evaluator = Evaluator(f, box, max_evals, vectorized, executor, progress.move)
     cross = Cross(evaluator, len(box), tol, generator(random_state), int(math.log2(max_degree)))
     reason = "tolerance met"
     try:
-        cross.run(_hints(hints, evaluator))
+        with progress:
+            cross.run(_hints(hints, evaluator), progress.log)
     except OutOfEvaluationsError:
         reason = f"max_evals={max_evals} reached. Raise it, or tol"
     _check_size(cross.scale)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from tenfac.core.arrays import spans
+from tenfac.core.progress import Progress
 
 from ..core.arrays import as_float, device_of, eps, generator, namespace_of, seed_of, to_number
 from ..core.door import door
@@ -38,6 +39,7 @@ def nearest_kronecker(
     tol: float = 1e-8,
     max_iter: int = 500,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> KroneckerOperator | SumOfKronecker:
     """Approximate a dense matrix by a Kronecker product, or by a sum of a few.
 
@@ -60,6 +62,8 @@ def nearest_kronecker(
         Most iterations.
     random_state : int, numpy Generator or None
         For the starting vectors.
+    verbose : {0, 1, 2}
+        1 shows a bar of iterations, 2 also logs a line on the result (logger ``tenfac``).
 
     Returns
     -------
@@ -105,6 +109,7 @@ def nearest_kronecker(
     True
     """
     start, where = perf_counter(), "nearest_kronecker"
+    progress = Progress(where, max_iter, verbose, unit="iteration")
     xp = namespace_of(M)
     M = detached(as_float(M, where))
     shapes = _checked_shapes(M, shapes)
@@ -118,7 +123,10 @@ def nearest_kronecker(
         vectors = [xp.zeros((size, terms), dtype=M.dtype, device=device_of(M)) for size in sizes]
         found = LowRank(vectors, True, "M is zero", None, ())
     else:
-        found = (leading_triplets if len(shapes) == 2 else alternate)(tensor, terms, tol, max_iter, rng)
+        solve = leading_triplets if len(shapes) == 2 else alternate
+        with progress:
+            found = solve(tensor, terms, tol, max_iter, rng, progress)
+        progress.log("%s after %s iterations", found.reason, found.n_iter)
     rel_error = _rel_error(tensor, found.vectors, xp) if scale else 0.0
     notes: tuple[str, ...] = ()
     if not found.converged:

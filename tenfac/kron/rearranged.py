@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tenfac.core.progress import Progress
+
 from ..core.arrays import device_of, eps, namespace_of, to_number, to_numpy
 from ..core.contract import adjoint, contract
 from ..core.ops import unfold
@@ -35,7 +37,9 @@ class LowRank(NamedTuple):
 # --- two modes --------------------------------------------------------------------------------------------
 
 
-def leading_triplets(R: Any, terms: int, tol: float, max_iter: int, rng: np.random.Generator) -> LowRank:
+def leading_triplets(
+    R: Any, terms: int, tol: float, max_iter: int, rng: np.random.Generator, progress: Progress | None = None
+) -> LowRank:
     """Best approximation of a matrix of rank ``terms``, by block Lanczos bidiagonalisation.
 
     Stops when ``||R^H u - s v|| <= tol ||R||`` for every triplet; ``R v = s u`` holds by construction. Bases
@@ -50,6 +54,7 @@ def leading_triplets(R: Any, terms: int, tol: float, max_iter: int, rng: np.rand
     short = min(R.shape)
     if short <= _SMALL:
         return _all_triplets(R, terms, (), xp)
+    tell = progress or Progress("nearest_kronecker")
     norm, RH = math.sqrt(squared_norm(R)), adjoint(R, xp)
     start = xp.asarray(rng.standard_normal((R.shape[1], terms)), device=device_of(R))
     right = xp.linalg.qr(xp.astype(start, R.dtype))[0]
@@ -62,6 +67,7 @@ def leading_triplets(R: Any, terms: int, tol: float, max_iter: int, rng: np.rand
             X, values, ZH = np.linalg.svd(small)
             residuals = np.linalg.norm(beyond @ X[-terms:, :terms], axis=0)
             history.append(float(residuals.max()) / norm)
+            tell(history[-1], n_iter - tell.n_iter)
             if history[-1] <= tol:
                 break
         if 2 * (right.shape[1] + terms) > short:
@@ -110,7 +116,14 @@ def _conj(array: Any, xp: Any) -> Any:
 # --- more modes -------------------------------------------------------------------------------------------
 
 
-def alternate(tensor: Any, terms: int, tol: float, max_iter: int, rng: np.random.Generator) -> LowRank:
+def alternate(
+    tensor: Any,
+    terms: int,
+    tol: float,
+    max_iter: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> LowRank:
     """CP approximation of an array by alternating least squares, from leading singular vectors.
 
     Stops when a sweep lowers the squared error by less than ``tol`` of it, or changes the factors (columns of
@@ -123,6 +136,7 @@ def alternate(tensor: Any, terms: int, tol: float, max_iter: int, rng: np.random
     (2, (4, 1))
     """
     xp = namespace_of(tensor)
+    tell = progress or Progress("nearest_kronecker")
     d, history, norm2, fitted2 = tensor.ndim, [], squared_norm(tensor), 0.0
     vectors = [_leading_vectors(tensor, n, terms, rng, xp) for n in range(d)]
     for n_iter in range(1, max_iter + 1):
@@ -138,6 +152,7 @@ def alternate(tensor: Any, terms: int, tol: float, max_iter: int, rng: np.random
         before2, fitted2 = fitted2, inner  # of a least-squares fit: the inner product with the tensor
         error2 = max(norm2 - fitted2, 0.0)
         history.append(math.sqrt(error2 / norm2))
+        tell(history[-1])
         settled = fitted2 - before2 <= tol * error2 + 4 * eps(tensor.dtype) * norm2
         if settled or math.sqrt(change2) <= tol:
             return LowRank(vectors, True, "tolerance met", n_iter, tuple(history))

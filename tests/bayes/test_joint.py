@@ -77,7 +77,7 @@ def test_covariance_of_a_log_response_is_that_of_log_normal_values() -> None:
     want, want_std = model.predict(X[:6], return_std=True)
     assert_close(mean, want)
     assert_close(np.sqrt(np.diag(cov)), want_std, factor=1e5)
-    draws = model.sample_posterior(X[:6], 40_000)
+    draws = model.sample(X[:6], 40_000)
     error = np.abs(np.cov(draws.T) - cov).max() / np.diag(cov).max()
     assert_below(error, 8 / np.sqrt(40_000), "distance from the covariance of draws")
 
@@ -145,18 +145,18 @@ def test_draws_repeat_with_the_seed_and_agree_at_equal_rows() -> None:
     model, table, _ = table_fit()
     rows = {name: np.concatenate([column[:5], column[:5]]) for name, column in table.items()}
     rows["time"] = rows["time"] + 3.0  # unseen
-    one, same = (model.sample_posterior(rows, 7, random_state=3) for _ in range(2))
+    one, same = (model.sample(rows, 7, random_state=3) for _ in range(2))
     assert_equal(one, same)
-    assert_above(np.abs(one - model.sample_posterior(rows, 7, random_state=4)).min(), 1e-12, "difference")
+    assert_above(np.abs(one - model.sample(rows, 7, random_state=4)).min(), 1e-12, "difference")
     assert_close(one[:, :5], one[:, 5:], factor=1e9)  # both halves are one function: to its rounding
-    assert_equal(model.sample_posterior(rows, 0).shape, (0, 10))
+    assert_equal(model.sample(rows, 0).shape, (0, 10))
 
 
 def test_draws_of_observations_add_independent_noise() -> None:
     model, table, _ = table_fit()
     rows = {name: column[:2].repeat(2) for name, column in table.items()}
-    f = model.sample_posterior(rows, 20_000)
-    y = model.sample_posterior(rows, 20_000, include_noise=True)
+    f = model.sample(rows, 20_000)
+    y = model.sample(rows, 20_000, include_noise=True)
     assert_below(np.abs(f[:, 0] - f[:, 1]).max(), 1e-9, "difference of f at equal rows")
     spread = (y[:, 0] - y[:, 1]).var() / (2 * model.noise_**2)
     assert_below(abs(spread - 1), 5 * np.sqrt(2 / 20_000), "relative distance of the noise variance")
@@ -167,7 +167,7 @@ def test_draws_of_a_bent_response_have_its_moments_and_bounds(response: str) -> 
     model, table, _ = table_fit(response=response)
     rows = {name: column[:4] for name, column in table.items()}
     for noise in (False, True):
-        draws = model.sample_posterior(rows, 20_000, include_noise=noise)
+        draws = model.sample(rows, 20_000, include_noise=noise)
         low, high = model.bounds_
         assert low < draws.min()
         assert draws.max() < high
@@ -248,7 +248,7 @@ def test_where_y_bends_the_derivative_is_the_slope_of_its_median(settings: dict[
 
     slope = (median(at + step) - median(at - step)) / (2 * step)
     assert_relative(model.predict_derivative(at, 0), slope, 1e-6)
-    share = np.mean(model.sample_posterior(at, 4001) < median(at), axis=0)
+    share = np.mean(model.sample(at, 4001) < median(at), axis=0)
     assert_below(np.abs(share - 0.5).max(), 4.5 * 0.5 / np.sqrt(4001), "draws below the median, minus a half")
 
 
@@ -256,7 +256,7 @@ def test_draws_differ_at_close_indices_as_the_derivative_says() -> None:
     X, y = smooth_table((20,), (), 40)
     model = FunctionalTucker(kernel="matern52", max_iter=0).fit(X, y)
     x, step = np.array([[0.5], [1.7], [-5.0]]), 1e-3
-    draws = model.sample_posterior(np.concatenate([x - step, x + step]), 20_000)
+    draws = model.sample(np.concatenate([x - step, x + step]), 20_000)
     slopes = (draws[:, 3:] - draws[:, :3]) / (2 * step)
     mean, std = model.predict_derivative(x, 0, return_std=True)
     assert_below((np.abs(slopes.mean(axis=0) - mean) / std).max(), 4.5 / np.sqrt(20_000), "mean")
@@ -346,7 +346,7 @@ def test_a_million_lengthscales_away_is_the_prior_and_never_nan(kernel: str) -> 
     want, want_cov = twin(model).predict(points, (y - y.mean()) / y.std(), scaled(model, list(far.T)))
     assert_relative(mean, y.mean() + y.std() * want, 1e-8)
     assert_relative(cov, y.var() * want_cov, 1e-8)
-    assert np.isfinite(model.sample_posterior(far, 5)).all()
+    assert np.isfinite(model.sample(far, 5)).all()
     _, functions, stds, _ = model.mode_functions(1, far[:, 1])
     assert np.isfinite(functions).all()
     assert np.isfinite(stds).all()
@@ -374,15 +374,15 @@ def test_bad_input_is_refused_with_what_to_do() -> None:
     rough = FunctionalTucker(max_iter=0, kernel="matern12").fit(table, np.arange(30.0))
     calls: list[tuple[Callable[[], Any], tuple[str, ...]]] = [
         (lambda: model.predict(table, return_std=True, return_cov=True), ("not both",)),
-        (lambda: bent.predict(table, return_cov=True), ("'logit'", "sample_posterior")),
-        (lambda: model.sample_posterior(table, -1), ("`n` must be an integer from 0 up", "-1")),
-        (lambda: model.sample_posterior(table, 2.5), ("`n` must be an integer from 0 up", "2.5")),
-        (lambda: model.sample_posterior(table | {"time": np.full(30, np.nan)}, 1), ("'time'", "NaN")),
-        (lambda: model.sample_posterior(table | {"cell": np.full(30, "c99")}, 1), ("'cell'", "'c99'")),
+        (lambda: bent.predict(table, return_cov=True), ("'logit'", "sample")),
+        (lambda: model.sample(table, -1), ("`n` must be an integer from 0 up", "-1")),
+        (lambda: model.sample(table, 2.5), ("`n` must be an integer from 0 up", "2.5")),
+        (lambda: model.sample(table | {"time": np.full(30, np.nan)}, 1), ("'time'", "NaN")),
+        (lambda: model.sample(table | {"cell": np.full(30, "c99")}, 1), ("'cell'", "'c99'")),
         (lambda: model.predict_derivative(table, "tmie"), ("no mode 'tmie'", "Did you mean time")),
         (lambda: model.predict_derivative(table, "cell"), ("'cell'", "it is discrete")),
         (lambda: rough.predict_derivative(table, "time"), ("'matern12'", "'matern32'")),
-        (lambda: bent.predict_derivative(table, "time", True), ("`return_std`", "'logit'", "sample_poste")),
+        (lambda: bent.predict_derivative(table, "time", True), ("`return_std`", "'logit'", "`sample`")),
         (lambda: model.mode_functions("time", [np.inf]), ("'time'", "infinity")),
         (lambda: model.mode_functions("time", []), ("`x` is empty",)),
         (lambda: model.mode_functions("dose"), ("no mode 'dose'",)),
@@ -397,4 +397,4 @@ def test_bad_input_is_refused_with_what_to_do() -> None:
     many = {"cell": np.full(10_001, "c10"), "time": np.zeros(10_001)}
     with pytest.raises(DataError) as error:
         model.predict(many, return_cov=True)
-    assert_says(error, "at most 10000 rows", "10001", "sample_posterior")
+    assert_says(error, "at most 10000 rows", "10001", "sample")

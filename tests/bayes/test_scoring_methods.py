@@ -139,7 +139,7 @@ def test_calibration_of_bent_predictions_is_in_the_unit_of_y(kind: str) -> None:
     mean = model.predict(table, return_std=True, include_noise=True)[0]
     assert_close(got["rmse"], float(np.sqrt(np.mean((y - mean) ** 2))))
     assert_close(got["mae"], float(np.mean(np.abs(y - mean))))
-    draws = model.sample_posterior(table, 4000, include_noise=True)
+    draws = model.sample(table, 4000, include_noise=True)
     spread = np.abs(draws[: len(draws) // 2] - draws[len(draws) // 2 :]).mean()
     want = np.abs(draws - y).mean() - spread / 2
     assert_below(abs(got["crps"] / want - 1), 0.02, "relative distance from the CRPS of draws")
@@ -160,7 +160,7 @@ def test_pit_of_draws_from_the_posterior_is_uniform() -> None:
     row["time"] = np.linspace(-30.0, 60.0, 400)
     draws = np.concatenate(
         [
-            model.sample_posterior({name: column[n : n + 1] for name, column in row.items()}, 1,
+            model.sample({name: column[n : n + 1] for name, column in row.items()}, 1,
                                    include_noise=True, random_state=n)[0]
             for n in range(400)
         ]

@@ -185,7 +185,7 @@ def test_all_scores_of_a_fit_tell_of_the_same_distribution(name: str, tmp_path: 
     found = predictive(model, X, None if name == "binomial" else y)
     assert_equal(found.observation_std, std)
     assert ((found.low <= found.observation_mean) & (found.observation_mean <= found.high)).all()
-    draws = model.sample_posterior(X[:4], 4000, include_noise=True)
+    draws = model.sample(X[:4], 4000, include_noise=True)
     kurtosis = stats.kurtosis(draws, axis=0, fisher=False)
     assert_below(
         np.abs((draws.mean(axis=0) - mean[:4]) / std[:4]).max(), 4.5 / np.sqrt(4000), "mean of draws"
@@ -236,7 +236,7 @@ def test_a_probability_has_no_covariance_in_closed_form() -> None:
     model, X, _, _ = fitted("bernoulli")
     with pytest.raises(DataError) as error:
         model.predict(X, return_cov=True)
-    assert_says(error, "likelihood of a probability", "sample_posterior")
+    assert_says(error, "likelihood of a probability", "sample")
 
 
 def test_values_that_counts_cannot_have_are_refused() -> None:
@@ -281,7 +281,7 @@ def test_what_another_inference_answers_is_right_and_the_rest_refused_in_words()
     assert_equal((model.dof_, model.slice_dof_, model.slice_scales_), (np.inf, np.inf, {}))
     for ask, what in (
         (lambda: model.predict(X, return_cov=True), "covariance between points"),
-        (lambda: model.sample_posterior(X), "joint draws"),
+        (lambda: model.sample(X), "joint draws"),
         (lambda: model.predict_derivative(X, 1), "derivatives"),
         (lambda: model.mode_functions(1), "products of mode functions"),
         (lambda: model.posterior_, "joint draws"),
@@ -299,7 +299,7 @@ def test_the_tree_of_a_program_is_that_of_its_draws() -> None:
     model = FunctionalTucker(inference="nuts", max_iter=4).fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 2.0])
     assert_equal(dict(model.posterior_["posterior"].sizes)["observation"], 3)
     assert_equal("lengthscale" in model.posterior_["posterior"], True)
-    assert_equal(model.sample_posterior([[0.5]], 5, include_noise=True).shape, (5, 1))
+    assert_equal(model.sample([[0.5]], 5, include_noise=True).shape, (5, 1))
 
 
 def test_added_rows_are_in_the_tree() -> None:
@@ -354,5 +354,5 @@ def test_no_matrix_between_the_rows_of_a_slice_is_made(monkeypatch: pytest.Monke
     rng = np.random.default_rng(0)
     model.predict(np.column_stack([rng.random(6000), np.repeat([0.5, 0.6], 3000)]), return_std=True)
     assert_below(max(largest), 3000 * 5, "numbers of the largest matrix")
-    model.sample_posterior(np.column_stack([rng.random(2500), np.full(2500, 0.5)]), 2)
+    model.sample(np.column_stack([rng.random(2500), np.full(2500, 0.5)]), 2)
     assert_below(max(largest), 1024**2, "numbers of the largest matrix of draws")

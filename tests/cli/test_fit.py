@@ -48,7 +48,7 @@ def test_fit_prints_the_modes_the_scores_beside_a_baseline_and_how_it_ended(
 
 def test_fit_is_repeatable_and_the_seed_chooses_the_rows(command: Callable, grid: str) -> None:
     def scores(seed: str) -> str:
-        out = command("fit", grid, "--value", "response", "--quiet", "--seed", seed).out
+        out = command("fit", grid, "--value", "response", "--quiet", "--random-state", seed).out
         return out[: out.index("fit  ")]
 
     assert scores("0") == scores("0")

@@ -75,10 +75,10 @@ OPTIONS = {
     "rank in words": (["--value", "y", "--rank", "two"], ["'two'"]),
     "holdout of all": (["--value", "y", "--holdout", "1"], ["less than 1", "'1'"]),
     "holdout in words": (["--value", "y", "--holdout", "some"], ["'some'"]),
-    "seed": (["--value", "y", "--seed", "-1.5"], ["seed"]),
+    "seed": (["--value", "y", "--random-state", "-1.5"], ["random-state"]),
     "empty name": (["--value", "y", "--modes", "cell,,time"], ["single commas"]),
     "predict without out": (["--value", "y", "--predict", "new.csv"], ["--out", "go together"]),
-    "unknown option": (["--valeu", "y"], ["--valeu", "--help"]),
+    "unknown option": (["--valeu", "y"], ["--valeu", "Did you mean '--value'?", "--help"]),
     "no folder to save in": (["--value", "y", "--save", "no/such/m.tenfac"], ["--save", "no folder no/such"]),
     "a folder to plot to": (["--value", "y", "--plot", "."], ["--plot", "cannot write"]),
 }

@@ -40,8 +40,8 @@ def test_the_noise_has_the_power_that_is_asked_for(complex_values: bool) -> None
     clean = make_kronecker_sparse((60, 70), 40, 3, snr_db=np.inf, **options)
     noisy = make_kronecker_sparse((60, 70), 40, 3, snr_db=10, **options)
     assert_equal(noisy.factors[1], clean.factors[1])
-    assert_close(noisy.noise, float(np.mean(abs(clean.y) ** 2)) / 10)
-    assert_relative(np.mean(abs(noisy.y - clean.y) ** 2), noisy.noise, 0.15)
+    assert_close(noisy.noise**2, float(np.mean(abs(clean.y) ** 2)) / 10)
+    assert_relative(np.mean(abs(noisy.y - clean.y) ** 2), noisy.noise**2, 0.15)
     for A in noisy.factors:
         assert_relative(np.mean(abs(A) ** 2), 1.0, 0.15)
 
@@ -84,7 +84,7 @@ def test_the_channel_has_the_sizes_and_the_design_of_the_paper() -> None:
     assert_close(abs(made.pilots), np.full((6, 3), 1 / np.sqrt(6)))
     assert_close(abs(made.patterns), np.full((256, 6), 1 / 16))
     power = np.mean(abs(np.einsum("kab,at->ktb", made.channel, made.pilots)) ** 2)
-    assert_close(made.noise, float(power / 10**1.2), factor=1e3)
+    assert_close(made.noise**2, float(power / 10**1.2), factor=1e3)
     assert_close(made.channel_nmse(np.zeros((18, 18, 18))), 1.0)
 
 

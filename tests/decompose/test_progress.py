@@ -23,7 +23,7 @@ from tenfac import (
     tucker_cross,
     tucker_nonnegative,
 )
-from tenfac.decompose.progress import Progress
+from tenfac.core.progress import Progress
 from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
 from tests.oracles import cp_dense
 

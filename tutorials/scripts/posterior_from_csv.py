@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     mean, std = model.predict(asked, return_std=True)  # of the function; of a measurement: include_noise=True
     out = new.assign(mean=mean, std=std, lower_95=mean - 1.96 * std, upper_95=mean + 1.96 * std)
     # A draw is one function that agrees with the data, whole: for differences, maxima, areas, with errors.
-    draws = model.sample_posterior(asked, args.draws, random_state=0)
+    draws = model.sample(asked, args.draws, random_state=0)
     draws = pd.DataFrame(draws.T, columns=[f"draw_{k}" for k in range(args.draws)], index=new.index)
     pd.concat([out, draws], axis=1).to_csv(args.out, index=False, float_format="%.8g")
     print(f"wrote {len(out)} predictions to {args.out}")

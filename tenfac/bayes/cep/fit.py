@@ -20,6 +20,7 @@ from tenfac.bayes.cep.trial import Trial, pruned
 from tenfac.bayes.threads import one_thread
 from tenfac.core.arrays import generator
 from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -146,9 +147,9 @@ def fit_cep(
     order = sorted(range(len(grids)), key=lambda d: -sizes[d])
     rng = generator(random_state)
     first = lengthscales or (None,) * len(grids)
-    with one_thread(), _progress(verbose) as bar:
+    with one_thread(), Progress("fit_cep", None, verbose) as bar:
         starts = [starting_state(shape, chains, rng, first) for _ in range(n_starts)]
-        sweeper, reason = Sweeper(rows, shape, order, bar.update), "the bound stands"
+        sweeper, reason = Sweeper(rows, shape, order, bar.move), "the bound stands"
         if held_out > 0 and round(held_out * y.size) >= _LEAST_HELD_OUT:
             out = rng.permutation(y.size)[: round(held_out * y.size)]
             trial = Trial.split(sweeper, out)
@@ -157,7 +158,7 @@ def fit_cep(
             if prune:
                 run = pruned(run, max_iter, tol)
                 shape, limit = run.form, run.sweeps
-                sweeper = Sweeper(rows, shape, order, bar.update)
+                sweeper = Sweeper(rows, shape, order, bar.move)
             state, _, history, _ = _run(sweeper, run.start, sweeper.climbers(run.start), [], limit, 0.0)
             reason = f"held-out rows were predicted best after {limit} iterations"
         else:
@@ -312,12 +313,6 @@ def _check_numbers(max_iter: int, tol: float, n_starts: int, held_out: float) ->
             raise DataError(f"fit_cep: `{name}` must be at least {least}; got {value!r}.")
     if not 0 <= held_out < 1:
         raise DataError(f"fit_cep: `held_out` must be a share from 0 to below 1; got {held_out!r}.")
-
-
-def _progress(verbose: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(desc="fit_cep", unit="sweep", disable=verbose < 1, leave=False)
 
 
 def _report(

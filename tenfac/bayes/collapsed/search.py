@@ -15,6 +15,7 @@ from tenfac.bayes.collapsed.hyper import Hyper, log_prior
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.task import Task
 from tenfac.bayes.threads import one_thread
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 _LOG = logging.getLogger("tenfac")
@@ -97,7 +98,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
     Labels begin as exchangeable, unless ``start`` has loadings; theirs are learned from where that ends.
     """
     # the matrices are small: threads of the linear algebra library cost more than they give
-    with one_thread(), _progress(verbose, max_iter) as bar:
+    with one_thread(), Progress("FunctionalTucker", max_iter, verbose, unit="iteration") as bar:
         learned = _learn(task, start or task.start(), max_iter, tol, bar)
         if task.label_rank == 0 or learned.hyper.n_loadings > 0 or max_iter == 0:
             return learned
@@ -105,7 +106,7 @@ def learn(task: Task, max_iter: int, tol: float, verbose: int, start: Hyper | No
         return learned.followed_by(more, task)
 
 
-def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
+def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Progress) -> Learned:
     if max_iter == 0:
         return Learned(hyper, (), 0, 0, True)
     hyper = _start_periods(task, hyper)
@@ -120,7 +121,7 @@ def _learn(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Lea
 
 
 def _learn_on_grid(
-    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Any
+    grid: GridProblem, hyper: Hyper, max_iter: int, tol: float, task: Task, bar: Progress
 ) -> Learned:
     """Maximise the grid's evidence; with missing cells, alternate with drawing them."""
     rounds = _DRAWS if grid.missing.any() else 1
@@ -134,7 +135,7 @@ def _learn_on_grid(
         grid = grid.redrawn(hyper, task.rng)
         budget = max(1, (max_iter - n_iter) // (2 if left > 1 else 1))
         hyper, value, iterations, evals, settled = maximize(
-            grid, hyper, budget, tol, bar.update, journal=task.journal
+            grid, hyper, budget, tol, bar.move, journal=task.journal
         )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
@@ -142,7 +143,7 @@ def _learn_on_grid(
     return Learned(hyper, tuple(history), n_iter, n_evals, settled, from_grid=True)
 
 
-def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Any) -> Learned:
+def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Progress) -> Learned:
     """Alternate: bases at the current hyperparameters, some iterations on them, new bases.
 
     A basis tells the evidence of the hyperparameters that it was made at; of others it may tell too much.
@@ -162,7 +163,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: An
         budget = min(max_iter - n_iter, max_iter if complete else per_basis)
         least = tol if complete else max(tol, _COARSE)
         hyper, value, iterations, evals, settled = maximize(
-            problem, best, budget, least, bar.update, task.fixed(hyper), task.journal
+            problem, best, budget, least, bar.move, task.fixed(hyper), task.journal
         )
         ends.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
@@ -245,9 +246,3 @@ def _start_periods(task: Task, hyper: Hyper) -> Hyper:
         starts = [hyper.moved(n, 1, float(np.log(period)) - usual) for period in periods]
         hyper = max(starts, key=lambda start: _objective(part.problem(start), start))
     return hyper
-
-
-def _progress(verbose: int, total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="FunctionalTucker", unit="iter", disable=verbose < 1, leave=False)

@@ -19,6 +19,7 @@ from tenfac.bayes.pyro.posterior import PyroPosterior, conditional
 from tenfac.bayes.pyro.prior import one_thread, tensor
 from tenfac.bayes.pyro.program import PyroModel
 from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -80,14 +81,13 @@ def run_svi(
     num_samples: int, rng: np.random.Generator, seed: int | None, verbose: int,
 ) -> PyroPosterior:  # fmt: skip
     """Maximise the ELBO by Adam with a falling step, then draw from the guide."""
-    from tqdm import trange
-
     started = time.perf_counter()
     with _isolated(rng):
         made = _guide(model, guide)
         adam = pyro.optim.ClippedAdam({"lr": learning_rate, "lrd": _LAST_STEP ** (1 / steps)})
         svi = SVI(model, made, adam, Trace_ELBO())
-        losses = [svi.step() for _ in trange(steps, desc="svi", disable=verbose < 1, leave=False)]
+        with Progress("svi", steps, verbose, unit="step") as progress:
+            losses = [_stepped(svi, progress) for _ in range(steps)]
         sites, log_weights = _guide_draws(model, made, num_samples)
     theta, latent = _draws(model, sites, rng)
     pareto = _pareto_k(log_weights)
@@ -97,7 +97,7 @@ def run_svi(
     if pareto > _PARETO_K:
         notes = (
             f"Pareto k = {pareto:.2f} is above {_PARETO_K}: the guide does not cover the posterior's tails. "
-            "Means may still be good; check with nuts, or take guide='multivariate' and more steps.",
+            "Means may still be good; check with nuts, or take guide='multivariate' and a larger max_iter.",
         )
     reason = "the ELBO stopped rising" if converged else f"the ELBO rose by {rise:.2g} over the last fifth"
     info = Report(
@@ -105,9 +105,14 @@ def run_svi(
         seconds=time.perf_counter() - started, random_state=seed, warnings=notes,
     )  # fmt: skip
     if not converged:
-        _warn("svi", f"{reason}. Raise steps or learning_rate")
+        _warn("svi", f"{reason}. Raise max_iter or learning_rate")
     diverging = np.zeros((1, num_samples), dtype=bool)
     return PyroPosterior(model, theta, latent, diverging, {"pareto_k": pareto}, info, reader)
+
+
+def _stepped(svi: SVI, progress: Progress) -> float:
+    progress.move()
+    return svi.step()
 
 
 class _Scales(BlockMassMatrix):

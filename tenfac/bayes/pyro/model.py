@@ -177,7 +177,7 @@ def svi(
     y: Any,
     sample_weight: Any = None,
     *,
-    steps: int = 3000,
+    max_iter: int = 3000,
     guide: str | Callable[..., Any] = "structured",
     learning_rate: float = 0.03,
     num_samples: int = 1000,
@@ -194,7 +194,7 @@ def svi(
     ----------
     model, X, y, sample_weight, prior, fixed, collapsed, kernels :
         As in ``pyro_model``.
-    steps : int
+    max_iter : int
         Of Adam, whose step falls to a hundredth of ``learning_rate``.
     guide : {"structured", "multivariate", "lowrank", "diagonal"}, class or callable
         "structured": a normal distribution of the hyperparameters and one of f whose mean moves with them.
@@ -223,11 +223,11 @@ def svi(
     --------
     >>> X, y = [[0.0], [0.5], [1.0]], [1.0, 2.0, 3.0]
     >>> model = FunctionalTucker(max_iter=0).fit(X, y)
-    >>> svi(model, X, y, fixed=True, steps=100, learning_rate=0.1, num_samples=200).info.converged
+    >>> svi(model, X, y, fixed=True, max_iter=100, learning_rate=0.1, num_samples=200).info.converged
     True
     """
     require("svi")
-    _check_count("svi", "steps", steps, 10)
+    _check_count("svi", "max_iter", max_iter, 10)
     _check_count("svi", "num_samples", num_samples, 1)
     if not learning_rate > 0:
         raise DataError(f"svi: `learning_rate` must be a positive number; got {learning_rate!r}.")
@@ -238,7 +238,7 @@ def svi(
     _check_sites(program)
     rng, seed = generator(random_state), _seed(random_state)
     return run_svi(
-        program, reader, int(steps), guide, float(learning_rate), int(num_samples), rng, seed, int(verbose)
+        program, reader, int(max_iter), guide, float(learning_rate), int(num_samples), rng, seed, int(verbose)
     )
 
 

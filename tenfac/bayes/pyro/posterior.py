@@ -46,7 +46,7 @@ class PyroPosterior:
     >>> import tenfac
     >>> X, y = [[0.0], [0.5], [1.0]], [1.0, 2.0, 3.0]
     >>> model = tenfac.FunctionalTucker(max_iter=0).fit(X, y)
-    >>> post = tenfac.svi(model, X, y, fixed=True, steps=100, learning_rate=0.1, num_samples=200)
+    >>> post = tenfac.svi(model, X, y, fixed=True, max_iter=100, learning_rate=0.1, num_samples=200)
     >>> post.predict([[0.25]]).shape
     (1,)
     """

@@ -27,8 +27,8 @@ def kronecker_log_evidence(
 ) -> Any:
     """Log marginal likelihood of measurements ``Y = X x_0 A_0 x_1 A_1 ... + noise`` with a Gaussian ``X``.
 
-    ``-c (log det S + y^H S^-1 y + M log(pi / c))`` with ``S = noise I + kron(A_i diag(gammas_i) A_i^H)`` and
-    c = 1/2 for real, 1 for complex (circular) numbers, summed over the snapshots.
+    ``-c (log det S + y^H S^-1 y + M log(pi / c))`` with ``S = noise^2 I + kron(A_i diag(gammas_i) A_i^H)``
+    and c = 1/2 for real, 1 for complex (circular) numbers, summed over the snapshots.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def kronecker_log_evidence(
     gammas : sequence of arrays, shapes (N_i,)
         Nonnegative variances per mode: that of ``X[j, k, ...]`` is ``gammas[0][j] * gammas[1][k] * ...``.
     noise : float or real 0-d array
-        Variance of the noise, positive.
+        Standard deviation of the noise, positive.
     snapshots : bool, default False
         Whether the last axis of ``measured`` are independent draws with the same hyperparameters.
 
@@ -77,12 +77,13 @@ def kronecker_log_evidence(
     turned = [adjoint(u, xp) @ a for u, a in zip(axes, factors, strict=True)]
     covariances = [(b * g) @ adjoint(b, xp) for b, (_, g) in zip(turned, pairs, strict=True)]
     lengths = [xp.sum(squared(b, xp) * g, axis=1) for b, (_, g) in zip(turned, pairs, strict=True)]
-    spread = outer(lengths) + noise
+    variance = noise * noise
+    spread = outer(lengths) + variance
     still = constant(spread)
     logdet = xp.sum(xp.log(still)) + xp.sum((spread - still) / still)
     rotated = contract(y, [*(adjoint(u, xp) for u in axes), None], xp=xp)
     whitened = constant(rotated) / still[..., None]
-    smoothed = contract(whitened, [*covariances, None], xp=xp) + noise * whitened
+    smoothed = contract(whitened, [*covariances, None], xp=xp) + variance * whitened
     back = xp.conj(whitened) if complex_ else whitened
     quadratic = 2 * xp.sum(_real(back * rotated, xp)) - xp.sum(_real(back * smoothed, xp))
     return -half * (y.shape[-1] * logdet + quadratic + count * math.log(math.pi / half))
@@ -123,4 +124,4 @@ def _check_variances(gammas: Any, factors: Sequence[Any], noise: Any, xp: Any) -
     if is_traced(noise):
         return
     if not (isinstance(noise, Real) or is_array(noise)) or not 0 < to_number(noise) < math.inf:
-        raise DataError(f"{_WHERE}: noise must be a positive variance; got {noise!r}.")
+        raise DataError(f"{_WHERE}: `noise` must be a positive standard deviation; got {noise!r}.")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.sparse.problem import factors_of, measured_of, power_of_two
 from tenfac.core.arrays import as_float, device_of, eps, is_array, namespace_of, to_numpy
+from tenfac.core.decomposed import array_instead
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.interchange import refuse_decomposed
 
@@ -49,9 +50,7 @@ def read_problem(factors: Any, Y: Any, snapshots: bool, where: str) -> tuple[lis
     matrices = [to_numpy(A) for A in factors_of(factors, where)]
     refuse_decomposed(Y, where, "Y")
     if not is_array(Y):
-        raise TypeError(
-            f"{where}: Y must be an array; got {type(Y).__name__}. Convert it with numpy.asarray."
-        )
+        raise TypeError(f"{where}: Y must be an array; got {type(Y).__name__}. {array_instead(Y)}")
     measured = to_numpy(as_float(Y, where))
     measured = measured_of(measured, [A.shape[0] for A in matrices], snapshots, where, namespace_of(measured))
     for name, array in (("Y", measured), *((f"factors[{n}]", A) for n, A in enumerate(matrices))):
@@ -78,10 +77,17 @@ def give_back(array: Array, like: Any) -> Any:
 
 
 def check_noise(noise: Any, where: str) -> float:
-    """Refuse a noise variance that is not a positive number."""
+    """Refuse a standard deviation of the noise that is not a positive number.
+
+    Examples
+    --------
+    >>> check_noise(2, "em_am")
+    2.0
+    """
     if not is_positive(noise):
         raise DataError(
-            f"{where}: `noise` is the variance of the noise and must be positive and finite; got {noise!r}."
+            f"{where}: `noise` is the standard deviation of the noise and must be positive and finite; got "
+            f"{noise!r}."
         )
     return float(noise)
 

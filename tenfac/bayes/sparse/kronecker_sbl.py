@@ -13,12 +13,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from tenfac.core.door import door
+from tenfac.core.shown import shows_what_it_learned
 
 from ...core.arrays import device_of, generator, namespace_of, seed_of
 from ...core.errors import DataError, warn_user
 from ...core.precision import dtype_name
+from ...core.progress import Progress
 from ...core.report import Report, stored_report
-from ...decompose.progress import Progress
 from .ascent import Options
 from .box import Box, posterior_mean
 from .em import em_am, em_svd
@@ -34,6 +35,7 @@ from .variants import Outcome, check_variant, doubt_about_support, filled, mask_
 
 
 @door
+@shows_what_it_learned(lambda model: f"{_columns(model)}, noise {model.noise_:.3g}")
 class KroneckerSBL(PosteriorMethods, BaseEstimator):
     """Sparse coefficients of a Kronecker dictionary from noisy measurements, with their posterior.
 
@@ -46,7 +48,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     Parameters
     ----------
     noise : float, optional
-        Variance of the noise (of a complex number, that of its squared magnitude). Learned if None.
+        Standard deviation of the noise in the units of ``Y`` (of a complex number: of both parts together).
+        Learned if None.
     update : {"fixed_point", "mm", "em_am", "em_svd"}, default "fixed_point"
         Step of the prior variances. "fixed_point" and "mm" never lower the evidence; "mm" needs no guard, and
         about twice as many sweeps. "em_am" and "em_svd" are the algorithms of [1]_ (module
@@ -100,7 +103,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     gammas_ : tuple of arrays, shapes (N_i,)
         Prior variances per mode, zero where pruned; of unit norm but for the last mode, which has the scale.
     noise_ : float
-        Variance of the noise.
+        Standard deviation of the noise.
     log_evidence_ : float
         Log marginal likelihood of the measurements with all constants; infinite for measurements that are
         all zero.
@@ -254,15 +257,16 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
 
     def _check_noise(self, problem: Problem, where: str) -> None:
         """Refuse noise in units that cannot be those of the measurements."""
-        share = 1.0 if self.noise is None or not problem.total else float(self.noise) / problem.scale**2
+        share = 1.0 if self.noise is None or not problem.total else (float(self.noise) / problem.scale) ** 2
         if not 1e-100 < share < 1e30:
             raise DataError(
-                f"{where}: `noise` must be from 1e-100 to 1e30 times the largest squared measurement; got "
-                f"{self.noise!r}, {share:.1g} times. Take it in the units of Y, or leave it out to learn it."
+                f"{where}: `noise` must be from 1e-50 to 1e15 times the largest measurement; got "
+                f"{self.noise!r}, {math.sqrt(share):.1g} times. Take it in the units of Y, or leave it out "
+                "to learn it."
             )
 
     def _options(self, problem: Problem) -> Options:
-        noise = None if self.noise is None else float(self.noise) / problem.scale**2
+        noise = None if self.noise is None else (float(self.noise) / problem.scale) ** 2
         return Options(
             noise, UPDATES[self.update], float(self.prune_alpha), int(self.max_iter), float(self.tol)
         )
@@ -293,7 +297,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         self.coef_ = mean if problem.snapshots else mean[..., 0]
         self.coef_std_ = xp.astype(xp.sqrt(self._box.variances()), real, copy=False)
         self.column_gain_ = tuple(xp.astype(one, real, copy=False) for one in outcome.gains)
-        self.noise_ = outcome.noise
+        self.noise_ = math.sqrt(outcome.noise_variance)
         self.log_evidence_ = outcome.evidence
         self.evidence_trace_ = np.asarray(outcome.trace)
         self.starts_ = np.asarray(outcome.starts)
@@ -329,7 +333,7 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         check_is_fitted(self, "info_")
         params = {name: value for name, value in self.get_params().items() if name != "coupling"}
         params["random_state"] = seed_of(self.random_state)
-        numbers = {"noise": self.noise_, "evidence": self.log_evidence_, "n_iter": self.n_iter_}
+        numbers = {"noise_variance": self._box.noise, "evidence": self.log_evidence_, "n_iter": self.n_iter_}
         header = {
             "params": params,
             "coupled": None if self.coupling is None else [one is not None for one in self.coupling],
@@ -368,13 +372,14 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
             coupling = [arrays[f"coupling_{n}"] if one else None for n, one in enumerate(coupled)]
         model = cls(coupling=coupling, **header["params"])
         numbers = {name: float.fromhex(value) for name, value in header["numbers"].items()}
-        model.noise_, model.log_evidence_ = numbers["noise"], numbers["evidence"]
+        variance = numbers["noise_variance"]
+        model.noise_, model.log_evidence_ = math.sqrt(variance), numbers["evidence"]
         model.n_iter_ = int(numbers["n_iter"])
         model.coef_, model.coef_std_ = arrays["coef"], arrays["std"]
         model.evidence_trace_, model.starts_ = arrays["trace"], arrays["starts"]
         model.support_, model.gammas_ = _numbered(arrays, "support"), _numbered(arrays, "gammas")
         model.column_gain_, model.shape_ = _numbered(arrays, "gains"), tuple(header["shape"])
-        parts = (_numbered(arrays, "factor"), _numbered(arrays, "box_gammas"), model.noise_)
+        parts = (_numbered(arrays, "factor"), _numbered(arrays, "box_gammas"), variance)
         more = {
             "Scattered": lambda: {"columns": _numbered(arrays, "columns")},
             "MaskedBox": lambda: {"places": arrays["places"]},
@@ -386,6 +391,13 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
         model._box = kinds[header["box"]](arrays["mean"], *parts, namespace_of(arrays["mean"]), **more)
         model.info_ = stored_report(header["info"])
         return model
+
+
+def _columns(model: KroneckerSBL) -> str:
+    if model.prior == "unstructured":
+        return f"{len(model.support_[0])} coefficients of {math.prod(model.shape_):,}"
+    sizes = [" x ".join(map(str, ones)) for ones in (map(len, model.support_), model.shape_)]
+    return f"columns {sizes[0]} of {sizes[1]}"
 
 
 def _numbered(arrays: dict[str, Any], name: str) -> tuple[Any, ...]:
@@ -402,7 +414,7 @@ def _outcome(problem: Problem, found: Found) -> Outcome:
         gammas=solution.gammas,
         box=_box_of(problem, found, support),
         gains=found.gains,
-        noise=solution.noise,
+        noise_variance=solution.noise_variance,
         evidence=solution.evidence,
         trace=solution.trace,
         starts=found.starts,
@@ -424,7 +436,7 @@ def _box_of(problem: Problem, found: Found, support: tuple[Any, ...]) -> Box:
     else:
         shape = (*(0 for _ in factors), snapshots)
         mean = xp.zeros(shape, dtype=problem.measured.dtype, device=device_of(problem.measured))
-    return Box(mean, factors, gammas, solution.noise, xp)
+    return Box(mean, factors, gammas, solution.noise_variance, xp)
 
 
 def _residual(problem: Problem, found: Found) -> float:

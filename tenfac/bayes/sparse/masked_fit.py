@@ -45,7 +45,7 @@ def fit_masked(
     mask : array of bool, shape (M_1, ..., M_I)
         True where measured. What ``Y`` holds elsewhere is not read.
     noise : float, optional
-        Variance of the noise; learned if not given.
+        Standard deviation of the noise; learned if not given.
     prune_alpha : float or None
         At convergence a column whose deletion costs less evidence than is significant at this level among the
         columns of all modes (Bonferroni) is deleted, and the sweeps go on. None: no such test.
@@ -91,7 +91,7 @@ def fit_masked(
     [[3, 7], [2, 5]]
     """
     if noise is not None:
-        noise = check_noise(noise, "fit_masked")
+        noise = check_noise(noise, "fit_masked") ** 2
     data = cut_rows(observe(factors, Y, mask, "fit_masked"))
     check_memory(data, max_bytes, "fit_masked")
     if not np.any(data.values):
@@ -113,7 +113,7 @@ def fit_masked(
     scaled = normalised(state.gammas, data.scale)
     return Solution(
         gammas=tuple(give_back(gamma, Y) for gamma in scaled),
-        noise=state.noise * data.scale**2 if noise is None else float(noise),
+        noise_variance=state.noise * data.scale**2 if noise is None else float(noise),
         evidence=state.evidence,
         trace=tuple(trace),
         n_iter=len(trace),

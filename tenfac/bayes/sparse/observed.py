@@ -186,7 +186,7 @@ def _places(mask: Any, rows: tuple[int, ...], where: str) -> NDArray[np.intp]:
 
 
 def check_resolved(data: Observed, noise: float | None, where: str) -> None:
-    """Refuse known noise that dense algebra in double precision cannot tell from rounding.
+    """Refuse a known noise variance that dense algebra in double precision cannot tell from rounding.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def check_resolved(data: Observed, noise: float | None, where: str) -> None:
     """
     if noise is not None and noise < NOISE_FLOOR * data.scale**2:
         raise DataError(
-            f"{where}: `noise` must be at least {NOISE_FLOOR:.1g} of the mean square of the measurements, or "
-            f"the result is rounding; got {noise!r}, which is {noise / data.scale**2:.1g} of it. Leave it "
-            "out to learn it."
+            f"{where}: `noise` must be at least {math.sqrt(NOISE_FLOOR):.1g} of the root mean square of the "
+            f"measurements, or the result is rounding; got {math.sqrt(noise):g}, which is "
+            f"{math.sqrt(noise) / data.scale:.1g} of it. Leave it out to learn it."
         )

@@ -13,6 +13,7 @@ from tenfac.bayes.sparse.recovery import Recovery
 from tenfac.core.contract import contract
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -28,6 +29,7 @@ def kron_omp(
     max_columns: int | None = None,
     normalize: bool = True,
     snapshots: bool = False,
+    verbose: int = 0,
 ) -> Recovery:
     """Recover coefficients on a Kronecker support by orthogonal matching pursuit.
 
@@ -39,7 +41,7 @@ def kron_omp(
     factors : KroneckerOperator or sequence of arrays, shapes (M_i, N_i)
     Y : array, shape (M_1, ..., M_I) or (prod M_i,), with a trailing axis T if ``snapshots``
     noise : float, optional
-        Variance of the noise: stop when ``||R||^2 <= noise (n + 2 sqrt(n log n))`` with n real measurements
+        Its standard deviation: stop when ``||R||^2 <= noise^2 (n + 2 sqrt(n log n))`` with n real numbers
         (half of that with 2 n for n complex ones), which noise alone exceeds with probability below 1/n [2]_.
     tol : float, optional
         Or stop when ``||R|| <= tol ||Y||``. One of the two must be given; with both, the looser counts.
@@ -49,6 +51,8 @@ def kron_omp(
         Divide correlations by the norms of the columns.
     snapshots : bool
         One support for all snapshots; correlations are norms over snapshots.
+    verbose : {0, 1, 2}
+        1 shows a bar of columns, 2 also logs a line per step (logger ``tenfac``).
 
     Returns
     -------
@@ -86,7 +90,7 @@ def kron_omp(
     >>> rng = np.random.default_rng(0)
     >>> A, B = rng.standard_normal((8, 10)), rng.standard_normal((9, 10))
     >>> Y = 5 * np.outer(A[:, 2], B[:, 7]) + 0.1 * rng.standard_normal((8, 9))
-    >>> found = kron_omp([A, B], Y, noise=0.01)
+    >>> found = kron_omp([A, B], Y, noise=0.1)
     >>> found.support, found.coef.round(2)
     ((array([2]), array([7])), array([[5.01]]))
     """
@@ -98,7 +102,8 @@ def kron_omp(
         if isinstance(max_columns, bool) or not isinstance(max_columns, int | np.integer) or max_columns < 1:
             raise DataError(f"kron_omp: max_columns must be a whole number from 1 up; got {max_columns!r}.")
         most = [min(int(max_columns), A.shape[1]) for A in matrices]
-    chosen, coef, history = _pursue(matrices, measured, bound, most, normalize)
+    with Progress("kron_omp", max(most), verbose, unit="column") as progress:
+        chosen, coef, history = _pursue(matrices, measured, bound, most, normalize, progress)
     error = history[-1]
     order = [np.argsort(columns) for columns in chosen]
     support = tuple(np.sort(np.asarray(columns, dtype=int)) for columns in chosen)
@@ -126,19 +131,23 @@ def kron_omp(
 def _bound(noise: float | None, tol: float | None, size: float, Y: Array) -> float:
     if noise is None and tol is None:
         raise DataError(
-            "kron_omp: needs the noise variance or a relative residual to stop at; got neither. Pass noise= "
-            "or tol=."
+            "kron_omp: needs the noise or a relative residual to stop at; got neither. Pass noise= or tol=."
         )
     if tol is not None and not is_positive(tol):
         raise DataError(f"kron_omp: `tol` must be positive and finite; got {tol!r}.")
     n, parts = (2 * Y.size, 2) if np.iscomplexobj(Y) else (Y.size, 1)
     most = n + 2 * math.sqrt(n * math.log(n))
-    level = 0.0 if noise is None else math.sqrt(check_noise(noise, "kron_omp") / parts * most)
+    level = 0.0 if noise is None else check_noise(noise, "kron_omp") * math.sqrt(most / parts)
     return max(level, 0.0 if tol is None else tol * size)
 
 
 def _pursue(
-    matrices: list[Array], Y: Array, bound: float, most: list[int], normalize: bool
+    matrices: list[Array],
+    Y: Array,
+    bound: float,
+    most: list[int],
+    normalize: bool,
+    progress: Progress,
 ) -> tuple[list[list[int]], Array, list[float]]:
     """Columns in the order they were chosen, coefficients, and the norm of the residual after each step."""
     weight = [np.linalg.norm(A, axis=0) if normalize else np.ones(A.shape[1]) for A in matrices]
@@ -158,4 +167,6 @@ def _pursue(
         coef = contract(Y, [*map(np.linalg.pinv, taken), None], xp=np)
         residual = Y - contract(coef, [*taken, None], xp=np)
         history.append(float(np.linalg.norm(residual)))
+        progress(history[-1] / (history[0] or 1.0))
+        progress.log("step %d: relative residual %.3g", progress.n_iter, progress.history[-1])
     return chosen, coef, history

@@ -102,7 +102,7 @@ def oracle_posterior_mean(
     support : sequence of int arrays, shapes (k_i,)
         True columns of every mode.
     noise : float
-        Variance of the noise.
+        Standard deviation of the noise.
     variance : float, optional
         Prior variance of a value; that of highest evidence if not given.
     snapshots : bool
@@ -119,16 +119,16 @@ def oracle_posterior_mean(
     """
     where = "oracle_posterior_mean"
     matrices, measured, columns, sizes = _on_support(factors, Y, support, snapshots, where)
-    noise = check_noise(noise, where)
+    sigma2 = check_noise(noise, where) ** 2
     if variance is not None and not is_positive(variance):
         raise DataError(f"{where}: `variance` must be positive and finite; got {variance!r}.")
     ones = [np.ones(A.shape[1]) for A in matrices]
 
     def given(v: float) -> Any:
-        return posterior(matrices, [v * ones[0], *ones[1:]], measured, noise, variances=False)
+        return posterior(matrices, [v * ones[0], *ones[1:]], measured, sigma2, variances=False)
 
     if variance is None:
-        power = float((np.abs(measured) ** 2).sum()) or noise
+        power = float((np.abs(measured) ** 2).sum()) or sigma2
         guess = np.log(power / max(float(np.prod([np.linalg.norm(A) for A in matrices])) ** 2, 1e-300))
         best = minimize_scalar(lambda t: -given(np.exp(t)).evidence, bounds=(guess - 15, guess + 15))
         variance = float(np.exp(best.x))

@@ -71,7 +71,7 @@ def em_pattern(
     >>> A, B = rng.standard_normal((8, 10)), rng.standard_normal((9, 10))
     >>> Y = 5 * np.outer(A[:, 2:4].sum(1), B[:, 7]) + 0.1 * rng.standard_normal((8, 9))
     >>> rules = Rules(1e-2, floor=1e-4, inner_tol=1e-4, inner_relative=True, inner_max_iter=9)
-    >>> _, X = em_pattern([A, B], Y, 0.01, coupling=[0.8, None], rules=rules)
+    >>> _, X = em_pattern([A, B], Y, 0.1, coupling=[0.8, None], rules=rules)
     >>> np.argwhere(abs(X) > 1).tolist()
     [[2, 7], [3, 7]]
     """

@@ -67,7 +67,7 @@ class PosteriorMethods:
         --------
         >>> import numpy as np
         >>> from tenfac import KroneckerSBL
-        >>> model = KroneckerSBL(noise=0.01).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
+        >>> model = KroneckerSBL(noise=0.1).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
         >>> model.predict([np.array([[2.0, 0.0, 0.0]])]).round(2).tolist()
         [10.0]
         """
@@ -145,7 +145,7 @@ class PosteriorMethods:
         value = kronecker_log_evidence(active, Y, gammas, self.noise_, snapshots=True)
         return to_number(value)
 
-    def sample(self, n: int = 1, random_state: int | np.random.Generator | None = 0) -> Any:
+    def sample(self, n: int = 1, *, random_state: int | np.random.Generator | None = 0) -> Any:
         """Draw coefficients on the active box from their posterior.
 
         Parameters
@@ -167,7 +167,7 @@ class PosteriorMethods:
         --------
         >>> import numpy as np
         >>> from tenfac import KroneckerSBL
-        >>> KroneckerSBL(noise=0.01).fit([np.eye(3)], np.array([5.0, 0.0, 0.0])).sample(7).shape
+        >>> KroneckerSBL(noise=0.1).fit([np.eye(3)], np.array([5.0, 0.0, 0.0])).sample(7).shape
         (7, 1)
         """
         check_is_fitted(self, "info_")
@@ -200,7 +200,7 @@ class PosteriorMethods:
         --------
         >>> import numpy as np
         >>> from tenfac import KroneckerSBL
-        >>> model = KroneckerSBL(noise=0.01).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
+        >>> model = KroneckerSBL(noise=0.1).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
         >>> model.coef_var("all").round(3).tolist(), model.coef_var([[0, 1]]).round(3).tolist()
         ([0.01, 0.0, 0.0], [0.01, 0.0])
         """
@@ -245,7 +245,7 @@ class PosteriorMethods:
         --------
         >>> import numpy as np
         >>> from tenfac import KroneckerSBL
-        >>> model = KroneckerSBL(noise=0.01).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
+        >>> model = KroneckerSBL(noise=0.1).fit([np.eye(3)], np.array([5.0, 0.0, 0.0]))
         >>> model.coef_tensor().round(1).tolist()
         [5.0, 0.0, 0.0]
         """

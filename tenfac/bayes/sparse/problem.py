@@ -17,6 +17,7 @@ from ...core.arrays import (
     promote,
     to_number,
 )
+from ...core.decomposed import array_instead
 from ...core.errors import DataError, ShapeError
 from ...core.interchange import refuse_decomposed
 from ...core.precision import dtype_name
@@ -117,8 +118,8 @@ def factors_of(operator: Any, where: str) -> tuple[Any, ...]:
     for n, factor in enumerate(factors):
         if not is_array(factor):
             raise TypeError(
-                f"{where}: factors[{n}] must be an array; got {type(factor).__name__}. Convert it with "
-                "numpy.asarray."
+                f"{where}: factors[{n}] must be an array; got {type(factor).__name__}. "
+                f"{array_instead(factor)}"
             )
         if factor.ndim != 2 or 0 in factor.shape:
             raise ShapeError(
@@ -228,7 +229,7 @@ def _check_array(measured: Any, where: str) -> None:
     refuse_decomposed(measured, where, "Y")
     if not is_array(measured):
         raise TypeError(
-            f"{where}: Y must be an array; got {type(measured).__name__}. Convert it with numpy.asarray."
+            f"{where}: Y must be an array; got {type(measured).__name__}. {array_instead(measured)}"
         )
 
 

@@ -39,8 +39,8 @@ def rank_one_sbl(
     factors : KroneckerOperator or sequence of arrays, shapes (M_i, N_i)
     Y : array, shape (M_1, ..., M_I) or (prod M_i,)
     noise : float, "per mode" or None
-        Variance of the noise of ``Y``. None takes it from what the outer product leaves over, ``"per mode"``
-        learns one for every mode from its M_i numbers, as [1]_ does.
+        Standard deviation of the noise of ``Y``. None takes it from what the outer product leaves over,
+        ``"per mode"`` learns one for every mode from its M_i numbers, as [1]_ does.
     decomposition : {"hooi", "svd"}
         The best outer product by iteration, or the chain of singular vectors of [1]_.
     rules : Rules
@@ -122,6 +122,6 @@ def _noise(noise: Any, left: float, shape: tuple[int, ...], scale: float, where:
     if noise == "per mode":
         return None
     if noise is not None:
-        return check_noise(noise, where)
+        return check_noise(noise, where) ** 2
     free = math.prod(shape) - (sum(shape) - len(shape) + 1)
     return None if free < 1 else max(left**2 / free, 1e-24 * scale**2 / math.prod(shape))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from ...core.arrays import device_of, to_number
-from ...decompose.progress import Progress
+from ...core.progress import Progress
 from .ascent import Climb, Options, climb, first_state
 from .problem import Problem
 from .pruning import all_gains
@@ -88,12 +88,12 @@ def found_by(problem: Problem, solution: Solution) -> Found:
     [0]
     """
     if problem.total == 0 or any(to_number(problem.xp.max(g)) == 0 for g in solution.gammas):
-        options = Options(solution.noise / problem.scale**2, 1.0, 0.0, 0, 1.0)
+        options = Options(solution.noise_variance / problem.scale**2, 1.0, 0.0, 0, 1.0)
         return _nothing(problem, options, solution.reason)
     xp, sizes = problem.xp, problem.sizes
     weights = [xp.astype(g, xp.float64) for g in solution.gammas]
     weights[-1] = weights[-1] / problem.unit**2
-    state = first_state(problem, weights, solution.noise / problem.scale**2)
+    state = first_state(problem, weights, solution.noise_variance / problem.scale**2)
     sums = moments(state, sizes, xp)
     made = Climb(state, sums, evidence(state, sums, sizes), solution.trace, solution.converged)
     return Found(made, solution, (solution.evidence,), all_gains(state, sizes, xp))
@@ -206,7 +206,7 @@ def _solution(problem: Problem, found: Climb, options: Options, reason: str | No
         reason = what if found.converged else f"stopped after max_iter={options.max_iter} sweeps"
     return Solution(
         gammas=_gammas(problem, found.state),
-        noise=found.state.noise * problem.scale**2,
+        noise_variance=found.state.noise * problem.scale**2,
         evidence=_in_units(problem, found.evidence),
         trace=tuple(_in_units(problem, value) for value in found.trace),
         n_iter=len(found.trace) - 1,

@@ -33,7 +33,8 @@ def check_settings(model: Any) -> None:
     check_choice("values", model.values, ("full", "rank1", "auto"))
     if model.noise is not None and not (_is_number(model.noise) and model.noise > 0):
         raise DataError(
-            f"{_WHERE}: `noise` must be a positive variance, or None to learn it; got {model.noise!r}."
+            f"{_WHERE}: `noise` must be a positive standard deviation, or None to learn it; got "
+            f"{model.noise!r}."
         )
     if not (_is_number(model.prune_alpha) and 0 <= model.prune_alpha < 0.5):
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ class Solution:
         Prior variances per mode, nonnegative, of full length: the variance of ``X[j, k, ...]`` is
         ``gammas[0][j] * gammas[1][k] * ...``. Zero means pruned. The overall scale is in the last. An empty
         model has zeros in every mode.
-    noise : float
-        Variance of the noise, learned or given.
+    noise_variance : float
+        Variance of the noise, learned or given; ``noise`` is its root.
     evidence : float
         Log marginal likelihood of the measurements with all its constants.
     trace : tuple of float
@@ -36,9 +37,14 @@ class Solution:
     """
 
     gammas: tuple[Any, ...]
-    noise: float
+    noise_variance: float
     evidence: float
     trace: tuple[float, ...]
     n_iter: int
     converged: bool
     reason: str
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise."""
+        return math.sqrt(self.noise_variance)

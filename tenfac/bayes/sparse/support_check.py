@@ -72,7 +72,7 @@ def support_looks_kronecker(
     solution : Solution
         Of the Kronecker prior, for the same measurements.
     noise : float, optional
-        The variance that ``solution`` was given; leave out if it learned it.
+        The standard deviation that ``solution`` was given; leave out if it learned it.
     mask : array of bool, shape (M_1, ..., M_I), optional
     max_iter : int
         As in ``fit_unstructured``.

@@ -34,8 +34,8 @@ class UnstructuredSolution:
         Posterior covariance there, of each snapshot.
     gammas : array, shape (k,)
         Their prior variances.
-    noise : float
-        Variance of the noise, learned or given.
+    noise_variance : float
+        Variance of the noise, learned or given; ``noise`` is its root.
     evidence : float
         Log marginal likelihood of all snapshots with all its constants.
     trace : tuple of float
@@ -61,13 +61,18 @@ class UnstructuredSolution:
     mean: Any
     covariance: Any
     gammas: Any
-    noise: float
+    noise_variance: float
     evidence: float
     trace: tuple[float, ...]
     n_iter: int
     converged: bool
     reason: str
     starts: tuple[float, ...]
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise."""
+        return math.sqrt(self.noise_variance)
 
 
 class _Stop(NamedTuple):
@@ -112,7 +117,7 @@ def fit_unstructured(
     Y : array, shape (M_1, ..., M_I, T)
         Measurements; the T snapshots share the support.
     noise : float, optional
-        Variance of the noise; learned if not given.
+        Standard deviation of the noise; learned if not given.
     mask : array of bool, shape (M_1, ..., M_I), optional
         True where measured, for all snapshots. What ``Y`` holds elsewhere is not read.
     prune_alpha : float or None
@@ -170,7 +175,7 @@ def fit_unstructured(
     if n_starts not in (1, 2):
         raise DataError(f"fit_unstructured: n_starts must be 1 or 2; got {n_starts!r}.")
     if noise is not None:
-        noise = check_noise(noise, "fit_unstructured")
+        noise = check_noise(noise, "fit_unstructured") ** 2
     data = observe(factors, Y, mask, "fit_unstructured")
     check_resolved(data, noise, "KroneckerSBL")
     cost = column_cost(math.prod(data.column_shape), prune_alpha)
@@ -301,7 +306,7 @@ def _solution(found: Found, like: Any, noise: float | None) -> UnstructuredSolut
         mean=give_back(state.mean[order] * scale, like),
         covariance=give_back(state.covariance[np.ix_(order, order)] * scale**2, like),
         gammas=give_back(state.gammas[order] * scale**2, like),
-        noise=learned if noise is None else float(noise),
+        noise_variance=learned if noise is None else float(noise),
         evidence=math.inf if zero and noise is None else state.evidence,
         trace=found.path.trace,
         n_iter=found.path.n_iter,

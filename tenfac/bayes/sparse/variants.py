@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
     Examples
     --------
-    >>> Outcome((), (), None, (), 1.0, -3.0, (-3.0,), (), 0, True, "", 0.0).noise
+    >>> Outcome((), (), None, (), 1.0, -3.0, (-3.0,), (), 0, True, "", 0.0).noise_variance
     1.0
     """
 
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     gammas: tuple[Any, ...]
     box: Any
     gains: tuple[Any, ...]
-    noise: float
+    noise_variance: float
     evidence: float
     trace: tuple[float, ...]
     starts: tuple[float, ...]
@@ -129,7 +129,7 @@ def recover_variant(model: Any, problem: Problem, mask: np.ndarray | None) -> Ou
     >>> from tenfac import KroneckerSBL
     >>> from tenfac.bayes.sparse.problem import problem_of
     >>> problem = problem_of([np.eye(3)], np.array([9.0, 0.1, -0.1]))
-    >>> recover_variant(KroneckerSBL(prior="unstructured", noise=0.01), problem, None).support
+    >>> recover_variant(KroneckerSBL(prior="unstructured", noise=0.1), problem, None).support
     (array([0]),)
     """
     factors, measured = _in_units(problem)
@@ -166,10 +166,10 @@ def _scattered(problem: Problem, factors: list[Any], found: Any, mask: np.ndarra
     xp = problem.xp
     support = tuple(found.indices[:, n] for n in range(len(factors)))
     columns = tuple(factor[:, one] for factor, one in zip(factors, support, strict=True))
-    box = Scattered(found.mean, (), (found.gammas,), found.noise, xp, columns=columns)
+    box = Scattered(found.mean, (), (found.gammas,), found.noise_variance, xp, columns=columns)
     (matrix,), _ = box.as_kronecker(columns)
     box = Scattered(
-        found.mean, (matrix[_rows(mask, matrix)],), (found.gammas,), found.noise, xp, columns=columns
+        found.mean, (matrix[_rows(mask, matrix)],), (found.gammas,), found.noise_variance, xp, columns=columns
     )
     half, snapshots = problem.sizes.half, found.mean.shape[-1]
     variances = xp.real(xp.linalg.diagonal(found.covariance))
@@ -178,8 +178,8 @@ def _scattered(problem: Problem, factors: list[Any], found: Any, mask: np.ndarra
     ratio = found.gammas / (1 + found.gammas * s)
     gains = half * snapshots * (m * ratio - xp.log1p(found.gammas * s))
     return Outcome(
-        support, (found.gammas,), box, (gains,), found.noise, found.evidence, found.trace, found.starts,
-        found.n_iter, found.converged, found.reason, _residual(problem, box, mask),
+        support, (found.gammas,), box, (gains,), found.noise_variance, found.evidence, found.trace,
+        found.starts, found.n_iter, found.converged, found.reason, _residual(problem, box, mask),
     )  # fmt: skip
 
 
@@ -198,18 +198,19 @@ def _masked(
     else:
         own = [to_numpy(gamma) for gamma in found.gammas]
         own[-1] = own[-1] / data.scale**2
-        state = Masked(data, own, found.noise / data.scale**2)
+        state = Masked(data, own, found.noise_variance / data.scale**2)
         mean = np.moveaxis(state.posterior_mean(used), 0, -1) * data.scale
         gains = tuple(_gains_of(state, i, one) for i, one in enumerate(used))
     like = device_of(measured)
     box = MaskedBox(
         xp.asarray(mean, dtype=measured.dtype, device=like),
-        active, gammas, found.noise, xp, places=xp.asarray(np.flatnonzero(np.asarray(mask)), device=like),
+        active, gammas, found.noise_variance, xp,
+        places=xp.asarray(np.flatnonzero(np.asarray(mask)), device=like),
     )  # fmt: skip
     return Outcome(
-        support, found.gammas, box, tuple(xp.asarray(one, device=like) for one in gains), found.noise,
-        found.evidence, found.trace, (found.evidence,), found.n_iter, found.converged, found.reason,
-        _residual(problem, box, mask),
+        support, found.gammas, box, tuple(xp.asarray(one, device=like) for one in gains),
+        found.noise_variance, found.evidence, found.trace, (found.evidence,), found.n_iter,
+        found.converged, found.reason, _residual(problem, box, mask),
     )  # fmt: skip
 
 
@@ -256,7 +257,7 @@ def doubt_about_support(model: Any, problem: Problem, mask: np.ndarray | None, s
     if 0 in box.shape or math.prod(problem.shape) > _SMALL:
         return None
     count = math.prod(problem.measured.shape) * (1.0 if mask is None else mask.mean())
-    if model.noise is not None and model.noise < NOISE_FLOOR * problem.total * problem.scale**2 / count:
+    if model.noise is not None and model.noise**2 < NOISE_FLOOR * problem.total * problem.scale**2 / count:
         return None  # below what the unstructured prior resolves
     xp = problem.xp
     size = xp.mean(xp.abs(box.mean) ** 2, axis=-1)

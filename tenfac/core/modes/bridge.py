@@ -20,6 +20,7 @@ _PANELS = 256  # times as many as a segment begins with, at most
 _CLOSE = 1e-12  # panels are halved until the squares of all functions change by less
 _EPS = float(np.finfo(np.float64).eps)
 _SURE = 1e4 * _EPS  # share of a variance that is more than rounding
+_LOST = 1e-4  # largest change of a state, of order one, by the rounding of values
 _NUMBERS = 2**21  # of transition matrices held at once
 
 
@@ -207,6 +208,12 @@ def smoothing(process: Process, grid: tuple[float, ...]) -> Array:
         later = left.T @ later - row[:, None] * error
         found[k] = mean - cov @ later
         later = held.across[k].T @ later
+    if np.abs(found).max() * _EPS > _LOST:
+        raise DataError(
+            "GP.factor: knots must be far enough apart for the smoothness of the kernel; the rounding of "
+            f"values at them would change derivatives by {np.abs(found).max() * _EPS:.1g}. Leave out knots "
+            "that nearly coincide, or take a rougher kernel."
+        )
     return found.reshape(count * order, count)
 
 

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from tenfac.core.door import door
+
 from ..arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from ..errors import DataError, ShapeError
 from ..precision import astype, double_of, is_complex
@@ -22,6 +24,7 @@ _REMEDY = "Give the mode a larger `domain`: beyond its knots the mean decays to 
 _CHANGE = "Change to polynomials: t.change_mode(n, Chebyshev)."
 
 
+@door
 @dataclass(frozen=True)
 class GP:
     """An index that runs over an interval; the factor holds means of a Gaussian process, given at knots.

@@ -13,12 +13,12 @@ import numpy as np
 
 from tenfac.core.arrays import eps, generator, seed_of
 from tenfac.core.errors import DataError, warn_user
+from tenfac.core.progress import STOPPED, Progress
 from tenfac.core.rank import check_tol
 from tenfac.core.report import Report
 from tenfac.decompose.checks import check_count
 from tenfac.decompose.completion.observed import Observed
 from tenfac.decompose.completion.row_blocks import squared
-from tenfac.decompose.progress import STOPPED, Progress
 
 # The ridge falls geometrically from a share of the mean diagonal to the last: for starts from these in turn
 # (a large one finds its way where entries are few, a small one keeps weak components), for repairs in order.

@@ -13,13 +13,13 @@ from tenfac.core.arrays import dtype_name, generator
 from tenfac.core.cp import CP
 from tenfac.core.door import door
 from tenfac.core.errors import DataError
+from tenfac.core.progress import Progress
 from tenfac.core.rank import check_tol
 from tenfac.decompose.checks import check_count, checked_array
 from tenfac.decompose.cp.fit import as_result, fit_dense, fit_sparse
 from tenfac.decompose.cp.search import Options
 from tenfac.decompose.cp.sparse_tensor import SparseTensor
 from tenfac.decompose.cp.start import checked_rank
-from tenfac.decompose.progress import Progress
 from tenfac.decompose.sparse_input import is_sparse
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tenfac.core.arrays import eps, seed_of, to_numpy
 from tenfac.core.cp import CP
 from tenfac.core.errors import warn_user
+from tenfac.core.progress import STOPPED
 from tenfac.core.report import Report
 from tenfac.core.truncate import truncate
 from tenfac.decompose.checks import rescaled
@@ -22,7 +23,6 @@ from tenfac.decompose.cp.search import Options, search
 from tenfac.decompose.cp.sparse_tensor import SparseTensor
 from tenfac.decompose.cp.start import detached, expanded, given_start
 from tenfac.decompose.cp.sweep import Starts
-from tenfac.decompose.progress import STOPPED
 
 # Arrays of this many entries or fewer are fitted as they are, in double precision, on the CPU.
 _SMALL = 2**16

@@ -14,6 +14,7 @@ from tenfac.core.door import door
 from tenfac.core.errors import RankError, ShapeError
 from tenfac.core.ops import multi_mode_product
 from tenfac.core.precision import double_of, is_complex
+from tenfac.core.progress import Progress
 from tenfac.decompose.checks import checked_array
 from tenfac.decompose.cp.als import fitted
 from tenfac.decompose.cp.sparse_tensor import SparseTensor
@@ -117,6 +118,7 @@ def cp_scree(
     tol: float = 1e-7,
     nonnegative: bool = False,
     random_state: int | np.random.Generator | None = 0,
+    verbose: int = 0,
 ) -> list[ScreePoint]:
     """Decompose at several ranks, to choose one by its error and core consistency.
 
@@ -130,6 +132,8 @@ def cp_scree(
     tol : float, default 1e-7
     nonnegative : bool, default False
     random_state : int, Generator or None, default 0
+    verbose : {0, 1, 2}
+        1 shows a bar of ranks, 2 also logs a line per rank (logger ``tenfac``).
 
     Returns
     -------
@@ -170,10 +174,13 @@ def cp_scree(
         checked_rank(rank, tuple(X.shape), "cp_scree")
     chosen = {"n_init": n_init, "max_iter": max_iter, "tol": tol, "nonnegative": nonnegative}
     points = []
-    for rank in named:
-        t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
-        error = None if t.info is None else t.info.rel_error
-        points.append(ScreePoint(t.rank, error, corcondia(X, t), t))
+    with Progress("cp_scree", len(named), verbose, unit="rank") as progress:
+        for rank in named:
+            t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
+            error = None if t.info is None else t.info.rel_error
+            points.append(ScreePoint(t.rank, error, corcondia(X, t), t))
+            progress.move()
+            progress.log("rank %d: relative error %.3g, core consistency %.3g", *points[-1][:3])
     return points
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.core.progress import Progress
 from tenfac.decompose.cp.start import random_start
 from tenfac.decompose.cp.sweep import Starts
-from tenfac.decompose.progress import Progress
 
 # Sweeps after which the better half of the starts, then the best two, go on.
 _STAGES = (20, 40)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class Cross:
         rows = [axis.rows(points[:, n]) for n, axis in enumerate(self.axes)]
         return self.core.at(rows)
 
-    def run(self, hints: np.ndarray) -> None:
+    def run(self, hints: np.ndarray, log: Callable[..., None] | None = None) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
         count = _FIRST_PIVOTS if self.ndim <= _WHOLE else 1
         points = np.concatenate([hints, self.rng.uniform(-1, 1, (count, self.ndim))])
@@ -136,6 +137,8 @@ class Cross:
             self.core.look(points)
             self.update()
             self.rounds += 1
+            if log is not None:
+                log("round %d: rank %s, residual %.3g", self.rounds, self.core.shape, self.residual)
             points = self.worst(max(2, int(_GROWTH * max(self.core.shape))))
             if not self.unresolved and self.residual <= _ENOUGH * self.tol * self.scale:
                 points = self.search()

@@ -42,9 +42,10 @@ class Evaluator:
         max_evals: int,
         vectorized: bool,
         executor: Executor | None = None,
+        moved: Callable[[int], None] | None = None,
     ) -> None:
         self.function = function if vectorized else partial(_one_by_one, function)
-        self.executor = executor
+        self.executor, self.moved = executor, moved
         self.low, self.high = np.array(domain, dtype=float).T
         self.max_evals, self.n_evals = max_evals, 0
         self.largest, self.place = 0.0, np.zeros(len(domain))
@@ -56,6 +57,8 @@ class Evaluator:
         places = self.to_domain(points)
         values = self._called(places)
         self.n_evals += len(points)
+        if self.moved is not None:
+            self.moved(len(points))
         if len(values):
             at = int(np.abs(values).argmax())
             if abs(values[at]) > self.largest:

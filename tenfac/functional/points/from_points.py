@@ -18,11 +18,12 @@ from tenfac.core.errors import DataError, RankError, ShapeError, warn_user
 from tenfac.core.interchange import refuse_decomposed
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.modes.discrete import Discrete
+from tenfac.core.progress import Progress
 from tenfac.core.rank import tucker_rank
 from tenfac.core.report import Report
 from tenfac.core.truncate import truncate
 from tenfac.core.tucker import Tucker
-from tenfac.functional.points.search import Found, Model, Search
+from tenfac.functional.points.search import MODELS, Found, Model, Search
 from tenfac.functional.points.start import first_fit
 
 _WHERE = "chebyshev_from_points"
@@ -47,6 +48,7 @@ def chebyshev_from_points(
     ridge: float | None = None,
     weights: Any = None,
     max_iter: int = 100,
+    verbose: int = 0,
 ) -> Tucker:
     """Fit a function of several variables to values at scattered points, with noise or without.
 
@@ -73,6 +75,8 @@ def chebyshev_from_points(
         How much each row counts: the reciprocal variance of its noise. 0 or more.
     max_iter : int
         Steps of the last fit, at most.
+    verbose : {0, 1, 2}
+        1 shows a bar of models, 2 also logs a line per model (logger ``tenfac``).
 
     Returns
     -------
@@ -129,12 +133,15 @@ def chebyshev_from_points(
     start = time.perf_counter()
     data = _data(X, y, domain, weights)
     _check_options(ridge, max_iter)
+    progress = Progress(_WHERE, MODELS, verbose, unit="model")
     sizes = _sizes(degree, data)
     ranks = None if rank is None else _ranks(rank, sizes)
     if not data.spread:
         return _constant(data, start)
     search, model = _search(data, sizes, ranks, degree is not None, ridge)
-    best = search.run(model)
+    with progress:
+        search.progress = progress
+        best = search.run(model)
     found, steps, settled = search.settled(best, max_iter, _SETTLED)
     result = _finished(found, data, ranks is None)
     info = _report(result, found, data, (steps, settled, max_iter), start)

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from tenfac.core.contract import contract
+from tenfac.core.progress import Progress
 from tenfac.functional.points.fit import PointsProblem, State
 from tenfac.functional.points.start import PolynomialFit, Prior
 
@@ -19,7 +20,7 @@ _STEPS, _GAIN = 6, 0.998
 # Models that may fail to be better in a row while the rank grows.
 _PATIENCE = 1
 # Models tried at most.
-_MODELS = 80
+MODELS = 80
 # Mean square of rounding, in units of that of the values: nothing is left to find.
 _EXACT = 1e-26
 # What singular values of the first fit are cut at, each a share of the one before.
@@ -89,7 +90,7 @@ class Search:
         fixed: Sequence[str] = (),
     ) -> None:
         self.bases, self.y, self.weights, self.first = tuple(bases), y, weights, first
-        self.fixed = set(fixed)
+        self.fixed, self.progress = set(fixed), Progress("chebyshev_from_points")
         self.most = tuple(basis.shape[1] for basis in bases)
         self.tried, self.exhausted = 0, False  # exhausted: moves were left when the last model was spent
 
@@ -111,6 +112,10 @@ class Search:
         problem = self.problem(model)
         state, _, _ = problem.solve(problem.adopted(core, factors, model.rank), model.ridge, _STEPS, 1e-3)
         score, _ = problem.leave_one_out(state, model.ridge)
+        self.progress.move()
+        self.progress.log(
+            "model %d: rank %s, degree %s, score %.3g", self.tried, model.rank, model.sizes, score
+        )
         return Found(model, *_plain(problem, state), score)
 
     def settled(self, found: Found, max_iter: int, tol: float) -> tuple[Found, int, bool]:
@@ -197,7 +202,7 @@ class Search:
         """Moves in turn, until each was tried in vain since the last that helped."""
         moves = list(self._moves(best.model))
         idle = 0
-        while idle < len(moves) and best.score > _EXACT and self.tried < _MODELS:
+        while idle < len(moves) and best.score > _EXACT and self.tried < MODELS:
             move = moves.pop(0)
             moves.append(move)
             idle += 1

@@ -64,7 +64,7 @@ def far_and_near() -> np.ndarray:
 def test_with_learned_hyperparameters_stds_are_a_little_wider(run: Any) -> None:
     # not the same posterior: the message passing holds the hyperparameters at their best values
     model, X, y = fitted()
-    options = {"num_samples": 250, "warmup": 150} if run is nuts else {"steps": 2000, "num_samples": 400}
+    options = {"num_samples": 250, "warmup": 150} if run is nuts else {"max_iter": 2000, "num_samples": 400}
     post = run(model, X, y, **options)
     assert post.info.converged, repr(post.info)
     new = far_and_near()

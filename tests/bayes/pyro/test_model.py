@@ -206,7 +206,7 @@ def quick_svi(seed: Any = 0, **options: Any) -> Any:
     model, table, y = tiny()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tenfac.ConvergenceWarning)
-        return svi(model, table, y, steps=12, num_samples=12, random_state=seed, **options)
+        return svi(model, table, y, max_iter=12, num_samples=12, random_state=seed, **options)
 
 
 def quick_nuts(seed: Any = 0, **options: Any) -> Any:
@@ -357,7 +357,7 @@ def test_runs_that_cannot_be_are_refused() -> None:
     model = FunctionalTucker(max_iter=0).fit(*LINE)
     for run, options, word in (
         (svi, {"guide": "mean field"}, "'mean field'"),
-        (svi, {"steps": 2}, "steps"),
+        (svi, {"max_iter": 2}, "max_iter"),
         (svi, {"learning_rate": -1.0}, "learning_rate"),
         (nuts, {"chains": 0}, "chains"),
         (nuts, {"num_samples": 2.5}, "num_samples"),

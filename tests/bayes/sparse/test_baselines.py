@@ -85,7 +85,7 @@ def test_omp_takes_snapshots_together_and_complex_numbers() -> None:
     assert_equal(found.coef.shape[-1], 3)
     assert_below(nmse(found.coef_tensor(), COMPLEX.coef_tensor()), 0.02, "error")
     with_nothing = np.concatenate([0 * COMPLEX.y[..., :1], COMPLEX.y], axis=-1)
-    again = kron_omp(COMPLEX.factors, with_nothing, noise=COMPLEX.noise * 3 / 4, snapshots=True)
+    again = kron_omp(COMPLEX.factors, with_nothing, noise=COMPLEX.noise * (3 / 4) ** 0.5, snapshots=True)
     assert_equal([rows.tolist() for rows in again.support], [rows.tolist() for rows in found.support])
 
 
@@ -192,7 +192,7 @@ def test_oracles_equal_dense_formulas(problem: SparseProblem) -> None:
         problem.factors, problem.y, problem.support, problem.noise, variance=2.0, snapshots=snapshots
     )
     for t in range(y.shape[1]):
-        want, *_ = dense_posterior(A, np.full(A.shape[1], 2.0), y[:, t], problem.noise)
+        want, *_ = dense_posterior(A, np.full(A.shape[1], 2.0), y[:, t], problem.noise**2)
         assert_relative(found.coef.reshape(-1, y.shape[1])[:, t], want, 1e-10)
 
 
@@ -201,7 +201,7 @@ def test_the_variance_of_the_oracle_has_the_highest_evidence() -> None:
     found = oracle_posterior_mean(FREE.factors, FREE.y, FREE.support, FREE.noise)
     v = float(found.info.reason.rpartition(" ")[2])
     evidence = [
-        dense_posterior(A, np.full(A.shape[1], c * v), y[:, 0], FREE.noise)[2] for c in (0.9, 1.0, 1.1)
+        dense_posterior(A, np.full(A.shape[1], c * v), y[:, 0], FREE.noise**2)[2] for c in (0.9, 1.0, 1.1)
     ]
     assert evidence[1] == max(evidence)
 

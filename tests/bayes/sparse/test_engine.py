@@ -166,7 +166,7 @@ def test_kronecker_log_evidence_is_that_of_dense_matrices(
 ) -> None:
     problem, _, weights = state_of(rows, columns, complex_, snapshots)
     weights[0][0] = 0.0
-    got = kronecker_log_evidence(problem.factors, problem.measured, weights, 0.3, snapshots=True)
+    got = kronecker_log_evidence(problem.factors, problem.measured, weights, 0.3**0.5, snapshots=True)
     assert_close(float(got), dense_of(problem, weights, 0.3).evidence, 1e3)
 
 
@@ -189,7 +189,7 @@ def test_equal_eigenvalues_and_zero_variances_do_not_spoil_derivatives() -> None
     factors = [torch.eye(3, dtype=torch.float64).requires_grad_(), torch.eye(2, 4, dtype=torch.float64)]
     gammas = [torch.tensor([1.0, 1.0, 0.0]).double().requires_grad_(), torch.ones(4).double()]
     y = torch.arange(6.0).double().reshape(3, 2)
-    kronecker_log_evidence(factors, y, gammas, 0.5).backward()
+    kronecker_log_evidence(factors, y, gammas, 0.5**0.5).backward()
     below = 2 / 1.5  # two measurements of variance 1.5, or of 0.5 where the variance is zero
     want = np.array([1 / 1.5**2 - below, 13 / 1.5**2 - below, 41 / 0.5**2 - 4]) / 2
     assert_close(gammas[0].grad.numpy(), want, 100)
@@ -201,8 +201,8 @@ def test_equal_eigenvalues_and_zero_variances_do_not_spoil_derivatives() -> None
         (np.nan, 1.0, 1.0, "Y must be finite"),
         (1.0, np.inf, 1.0, r"gammas\[0\] must be nonnegative and finite"),
         (1.0, 1j, 1.0, r"gammas\[0\] must be real"),
-        (1.0, 1.0, np.inf, "noise must be a positive variance"),
-        (1.0, 1.0, "1", "noise must be a positive variance"),
+        (1.0, 1.0, np.inf, "`noise` must be a positive standard deviation"),
+        (1.0, 1.0, "1", "`noise` must be a positive standard deviation"),
     ],
 )
 def test_what_has_no_log_evidence_is_refused(y: Any, gamma: Any, noise: Any, words: str) -> None:

@@ -33,7 +33,7 @@ def waves(torch: Any, seed: int) -> tuple[list[np.ndarray], Any, Any]:
 
 
 def refined(torch: Any, model: KroneckerSBL, grid: Any, y: Any) -> list[Any]:
-    """Sines of highest evidence near those of a fitted grid, with variances and noise learned too."""
+    """Sines of highest evidence near those of a fitted grid, with all variances learned too."""
     sines = [grid[one] for one in model.support_]
     pairs = zip(model.gammas_, model.support_, strict=True)
     logs = [torch.log(g[one]) for g, one in pairs]
@@ -43,11 +43,11 @@ def refined(torch: Any, model: KroneckerSBL, grid: Any, y: Any) -> list[Any]:
         given = torch.from_numpy(x).requires_grad_()
         *parts, log_noise = torch.split(given, [*counts, 1])
         factors = [steering(torch, s, m) for s, m in zip(parts[:2], ROWS, strict=True)]
-        value = kronecker_log_evidence(factors, y, [one.exp() for one in parts[2:]], log_noise[0].exp())
+        value = kronecker_log_evidence(factors, y, [one.exp() for one in parts[2:]], (log_noise[0] / 2).exp())
         value.backward()
         return -float(value.detach()), -given.grad.numpy()
 
-    start = torch.cat([*sines, *logs, torch.tensor([model.noise_]).log()]).numpy()
+    start = torch.cat([*sines, *logs, 2 * torch.tensor([model.noise_]).log()]).numpy()
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
     return list(torch.split(torch.from_numpy(found.x), [*counts, 1]))[:2]
 

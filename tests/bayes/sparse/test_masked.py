@@ -86,9 +86,9 @@ def test_the_support_is_found_from_an_incomplete_grid(share: float, complex_: bo
     found = fit_masked(factors, np.where(mask[..., None], y, np.nan), mask)
     assert_equal(supports(found), truth(x, (9, 8, 7)))
     full = reduce(np.kron, [np.asarray(gamma) for gamma in found.gammas])
-    assert_close(found.evidence, dense_evidence(dense(factors, mask), y[mask], full, found.noise), 1e4)
+    assert_close(found.evidence, dense_evidence(dense(factors, mask), y[mask], full, found.noise**2), 1e4)
     assert_equal(found.trace[-1], found.evidence)  # the sweeps go on after columns were pruned
-    assert_below(abs(math.log(found.noise / (0.01 * np.mean(abs(y) ** 2)))), 0.3, "log error of the noise")
+    assert_below(abs(math.log(found.noise**2 / (0.01 * np.mean(abs(y) ** 2)))), 0.3, "log error of the noise")
 
 
 def test_evidence_never_decreases_without_pruning() -> None:

@@ -51,7 +51,7 @@ def test_mean_variances_evidence_and_draws_are_those_of_dense_matrices(
 ) -> None:
     model, factors, y, mask, gammas = fitted(prior, complex_, share)
     matrix, flat = dense(factors, mask), y[mask]
-    mean, covariance = dense_posterior(matrix, flat, gammas, model.noise_)
+    mean, covariance = dense_posterior(matrix, flat, gammas, model.noise_**2)
     assert_close(model.coef_tensor(), mean.reshape(*COLUMNS, 3), 1e5)
     variances = np.diag(covariance).real.reshape(COLUMNS)
     assert_close(model.coef_var("all"), variances, 1e5)
@@ -59,7 +59,7 @@ def test_mean_variances_evidence_and_draws_are_those_of_dense_matrices(
     places = np.array([0, 5, *np.argsort(gammas)[-3:]])
     index = np.unravel_index(places, COLUMNS)
     assert_close(model.coef_var(index), variances[index], 1e5)
-    assert_close(model.log_evidence_, dense_evidence(matrix, flat, gammas, model.noise_), 1e5)
+    assert_close(model.log_evidence_, dense_evidence(matrix, flat, gammas, model.noise_**2), 1e5)
     draws = model.sample(4000, random_state=0)
     spread = np.mean(abs(draws - model.coef_) ** 2, axis=(0, -1))
     assert_below(
@@ -79,7 +79,7 @@ def test_predictions_scores_and_gains_are_those_of_dense_matrices(
     ]
     assert_close(model.predict(other), (dense(other) @ mean).reshape(2, 3, 4, 3), 1e4)
     fresh = draw(np.random.default_rng(4), (2, 3, 4, 3), complex_)
-    want = dense_evidence(dense(other), fresh.reshape(-1, 3), gammas, model.noise_)
+    want = dense_evidence(dense(other), fresh.reshape(-1, 3), gammas, model.noise_**2)
     assert_close(model.log_evidence(other, fresh), want, 1e5)
     assert_above(model.score(factors, y), 0.9, "R squared")
     left = (y - model.predict())[mask]
@@ -91,7 +91,7 @@ def test_predictions_scores_and_gains_are_those_of_dense_matrices(
         shape = [gamma.copy() for gamma in model.gammas_]
         shape[0][model.support_[0][0]] = 0.0
         less = np.einsum("i,j,k->ijk", *shape).reshape(-1)
-    lost = model.log_evidence_ - dense_evidence(dense(factors, mask), y[mask], less, model.noise_)
+    lost = model.log_evidence_ - dense_evidence(dense(factors, mask), y[mask], less, model.noise_**2)
     assert_close(model.column_gain_[0][0], lost, 1e6)
 
 
@@ -145,7 +145,7 @@ def test_no_measurement_but_zeros_gives_an_empty_model() -> None:
 def test_measurements_that_are_all_noise_give_an_empty_unstructured_model(share: float) -> None:
     factors, y, _ = problem(7, (6, 7), (8, 9), box=(2, 2))
     mask = np.random.default_rng(2).random((6, 7)) < share
-    model = KroneckerSBL(prior="unstructured", noise=1e6).fit(factors, y[..., 0], mask=mask)
+    model = KroneckerSBL(prior="unstructured", noise=1e3).fit(factors, y[..., 0], mask=mask)
     assert_equal((model.coef_.shape, model.sample(2).shape), ((0,), (2, 0)))
     assert_equal(model.predict(), np.zeros((6, 7)))
     empty = dense_evidence(np.zeros((int(mask.sum()), 1)), y[mask], np.ones(1), 1e6)
@@ -157,8 +157,8 @@ def test_noise_below_what_dense_algebra_resolves_is_refused(prior: str) -> None:
     factors, y, _ = problem(7, (6, 7), (8, 9), box=(2, 2))
     mask = np.random.default_rng(2).random((6, 7)) < 0.8
     with pytest.raises(DataError, match=r"noise.*rounding"):
-        KroneckerSBL(prior=prior, noise=1e-18).fit(factors, y[..., 0], mask=mask)
-    KroneckerSBL(noise=1e-18).fit(factors, y[..., 0])  # the exact algorithm can
+        KroneckerSBL(prior=prior, noise=1e-9).fit(factors, y[..., 0], mask=mask)
+    KroneckerSBL(noise=1e-9).fit(factors, y[..., 0])  # the exact algorithm can
 
 
 @pytest.mark.parametrize("share", [pytest.param(0.9, marks=pytest.mark.slow), 2.0])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.errors import check_verbose
+from .errors import check_verbose
 
 _LOG = logging.getLogger("tenfac")
 
