@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 from tenfac.core.arithmetic import Arithmetic
-from tenfac.core.arrays import byte_guard, namespace_of, points_like
+from tenfac.core.arrays import byte_guard, points_like
 from tenfac.core.change import Changes
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.discrete import Discrete
@@ -80,7 +80,7 @@ class Calculus(Changes, Arithmetic):
         shape = tuple(rows.shape[-2] for rows in factors)
         sizes = (*self.batch_shape, *shape)
         byte_guard(sizes, itemsize(wide.dtype), max_bytes, "on_grid", "Take a coarser grid, or a part of it.")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         dense = wide._rebuilt(wide._cores, factors)._dense(xp)
         kept = [size for size, number in zip(shape, fixed, strict=True) if not number]
         dense = xp.reshape(dense, (*self.batch_shape, *kept))
@@ -98,14 +98,14 @@ class Calculus(Changes, Arithmetic):
                     f"points of {list(mode.domain)}."
                 )
             return factor, False
-        points = points_like(x, self.factors[0], "on_grid")
+        points = points_like(x, self._like, "on_grid")
         if points.ndim > 1:
             raise ShapeError(
                 f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. "
                 f"For "
                 "points that are no grid write t.at(x, y, ...)."
             )
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         try:
             return mode.rows(factor, xp.reshape(points, (-1,)), xp=xp), points.ndim == 0
         except DataError as error:
@@ -148,7 +148,7 @@ class Calculus(Changes, Arithmetic):
         """
         wanted = self._continuous("value_and_grad")
         wide = self._wide()
-        xp = namespace_of(wide.factors[0])
+        xp = wide._xp
         points, shape = wide._points(indices)
         empty = any(0 in core.shape for core in wide._cores)
         if wide.batch_shape or empty or wide._is_traced or any(map(is_traced, points)):
@@ -321,7 +321,7 @@ class Calculus(Changes, Arithmetic):
         """
         given = self._continuous("integrate") if modes is None else modes
         given = self._named(given, "integrate")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         rows = {}
         for n in given:
             weights = _asked(self.modes[n], "integral", n)(self.factors[n])
@@ -380,11 +380,11 @@ class Calculus(Changes, Arithmetic):
         parts = tuple(domain) if hasattr(domain, "__iter__") else ()
         if len(parts) != self.ndim:
             raise ShapeError(f"restrict: needs one interval or None per mode, {self.ndim}; got {domain!r}.")
-        changed = {}
+        wide, changed = self._wide(), {}
         for n, part in enumerate(parts):
             if part is not None:
-                changed[n] = _asked(self.modes[n], "restrict", n)(self.factors[n], part)
-        return self._changed(changed)
+                changed[n] = _asked(self.modes[n], "restrict", n)(wide.factors[n], part)
+        return wide._changed(changed)._cast(self.dtype)
 
     # --- extrema --------------------------------------------------------------------------------------------
 
@@ -465,7 +465,7 @@ class Calculus(Changes, Arithmetic):
     def _without(self, rows: Mapping[int, Any]) -> Any:
         """Close modes by rows ``(*b, 1, R_n)``, in float32 for half precision."""
         wide = self._wide()
-        xp = namespace_of(wide.factors[0])
+        xp = wide._xp
         rows = {n: row if wide is self else xp.astype(row, wide.dtype) for n, row in rows.items()}
         parts = [pair for n, pair in enumerate(zip(wide.factors, self.modes, strict=True)) if n not in rows]
         result = wide._closed(rows, parts, xp)

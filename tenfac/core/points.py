@@ -416,9 +416,8 @@ def constant_format(t: Any, number: Any) -> Any:
     >>> constant_format(t, 3.0).at(0.5)
     np.float64(3.0)
     """
-    from tenfac.core.arrays import namespace_of
 
-    xp = namespace_of(t.factors[0])
+    xp = t._xp
     lead = t.batch_shape
     factors = [mode.constant(factor) for mode, factor in zip(t.modes, t.factors, strict=True)]
     factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]
