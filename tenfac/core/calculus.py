@@ -258,10 +258,18 @@ class Calculus(Changes, Arithmetic):
     def laplacian(self) -> Self:
         """Sum of the second derivatives by all continuous modes; the ranks grow, so ``round`` it.
 
+        Raises
+        ------
+        TypeError
+            If there is no continuous mode, or one cannot be differentiated.
+        ShapeError
+            If there are several, one of them a GP mode: its derivatives are no functions of its kernel.
+
         Notes
         -----
-        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
-        those of CP are multiplied by the number of continuous modes.
+        Of one continuous mode it is ``diff(mode, order=2)``. Ranks of Tucker and trains at most double (the
+        functions of a mode and their second derivatives); those of CP are multiplied by the number of
+        continuous modes.
 
         Examples
         --------
@@ -271,7 +279,20 @@ class Calculus(Changes, Arithmetic):
         >>> Tucker(np.ones((1, 1)), [f, f], [Chebyshev(3)] * 2).laplacian().at(0.5, 1.0)
         np.float64(2.5)
         """
-        return self._laplacian(self._continuous("laplacian"))
+        modes = self._continuous("laplacian")
+        if len(modes) == 1:
+            return self.diff(modes[0], order=2)
+        for n in modes:
+            mode: Any = self.modes[n]
+            try:
+                mode.common(self.diff(n, order=2).modes[n])
+            except ShapeError:
+                raise ShapeError(
+                    "laplacian: derivatives by several modes are added, so those of each must be functions "
+                    f"of its mode; of mode {n}, {mode}, they are not. Write t.change_mode({n}, Chebyshev) "
+                    f"first, or add the values of t.diff({n}, order=2) and of the others."
+                ) from None
+        return self._laplacian(modes)
 
     def _laplacian(self, modes: Sequence[int]) -> Self:
         return reduce(lambda a, b: a + b, [self.diff(n, order=2) for n in modes])
