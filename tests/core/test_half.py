@@ -1,68 +1,16 @@
-"""Formats in half precision: every operation computes in float32 and comes back in the dtype it was given."""
+"""Functions in half precision: norms in float32, calculus in the dtype that was given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tenfac import CP, Chebyshev, Tucker
-from tests.checks import assert_equal, assert_relative, dtype_name, to_numpy
-from tests.core.test_formats import case
+from tests.checks import assert_equal, assert_relative, dtype_name
 
-__all__ = ["case"]  # the fixture
 STEP = 2.0**-10
-
-
-def halved(t: Any, library: str) -> tuple[Any, Any]:
-    """A format with entries that half precision holds exactly, in it and in float64."""
-    arrays = [np.rint(8 * a) / 8 for a in t._arrays().values()]
-    made = [a.astype("float16") for a in arrays]
-    if library == "torch":
-        torch = pytest.importorskip("torch")
-        made = [torch.from_numpy(a).to(torch.bfloat16) for a in made]
-    return t._with(made), t._with(arrays)
-
-
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda t, _: t + t,
-        lambda t, _: t - 2 * t,
-        lambda t, _: t * t,
-        lambda t, _: -t / 3,
-        lambda t, _: t.sum(1),
-        lambda t, _: t.sum(),
-        lambda t, _: t.cumsum(0),
-        lambda t, v: t.contract({0: v[:, 0]}),
-        lambda t, v: t.contract(dict.fromkeys((0,), v[:, 0])).sum(),
-        lambda t, v: t.mode_product(v.T, 0),
-        lambda t, _: t.fix({0: 1}),
-        lambda t, _: t.fix({0: 1, 1: 0, 2: 2}),
-        lambda t, _: t[1],
-        lambda t, _: t[1, 0, 2],
-        lambda t, _: t.to_tensor(),
-        lambda t, _: t.at([0, 1], [1, 2], [0, 0]),
-    ],
-)
-def test_operations_keep_half_precision(case, library: str, call: Callable[..., Any]) -> None:
-    from tests.conftest import Make
-
-    t, exact = halved(case.create(Make("numpy", "float64")), library)
-    size = t.shape[0]
-    v = np.linspace(-1, 1, 2 * size).reshape(size, 2).astype("float16")
-    if library == "torch":
-        v = pytest.importorskip("torch").from_numpy(v).bfloat16()
-    wide = to_numpy(v.float() if library == "torch" else v).astype(float)
-    got, want = call(t, v), call(exact, wide)
-    assert_equal(dtype_name(got), "float16" if library == "numpy" else "bfloat16")
-    got, want = (x.to_tensor() if hasattr(x, "to_tensor") else x for x in (got, want))
-    got = got.double() if library == "torch" else got
-    step = STEP if library == "numpy" else 8 * STEP
-    assert_relative(np.asarray(to_numpy(got), dtype=float), np.asarray(want), 4 * step)
 
 
 @pytest.mark.parametrize("kind", [CP, Tucker])
