@@ -12,11 +12,11 @@ import numpy as np
 from tenfac.core.arrays import device_of, spans
 
 # Points at which polynomials are evaluated at once, and numbers of these at most: 8 MB in float64.
-_POINTS, _NUMBERS = 4096, 2**20
+_POINTS, _NUMBERS = 2**12, 2**20
 # Numbers in the largest intermediate of the points multiplied at once: 1 MB, what caches hold.
 _CACHED = 2**17
 # Product of the two smaller ranks of three from which each point is a matrix product of its own.
-_WIDE = 64
+_WIDE = 2**6
 
 
 class Scratch:

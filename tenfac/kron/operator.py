@@ -19,7 +19,7 @@ from tenfac.kron.determinant import SignedLog, positive_log
 from tenfac.kron.spectral import detached
 
 # Few columns next to a long last mode: that mode is faster when the columns come first.
-_COLUMNS_FIRST = 32
+_COLUMNS_FIRST = 2**5
 
 
 @door

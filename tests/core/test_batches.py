@@ -146,3 +146,30 @@ def test_two_kinds_of_a_batch_meet_as_those_of_each(pair: tuple[str, str]) -> No
     left, right = (draw(kind, TABLE, seed=n) for n, kind in enumerate(pair))
     for call in (lambda t, u: t + u, lambda t, u: u * t, lambda t, u: t.inner(u), lambda t, u: u - t):
         assert_one_by_one(call, left, right)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("batch", [(), BATCH], ids=["one", "batch"])
+@pytest.mark.parametrize(("kind", "option"), [("tucker", "rank"), ("train", "rank"), ("train", "train_rank")])
+def test_the_error_of_rounding_is_that_of_the_entries_at_every_scale(
+    kind: str, option: str, batch: tuple[int, ...], scale: float
+) -> None:
+    t = scale * draw(kind, TABLE, batch)
+    made = t.round(**{option: 1})
+    axes = (-3, -2, -1)
+    lost = np.sqrt(np.sum((made.to_tensor() - t.to_tensor()) ** 2, axis=axes))
+    want = lost / np.sqrt(np.sum(t.to_tensor() ** 2, axis=axes))
+    assert_close(np.asarray(made.info.rel_error), np.asarray(want), 1e5)
+    zero = (0 * t).round(**{option: 1})
+    assert_equal(np.asarray(zero.info.rel_error), np.zeros(batch))
+    assert_equal(zero.to_tensor(), np.zeros((*batch, 4, 3, 2)))
+
+
+@pytest.mark.parametrize("batch", [(), (1,)], ids=["one", "batch"])
+def test_the_error_of_rounding_is_relative_where_cores_of_order_one_cancel(batch: tuple[int, ...]) -> None:
+    cores = [np.diag([0.1, 1.0])[None], np.diag([1.0, 0.05])[..., None]]  # the matrix diag(0.1, 0.05)
+    arrays = [
+        np.broadcast_to(array, (*batch, *array.shape)).copy() for array in (*cores, np.eye(2), np.eye(2))
+    ]
+    made = TuckerTrain(arrays[:2], arrays[2:]).round(train_rank=1)
+    assert_close(np.asarray(made.info.rel_error), np.full(batch, 1 / np.sqrt(5)))
