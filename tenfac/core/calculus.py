@@ -260,16 +260,13 @@ class Calculus(Changes, Arithmetic):
 
         Raises
         ------
-        TypeError
-            If there is no continuous mode, or one cannot be differentiated.
         ShapeError
-            If there are several, one of them a GP mode: its derivatives are no functions of its kernel.
+            If one of several modes is a GP: its derivatives are no functions of its kernel.
 
         Notes
         -----
-        Of one continuous mode it is ``diff(mode, order=2)``. Ranks of Tucker and trains at most double (the
-        functions of a mode and their second derivatives); those of CP are multiplied by the number of
-        continuous modes.
+        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
+        those of CP are multiplied by the number of continuous modes. One mode keeps its rank.
 
         Examples
         --------
@@ -288,9 +285,8 @@ class Calculus(Changes, Arithmetic):
                 mode.common(self.diff(n, order=2).modes[n])
             except ShapeError:
                 raise ShapeError(
-                    "laplacian: derivatives by several modes are added, so those of each must be functions "
-                    f"of its mode; of mode {n}, {mode}, they are not. Write t.change_mode({n}, Chebyshev) "
-                    f"first, or add the values of t.diff({n}, order=2) and of the others."
+                    "laplacian: derivatives by several modes are added, so each must be a function of its "
+                    f"mode; that by mode {n}, {mode}, is none. Write t.change_mode({n}, Chebyshev) first."
                 ) from None
         return self._laplacian(modes)
 

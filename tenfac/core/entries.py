@@ -47,15 +47,14 @@ def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:
     """
     n_points = points[0].shape[0]
     single = not t.batch_shape and not any(0 in core.shape for core in t._cores)
-    plain = single and all(isinstance(mode, Discrete) for mode in t.modes)
-    library = xp.__name__.rpartition(".")[2]
     known = not (t._is_traced or any(map(is_traced, points)))
-    if plain and n_points > _POINTS and library in ("numpy", "torch") and known:
+    blocks = single and known and xp.__name__.endswith((".numpy", ".torch"))  # jax.numpy too
+    if blocks and n_points > _POINTS and all(isinstance(mode, Discrete) for mode in t.modes):
         indices = [m.index(x, f, xp) for m, x, f in zip(t.modes, points, t.factors, strict=True)]
         values = t._gathered(indices, xp)
         if values is not None:
             return values
-    if t.is_functional and single and known and library in ("numpy", "torch"):
+    if t.is_functional and blocks:
         return values_at(t, points, xp)
     step = max(_NUMBERS // max(math.prod(t.batch_shape) * sum(f.shape[-1] for f in t.factors), 1), 1)
     parts = []

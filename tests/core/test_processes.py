@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import ive
 
 from tenfac.core.errors import DataError
 from tenfac.core.modes.process import Independent, Product, Sum
@@ -185,3 +187,20 @@ def test_an_unknown_kernel_and_an_empty_sum_are_refused() -> None:
 def test_a_process_plus_a_number_is_refused_by_python() -> None:
     with pytest.raises(TypeError):
         M12 + 1.0
+
+
+def test_a_periodic_process_is_refused_where_two_hundred_cosines_leave_more_than_1e_14():
+    def left_out(z):
+        return 2 * ive(np.arange(201, 700), z).sum()
+
+    for share, refused in ((0.9, False), (1.1, True)):
+        z = brentq(lambda z, share=share: np.log(left_out(z) / (share * 1e-14)), 100.0, 4000.0)
+        process = Periodic(1.0, z**-0.5)
+        if refused:
+            with pytest.raises(DataError) as error:
+                process.check("here")
+            assert_says(error, "here", "lengthscale", "200 cosines")
+        else:
+            process.check("here")
+            assert_equal(process.cosines, 200)
+            assert_below(process.truncation, 1e-14, "what is left out")
