@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,9 @@ def test_a_misspelled_argument_of_every_function_is_told_the_nearest(name: str) 
         (lambda: tenfac.tucker(X, 1).round(tool=1), ("Tucker.round: unknown argument `tool`.", "'tol'")),
         (lambda: F.integrate(mode=1), ("Tucker.integrate: unknown argument `mode`.", "'modes'")),
         (lambda: K.solve(z=1), ("KroneckerOperator.solve: unknown argument `z`. Its arguments are y.",)),
+        (lambda: tenfac.tucker(X, 1).at(1, 2, 3, check=1), ("Tucker.at: unknown", "It takes none by name.")),
+        (lambda: tenfac.cp(), ("cp: needs `X`, `rank`. Its arguments are X, rank, ",)),
+        (lambda: tenfac.tucker(X, X=X), ("tucker: `X` was given twice", "Leave one of them out.")),
         (lambda: tenfac.tucker(X, 1, 0.1), ("tucker: takes 2 by position (X, rank); got 3.", "tol=")),
         (lambda: tenfac.tucker(X.tolist(), 1), ("tucker: expected an array", "numpy.asarray(x)")),
         (lambda: tenfac.cp("X.npy", 1), ("cp: expected an array", "numpy.load")),
@@ -151,6 +155,11 @@ def test_a_call_that_does_not_fit_is_told_by_the_name_that_was_called(
     call: Callable[[], Any], parts: tuple[str, ...]
 ) -> None:
     assert_says(refusal(call, TypeError), *parts)
+
+
+def test_what_is_public_is_pickled_by_the_name_it_is_called_by() -> None:
+    for public in (tenfac.FunctionalTucker.predict, tenfac.Tucker.round, tenfac.tucker):
+        assert_equal(pickle.loads(pickle.dumps(public)) is public, True)  # noqa: S301
 
 
 def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
@@ -247,8 +256,15 @@ def test_noise_is_a_standard_deviation_and_sample_one_word_in_both_estimators() 
     dense = tenfac.FunctionalTucker(discrete="label", max_iter=0)
     dense.fit({"time": POINTS[:, 0], "label": np.arange(40) % 2}, POINTS[:, 0])
     assert_equal(dense.kinds_, ("continuous", "discrete"))
-    for draws in (sparse.sample(3), dense.sample({"time": [0.5], "label": [1]}, 3)):
-        assert_equal(len(draws), 3)
+    at = {"time": [0.5], "label": [1]}
+    for n in (0, 3):
+        assert_equal((len(sparse.sample(n)), len(dense.sample(at, n))), (n, n))
+    for call, where in [
+        (lambda: sparse.sample(-1), "KroneckerSBL"),
+        (lambda: dense.sample(at, -1), "FunctionalTucker"),
+    ]:
+        said = refusal(call, tenfac.DataError)
+        assert_equal(said, f"{where}.sample: `n` must be an integer from 0 up; got -1.")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +275,7 @@ def test_noise_is_a_standard_deviation_and_sample_one_word_in_both_estimators() 
             lambda: tenfac.FunctionalTucker().predict(X, std=True),
             "FunctionalTucker.predict: unknown argument",
         ),
+        (lambda: tenfac.FunctionalTucker().sample(n=1), "FunctionalTucker.sample: needs `X`. Its arguments"),
         (lambda: tenfac.KroneckerSBL(n_start=1), "Did you mean 'n_starts'?"),
         (lambda: tenfac.KroneckerSBL().fit([np.eye(2)], [1.0, 2.0]), "Convert it with numpy.asarray(x)"),
     ],
