@@ -97,7 +97,10 @@ def test_adapters_are_sent_to_their_own_save_and_load(tmp_path: Path) -> None:
     assert_says(error, "load_adapter(model, path)")
     with pytest.raises(tenfac.DataError) as error:
         tenfac.load_adapter(path, layer)
-    assert_says(error, "The model comes first")
+    assert_says(error, "load_adapter: `model` must be", "The model comes first")
+    for model, file, name in ((path, layer, "model"), (layer, layer, "path")):
+        said = refusal(lambda model=model, file=file: tenfac.save_adapter(model, file), tenfac.DataError)
+        assert_says(said, f"save_adapter: `{name}` must", "The model comes first")
 
 
 def test_a_column_that_is_not_there_is_told_in_whole_sentences() -> None:
@@ -178,6 +181,11 @@ def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
             lambda: tenfac.compose(lambda x: x * np.nan, F),
             ("compose: the function of the formats must be finite",),
         ),
+        (
+            lambda: tenfac.compose(lambda x, y: x * y, F),
+            ("compose: `function` must take one array per format, 1; got one with the arguments (x, y)",),
+        ),
+        (lambda: tenfac.compose(3, F), ("must take one array per format, 1; got int. The function",)),
         (lambda: tenfac.chebyshev_from_points(X[0][:0], X[0, 0][:0]), ("`X` must have rows",)),
         (
             lambda: tenfac.Electrostatics(np.eye(3), [1.0, -1.0, 1.0], kernel="yukwa"),
@@ -306,6 +314,10 @@ def test_words_and_states_of_adapters_are_errors_of_the_package() -> None:
         (lambda: tenfac.adapt(net, "all", rank=1, init="weigth"), "Did you mean 'weight'?"),
         (lambda: tenfac.adapt(net, "all", rank=1, path="factord"), "Did you mean 'factored'?"),
         (lambda: tenfac.adapt(net, "all", rank=1, structure="tuker"), "Did you mean 'tucker'?"),
+        (
+            lambda: tenfac.adapt(net, "all", rank=1, init="gradient", data=lambda x, y: x + y),
+            "function without arguments that returns the loss; got one with the arguments (x, y)",
+        ),
         (lambda: tenfac.compress(net[0], rank=1, metric="fishr"), "Did you mean 'fisher'?"),
         (lambda: tenfac.merge(net), "the model must have adapters"),
     ]:

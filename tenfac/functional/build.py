@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from tenfac.core.arrays import generator, seed_of
 from tenfac.core.door import door
-from tenfac.core.errors import DataError, ShapeError, warn_user
+from tenfac.core.errors import DataError, ShapeError, cannot_take, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
@@ -198,17 +197,12 @@ def _check_function(f: Any, variables: int) -> None:
             f"{_WHERE}: `f` must be a function of {variables} variables; got {type(f).__name__}. For values "
             "on a grid use chebyshev_from_grid."
         )
-    try:
-        known = inspect.signature(f)
-    except (TypeError, ValueError):  # written in C, without a signature
-        return
-    try:
-        known.bind(*range(variables))
-    except TypeError as error:
+    wrong = cannot_take(f, variables)
+    if wrong:
         raise ShapeError(
             f"{_WHERE}: `f` must take one argument per interval of `domain`, {variables}; got a function "
-            f"with the arguments {known}: {error}. Give one interval per variable."
-        ) from error
+            f"with {wrong}. Give one interval per variable."
+        )
 
 
 def _check_size(largest: float) -> None:
