@@ -381,8 +381,8 @@ class FunctionalTucker(
             columns = columns_of(X, names)
             if text is None:
                 self.feature_names_in_ = np.asarray(names, dtype=object)
-            else:
-                vars(self).pop("feature_names_in_", None)  # of an earlier fit
+            elif hasattr(self, "feature_names_in_"):  # of an earlier fit
+                del self.feature_names_in_
             self.n_features_in_ = len(names)
             y = np.asarray(y, dtype=float)
             if y.shape != columns[0].shape:
