@@ -444,7 +444,7 @@ Term = Product | Main | Level | Cells
 def root_of(cov: Array) -> Array:
     """Cholesky factor of a covariance that rounding may have left indefinite, with the least jitter.
 
-    Coefficients of functions whose size is a rounding error of the largest keep few digits when hyperparameters
+    Coefficients of functions that are a rounding error of the largest keep few digits when hyperparameters
     move: far from where a basis was made, 1e-6 of the trace may be wrong, in what hardly shows in f.
     """
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
