@@ -293,3 +293,21 @@ def test_words_and_states_of_adapters_are_errors_of_the_package() -> None:
         (lambda: tenfac.merge(net), "the model must have adapters"),
     ]:
         assert_says(refusal(call, tenfac.DataError), part)
+
+
+def test_wrong_kinds_of_options_are_told_what_to_write() -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("xarray")
+    cube, wave = [(0.0, 1.0)] * 2, tenfac.chebyshev_tucker(lambda x, y: x * y, [(0, 1)] * 2, tol=1e-6)
+    for call, kind, parts in [
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, executor=4), TypeError, ["`executor`", "got int"]),
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, hints="ab"), tenfac.DataError, ["`hints`", "'ab'"]),
+        (lambda: tenfac.gaussian_sum([[0.0]], [1.0], "ab", domain=[(0, 1)]), tenfac.DataError, ["exponents"]),
+        (lambda: tenfac.to_xarray(wave, ("x", "y"), [1, 2]), TypeError, ["`coords`", "got list"]),
+        (lambda: tenfac.plot.function_slice(wave, [0.5]), TypeError, ["`fixed`", "got list", "dict"]),
+        (lambda: tenfac.plot.calibration("ab", "ab", "ab"), tenfac.DataError, ["calibration", "got str"]),
+        (lambda: tenfac.plot.mode_function(tenfac.FunctionalTucker(), 0), TypeError, ["fitted model"]),
+        (lambda: tenfac.plot.mode_functions(wave), TypeError, ["fitted model", "got Tucker"]),
+        (lambda: tenfac.cp_complete(X, 10**9), tenfac.RankError, ["observed entries, 24", "1000000000"]),
+    ]:
+        assert_says(refusal(call, kind), *parts)
