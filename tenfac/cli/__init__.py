@@ -66,7 +66,7 @@ def _complain(error: Exception) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     from tenfac import __version__
 
     parser = _Parser(prog="tenfac", description="Structure that factorises over modes.")
