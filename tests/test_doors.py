@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 import tenfac
-from tests.checks import assert_equal, assert_relative, assert_says
+from tests.checks import assert_equal, assert_relative, assert_says, quietly
 
 X = np.arange(24.0).reshape(2, 3, 4)
 
@@ -205,6 +205,11 @@ MADE = tenfac.datasets.make_kronecker_sparse((6, 6), 8, 2)
 POINTS = np.random.default_rng(0).random((40, 2))
 
 
+def few_iterations(likelihood: str, verbose: int) -> Any:
+    model = tenfac.FunctionalTucker(max_iter=1, terms=(), likelihood=likelihood, verbose=verbose)
+    return quietly(model.fit, POINTS[:12], POINTS[:12, 0])
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [
@@ -214,8 +219,10 @@ POINTS = np.random.default_rng(0).random((40, 2))
         ("nearest_kronecker", lambda v: tenfac.nearest_kronecker(np.eye(8), [(2, 2)] * 3, verbose=v)),
         ("kron_omp", lambda v: tenfac.kron_omp(MADE.factors, MADE.y, noise=MADE.noise, verbose=v)),
         ("cp_scree", lambda v: tenfac.cp_scree(X, [1], verbose=v)),
+        ("FunctionalTucker", lambda v: few_iterations("gaussian", v)),
+        ("FunctionalTucker", lambda v: few_iterations("student_t", v)),
     ],
-    ids=["chebyshev_tucker", "compose", "chebyshev_from_points", "nearest_kronecker", "kron_omp", "cp_scree"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_whatever_takes_its_time_shows_its_progress_the_same_way(
     name: str, call: Callable[[int], Any], caplog: Any, capsys: Any
