@@ -13,7 +13,7 @@ import pytest
 from sklearn.base import clone
 
 import tenfac
-from tests.checks import assert_equal, assert_relative, assert_says
+from tests.checks import assert_equal, assert_relative, assert_says, quietly
 
 X = np.arange(24.0).reshape(2, 3, 4)
 
@@ -222,6 +222,11 @@ MADE = tenfac.datasets.make_kronecker_sparse((6, 6), 8, 2)
 POINTS = np.random.default_rng(0).random((40, 2))
 
 
+def few_iterations(likelihood: str, verbose: int) -> Any:
+    model = tenfac.FunctionalTucker(max_iter=1, terms=(), likelihood=likelihood, verbose=verbose)
+    return quietly(model.fit, POINTS[:12], POINTS[:12, 0])
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [
@@ -231,8 +236,10 @@ POINTS = np.random.default_rng(0).random((40, 2))
         ("nearest_kronecker", lambda v: tenfac.nearest_kronecker(np.eye(8), [(2, 2)] * 3, verbose=v)),
         ("kron_omp", lambda v: tenfac.kron_omp(MADE.factors, MADE.y, noise=MADE.noise, verbose=v)),
         ("cp_scree", lambda v: tenfac.cp_scree(X, [1], verbose=v)),
+        ("FunctionalTucker", lambda v: few_iterations("gaussian", v)),
+        ("FunctionalTucker", lambda v: few_iterations("student_t", v)),
     ],
-    ids=["chebyshev_tucker", "compose", "chebyshev_from_points", "nearest_kronecker", "kron_omp", "cp_scree"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_whatever_takes_its_time_shows_its_progress_the_same_way(
     name: str, call: Callable[[int], Any], caplog: Any, capsys: Any
@@ -322,3 +329,21 @@ def test_words_and_states_of_adapters_are_errors_of_the_package() -> None:
         (lambda: tenfac.merge(net), "the model must have adapters"),
     ]:
         assert_says(refusal(call, tenfac.DataError), part)
+
+
+def test_wrong_kinds_of_options_are_told_what_to_write() -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("xarray")
+    cube, wave = [(0.0, 1.0)] * 2, tenfac.chebyshev_tucker(lambda x, y: x * y, [(0, 1)] * 2, tol=1e-6)
+    for call, kind, parts in [
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, executor=4), TypeError, ["`executor`", "got int"]),
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, hints="ab"), tenfac.DataError, ["`hints`", "'ab'"]),
+        (lambda: tenfac.gaussian_sum([[0.0]], [1.0], "ab", domain=[(0, 1)]), tenfac.DataError, ["exponents"]),
+        (lambda: tenfac.to_xarray(wave, ("x", "y"), [1, 2]), TypeError, ["`coords`", "got list"]),
+        (lambda: tenfac.plot.function_slice(wave, [0.5]), TypeError, ["`fixed`", "got list", "dict"]),
+        (lambda: tenfac.plot.calibration("ab", "ab", "ab"), tenfac.DataError, ["calibration", "got str"]),
+        (lambda: tenfac.plot.mode_function(tenfac.FunctionalTucker(), 0), TypeError, ["fitted model"]),
+        (lambda: tenfac.plot.mode_functions(wave), TypeError, ["fitted model", "got Tucker"]),
+        (lambda: tenfac.cp_complete(X, 10**9), tenfac.RankError, ["observed entries, 24", "1000000000"]),
+    ]:
+        assert_says(refusal(call, kind), *parts)

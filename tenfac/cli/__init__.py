@@ -52,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
         found = [name for name in self._option_string_actions if name.startswith("--")]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                found += [name for parser in action.choices.values() for name in parser.options()]
+                commands: dict[str, _Parser] = action.choices
+                found += [name for parser in commands.values() for name in parser.options()]
         return found
 
 

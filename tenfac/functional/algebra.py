@@ -104,8 +104,9 @@ def compose(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for index in itertools.product(*map(range, tables)):
             parts = [_slice(t, index) for t in plain]
-            made.append(_constructed(_values(function, parts, progress), domain, **options))
-            progress.log("%s, rank %s", made[-1].info.reason, made[-1].rank)
+            one = _constructed(_values(function, parts, progress), domain, **options)
+            progress.log("%s, rank %s", one.info.reason if one.info is not None else "", one.rank)
+            made.append(one)
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:

@@ -143,6 +143,11 @@ def chebyshev_tucker(
     box = _check(domain, tol, max_evals, max_degree)
     _check_function(f, len(box))
     progress = Progress(_WHERE, None, verbose, unit="evaluation")
+    if executor is not None and not hasattr(executor, "map"):
+        raise TypeError(
+            f"{_WHERE}: `executor` must have a method `map`, as ProcessPoolExecutor() of concurrent.futures; "
+            f"got {type(executor).__name__}. Leave it out to evaluate in this process."
+        )
     evaluator = Evaluator(f, box, max_evals, vectorized, executor, progress.move)
     cross = Cross(evaluator, len(box), tol, generator(random_state), int(math.log2(max_degree)))
     reason = "tolerance met"
@@ -219,7 +224,12 @@ def _hints(hints: Any, evaluator: Evaluator) -> np.ndarray:
     d = len(evaluator.low)
     if hints is None:
         return np.empty((0, d))
-    points = np.atleast_2d(np.asarray(hints, dtype=float))
+    try:
+        points = np.atleast_2d(np.asarray(hints, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{_WHERE}: `hints` must be points, rows of {d} numbers; got {hints!r}. Write [[...], [...]]."
+        ) from error
     if points.ndim != 2 or points.shape[1] != d:
         raise ShapeError(
             f"{_WHERE}: `hints` must have shape (N, {d}); got {points.shape}. One row is one point."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfac.core.arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from tenfac.core.door import door
@@ -90,6 +91,19 @@ class GP:
     domain: tuple[float, float] = cast(Any, None)  # from the first knot to the last
     derivative: int = 0
     bend: Bend | None = None
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept: any sequence of knots
+
+        def __init__(
+            self,
+            kernel: Any,
+            grid: Sequence[float] | NDArray[Any],
+            *,
+            lengthscale: Any = None,
+            domain: tuple[float, float] | None = None,
+            derivative: int = 0,
+            bend: Bend | None = None,
+        ) -> None: ...
 
     def __post_init__(self, lengthscale: Any) -> None:
         object.__setattr__(self, "kernel", process_of(self.kernel, lengthscale, "GP"))
