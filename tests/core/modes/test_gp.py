@@ -391,9 +391,10 @@ def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_whe
         want = (grid[-1] - grid[0]) / 2 - (np.sin(2 * grid[-1]) - np.sin(2 * grid[0])) / 4
         assert_below(abs(root[:, 0] @ root[:, 0] - want), 0.02, "square of a sine")
     lost = [GP(CASES["quasi-periodic"][0], [1.0, 1.0 + 1e-8, 2.0]), GP(M52, [3.0, 3.0 + 1e-9, 3.0 + 1e-6])]
+    lost.append(GP(M32, [0.0, 1.0, 1.0 + 1e-8, 1.0 + 2.5e-8, 2.3]))  # no weight of a value is large
     for mode in lost:
         with pytest.raises(DataError) as error:
-            mode.factor(np.zeros(3))
+            mode.factor(np.zeros(mode.n_knots))
         assert_says(error, "GP.factor", "nearly coincide")
 
 
