@@ -21,7 +21,7 @@ from tenfac import (
 )
 from tenfac.core.modes.chebyshev import coefficients
 from tenfac.functional import algebra
-from tests.checks import assert_below, assert_equal, assert_says, quietly, to_numpy
+from tests.checks import assert_below, assert_equal, assert_relative, assert_says, quietly, to_numpy
 
 BOX = ((0.0, 1.0), (-1.0, 2.0))
 
@@ -219,3 +219,11 @@ def test_labels_are_constructed_one_by_one_and_keep_the_tolerance():
     assert_equal(made.info.n_evals, 3 * one.info.n_evals)
     x, y = np.random.default_rng(0).random((2, 200))
     assert_below(np.abs(made.at(1, x, y) - np.sin(np.exp(x) * np.cos(y))).max(), 2e-6, "error")
+
+
+def test_a_function_of_one_variable_is_composed() -> None:
+    line = Tucker(np.ones((1,), dtype="float32"), [np.array([[0.0], [1.0]], dtype="float32")], [Chebyshev(2)])
+    got = compose(np.exp, line, tol=1e-5)
+    x = np.linspace(-1, 1, 9, dtype="float32")
+    assert_relative(got.at(x), np.exp(x), 1e-5)
+    assert_equal(got.dtype, line.dtype)

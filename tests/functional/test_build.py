@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tenfac import ConvergenceWarning, DataError, ShapeError, chebyshev_tucker
+from tenfac.functional import build
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from tests.functional.battery import CUBE, EIGHT, FORTY, UNIT, points_of
 
@@ -335,3 +336,11 @@ def test_no_warning_of_numpy_is_left_when_all_is_well() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert chebyshev_tucker(cosine, CUBE).info.converged
+
+
+def test_what_the_last_cut_loses_is_part_of_the_reported_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = build._finished
+    monkeypatch.setattr(build, "_finished", lambda cross, box: (plain(cross, box)[0], 0.25 * cross.scale))
+    info = quietly(chebyshev_tucker, cosine, UNIT).info
+    assert_above(info.rel_error, 0.25, "reported error")
+    assert_equal(info.converged, False)

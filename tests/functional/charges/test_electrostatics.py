@@ -268,6 +268,7 @@ def test_the_parts_add_up_to_the_kernel(alpha, kappa, slater) -> None:
 
 
 def test_the_long_part_is_the_error_function() -> None:
+    assert_equal(len(separate(1.0, 0.5, 1e-12).weights), 6)  # one panel where 1 / alpha is not reached
     for alpha, count in ((4.0, 50), (8.0, 60), (16.0, 70)):
         split = separate(alpha, 2 * 3**0.5, 5e-13)
         r = np.linspace(0.01, 2 * 3**0.5, 300)
