@@ -121,6 +121,10 @@ class GP:
         if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < -1:
             raise DataError(f"GP: `derivative` must be an integer of -1 or more; got {number!r}.")
         object.__setattr__(self, "derivative", number.__index__())
+        if not isinstance(self.bend, Bend | None):
+            raise DataError(
+                f"GP: `bend` must be a Bend of tenfac.core.modes.bend, or None; got {self.bend!r}."
+            )
         self._check_derivative(self.derivative)
 
     def __repr__(self) -> str:
@@ -417,8 +421,9 @@ def _wide(values: Any) -> Any:
 
 
 def _as(values: np.ndarray, like: Any) -> Any:
+    """A copy: what is kept for the next call is not given away."""
     xp = namespace_of(like)
-    return xp.asarray(values, dtype=like.dtype, device=device_of(like))
+    return xp.asarray(values, dtype=like.dtype, device=device_of(like), copy=True)
 
 
 @lru_cache(maxsize=16)
