@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from tenfac import tucker_cross
-from tests.checks import assert_below, assert_equal, assert_says
+from tenfac import Tucker, tucker_cross
+from tests.checks import assert_below, assert_close, assert_equal, assert_says
 
 
 def counted(f):
@@ -49,3 +49,52 @@ def test_a_function_may_change_its_indices():
     t = tucker_cross(careless, (60, 60, 60), 1e-6)
     want = tucker_cross(lambda i: 1.0 / (i + 1).sum(axis=1), (60, 60, 60), 1e-6)
     assert_equal(t.core, want.core)
+
+
+class Stored:
+    """An array of no library: it has a shape and is read at arrays of indices."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+def test_formats_and_anything_that_is_indexed_are_read_like_arrays():
+    rng = np.random.default_rng(0)
+    t = Tucker(rng.standard_normal((2, 2)), [rng.standard_normal((6, 2)), rng.standard_normal((5, 2))])
+    dense = t.to_tensor()
+    for f in (t, dense, Stored(dense)):
+        got = tucker_cross(f, (6, 5), 1e-10)
+        assert_close(got.to_tensor(), dense)
+        assert_equal((got.rank, got.info.n_evals), ((2, 2), got.info.n_evals))
+    with pytest.raises(ValueError, match="f must be a function of indices or an array") as error:
+        tucker_cross(Stored(dense), (5, 6), 1e-10)
+    assert_says(error, "(5, 6)", "Stored of shape (6, 5)")
+    assert_equal(tucker_cross(lambda i: np.ones(len(i)), 7, 1e-10).shape, (7,))
+    for shape in ((), (3, 0), (3, 2.0)):
+        with pytest.raises(ValueError, match="one size of 1 or more per mode"):
+            tucker_cross(lambda i: np.ones(len(i)), shape, 1e-10)
+
+
+@pytest.mark.parametrize("max_evals", [60_001, 60_102, 90_000, None])
+def test_all_entries_are_read_where_a_few_fibres_of_each_mode_are_more(max_evals):
+    x = np.linspace(0, 1, 30_000)
+    want = np.stack([np.sin(40 * x), np.exp(x)])
+    f, read = counted(lambda i: want[i[:, 0], i[:, 1]])
+    t = tucker_cross(f, (2, 30_000), 1e-8, max_evals=max_evals)
+    assert_equal((t.rank, t.info.converged, t.info.n_evals), ((2, 2), True, len(read)))
+    assert_below(len(read), min(max_evals or 60_101, 60_101), "entries read")
+    assert_below(np.linalg.norm(t.to_tensor() - want) / np.linalg.norm(want), 1e-8, "error")
+    with pytest.raises(ValueError, match="at least 60,001"):
+        tucker_cross(f, (2, 30_000), 1e-8, max_evals=60_000)
+
+
+def test_a_mode_of_which_all_fibres_are_read_is_left_as_it_is():
+    k, x = np.arange(16).reshape(2, 4, 2, 1), np.linspace(0, 3, 5000)
+    want = np.cos((k + 1) * x)
+    f, read = counted(lambda i: want[tuple(i.T)])
+    t = tucker_cross(f, want.shape, 1e-8)
+    assert_equal((t.info.converged, t.info.n_evals), (True, len(read)))
+    assert_below(np.linalg.norm(t.to_tensor() - want) / np.linalg.norm(want), 1e-8, "error")

@@ -344,3 +344,16 @@ def test_what_the_last_cut_loses_is_part_of_the_reported_error(monkeypatch: pyte
     info = quietly(chebyshev_tucker, cosine, UNIT).info
     assert_above(info.rel_error, 0.25, "reported error")
     assert_equal(info.converged, False)
+
+
+def test_what_cannot_be_called_with_one_argument_per_interval_is_refused() -> None:
+    box = [(1.0, 2.0)] * 2
+    with pytest.raises(TypeError) as error:
+        chebyshev_tucker(np.ones((3, 3)), box)
+    assert_says(error, "function of 2 variables", "ndarray", "chebyshev_from_grid")
+    for f in (lambda x: x, lambda x, y, z: x, lambda x, y, *, z: x):
+        with pytest.raises(ShapeError) as error:
+            chebyshev_tucker(f, box)
+        assert_says(error, "one argument per interval", "2", "one interval per variable")
+    F = chebyshev_tucker(np.hypot, box, 1e-8)  # has no signature
+    assert_below(abs(F.at(1.2, 1.7) - np.hypot(1.2, 1.7)), 1e-7, "error")

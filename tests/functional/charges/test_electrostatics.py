@@ -390,3 +390,29 @@ def test_bad_points_are_refused() -> None:
     with pytest.raises(DataError) as raised:
         system.potential(part="middle")
     assert_says(raised, "'middle'")
+
+
+def test_one_charge_has_no_potential_but_its_own_and_the_report_is_one_line() -> None:
+    one = Electrostatics([[0.3, 0.2, 0.1]], [2.0], domain=[(-1, 1)] * 3, tol=1e-8)
+    assert_close(one.potential(), np.zeros(1), scale=1e-7 / np.finfo(float).eps / 100)
+    assert_close(float(one.potential([[0.3, 0.2, 0.6]])[0]), 4.0, 1e-7 / np.finfo(float).eps)
+    assert_says(repr(one), "Electrostatics(1 charges, coulomb, alpha=", "rank=(", "converged")
+    assert "\n" not in repr(one)
+
+
+def test_a_tolerance_below_the_precision_of_the_positions_is_refused() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype("float32")
+    with pytest.raises(DataError) as error:
+        Electrostatics(x, np.ones(5, "float32"), tol=4.7e-7)
+    assert_says(error, "4.8e-07 or more", "float32", "float64")
+
+
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS[:3])
+def test_the_reported_error_is_the_largest_at_32_charges(kernel, kappa) -> None:
+    positions, charges = gas(200)
+    made = Electrostatics(positions, charges, kernel=kernel, kappa=kappa, tol=1e-5)
+    rows = [k * 199 // 31 for k in range(32)]
+    want = direct(positions[rows], positions, charges, kappa, slater=kernel == "slater")[0]
+    gaps = np.abs(made.potential()[rows] - want)
+    self = float(np.abs(charges).max()) * made._split.at_zero
+    assert_close(made.info.rel_error, float(gaps.max() / max(np.abs(want).max(), self)), 1e12)
