@@ -98,3 +98,13 @@ def test_a_mode_of_which_all_fibres_are_read_is_left_as_it_is():
     t = tucker_cross(f, want.shape, 1e-8)
     assert_equal((t.info.converged, t.info.n_evals), (True, len(read)))
     assert_below(np.linalg.norm(t.to_tensor() - want) / np.linalg.norm(want), 1e-8, "error")
+
+
+@pytest.mark.parametrize(("shape", "least"), [((100, 200, 100), 3232), ((50,), 51), ((20, 20), 336)])
+def test_the_least_number_of_evaluations_is_said_and_taken(shape, least):
+    f, read = counted(lambda i: 1.0 + i[:, 0])
+    assert_below(tucker_cross(f, shape, 1e-6, max_evals=least).info.n_evals, least, "evaluations")
+    assert_below(len(read), least, "entries read")
+    with pytest.raises(ValueError, match="max_evals must be at least") as error:
+        tucker_cross(f, shape, 1e-6, max_evals=least - 1)
+    assert_says(error, f"at least {least:,} for shape")

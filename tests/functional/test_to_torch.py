@@ -88,7 +88,7 @@ def test_other_dtypes_and_a_missing_library_are_said(monkeypatch):
     with pytest.raises(DataError) as error:
         to_torch(some(), dtype=torch.float16)
     assert_says(error, "to_torch", "float32, torch.float64", "float16")
-    monkeypatch.setattr("tenfac.functional.to_torch.find_spec", lambda name: None)
+    monkeypatch.setattr("tenfac.functional.to_torch.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError) as error:
         to_torch(some())
     assert_says(error, "pip install 'tenfac[torch]'")
