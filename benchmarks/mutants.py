@@ -96,7 +96,7 @@ class Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        """Values of arguments; not ``strict=`` (the code checks itself), ``copy=``, ``check_finite=`` (time)."""
+        """Values of arguments; not of those that check (``strict=``, ``check_finite=``) or save time."""
         if node.arg not in ("strict", "copy", "check_finite"):
             self.visit(node.value)
 
