@@ -6,8 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from tenfac import Tucker, tucker_cross
+from tenfac.decompose import cross as module
 from tests.checks import assert_below, assert_close, assert_equal, assert_says
 
 
@@ -108,3 +110,31 @@ def test_the_least_number_of_evaluations_is_said_and_taken(shape, least):
     with pytest.raises(ValueError, match="max_evals must be at least") as error:
         tucker_cross(f, shape, 1e-6, max_evals=least - 1)
     assert_says(error, f"at least {least:,} for shape")
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_each_row_beyond_the_pivots_is_the_one_that_raises_the_determinant_most(dtype):
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((30, 5)) * np.geomspace(1, 5, 30)[:, None] + (0j if dtype is complex else 0)
+    basis = np.linalg.qr(basis + (1j * rng.standard_normal((30, 5)) if dtype is complex else 0))[0]
+    rows = list(scipy.linalg.qr(basis.conj().T, pivoting=True)[2][:5])
+    for _ in range(5):  # 5 * 4 ** (1 / 2) rows
+        rest = [row for row in range(30) if row not in rows]
+        grams = [basis[[*rows, row]].conj().T @ basis[[*rows, row]] for row in rest]
+        rows.append(rest[int(np.argmax([np.linalg.det(gram).real for gram in grams]))])
+    assert_equal(module._choose_rows(basis, 2), np.sort(np.array(rows)))
+    assert_equal(len(module._choose_rows(basis, 3)), 8)  # 5 * 4 ** (1 / 3), rounded up
+    assert_equal(module._choose_rows(basis[:6], 1), np.arange(6))
+
+
+def test_a_basis_leaves_out_what_the_tolerance_allows_and_condenses_the_rest():
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 4)))[0] for n in (9, 7))
+    sizes = np.array([1.0, 1e-2, 1e-4, 1e-6])
+    matrix = left * sizes @ right.T
+    for tol, rank, kept in ((2e-2, 1, 3), (1.1e-4, 2, 4), (1e-5, 3, 4), (1e-8, 4, 4), (2.0, 1, 1)):
+        basis, columns = module._leading(matrix, tol)
+        assert_equal((basis.shape, columns.shape[1]), ((9, rank), kept if tol < 1 else 2))
+        assert_below(np.abs(basis @ basis.T - left[:, :rank] @ left[:, :rank].T).max(), 1e-9, "distance")
+        lost = matrix @ matrix.T - columns @ columns.T
+        assert_below(np.abs(lost).max(), (0.01 * tol) ** 2, "what the columns lose")

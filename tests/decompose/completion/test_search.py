@@ -11,7 +11,7 @@ import pytest
 from tenfac.core.progress import Progress
 from tenfac.decompose.completion import search as module
 from tenfac.decompose.completion.observed import Observed
-from tests.checks import assert_below, assert_close, assert_equal
+from tests.checks import assert_below, assert_close, assert_equal, assert_says
 
 
 class Scripted:
@@ -141,3 +141,11 @@ def test_an_error_that_is_nan_is_the_worst_and_the_ridge_falls_to_nothing():
     assert_close(ridges[:4], np.array([1.0, 1e-2, 1e-4, 1e-6]))
     assert_equal(ridges[4:], np.zeros(len(ridges) - 4))
     assert_below(len(ridges), 8, "sweeps")
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, ", ...")])
+def test_ten_rows_without_entries_are_named(count, more):
+    data = Observed((count + 1, 1), (np.array([count]), np.array([0])), np.ones(1))
+    (note,) = module._notes_on_rows(data, "cp_complete")
+    named = ", ".join(map(str, range(10)))
+    assert_says(note, f"{count} of {count + 1} rows of mode 0", f"entry: {named}{more}. They")

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from tenfac import DataError, Electrostatics, ShapeError, read_charges
+from tenfac.functional.charges.electrostatics import _bounds, _chosen
 from tenfac.functional.charges.lattice import find_lattice
 from tenfac.functional.charges.separation import separate
 from tests.checks import (
@@ -452,3 +453,50 @@ def test_columns_of_a_pdb_line_are_read_where_fields_run_together(tmp_path) -> N
     positions, charges = read_charges(file)
     assert_equal(positions.tolist(), [[-123.456, -234.567, -345.678]])
     assert_equal(charges.tolist(), [-10.5123])
+
+
+def test_the_box_has_a_margin_of_five_percent_of_its_longest_side() -> None:
+    places = np.array([[0.0, 1.0, -3.0], [2.0, 1.5, 1.0]])
+    made = Electrostatics(places, [1.0, -1.0], tol=1e-3)
+    assert_close(np.array(made.domain), np.array([[-0.2, 2.2], [0.8, 1.7], [-3.2, 1.2]]))
+    for alpha, room in ((None, 0.2), (2.0, 0.025)):  # of one charge: its distance from 0, or 1 / alpha
+        low, high = _bounds(np.array([[1.0, 0.0, -4.0]]), alpha).T
+        assert_close(np.stack([low, high]), np.array([[1.0, 0, -4]]) + room * np.array([[-1], [1]]))
+    assert_close(_bounds(np.full((1, 3), 0.5), None)[0], np.array([0.45, 0.55]))
+
+
+def test_alpha_follows_the_density_between_a_least_and_a_largest_rank() -> None:
+    sides = np.array([10.0, 10.0, 10.0])
+
+    def alpha(count: int, scale: float = 1.0, kappa: float = 0.0) -> float:
+        return _chosen(count, scale * sides, 1e-6, kappa)
+
+    assert_close(alpha(8000) / alpha(1000), 2.0)
+    assert_close(alpha(1000, 3.0), alpha(1000) / 3)
+    assert_equal((alpha(1), alpha(10**9)), (1 / 5.0, 16 / 5.0))
+    assert_equal(alpha(1000, 1.0, 100.0), 25.0)
+    # erfc(alpha r) / r has fallen below the tolerance where some tens of charges are within
+    split = separate(alpha(1000), 20.0, 1e-7)
+    near = 4 / 3 * np.pi * split.cutoff(1e-6) ** 3
+    assert_above(near, 30, "charges within the cutoff")
+    assert_below(near, 50, "charges within the cutoff")
+    flat = _chosen(1000, np.array([10.0, 10.0, 0.0]), 1e-6, 0.0)
+    assert_equal(flat, _chosen(1000, np.array([10.0, 10.0, 0.01]), 1e-6, 0.0))
+
+
+def test_the_cutoff_is_where_the_short_part_falls_below_the_tolerance() -> None:
+    for kappa, slater in ((0.0, False), (0.7, False), (0.7, True)):
+        split = separate(2.0, 8.0, 1e-10, kappa, slater=slater)
+        for tol in (1e-2, 1e-8):
+            r = split.cutoff(tol)
+            assert_close(float(split.short(np.array(r))) / split.scale, tol, 1e9)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, True, "1"])
+def test_alpha_is_a_finite_number_above_0_and_kappa_may_be_0(value) -> None:
+    for name in ("alpha", "kappa"):
+        if name == "kappa" and value == 0.0 and value is not True:
+            continue
+        with pytest.raises(DataError) as error:
+            Electrostatics([[0.0, 0, 0], [1, 1, 1]], [1.0, 1.0], **{name: value})
+        assert_says(error, name, repr(value), "above 0" if name == "alpha" else "0 or more")
