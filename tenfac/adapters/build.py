@@ -141,10 +141,8 @@ def tucker_adapter(
         If a rank exceeds its mode, the update is as large as the weight, or the budget too small.
     DataError
         If the weight is not a dense real floating-point array, or holds NaN where ``init`` reads it; if
-        ``data`` does not fit it.
-    DataError
-        If there is no such parameter, structure, init or path, the name is taken or cannot be one, or the
-        layer is merged. Nothing has changed then.
+        ``data`` does not fit it. If there is no such parameter, structure, init or path, the name is
+        taken or cannot be one, or the layer is merged. Nothing has changed then.
 
     Warns
     -----

@@ -38,11 +38,10 @@ def merge(model: nn.Module, names: Any = None) -> None:
     Raises
     ------
     DataError
-        If the model has no adapters, there is none of that name, it is called in a ``disable`` block, or a
-        layer without the update reads the same weight (tied weights).
-    DataError
-        If a merged weight is not finite (NaN in the adapter, overflow of float16). The model is then not
-        merged, and what acted before acts.
+        If the model has no adapters, there is none of that name, it is called in a ``disable`` block, or
+        a layer without the update reads the same weight (tied weights). If a merged weight is not finite
+        (NaN in the adapter, overflow of float16). The model is then not merged, and what acted before
+        acts.
 
     Notes
     -----
@@ -191,9 +190,8 @@ def activate(model: nn.Module, names: str | Iterable[str] | Mapping[str, float])
     Raises
     ------
     DataError
-        If the model has no adapters, no adapter of that name, or is merged.
-    DataError
-        If a weight is not a finite number.
+        If the model has no adapters, no adapter of that name, or is merged. If a weight is not a finite
+        number.
 
     Notes
     -----

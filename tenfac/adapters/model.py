@@ -112,13 +112,12 @@ def adapt(
     Raises
     ------
     DataError
-        If a pattern matches nothing; a layer has no weight that can be adapted (parametrized,
-        scripted), or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another
-        layer; the model is merged; ``data`` is missing. The model is then untouched, as after every error.
+        If a pattern matches nothing; a layer has no weight that can be adapted (parametrized, scripted),
+        or not yet its sizes (lazy), or an adapter of this name, or shares its weight with another layer;
+        the model is merged; ``data`` is missing. The model is then untouched, as after every error. If a
+        weight is not of floating point, or a gradient is missing, zero or not finite.
     RankError
         If a rank does not fit its layer, or rank 1 everywhere is beyond the budget.
-    DataError
-        If a weight is not of floating point, or a gradient is missing, zero or not finite.
 
     See Also
     --------

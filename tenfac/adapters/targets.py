@@ -177,9 +177,8 @@ def select(
     Raises
     ------
     DataError
-        If a pattern matches nothing, everything is excluded, or a layer is of a kind that cannot be adapted.
-    DataError
-        If a weight is not of floating point, or has no two modes.
+        If a pattern matches nothing, everything is excluded, a layer is of a kind that cannot be adapted, or
+        a weight is not of floating point or has no two modes.
     """
     chosen: dict[tuple[int, str | None], tuple[Place, bool]] = {}
     for pattern in patterns_of(targets, "targets", where):

@@ -27,6 +27,7 @@ Fitter = Callable[[Columns, Array, Array, float, Any], None]
 _SOME_SET = (
     "exact_mode_",
     "constants_",
+    "qualities_",
     "label_covariances_",
     "core_",
     "_task",

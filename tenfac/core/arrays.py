@@ -14,6 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from tenfac.core.decomposed import array_instead
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.precision import HALF, astype, double_of, dtype_name
 
@@ -92,8 +93,6 @@ def _namespace_of_one(array: Any) -> Any:
             f"{array.shape}. For anything else pass x.compute()."
         )
     if not array_api_compat.is_array_api_obj(array):
-        from tenfac.core.decomposed import array_instead
-
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(
             f"arrays: expected an array of numpy, torch or JAX; got {name}. {array_instead(array)}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tenfac.core.arrays import is_array
-
 
 def is_tensorly(value: Any) -> bool:
     """Whether a value is a decomposed tensor of TensorLy, not a plain tuple; TensorLy is not imported.
@@ -33,9 +31,14 @@ def is_pair(value: Any) -> bool:
     first, factors = value
     return (
         bool(factors)
-        and all(is_array(f) and f.ndim > 1 for f in factors)
-        and (first is None or is_array(first))
+        and all(_is_like_array(f) and f.ndim > 1 for f in factors)
+        and (first is None or _is_like_array(first))
     )
+
+
+def _is_like_array(value: Any) -> bool:
+    """Whether a value looks like an array; that it is one is checked where it is used."""
+    return hasattr(value, "ndim") and hasattr(value, "dtype")
 
 
 def array_instead(value: Any) -> str:

@@ -88,11 +88,10 @@ def compress(
     RankError
         If a rank exceeds its mode or the result would need as many numbers as the weight.
     DataError
-        If a metric needs data that are not given, or they are not finite or not what the layer takes.
+        If a metric needs data that are not given, or they are not finite or not what the layer takes. If
+        the metric is unknown, or an Embedding has a ``max_norm``.
     ShapeError
         If ``fisher`` is not of the weight's shape.
-    DataError
-        If the metric is unknown, or an Embedding has a ``max_norm``.
     TypeError
         If the layer is of another type, or its forward pass is its own.
 

@@ -57,11 +57,10 @@ def export_lycoris(
     Raises
     ------
     DataError
-        If a layer is one that LyCORIS cannot hold or computes wrongly: embeddings, attention and its output
-        projection, transposed convolutions, padding other than zeros, raw parameters, layers with a forward
-        pass of their own; or if two modules have one name in the file.
-    DataError
-        If the model is merged or has no adapter of this name.
+        If a layer is one that LyCORIS cannot hold or computes wrongly: embeddings, attention and its
+        output projection, transposed convolutions, padding other than zeros, raw parameters, layers with
+        a forward pass of their own; or if two modules have one name in the file. If the model is merged
+        or has no adapter of this name.
     MissingExtraError
         If safetensors is not installed.
 
@@ -216,10 +215,9 @@ def import_lycoris(
     Raises
     ------
     DataError
-        If the file holds anything but LoCon (DoRA, LoHa, LoKr and others are named), nothing of this prefix,
-        or if the model lacks a module or has one of another shape.
-    DataError
-        If the model is merged or has an adapter of this name already.
+        If the file holds anything but LoCon (DoRA, LoHa, LoKr and others are named), nothing of this
+        prefix, or if the model lacks a module or has one of another shape. If the model is merged or has
+        an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.
 

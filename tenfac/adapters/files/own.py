@@ -57,9 +57,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
     Raises
     ------
     DataError
-        If the model is merged or has no adapter of this name.
-    DataError
-        If the model is on the meta device, so that there are no numbers to save.
+        If the model is merged or has no adapter of this name. If the model is on the meta device, so that
+        there are no numbers to save.
     MissingExtraError
         If safetensors is not installed.
 
@@ -170,11 +169,10 @@ def load_adapter(
     Raises
     ------
     DataError
-        If the file is not an adapter of tenfac, is damaged or newer than this tenfac, or if the model lacks
-        a layer or has one of another type, shape, number of groups or weight; if what was trained beside the
-        adapter was trained otherwise beside another one, or is adapted in the model.
-    DataError
-        If the model is merged or has an adapter of this name already.
+        If the file is not an adapter of tenfac, is damaged or newer than this tenfac, or if the model
+        lacks a layer or has one of another type, shape, number of groups or weight; if what was trained
+        beside the adapter was trained otherwise beside another one, or is adapted in the model. If the
+        model is merged or has an adapter of this name already.
     MissingExtraError
         If safetensors is not installed.
 

@@ -61,9 +61,8 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str], *, name: str =
     DataError
         If a layer is one that PEFT cannot hold or computes wrongly: grouped or transposed convolutions, a
         dilated kernel, padding other than zeros, the output projection of an attention, raw parameters,
-        layers with a forward pass of their own.
-    DataError
-        If the model is merged, has no adapter of this name, or is itself the adapted layer.
+        layers with a forward pass of their own. If the model is merged, has no adapter of this name, or
+        is itself the adapted layer.
     MissingExtraError
         If safetensors is not installed.
 
@@ -244,10 +243,9 @@ def import_peft(
     ------
     DataError
         If the adapter is not a plain LoRA (DoRA and other methods, trained biases, an initialisation that
-        changes the base weights), if a setting is unknown to tenfac, if the model lacks a layer or has one
-        of another shape, or if PEFT computes another update there than its weights say.
-    DataError
-        If the model is merged or has an adapter of this name already.
+        changes the base weights), if a setting is unknown to tenfac, if the model lacks a layer or has
+        one of another shape, or if PEFT computes another update there than its weights say. If the model
+        is merged or has an adapter of this name already.
     FileNotFoundError
         If a file is not there.
     MissingExtraError

@@ -13,11 +13,13 @@ import numpy as np
 from tenfac.core.arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.modes.antiderivative import integrals_at, quadrature
 from tenfac.core.modes.bend import Bend, seen_at
 from tenfac.core.modes.bridge import Array, block_of, bridge, on_axis, segments, smoothing
 from tenfac.core.modes.chebyshev import check_interval, inside
 from tenfac.core.modes.kernels import describe, described, process_of
 from tenfac.core.precision import astype, double_of, is_complex
+from tenfac.core.tracing import is_traced
 
 _REMEDY = "Give the mode a larger `domain`: beyond its knots the mean decays to the constant."
 _CHANGE = "Change to polynomials: t.change_mode(n, Chebyshev)."
@@ -239,8 +241,6 @@ class GP:
 
     def _rows(self, factor: Any, x: Any, xp: Any) -> Any:
         if self.derivative < 0:
-            from tenfac.core.modes.antiderivative import integrals_at
-
             return integrals_at(self, factor, x, xp)
         along, seen = seen_at(self.kernel, self.bend, x, self.derivative, xp)
         place, left, right = bridge(self.kernel, self._places, along, seen[:, None, :], xp)
@@ -394,8 +394,6 @@ def _knots(grid: Any) -> tuple[float, ...]:
 
 
 def _is_zero(array: Any, xp: Any) -> bool:
-    from tenfac.core.tracing import is_traced
-
     return not is_traced(array) and not bool(xp.any(array != 0))
 
 
@@ -426,8 +424,6 @@ def _states(mode: GP, grid: tuple[float, ...]) -> Array:
 @lru_cache(maxsize=16)
 def _integral(mode: GP) -> Array:
     if mode.derivative < 0:
-        from tenfac.core.modes.antiderivative import quadrature
-
         weights, rows = quadrature(mode)
         return weights @ rows
     order, last = mode.kernel.order, mode.n_knots - 1
@@ -443,8 +439,6 @@ def _integral(mode: GP) -> Array:
 def _gram_root(mode: GP) -> Array:
     """Triangle of the inner products, by QR of the values at quadrature nodes, so nothing is squared."""
     if mode.derivative < 0:
-        from tenfac.core.modes.antiderivative import quadrature
-
         weights, rows = quadrature(mode)
         return np.asarray(np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r"))
     order, count = mode.kernel.order, mode.n_knots
