@@ -132,9 +132,9 @@ def test_a_basis_leaves_out_what_the_tolerance_allows_and_condenses_the_rest():
     left, right = (np.linalg.qr(rng.standard_normal((n, 4)))[0] for n in (9, 7))
     sizes = np.array([1.0, 1e-2, 1e-4, 1e-6])
     matrix = left * sizes @ right.T
-    for tol, rank, kept in ((2e-2, 1, 3), (1.1e-4, 2, 4), (1e-5, 3, 4), (1e-8, 4, 4), (2.0, 1, 1)):
+    for tol, rank, kept in ((2e-2, 1, 2), (1.1e-4, 2, 3), (1e-5, 3, 4), (1e-8, 4, 4), (2.0, 1, 1)):
         basis, columns = module._leading(matrix, tol)
-        assert_equal((basis.shape, columns.shape[1]), ((9, rank), kept if tol < 1 else 2))
+        assert_equal((basis.shape, columns.shape[1]), ((9, rank), kept))
         assert_below(np.abs(basis @ basis.T - left[:, :rank] @ left[:, :rank].T).max(), 1e-9, "distance")
         lost = matrix @ matrix.T - columns @ columns.T
-        assert_below(np.abs(lost).max(), (0.01 * tol) ** 2, "what the columns lose")
+        assert_below(np.abs(lost).max(), 1.01 * (0.01 * tol) ** 2 + 1e-15, "what the columns lose")
