@@ -96,8 +96,8 @@ class Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        """Values of arguments; not ``strict=`` (the code checks itself) nor ``copy=`` (saves time)."""
-        if node.arg not in ("strict", "copy"):
+        """Values of arguments; not of those that check (``strict=``, ``check_finite=``) or save time."""
+        if node.arg not in ("strict", "copy", "check_finite"):
             self.visit(node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:

@@ -130,7 +130,7 @@ def tucker_cross(
     progress = Progress("tucker_cross", None, verbose, callback, "entries")
     shape = checked_shape(shape, "tucker_cross")
     progress.max_iter = limit = _limit(max_evals, shape)
-    spare = limit - 1 - math.prod(shape) if math.prod(shape) < min(limit, _SMALL) else limit // 50
+    spare = limit - 1 - math.prod(shape) if _is_read_whole(shape, limit) else limit // 50
     sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(100, spare))
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
     with progress:
@@ -149,7 +149,7 @@ def _approximated(
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
     rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
     tol = max(tol - rounding, tol / 2)
-    if math.prod(sampler.shape) >= min(progress.left, _SMALL) and len(sampler.shape) > 1:
+    if not _is_read_whole(sampler.shape, progress.left):
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
     core, bases, error = truncate(dense, None, tol)
@@ -197,8 +197,18 @@ def _has_stalled(errors: Sequence[float]) -> bool:
     return min(errors[-_PATIENCE:]) > min(errors)
 
 
+def _fewest(shape: tuple[int, ...]) -> int:
+    """Evaluations that a few fibres of each mode and a test take."""
+    return 8 * sum(shape) + 4 * 2 ** len(shape)
+
+
+def _is_read_whole(shape: tuple[int, ...], limit: int) -> bool:
+    """Whether all entries may be read, and are few, or fewer than fibres would be."""
+    return math.prod(shape) < min(limit, max(_SMALL, _fewest(shape)))
+
+
 def _limit(max_evals: int | None, shape: tuple[int, ...]) -> int:
-    least = min(8 * sum(shape) + 4 * 2 ** len(shape), math.prod(shape) + 1)
+    least = min(_fewest(shape), math.prod(shape) + 1)
     if max_evals is None:
         size = math.prod(shape)
         if least > _MOST:

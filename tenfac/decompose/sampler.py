@@ -59,7 +59,7 @@ class Sampler:
         batch: int,
         where: str,
         rng: np.random.Generator | None = None,
-        n_scale: int = 100,
+        n_scale: int = 0,
     ) -> None:
         self._where = where
         self.shape = checked_shape(shape, where)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, Tucker, tucker, tucker_append
+from tenfac import (
+    Chebyshev,
+    ConvergenceWarning,
+    DataError,
+    Discrete,
+    RankError,
+    ShapeError,
+    Tucker,
+    tucker,
+    tucker_append,
+)
 from tests.checks import (
     assert_below,
     assert_close,
@@ -162,3 +172,11 @@ def test_wrong_input_is_refused(call, kind, parts):
     with pytest.raises(kind) as error:
         call(tucker(np.ones((5, 4, 3)), 1))
     assert_says(error, "tucker_append:", *parts)
+
+
+def test_functions_are_refused_and_the_end_of_the_range_of_modes_is_taken():
+    t = Tucker(np.ones((1, 1)), [np.ones((3, 1)), np.ones((4, 1))], [Chebyshev(3), Discrete(4)])
+    with pytest.raises(ShapeError) as error:
+        tucker_append(t, np.ones((3, 1)), 1, tol=0.1)
+    assert_says(error, "tucker_append", "discrete modes only", "(None, 4)")
+    assert_equal(tucker_append(tucker(np.ones((3, 4)), 1), np.ones((3, 1)), 1, tol=0.1).shape, (3, 5))

@@ -149,3 +149,9 @@ def test_arrays_of_the_libraries_are_read(tmp_path, library):
     assert_equal(t.rank, (3, 3, 3))
     assert_below(error_of(t, X), 1e-2, "relative error")
     assert_above(error_of(t, X), 1e-4, "relative error")
+
+
+def test_the_fewest_values_are_kept_whose_others_are_within_the_share():
+    squares = np.array([4.0, 2.0, 1.0])
+    for share, count in ((0.0, 3), (0.99, 3), (1.0, 2), (2.99, 2), (3.0, 1), (7.0, 1), (100.0, 1)):
+        assert_equal(chunked._kept(squares, share), count)

@@ -211,3 +211,12 @@ def test_a_gram_matrix_that_does_not_fit_is_refused(kwargs, kind, remedy, monkey
     with pytest.raises(kind) as error:
         tucker(coo_array(np.eye(300)), **kwargs)
     assert_says(error, "tucker:", "300 x 300", "2,160,000 bytes", remedy)
+
+
+def test_unfoldings_of_more_columns_than_integers_count_are_decomposed():
+    shape, index = (256,) * 9, np.array([[3] * 9, [200] * 9, [3] * 8 + [7]])
+    X = coo_array(([3.0, 2.0, 4.0], tuple(index.T)), shape=shape)
+    t = tucker(X, tol=1e-6)
+    assert_equal(t.rank, (2,) * 9)
+    assert_close(t.at(*index.T), np.array([3.0, 2.0, 4.0]), 1e4)
+    assert_close(float(t.norm()), float(np.sqrt(29)), 1e4)

@@ -59,3 +59,8 @@ def test_names_of_columns_are_saved(tmp_path: Path):
     back = load(tmp_path / "m.tenfac")
     assert_equal(list(back.feature_names_in_), list("abcd"))
     assert_equal(back.transform(frame), model.transform(frame))
+
+
+def test_samples_that_are_all_the_mean_are_explained_fully():
+    Y = np.broadcast_to(X[:1], X.shape)
+    assert_equal(TuckerTransformer(rank=1).fit(X).score(Y * 0 + TuckerTransformer(rank=1).fit(X).mean_), 0.0)

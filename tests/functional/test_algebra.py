@@ -227,3 +227,11 @@ def test_a_function_of_one_variable_is_composed() -> None:
     x = np.linspace(-1, 1, 9, dtype="float32")
     assert_relative(got.at(x), np.exp(x), 1e-5)
     assert_equal(got.dtype, line.dtype)
+
+
+def test_what_a_function_of_formats_returns_is_named_by_the_caller() -> None:
+    for function, parts in ((lambda v: v * np.nan, ["finite"]), (lambda v: v[:1], ["one number"])):
+        with pytest.raises((DataError, ShapeError)) as error:
+            compose(function, F)
+        assert_says(error, "compose: the function of the formats", *parts)
+        assert "chebyshev_tucker" not in str(error.value)

@@ -344,3 +344,45 @@ def test_what_the_last_cut_loses_is_part_of_the_reported_error(monkeypatch: pyte
     info = quietly(chebyshev_tucker, cosine, UNIT).info
     assert_above(info.rel_error, 0.25, "reported error")
     assert_equal(info.converged, False)
+
+
+def test_what_cannot_be_called_with_one_argument_per_interval_is_refused() -> None:
+    box = [(1.0, 2.0)] * 2
+    with pytest.raises(TypeError) as error:
+        chebyshev_tucker(np.ones((3, 3)), box)
+    assert_says(error, "function of 2 variables", "ndarray", "chebyshev_from_grid")
+    for f in (lambda x: x, lambda x, y, z: x + y + z, lambda x, y, *, z: x + y + z):
+        with pytest.raises(ShapeError) as error:
+            chebyshev_tucker(f, box)
+        assert_says(error, "one argument per interval", "2", "one interval per variable")
+    F = chebyshev_tucker(np.hypot, box, 1e-8)  # has no signature
+    assert_below(abs(F.at(1.2, 1.7) - np.hypot(1.2, 1.7)), 1e-7, "error")
+
+
+def test_the_smallest_options_and_hints_on_the_edge_are_taken() -> None:
+    box = [(0.0, 2.0), (-1.0, 1.0)]
+    F = quietly(chebyshev_tucker, lambda x, y: x + y, box, 1e-15, hints=[0.0, 1.0], max_degree=16)
+    assert_close(F.at(0.7, -0.2), 0.5, 1e3)
+    for changed in (
+        {"tol": 0.99e-15},
+        {"tol": 1.0},
+        {"max_degree": 15},
+        {"max_evals": 0},
+        {"max_evals": True},
+    ):
+        with pytest.raises(DataError):
+            chebyshev_tucker(lambda x, y: x + y, box, **changed)
+    for hints in ([[-1e-9, 0.0]], [[2.1, 0.0]], [[0.1, 0.2], [1.0, 1.5]]):
+        with pytest.raises(DataError) as error:
+            chebyshev_tucker(lambda x, y: x + y, box, hints=hints)
+        assert_says(error, "hints", str(hints[-1]))
+
+
+@pytest.mark.parametrize("largest", [1.1e-120, 0.9e-120])
+def test_the_smallest_values_whose_squares_are_numbers(largest: float) -> None:
+    if largest > 1e-120:
+        F = chebyshev_tucker(lambda x: largest * x, [(-1, 1)])
+        assert_close(F.at(0.5) / largest, 0.5, 1e3)
+    else:
+        with pytest.raises(DataError, match="must reach 1e-120"):
+            chebyshev_tucker(lambda x: largest * x, [(-1, 1)])

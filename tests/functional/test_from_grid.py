@@ -18,7 +18,7 @@ from tenfac import (
     tucker,
 )
 from tenfac.core.modes.chebyshev import Chebyshev
-from tests.checks import assert_above, assert_below, assert_equal, assert_says, quietly
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from tests.functional.battery import UNIT, points_of
 
 NODES = Chebyshev(30, (0.0, 1.0)).nodes()
@@ -263,3 +263,30 @@ def test_tensors_of_tensorly_on_a_grid_are_interpolated_as_formats_are() -> None
         got, want = (chebyshev_from_grid(t, [x] * 3, 1e-3) for t in (ours.to_tensorly(), ours))
         for mine, theirs in zip((got.core, *got.factors), (want.core, *want.factors), strict=True):
             assert_equal(mine, theirs)
+
+
+def test_a_domain_reaches_one_step_beyond_the_places_and_no_more() -> None:
+    x = np.array([0.0, 1.0, 2.0, 3.0, 3.5])
+    y = x**2
+    for ends in ((-1.0, 4.0), (0.0, 3.5), (-1.0, 3.5)):
+        F = quietly(chebyshev_from_grid, y, [x], 1e-3, domain=[ends])
+        assert_equal(F.domain, (ends,))
+        assert_close(F.at(np.array(ends)), np.array(ends) ** 2, 1e4)
+    for ends in ((-1.001, 4.0), (-1.0, 4.001), (0.001, 4.0), (-1.0, 3.499)):
+        with pytest.raises(DataError) as error:
+            chebyshev_from_grid(y, [x], 1e-3, domain=[ends])
+        assert_says(error, "domain[0] must hold axes[0], from 0 to 3.5", "one step more")
+
+
+def test_the_ends_of_the_range_of_tolerances_are_taken_and_two_places_are_enough() -> None:
+    x = np.array([0.0, 1.0])
+    for tol in (1e-15, 0.999):
+        F = quietly(chebyshev_from_grid, x + 1, [x], tol)
+        assert_below(abs(F.at(0.25) - 1.25), 2 * tol + 1e-15, "error")
+    for tol in (0.99e-15, 1.0, "small"):
+        with pytest.raises(DataError) as error:
+            chebyshev_from_grid(x, [x], tol)
+        assert_says(error, "1e-15", repr(tol))
+    with pytest.raises(DataError) as error:
+        chebyshev_from_grid(x[:1], [x[:1]])
+    assert_says(error, "two or more finite places")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from tenfac import (  # noqa: E402
     to_xarray,
     tucker,
 )
+from tenfac.core.errors import MissingExtraError  # noqa: E402
+from tenfac.core.modes.gp import GP  # noqa: E402
+from tenfac.functional import labeled  # noqa: E402
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, quietly  # noqa: E402
 
 X = np.linspace(0.0, 2.0, 60)
@@ -272,3 +276,16 @@ def test_a_model_that_is_not_fitted_is_refused():
     with pytest.raises(ShapeError) as error:
         to_xarray(FunctionalTucker())
     assert_says(error, "a fitted FunctionalTucker")
+
+
+def test_a_mode_with_knots_is_evaluated_there_and_at_its_ends_and_a_missing_library_is_said(
+    monkeypatch,
+):
+    mode = GP("matern32", np.linspace(0.25, 1.5, 6).tolist(), lengthscale=1.0, domain=(0.0, 2.0))
+    places, coordinate = labeled._axis("x", mode, None)
+    assert_equal(places.tolist(), [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0])
+    assert_equal(coordinate, places)
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(MissingExtraError) as error:
+        to_xarray(Tucker(np.ones(1), [np.ones((3, 1))]))
+    assert_says(error, "to_xarray", "pip install 'tenfac[xarray]'")

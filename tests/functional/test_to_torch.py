@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tenfac import CP, Chebyshev, DataError, Discrete, ShapeError, Tucker, TuckerTrain, to_torch
+from tenfac.core.errors import MissingExtraError
 from tests.checks import assert_close, assert_equal, assert_says
 
 torch = pytest.importorskip("torch")
@@ -71,3 +72,23 @@ def test_what_is_no_function_or_no_point_is_refused():
     assert_says(error, "batch", "(2,)")
     with pytest.raises(TypeError):
         to_torch(np.ones(3))
+
+
+def test_a_function_of_one_variable_takes_rows_columns_and_single_numbers():
+    t = Tucker(np.array([2.0]), [np.eye(2)[:, 1:]], [Chebyshev(2)])  # 2 x
+    module = to_torch(t, dtype=torch.float64)
+    rows = torch.tensor([[0.5], [-0.25], [1.0]], dtype=torch.float64)
+    assert_close(module(rows), np.array([1.0, -0.5, 2.0]), like=rows)
+    assert_close(module(rows[:, 0]), np.array([1.0, -0.5, 2.0]), like=rows)
+    assert_close(module(rows[:2].T), np.array([[1.0, -0.5]]), like=rows)
+    assert_equal(float(module(0.5)), 1.0)
+
+
+def test_other_dtypes_and_a_missing_library_are_said(monkeypatch):
+    with pytest.raises(DataError) as error:
+        to_torch(some(), dtype=torch.float16)
+    assert_says(error, "to_torch", "float32, torch.float64", "float16")
+    monkeypatch.setattr("tenfac.functional.to_torch.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError) as error:
+        to_torch(some())
+    assert_says(error, "pip install 'tenfac[torch]'")

@@ -247,8 +247,8 @@ def _search(
         )
         fits.append(fit)
         fits.sort(key=lambda fit: fit.validation)
-        best, second = fits[0], fits[min(1, len(fits) - 1)]
-        again = len(fits) > 1 and second.validation <= _SAME * best.validation
+        best = fits[0]
+        again = len(fits) > 1 and fits[1].validation <= _SAME * best.validation
         if progress.stopped or best.validation <= _SUCCESS or (again and best.is_sound(limit)):
             break
     return fits[0], len(fits)

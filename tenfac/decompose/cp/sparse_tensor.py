@@ -83,9 +83,7 @@ class SparseTensor:
         """Call ``visit(n, product)`` for every mode in order; what it returns replaces factor n at once."""
         used = [self._rows(factor) for factor in factors]
         for n in range(len(self.shape)):
-            product = np.stack(
-                [self._product(n, [factor[s] for factor in used]) for s in range(len(used[0]))]
-            )
+            product = np.stack([self._product(n, rows) for rows in zip(*used, strict=True)])
             factor = visit(n, np.swapaxes(product, 1, 2))
             used[n] = used[n] if factor is None else self._rows(factor)
 

@@ -26,9 +26,12 @@ def check_charges(
     if not is_array(centers) and not is_array(amplitudes):
         centers, amplitudes = np.asarray(centers), np.asarray(amplitudes)
     elif not is_array(amplitudes):
-        amplitudes = namespace_of(centers).asarray(amplitudes, device=device_of(centers))
+        amplitudes = _beside(amplitudes, centers)
     elif not is_array(centers):
-        centers = namespace_of(amplitudes).asarray(centers, device=device_of(amplitudes))
+        centers = _beside(centers, amplitudes)
+    for name, array in ((first, centers), (second, amplitudes)):
+        if np.iscomplexobj(to_numpy(array)):
+            raise DataError(f"{where}: `{name}` must be real; got complex numbers.")
     centers, amplitudes = promote(centers, amplitudes, where=where)
     columns = 3 if domain is None else len(domain)
     if centers.ndim != 2 or centers.shape[1] != columns:
@@ -42,14 +45,19 @@ def check_charges(
         raise ShapeError(f"{where}: `{first}` must have a row or more; got none.")
     check_points(centers, domain, where, first)
     values = to_numpy(amplitudes)
-    if np.iscomplexobj(values):
-        raise DataError(f"{where}: `{second}` must be real; got complex numbers.")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise DataError(
             f"{where}: `{second}` must be finite; got {values[bad[0]]} at {bad[0]}. Leave that row out."
         )
     return centers, amplitudes
+
+
+def _beside(values: Any, array: Any) -> Any:
+    """A sequence in the library and, where it is real, in the precision of an array."""
+    xp, values = namespace_of(array), np.asarray(values)
+    keeps = values.dtype.kind in "biuf" and xp.isdtype(array.dtype, "real floating")
+    return xp.asarray(values, dtype=array.dtype if keeps else None, device=device_of(array))
 
 
 def check_points(points: Any, domain: Any, where: str, name: str = "points") -> None:
@@ -84,8 +92,14 @@ def check_box(domain: Any, where: str) -> tuple[tuple[float, float], ...]:
 
 def check_terms(exponents: Any, weights: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Exponents in ascending order and their weights."""
-    tau = np.asarray(exponents, dtype=float)
-    w = np.ones_like(tau) if weights is None else np.asarray(weights, dtype=float)
+    try:
+        tau = np.asarray(exponents, dtype=float)
+        w = np.ones_like(tau) if weights is None else np.asarray(weights, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: `exponents` and `weights` must be sequences of numbers; got {exponents!r} and "
+            f"{weights!r}. Write exponents=[2.0] for one width."
+        ) from error
     if tau.ndim != 1 or tau.size == 0 or w.shape != tau.shape:
         raise ShapeError(
             f"{where}: `exponents` and `weights` must be two sequences of one length K >= 1; got shapes "

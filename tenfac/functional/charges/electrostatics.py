@@ -355,7 +355,7 @@ class Electrostatics:
         square = xp.sum(delta**2, axis=1)
         if self.kernel == "slater":  # 0 is allowed: the kink there has slope 0, their mean over directions
             apart = square > 0
-            return delta, xp.where(apart, xp.sqrt(xp.where(apart, square, xp.ones_like(square))), 0 * square)
+            return delta, xp.where(apart, xp.sqrt(xp.where(apart, square, xp.ones_like(square))), square)
         return delta, xp.sqrt(square)
 
     def _collected(self, values: Any, rows: np.ndarray, size: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -63,7 +62,7 @@ class PointsProblem:
     >>> x = np.linspace(-1, 1, 9)
     >>> basis = np.stack([np.ones(9), x], axis=1)
     >>> problem = PointsProblem([basis], [np.array([1.0, 0.5])], 3 * x - 2, np.ones(9))
-    >>> state, _, converged = problem.solve(State(np.ones(1), (np.eye(2, 1),)), 1e-12, 20)
+    >>> state, _, converged = problem.solve(State(np.ones(1), (np.eye(2, 1),)), 1e-12, 20, 1e-5)
     >>> problem.coefficients(state)[1][0] @ problem.coefficients(state)[0], converged
     (array([-2.,  3.]), True)
     """
@@ -79,10 +78,6 @@ class PointsProblem:
         self.bases = tuple(basis * scale for basis, scale in zip(bases, scales, strict=True))
         self.sizes = tuple(len(scale) for scale in scales)
 
-    def n_params(self, rank: Sequence[int]) -> int:
-        """Numbers that a tensor of this rank leaves free."""
-        return math.prod(rank) + sum(r * (k - r) for r, k in zip(rank, self.sizes, strict=True))
-
     # --- one step -----------------------------------------------------------------------------------------
 
     def values(self, state: State) -> np.ndarray:
@@ -90,7 +85,7 @@ class PointsProblem:
         rows = [basis @ factor for basis, factor in zip(self.bases, state.factors, strict=True)]
         return contract(state.core, rows, paired=range(len(rows)))
 
-    def solve(self, state: State, ridge: float, max_iter: int, tol: float = 1e-5) -> tuple[State, int, bool]:
+    def solve(self, state: State, ridge: float, max_iter: int, tol: float) -> tuple[State, int, bool]:
         """Gauss-Newton steps until the objective falls by less than ``tol`` of itself; their number too."""
         objective = self._objective(state, ridge)
         floor = len(self.y) * np.finfo(float).eps ** 2

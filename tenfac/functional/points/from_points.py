@@ -249,8 +249,6 @@ def _modes(points: np.ndarray, domain: Any) -> tuple[Any, ...]:
         raise ShapeError(
             f"{_WHERE}: `domain` must have one entry per column of `X`, {d}; got {len(entries)}."
         )
-    if not len(points):
-        raise DataError(f"{_WHERE}: `X` must have rows; got none.")
     return tuple(_mode(points[:, n], entry, n) for n, entry in enumerate(entries))
 
 

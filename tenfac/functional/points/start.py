@@ -108,7 +108,7 @@ class PolynomialFit:
         """Coefficients of the fit as a tensor."""
         scale, target = self._scale(prior), self._target(y)
         gram = self.gram * scale * scale[:, None]
-        gram[np.diag_indices_from(gram)] += max(ridge, 1e-14 * np.trace(gram) / len(gram))
+        gram[np.diag_indices_from(gram)] += max(ridge, 1e-14 * np.trace(gram) / max(len(gram), 1))
         found = scale * np.linalg.solve(gram, scale * (self.design.T @ target))
         tensor = np.zeros(self.shape)
         tensor[tuple(self.index.T)] = found

@@ -364,6 +364,20 @@ def test_an_axis_that_is_none_is_refused(name, value):
     with pytest.raises(DataError) as error:
         replace(BEND, **{name: value})
     assert_says(error, "Bend:", name)
+    with pytest.raises(DataError) as error:
+        GP("matern32", GRID, lengthscale=1.0, bend=value)
+    assert_says(error, "GP: `bend`", repr(value))
+
+
+@pytest.mark.parametrize("derivative", [-1, 0])
+def test_what_a_caller_does_to_an_answer_does_not_change_the_next_one(derivative, make):
+    mode = GP("matern32", [0.0, 1.0], lengthscale=1.0, derivative=derivative)
+    factor = make.asarray(np.ones((mode.size, 1)))
+    for name in ("integral", "gram", "gram_root", "metric", "constant"):
+        answer = getattr(mode, name)(factor)
+        before = to_numpy(answer).copy()
+        answer *= 2
+        assert_equal(to_numpy(getattr(mode, name)(factor)), before)
 
 
 def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_where_values_are_lost():
@@ -377,9 +391,10 @@ def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_whe
         want = (grid[-1] - grid[0]) / 2 - (np.sin(2 * grid[-1]) - np.sin(2 * grid[0])) / 4
         assert_below(abs(root[:, 0] @ root[:, 0] - want), 0.02, "square of a sine")
     lost = [GP(CASES["quasi-periodic"][0], [1.0, 1.0 + 1e-8, 2.0]), GP(M52, [3.0, 3.0 + 1e-9, 3.0 + 1e-6])]
+    lost.append(GP(M32, [0.0, 1.0, 1.0 + 1e-8, 1.0 + 2.5e-8, 2.3]))  # no weight of a value is large
     for mode in lost:
         with pytest.raises(DataError) as error:
-            mode.factor(np.zeros(3))
+            mode.factor(np.zeros(mode.n_knots))
         assert_says(error, "GP.factor", "nearly coincide")
 
 

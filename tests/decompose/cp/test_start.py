@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from tenfac.core.progress import Progress
 from tenfac.decompose.cp.mttkrp import DenseTensor
+from tenfac.decompose.cp.search import Options, search
 from tenfac.decompose.cp.start import random_start
+from tenfac.decompose.cp.sweep import Starts
 from tests.checks import assert_above, assert_equal, assert_same_kind, to_numpy
 
 
@@ -27,3 +31,13 @@ def test_nonnegative_starts_are_magnitudes(make):
 def test_complex_data_start_from_complex_factors(make):
     found = random_start(DenseTensor(make.complex(3, 4)), 2, 1, np.random.default_rng(0))
     assert_above(np.abs(to_numpy(found[0]).imag).min(), 1e-6, "imaginary parts")
+
+
+@pytest.mark.parametrize(("n_init", "kept"), [(8, [4, 2, 1]), (5, [3, 2, 1]), (3, [2, 2, 1])])
+def test_the_better_half_of_the_starts_goes_on_then_the_best_two_then_one(monkeypatch, n_init, kept):
+    seen = []
+    keep = Starts.keep
+    monkeypatch.setattr(Starts, "keep", lambda self, rows: (seen.append(len(rows)), keep(self, rows))[1])
+    X = np.random.default_rng(0).standard_normal((5, 6, 7))
+    best = search(DenseTensor(X), Options(3, n_init=n_init, tol=1e-14, progress=Progress("cp", 500)), 1)
+    assert_equal((seen, len(best.errors)), (kept, 1))

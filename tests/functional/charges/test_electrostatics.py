@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from tenfac import DataError, Electrostatics, ShapeError, read_charges
+from tenfac.functional.charges.electrostatics import _bounds, _chosen
 from tenfac.functional.charges.lattice import find_lattice
 from tenfac.functional.charges.separation import separate
 from tests.checks import (
@@ -390,3 +391,112 @@ def test_bad_points_are_refused() -> None:
     with pytest.raises(DataError) as raised:
         system.potential(part="middle")
     assert_says(raised, "'middle'")
+
+
+def test_one_charge_has_no_potential_but_its_own_and_the_report_is_one_line() -> None:
+    one = Electrostatics([[0.3, 0.2, 0.1]], [2.0], domain=[(-1, 1)] * 3, tol=1e-8)
+    assert_close(one.potential(), np.zeros(1), scale=1e-7 / np.finfo(float).eps / 100)
+    assert_close(float(one.potential([[0.3, 0.2, 0.6]])[0]), 4.0, 1e-7 / np.finfo(float).eps)
+    assert_says(repr(one), "Electrostatics(1 charges, coulomb, alpha=", "rank=(", "converged")
+    assert "\n" not in repr(one)
+
+
+def test_a_tolerance_below_the_precision_of_the_positions_is_refused() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype("float32")
+    with pytest.raises(DataError) as error:
+        Electrostatics(x, np.ones(5, "float32"), tol=4.7e-7)
+    assert_says(error, "4.8e-07 or more", "float32", "float64")
+
+
+@pytest.mark.parametrize(("kernel", "kappa"), KERNELS[:3])
+def test_the_reported_error_is_the_largest_at_32_charges(kernel, kappa) -> None:
+    positions, charges = gas(200)
+    made = Electrostatics(positions, charges, kernel=kernel, kappa=kappa, tol=1e-5)
+    rows = [k * 199 // 31 for k in range(32)]
+    want = direct(positions[rows], positions, charges, kappa, slater=kernel == "slater")[0]
+    gaps = np.abs(made.potential()[rows] - want)
+    self = float(np.abs(charges).max()) * made._split.at_zero
+    assert_close(made.info.rel_error, float(gaps.max() / max(np.abs(want).max(), self)), 1e12)
+
+
+def test_a_grid_may_have_eight_cells_per_charge_and_no_more() -> None:
+    for far, shape in ((23.0, (24, 1, 1)), (24.0, None), (25.0, None)):
+        found = find_lattice(np.array([[0.0, 1, 2], [1.0, 1, 2], [far, 1, 2]]))
+        assert_equal(None if found is None else found.shape, shape)
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 3, 0], [0, 0, 4.0]])  # 2 * 4 * 2 cells
+    found = find_lattice(corner)
+    assert_equal((found.shape, found.step.tolist()), ((2, 4, 2), [1.0, 1.0, 4.0]))
+    assert_equal(found.cells.tolist(), [0, 8, 4, 6, 1])
+    assert_equal(find_lattice(np.concatenate([corner, corner[:1]])), None)  # a place twice
+
+
+def test_the_near_part_of_a_grid_is_the_sum_over_its_pairs() -> None:
+    positions, charges = crystal(4, 1.0)
+    positions, charges = positions[:50] * [1.0, 1.1, 0.9], charges[:50] + 0.1
+    lattice, split = find_lattice(positions), separate(1.5, 8.0, 1e-8)
+    for cutoff in (0.8, 1.05, 2.4, 50.0):
+        value, slope = lattice.short(split, cutoff, charges, True)
+        delta = positions[:, None] - positions
+        r = np.linalg.norm(delta, axis=2)
+        near = (r > 0) & (r < cutoff)
+        r[~near] = 1.0
+        assert_close(value, (near * scipy.special.erfc(1.5 * r) / r) @ charges, 1e4, scale=1.0)
+        tail = 2 * 1.5 / np.sqrt(np.pi) * np.exp(-((1.5 * r) ** 2))
+        along = near * -(scipy.special.erfc(1.5 * r) / r + tail) / r / r * charges
+        assert_close(slope, np.einsum("ij,ijn->in", along, delta), 1e4, scale=1.0)
+
+
+def test_columns_of_a_pdb_line_are_read_where_fields_run_together(tmp_path) -> None:
+    line = "ATOM  12345 HH31 ACE A1234    -123.456-234.567-345.678-10.51231.4870"
+    file = tmp_path / "a.pqr"
+    file.write_text(line + "\n")
+    positions, charges = read_charges(file)
+    assert_equal(positions.tolist(), [[-123.456, -234.567, -345.678]])
+    assert_equal(charges.tolist(), [-10.5123])
+
+
+def test_the_box_has_a_margin_of_five_percent_of_its_longest_side() -> None:
+    places = np.array([[0.0, 1.0, -3.0], [2.0, 1.5, 1.0]])
+    made = Electrostatics(places, [1.0, -1.0], tol=1e-3)
+    assert_close(np.array(made.domain), np.array([[-0.2, 2.2], [0.8, 1.7], [-3.2, 1.2]]))
+    for alpha, room in ((None, 0.2), (2.0, 0.025)):  # of one charge: its distance from 0, or 1 / alpha
+        low, high = _bounds(np.array([[1.0, 0.0, -4.0]]), alpha).T
+        assert_close(np.stack([low, high]), np.array([[1.0, 0, -4]]) + room * np.array([[-1], [1]]))
+    assert_close(_bounds(np.full((1, 3), 0.5), None)[0], np.array([0.45, 0.55]))
+
+
+def test_alpha_follows_the_density_between_a_least_and_a_largest_rank() -> None:
+    sides = np.array([10.0, 10.0, 10.0])
+
+    def alpha(count: int, scale: float = 1.0, kappa: float = 0.0) -> float:
+        return _chosen(count, scale * sides, 1e-6, kappa)
+
+    assert_close(alpha(8000) / alpha(1000), 2.0)
+    assert_close(alpha(1000, 3.0), alpha(1000) / 3)
+    assert_equal((alpha(1), alpha(10**9)), (1 / 5.0, 16 / 5.0))
+    assert_equal(alpha(1000, 1.0, 100.0), 25.0)
+    # erfc(alpha r) / r has fallen below the tolerance where some tens of charges are within
+    split = separate(alpha(1000), 20.0, 1e-7)
+    near = 4 / 3 * np.pi * split.cutoff(1e-6) ** 3
+    assert_above(near, 30, "charges within the cutoff")
+    assert_below(near, 50, "charges within the cutoff")
+    flat = _chosen(1000, np.array([10.0, 10.0, 0.0]), 1e-6, 0.0)
+    assert_equal(flat, _chosen(1000, np.array([10.0, 10.0, 0.01]), 1e-6, 0.0))
+
+
+def test_the_cutoff_is_where_the_short_part_falls_below_the_tolerance() -> None:
+    for kappa, slater in ((0.0, False), (0.7, False), (0.7, True)):
+        split = separate(2.0, 8.0, 1e-10, kappa, slater=slater)
+        for tol in (1e-2, 1e-8):
+            r = split.cutoff(tol)
+            assert_close(float(split.short(np.array(r))) / split.scale, tol, 1e9)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, True, "1"])
+def test_alpha_is_a_finite_number_above_0_and_kappa_may_be_0(value) -> None:
+    for name in ("alpha", "kappa"):
+        if name == "kappa" and value == 0.0 and value is not True:
+            continue
+        with pytest.raises(DataError) as error:
+            Electrostatics([[0.0, 0, 0], [1, 1, 1]], [1.0, 1.0], **{name: value})
+        assert_says(error, name, repr(value), "above 0" if name == "alpha" else "0 or more")

@@ -183,3 +183,64 @@ def test_bad_input_is_refused(change, error, parts) -> None:
     with pytest.raises(error) as raised:
         gaussian_sum(given.pop("centers"), given.pop("amplitudes"), given.pop("exponents"), **given)
     assert_says(raised, *parts)
+
+
+def test_a_gaussian_without_a_width_is_the_sum_of_the_amplitudes() -> None:
+    centers, amplitudes = cloud(7)
+    basis = GaussianBasis([0.0], [2.0], domain=CUBE)
+    assert_equal(basis.rank, (1, 1, 1))
+    for compressed in (True, False):
+        F = basis.sum(centers, amplitudes, compressed=compressed)
+        assert_close(F.at(0.3, -0.2, 0.9), float(2 * amplitudes.sum()), 1e3)
+
+
+def test_amplitudes_set_the_library_of_centers_that_are_a_list_and_must_be_real() -> None:
+    torch = pytest.importorskip("torch")
+    basis = GaussianBasis([1.0], domain=CUBE[:1])
+    want = basis.moments([[0.1], [-0.7]], [0.3, 0.6])
+    for dtype in (torch.float64, torch.float32):
+        like = torch.zeros(1, dtype=dtype)
+        centers, amplitudes = (
+            torch.tensor([[0.1], [-0.7]], dtype=dtype),
+            torch.tensor([0.3, 0.6], dtype=dtype),
+        )
+        assert_close(basis.moments([[0.1], [-0.7]], amplitudes), want, like=like)  # 0.1 is not rounded
+        assert_close(basis.moments(centers, [0.3, 0.6]), want, like=like)
+    with pytest.raises(DataError) as error:
+        basis.moments([[0.1]], [1j])
+    assert_says(error, "GaussianBasis.moments", "`amplitudes` must be real")
+    with pytest.raises(DataError) as error:
+        basis.moments([[0.1], [np.nan]], [1.0, 1.0])
+    assert_says(error, "`centers` must be finite", "row 1")
+    with pytest.raises(DataError) as error:
+        basis.moments([[0.1], [0.2]], [1.0, np.inf])
+    assert_says(error, "`amplitudes` must be finite", "inf at 1")
+
+
+def test_a_center_a_rounding_beyond_the_box_is_taken_and_one_of_more_is_not() -> None:
+    basis = GaussianBasis([1.0], domain=[(-100.0, 1.0)])
+    for x in (1 + 4e-14, -100 - 4e-14):
+        basis.moments([[x]], [1.0])
+    for x in (1 + 1e-12, -100 - 1e-12):
+        with pytest.raises(DataError) as error:
+            basis.moments([[0.0], [x]], [1.0, 1.0])
+        assert_says(error, "must lie in the box [(-100.0, 1.0)]", "row 1", "larger `domain`")
+
+
+@pytest.mark.parametrize("tol", [1e-13, 0.999])
+def test_the_ends_of_the_range_of_tolerances_are_taken(tol) -> None:
+    assert_equal(GaussianBasis([1.0], domain=CUBE[:1], tol=tol).tol, tol)
+    for bad in (0.9e-13, 1.0, 1, True, "1e-3"):
+        with pytest.raises(DataError) as error:
+            GaussianBasis([1.0], domain=CUBE[:1], tol=bad)
+        assert_says(error, "GaussianBasis", "1e-13", repr(bad))
+
+
+def test_a_quadrature_of_too_few_nodes_is_refused_and_so_is_a_screening_without_a_long_part() -> None:
+    with pytest.raises(DataError) as error:
+        separate(1.0, 4.0, 1e-18)
+    assert_says(error, "16 nodes", "tol=1e-18", "larger tol")
+    separate(1.0, 4.0, 1e-6, 10.0)
+    with pytest.raises(DataError) as error:
+        separate(1.0, 4.0, 1e-6, 10.01)
+    assert_says(error, "kappa / 10", "alpha=1 for kappa=10")

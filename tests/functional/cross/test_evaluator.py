@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tenfac import DataError, ShapeError
 from tenfac.functional.cross.evaluator import Evaluator, OutOfEvaluationsError
-from tests.checks import assert_close, assert_equal
+from tests.checks import assert_close, assert_equal, assert_says
 
 
 def plane(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -53,3 +54,31 @@ def test_a_pool_gives_the_values_in_order(count: int) -> None:
     with ThreadPoolExecutor(3) as pool:
         got = Evaluator(plane, [(-1, 1)] * 2, 10**4, True, pool)(points)
     assert_close(got, plane(*points.T))
+
+
+def test_one_number_for_two_points_must_be_the_same_every_time() -> None:
+    evaluate = Evaluator(lambda x, y: float(np.sum(x + y)), [(-1, 1)] * 2, 100, True)
+    evaluate(np.array([[0.5, 0.25]]))  # of one point it is the value there
+    evaluate(np.array([[0.25, 0.25]]))
+    evaluate(np.array([[0.5, 0.25], [0.0, 0.0]]))
+    evaluate(np.array([[0.0, 0.0], [0.5, 0.25]]))
+    with pytest.raises(ShapeError) as error:
+        evaluate(np.array([[0.5, 0.5], [0.0, 0.0]]))
+    assert_says(error, "got 1.0 for 2 points and 0.75 for others", "vectorized=False")
+
+
+def test_the_largest_value_whose_square_is_a_number_and_the_first_of_equal_ones() -> None:
+    evaluate = Evaluator(lambda x: 0.9e140 * np.sign(x), [(-1, 1)], 100, True)
+    evaluate(np.array([[0.5], [-0.5]]))
+    assert_equal((evaluate.largest, evaluate.place.tolist()), (0.9e140, [0.5]))
+    evaluate(np.array([[-0.7]]))
+    assert_equal(evaluate.place.tolist(), [0.5])
+    with pytest.raises(DataError, match=r"below 1e\+140"):
+        Evaluator(lambda x: 1.1e140 * x, [(-1, 1)], 100, True)(np.array([[1.0]]))
+
+
+def test_points_a_rounding_beyond_the_cube_are_clipped_and_progress_is_told() -> None:
+    seen, told = [], []
+    evaluate = Evaluator(lambda x: seen.append(x.max()) or x, [(0.1, 0.3)], 9, True, None, told.append)
+    evaluate(np.array([[1 + 1e-12], [-1 - 1e-12]]))
+    assert_equal((seen, told), ([0.3], [2]))

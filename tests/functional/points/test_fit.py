@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tenfac.functional.points.fit import PointsProblem, State, _Tangent
+from tenfac.functional.points.fit import PointsProblem, State, _cholesky, _Tangent
 from tenfac.functional.points.search import Model, Search
 from tenfac.functional.points.start import PolynomialFit, Prior
 from tests.checks import assert_below, assert_close, assert_equal
@@ -49,7 +49,7 @@ def test_the_tangent_is_the_derivative_of_the_step() -> None:
 
 def test_at_full_rank_it_is_ridge_regression() -> None:
     p = problem()
-    full, steps, at_rest = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10)
+    full, steps, at_rest = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10, 1e-5)
     assert_equal(at_rest, True)
     assert_close(p.values(full), DENSE @ ridge_regression(0.3)[0], 1e4)
     assert_below(steps, 3, "steps")
@@ -57,7 +57,7 @@ def test_at_full_rank_it_is_ridge_regression() -> None:
 
 def test_leaving_rows_out_at_full_rank_is_exact() -> None:
     p = problem()
-    full, _, _ = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10)
+    full, _, _ = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.3, 10, 1e-5)
     score, trace = p.leave_one_out(full, 0.3)
     hat = ridge_regression(0.3)[1]
     roots = np.sqrt(WEIGHTS)
@@ -122,3 +122,65 @@ def test_the_path_of_ranks_ends_at_that_of_the_function() -> None:
         found = search._grown(Model((1, 1), (5, 5), prior, 1e-12), tensor, [np.eye(5)] * 2)
         assert_equal(found.model.rank, (rank, rank))
         assert_below(found.score / np.mean(y**2), 1e-15, "mean square left out")
+
+
+def test_a_matrix_that_is_not_definite_gets_as_much_jitter_as_it_needs() -> None:
+    matrix = np.array([[1.0, 1 + 1e-11], [1 + 1e-11, 1.0]])
+    lower = _cholesky(matrix)
+    assert_equal(lower[0, 1], 0.0)
+    assert_below(np.abs(lower @ lower.T - matrix).max(), 2e-10, "jitter")
+
+
+def test_fewer_rows_than_numbers_shorten_the_model_and_labels_are_kept() -> None:
+    bases = [np.polynomial.chebyshev.chebvander(RNG.uniform(-1, 1, 20), 9) for _ in range(2)]
+    prior = Prior((2.0, 0.0))
+    search = Search(bases, RNG.standard_normal(20), np.ones(20), PolynomialFit(bases, np.ones(20), prior))
+    assert_equal(search._shortened(Model((1, 1), (9, 5), prior, 1.0)).sizes, (9, 5))  # 13 numbers of 14
+    assert_equal(search._shortened(Model((1, 1), (9, 7), prior, 1.0)).sizes, (8, 7))
+    assert_equal(search._shortened(Model((2, 2), (9, 9), prior, 1.0)).sizes, (2, 9))  # 18 still: no shorter
+    kept = Search(bases, search.y, search.weights, search.first, ["sizes"])
+    assert_equal(kept._shortened(Model((1, 1), (9, 7), prior, 1.0)).sizes, (9, 7))
+
+
+def test_a_model_fits_with_seven_tenths_of_the_rows_and_ranks_that_are_not_idle() -> None:
+    bases = [np.ones((20, 30))] * 3
+    search = Search(bases[:2], np.ones(20), np.ones(20), None)
+    for rank, sizes, fits in (
+        ((1, 1), (7, 8), True),
+        ((1, 1), (8, 8), False),
+        ((2, 2), (4, 6), False),
+        ((2, 2), (4, 4), True),
+        ((2, 2), (4, 1), False),
+        ((0, 0), (4, 4), False),
+        ((1, 2), (4, 4), False),
+    ):
+        assert_equal(search.fits(Model(rank, sizes, Prior((2.0, 2.0)), 0.0)), fits)
+    many = Search(bases[:2], np.ones(5000), np.ones(5000), None)
+    for size, fits in ((600, True), (602, False)):
+        assert_equal(many.fits(Model((1, 1), (size, 601), Prior((2.0, 2.0)), 0.0)), fits)
+
+
+def test_the_coefficients_of_many_variables_stay_in_a_box_of_bounded_size(monkeypatch) -> None:
+    monkeypatch.setattr("tenfac.functional.points.start._BOX", 8)
+    bases = [np.polynomial.chebyshev.chebvander(RNG.uniform(-1, 1, 40), 5) for _ in range(3)]
+    fit = PolynomialFit(bases, np.ones(40), Prior((2.0,) * 3))
+    assert_equal(fit.shape, (2, 2, 2))
+    assert_equal(len(fit.index), 3)  # 32, 16, 8, 4 terms with the constant
+
+
+def test_decays_stay_in_their_range_and_labels_have_none() -> None:
+    prior = Prior((2.0, 0.0, 1.1))
+    assert_equal(prior.changed(2.0).decays, (2.5, 0.0, 2.2))
+    assert_equal(prior.changed(0.5).decays, (1.02, 0.0, 1.02))
+    assert_equal(prior.changed(0.9, 2).decays, (2.0, 0.0, 1.1 * 0.9 if 1.1 * 0.9 > 1.02 else 1.02))
+    assert_equal(prior.changed(3.0, 1).decays, (2.0, 0.0, 1.1))
+    assert_equal(Prior((0.0,)).scales((1,))[0], np.array([1.0]))
+
+
+def test_basis_functions_of_very_different_size_are_fitted_alike() -> None:
+    x, scale = np.linspace(-1, 1, 60), 2.5 ** -np.arange(20.0)
+    basis = np.polynomial.chebyshev.chebvander(x, 19)
+    y = basis @ (scale * RNG.choice([-1, 1], 20))
+    p = PointsProblem([basis], [scale], y, np.ones(60))
+    found, _, _ = p.solve(State(np.ones(1), (np.eye(20, 1),)), 0.0, 30, 1e-5)
+    assert_below(np.abs(p.values(found) - y).max(), 1e-9, "error")

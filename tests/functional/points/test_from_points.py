@@ -211,6 +211,8 @@ def test_too_few_steps_are_said() -> None:
 X, Y = points(20, 2), np.arange(20.0)
 BAD = [
     ({"X": X[:, 0]}, ShapeError, "reshape"),
+    ({"X": X[:0], "y": Y[:0]}, ShapeError, "must have rows"),
+    ({"X": X[:, :0]}, ShapeError, "(N, D)"),
     ({"y": Y[:5]}, ShapeError, "`y` must have shape (20,)"),
     ({"y": np.where(Y < 3, np.nan, Y)}, DataError, "3 of 20"),
     ({"X": np.where(X > 0.9, np.inf, X)}, DataError, "`X` must be finite"),
@@ -226,6 +228,13 @@ BAD = [
     ({"weights": Y[:4]}, ShapeError, "`weights`"),
     ({"rank": (3, 2)}, RankError, "product of the others"),
     ({"rank": 0}, RankError, "1 or more"),
+    ({"domain": [0, (-1, 1)]}, DataError, "1 or more; got 0"),
+    ({"ridge": -1e-9}, DataError, "ridge"),
+    ({"ridge": np.inf}, DataError, "ridge"),
+    ({"degree": [3, True]}, DataError, "`degree`"),
+    ({"degree": [3]}, DataError, "2 of them"),
+    ({"max_iter": True}, DataError, "`max_iter`"),
+    ({"weights": 0 * Y}, DataError, "not all 0"),
     ({"degree": -1}, DataError, "`degree`"),
     ({"ridge": np.nan}, DataError, "ridge"),
     ({"max_iter": 0}, DataError, "`max_iter`"),
@@ -259,3 +268,25 @@ def test_a_search_that_ran_out_of_models_says_so(monkeypatch: pytest.MonkeyPatch
     found = fitted(*smooth())
     assert_says(found.info.warnings[-1], "the search ended after", "models", "rank or degree")
     assert_equal(found.info.converged, True)
+
+
+def test_the_fewest_points_and_the_smallest_options_are_taken() -> None:
+    F = quietly(fitted, X[:4], Y[:4], degree=0, ridge=0.0, max_iter=1)
+    assert_close(F.at(X[:4, 0], X[:4, 1]), np.full(4, Y[:4].mean()), 1e4)
+    assert_close(F.info.rel_error, float(np.std(Y[:4]) / np.sqrt(np.mean(Y[:4] ** 2))), 1e4)
+    assert_equal(fitted(X[:4], Y[:4] * 0 + 2, [(-1, 1), None]).info.n_iter, 0)
+
+
+def test_a_ridge_is_added_per_row_in_units_of_the_mean_square() -> None:
+    x, y, ridge = X[:, 0], np.sin(X[:, 0]) + 0.2, 0.05
+    F = quietly(fitted, x[:, None], y, [(-1, 1)], degree=1, ridge=ridge)
+    # of c_1 alone: its scale 1 / decay is one of those that may be chosen
+    slopes = []
+    for decay in np.linspace(1.02, 2.5, 400):
+        t = x / decay
+        centered = t - t.mean()
+        slopes.append(centered @ y / (centered @ centered + ridge * len(x)) / decay)
+    slope = float(F.at(1.0) - F.at(0.0))
+    assert_above(slope, min(slopes) - 1e-9, "slope")
+    assert_below(slope, max(slopes) + 1e-9, "slope")
+    assert_close(float(F.at(x).mean()), float(y.mean()), 1e4)  # the constant is free
