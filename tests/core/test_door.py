@@ -22,7 +22,7 @@ def plain(X: Any) -> Any:
 
 
 @door
-def named(*, tol: float) -> float:
+def named(*, tol: float = 0.5) -> float:
     return tol
 
 
@@ -63,6 +63,7 @@ FITTED = door(Fitted)()
         (lambda: fit(1, 2, 3, tol=1, max_iter=2), "fit: takes 2 by position (X, rank); got 3."),
         (lambda: fit(1, tols=3), "fit: unknown argument `tols`. Did you mean 'tol'?"),
         (lambda: fit(1, zzz=3), "fit: unknown argument `zzz`. Its arguments are X, rank, tol, max_iter."),
+        (lambda: plain(), "plain: needs `X`. Its arguments are X."),
         (lambda: plain(1, 2), "plain: takes 1 by position (X); got 2."),
         (lambda: named(1), "named: takes none by position; got 1. Give the others by name: tol=."),
         (

@@ -38,3 +38,14 @@ def test_integrals_and_derivatives_of_half_precision_keep_it() -> None:
         place = [0.25] * getattr(got, "ndim", 0)
         pair = (got.at(*place), want.at(*place)) if hasattr(got, "at") else (got, want)
         assert_relative(np.asarray(pair[0], dtype=float), np.asarray(pair[1]), 4 * STEP)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["one", "batch"])
+def test_the_error_of_rounding_in_half_precision_does_not_depend_on_the_scale(batch: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    core = rng.uniform(0.1, 1, (*batch, 2, 2)).astype("float16")
+    factors = [rng.uniform(0.1, 1, (*batch, 3, 2)).astype("float16") for _ in range(2)]
+    errors = [Tucker(core * scale, factors).round(2).info.rel_error for scale in np.float16([1, 2**-6, 2**4])]
+    assert_equal(bool(np.all(np.asarray(errors) > 1e-5)), True)  # what float16 rounds away is in it
+    for error in errors[1:]:
+        assert_relative(np.asarray(error), np.asarray(errors[0]), 0.01)
