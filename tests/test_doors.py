@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from sklearn.base import clone
 
 import tenfac
-from tests.checks import assert_equal, assert_relative, assert_says
+from tests.checks import assert_equal, assert_relative, assert_says, quietly
 
 X = np.arange(24.0).reshape(2, 3, 4)
 
@@ -96,7 +97,10 @@ def test_adapters_are_sent_to_their_own_save_and_load(tmp_path: Path) -> None:
     assert_says(error, "load_adapter(model, path)")
     with pytest.raises(tenfac.DataError) as error:
         tenfac.load_adapter(path, layer)
-    assert_says(error, "The model comes first")
+    assert_says(error, "load_adapter: `model` must be", "The model comes first")
+    for model, file, name in ((path, layer, "model"), (layer, layer, "path")):
+        said = refusal(lambda model=model, file=file: tenfac.save_adapter(model, file), tenfac.DataError)
+        assert_says(said, f"save_adapter: `{name}` must", "The model comes first")
 
 
 def test_a_column_that_is_not_there_is_told_in_whole_sentences() -> None:
@@ -138,6 +142,9 @@ def test_a_misspelled_argument_of_every_function_is_told_the_nearest(name: str) 
         (lambda: tenfac.tucker(X, 1).round(tool=1), ("Tucker.round: unknown argument `tool`.", "'tol'")),
         (lambda: F.integrate(mode=1), ("Tucker.integrate: unknown argument `mode`.", "'modes'")),
         (lambda: K.solve(z=1), ("KroneckerOperator.solve: unknown argument `z`. Its arguments are y.",)),
+        (lambda: tenfac.tucker(X, 1).at(1, 2, 3, check=1), ("Tucker.at: unknown", "It takes none by name.")),
+        (lambda: tenfac.cp(), ("cp: needs `X`, `rank`. Its arguments are X, rank, ",)),
+        (lambda: tenfac.tucker(X, X=X), ("tucker: `X` was given twice", "Leave one of them out.")),
         (lambda: tenfac.tucker(X, 1, 0.1), ("tucker: takes 2 by position (X, rank); got 3.", "tol=")),
         (lambda: tenfac.tucker(X.tolist(), 1), ("tucker: expected an array", "numpy.asarray(x)")),
         (lambda: tenfac.cp("X.npy", 1), ("cp: expected an array", "numpy.load")),
@@ -151,6 +158,11 @@ def test_a_call_that_does_not_fit_is_told_by_the_name_that_was_called(
     call: Callable[[], Any], parts: tuple[str, ...]
 ) -> None:
     assert_says(refusal(call, TypeError), *parts)
+
+
+def test_what_is_public_is_pickled_by_the_name_it_is_called_by() -> None:
+    for public in (tenfac.FunctionalTucker.predict, tenfac.Tucker.round, tenfac.tucker):
+        assert_equal(pickle.loads(pickle.dumps(public)) is public, True)  # noqa: S301
 
 
 def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
@@ -169,6 +181,11 @@ def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
             lambda: tenfac.compose(lambda x: x * np.nan, F),
             ("compose: the function of the formats must be finite",),
         ),
+        (
+            lambda: tenfac.compose(lambda x, y: x * y, F),
+            ("compose: `function` must take one array per format, 1; got one with the arguments (x, y)",),
+        ),
+        (lambda: tenfac.compose(3, F), ("must take one array per format, 1; got int. The function",)),
         (lambda: tenfac.chebyshev_from_points(X[0][:0], X[0, 0][:0]), ("`X` must have rows",)),
         (
             lambda: tenfac.Electrostatics(np.eye(3), [1.0, -1.0, 1.0], kernel="yukwa"),
@@ -205,6 +222,11 @@ MADE = tenfac.datasets.make_kronecker_sparse((6, 6), 8, 2)
 POINTS = np.random.default_rng(0).random((40, 2))
 
 
+def few_iterations(likelihood: str, verbose: int) -> Any:
+    model = tenfac.FunctionalTucker(max_iter=1, terms=(), likelihood=likelihood, verbose=verbose)
+    return quietly(model.fit, POINTS[:12], POINTS[:12, 0])
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [
@@ -214,8 +236,10 @@ POINTS = np.random.default_rng(0).random((40, 2))
         ("nearest_kronecker", lambda v: tenfac.nearest_kronecker(np.eye(8), [(2, 2)] * 3, verbose=v)),
         ("kron_omp", lambda v: tenfac.kron_omp(MADE.factors, MADE.y, noise=MADE.noise, verbose=v)),
         ("cp_scree", lambda v: tenfac.cp_scree(X, [1], verbose=v)),
+        ("FunctionalTucker", lambda v: few_iterations("gaussian", v)),
+        ("FunctionalTucker", lambda v: few_iterations("student_t", v)),
     ],
-    ids=["chebyshev_tucker", "compose", "chebyshev_from_points", "nearest_kronecker", "kron_omp", "cp_scree"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_whatever_takes_its_time_shows_its_progress_the_same_way(
     name: str, call: Callable[[int], Any], caplog: Any, capsys: Any
@@ -247,8 +271,15 @@ def test_noise_is_a_standard_deviation_and_sample_one_word_in_both_estimators() 
     dense = tenfac.FunctionalTucker(discrete="label", max_iter=0)
     dense.fit({"time": POINTS[:, 0], "label": np.arange(40) % 2}, POINTS[:, 0])
     assert_equal(dense.kinds_, ("continuous", "discrete"))
-    for draws in (sparse.sample(3), dense.sample({"time": [0.5], "label": [1]}, 3)):
-        assert_equal(len(draws), 3)
+    at = {"time": [0.5], "label": [1]}
+    for n in (0, 3):
+        assert_equal((len(sparse.sample(n)), len(dense.sample(at, n))), (n, n))
+    for call, where in [
+        (lambda: sparse.sample(-1), "KroneckerSBL"),
+        (lambda: dense.sample(at, -1), "FunctionalTucker"),
+    ]:
+        said = refusal(call, tenfac.DataError)
+        assert_equal(said, f"{where}.sample: `n` must be an integer from 0 up; got -1.")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +290,7 @@ def test_noise_is_a_standard_deviation_and_sample_one_word_in_both_estimators() 
             lambda: tenfac.FunctionalTucker().predict(X, std=True),
             "FunctionalTucker.predict: unknown argument",
         ),
+        (lambda: tenfac.FunctionalTucker().sample(n=1), "FunctionalTucker.sample: needs `X`. Its arguments"),
         (lambda: tenfac.KroneckerSBL(n_start=1), "Did you mean 'n_starts'?"),
         (lambda: tenfac.KroneckerSBL().fit([np.eye(2)], [1.0, 2.0]), "Convert it with numpy.asarray(x)"),
     ],
@@ -289,7 +321,29 @@ def test_words_and_states_of_adapters_are_errors_of_the_package() -> None:
         (lambda: tenfac.adapt(net, "all", rank=1, init="weigth"), "Did you mean 'weight'?"),
         (lambda: tenfac.adapt(net, "all", rank=1, path="factord"), "Did you mean 'factored'?"),
         (lambda: tenfac.adapt(net, "all", rank=1, structure="tuker"), "Did you mean 'tucker'?"),
+        (
+            lambda: tenfac.adapt(net, "all", rank=1, init="gradient", data=lambda x, y: x + y),
+            "function without arguments that returns the loss; got one with the arguments (x, y)",
+        ),
         (lambda: tenfac.compress(net[0], rank=1, metric="fishr"), "Did you mean 'fisher'?"),
         (lambda: tenfac.merge(net), "the model must have adapters"),
     ]:
         assert_says(refusal(call, tenfac.DataError), part)
+
+
+def test_wrong_kinds_of_options_are_told_what_to_write() -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("xarray")
+    cube, wave = [(0.0, 1.0)] * 2, tenfac.chebyshev_tucker(lambda x, y: x * y, [(0, 1)] * 2, tol=1e-6)
+    for call, kind, parts in [
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, executor=4), TypeError, ["`executor`", "got int"]),
+        (lambda: tenfac.chebyshev_tucker(np.hypot, cube, hints="ab"), tenfac.DataError, ["`hints`", "'ab'"]),
+        (lambda: tenfac.gaussian_sum([[0.0]], [1.0], "ab", domain=[(0, 1)]), tenfac.DataError, ["exponents"]),
+        (lambda: tenfac.to_xarray(wave, ("x", "y"), [1, 2]), TypeError, ["`coords`", "got list"]),
+        (lambda: tenfac.plot.function_slice(wave, [0.5]), TypeError, ["`fixed`", "got list", "dict"]),
+        (lambda: tenfac.plot.calibration("ab", "ab", "ab"), tenfac.DataError, ["calibration", "got str"]),
+        (lambda: tenfac.plot.mode_function(tenfac.FunctionalTucker(), 0), TypeError, ["fitted model"]),
+        (lambda: tenfac.plot.mode_functions(wave), TypeError, ["fitted model", "got Tucker"]),
+        (lambda: tenfac.cp_complete(X, 10**9), tenfac.RankError, ["observed entries, 24", "1000000000"]),
+    ]:
+        assert_says(refusal(call, kind), *parts)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tenfac.adapters.build import Plan
 from tenfac.adapters.targets import Target
-from tenfac.core.errors import DataError
+from tenfac.core.errors import DataError, cannot_take
 
 _WHERE = "adapt"
 
@@ -25,10 +25,11 @@ def gradients_of(plans: Sequence[tuple[Target, Plan]], data: Any) -> list[Tensor
                 f"{plans[0][1].init!r}. Leave one of them out."
             )
         return [None] * len(plans)
-    if not callable(data):
+    wrong = cannot_take(data, 0) if callable(data) else type(data).__name__
+    if wrong:
         raise DataError(
             f"{_WHERE}: `data` must be a function without arguments that returns the loss; got "
-            f"{type(data).__name__}. Write lambda: loss(model(x), y)."
+            f"{'one with ' * callable(data)}{wrong}. Write lambda: loss(model(x), y)."
         )
     weights = {(id(p.layer), p.slot.parameter): p.layer._parameters[p.slot.parameter] for p in needed}
     found = dict(zip(weights, _derivatives(data, list(weights.values())), strict=True))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tenfac.adapters.updates.forward import factored_forward, is_sound
 from tenfac.adapters.updates.path import choose_path
 from tenfac.adapters.updates.update import Update
+from tenfac.core.errors import DataError
 
 _STOCK = (
     nn.Linear,
@@ -125,7 +126,7 @@ class Adapted:
 
     def __delattr__(self, name: str) -> None:
         if name in type(self)._made_of[1]:
-            raise RuntimeError(
+            raise DataError(
                 f"{type(self).__name__}: {name!r} has updates and cannot be removed or parametrized; apply "
                 "weight or spectral norm to a layer without updates, or detach them first."
             )
@@ -136,7 +137,7 @@ class Adapted:
         adapters = self.tenfac
         if name in type(self)._made_of[1] and (adapters.merged or adapters.acts()):
             state, remedy = ("are merged", "unmerge") if adapters.merged else ("act", "disable")
-            raise RuntimeError(
+            raise DataError(
                 f"{type(self).__name__}: {name!r} cannot be replaced while its updates {state}: they are in "
                 f"what was read and would count twice; {remedy} or detach them first."
             )
@@ -187,7 +188,7 @@ def _recorded() -> bool:
 
 def _refuse_training_merged(layer: nn.Module) -> None:
     if layer.tenfac.merged and layer.training and torch.is_grad_enabled():
-        raise RuntimeError(
+        raise DataError(
             "adapted layer: a merged layer cannot be trained, its updates no longer act; it is in training "
             "mode with gradients on. Call tenfac.unmerge(model) to train, or model.eval() to predict."
         )
@@ -201,7 +202,7 @@ def _is_split(weight: Tensor | None) -> bool:
 def _refuse_split(layer: nn.Module) -> None:
     for name in type(layer)._made_of[1] if layer.tenfac.acts() else ():
         if _is_split(layer._parameters.get(name)):
-            raise RuntimeError(
+            raise DataError(
                 f"{type(layer).__name__}: the forward pass needs whole weights; {name!r} is split over "
                 "processes (tensor parallel). Use fully_shard or DistributedDataParallel, or merge first."
             )
@@ -254,7 +255,7 @@ def _guarded(base: type[nn.Module]) -> Any:
 
 def _effective(layer: nn.Module, name: str) -> Tensor:
     if name not in layer._parameters:
-        raise RuntimeError(
+        raise DataError(
             f"{type(layer).__name__}: {name!r} was taken out of the layer while it has updates; detach them "
             "first."
         )
@@ -265,7 +266,7 @@ def _effective(layer: nn.Module, name: str) -> Tensor:
 
 
 def _refuse_setting(layer: nn.Module, value: Any, name: str) -> None:
-    raise RuntimeError(
+    raise DataError(
         f"{type(layer).__name__}: {name!r} has updates and cannot be set to a {type(value).__name__} that is "
         "no parameter (as torch.nn.utils.weight_norm does); detach the updates first."
     )

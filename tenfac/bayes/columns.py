@@ -136,6 +136,39 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
     return columns
 
 
+def text_columns(X: Any, texts: Sequence[bool] = ()) -> list[NDArray[Any]] | None:
+    """Columns of an array or a list of rows that has text among its cells; None if it has none.
+
+    Text that reads as numbers is numbers, but in the columns that ``texts`` says are known to be text.
+
+    Examples
+    --------
+    >>> text_columns([[0.1, "a"], [0.2, "b"]])
+    [array([0.1, 0.2]), array(['a', 'b'], dtype='<U1')]
+    """
+    if not isinstance(X, list | tuple | np.ndarray) or getattr(X, "dtype", np.dtype("O")).kind not in "OU":
+        return None
+    try:
+        cells = np.asarray(X, dtype=object)
+    except ValueError:  # rows of different lengths: refused where all rows are
+        return None
+    if cells.ndim != 2 or not any(isinstance(cell, str) for cell in cells.ravel()):
+        return None
+    known = dict(enumerate(texts))
+    return [_numbers_or_text(column, known.get(n, False)) for n, column in enumerate(cells.T)]
+
+
+def _numbers_or_text(column: NDArray[Any], text: bool) -> NDArray[Any]:
+    if all(isinstance(cell, bool | np.bool_) for cell in column):
+        return column.astype(bool)
+    if not all(isinstance(cell, str) for cell in column):
+        return as_column(column)
+    try:
+        return column.astype(str if text else float)
+    except ValueError:  # a label among them
+        return column.astype(str)
+
+
 def as_column(values: Any) -> NDArray[Any]:
     """An array; numbers held as objects become floats, dates days since 1970-01-01 (UTC)."""
     column = np.asarray(values)

@@ -22,6 +22,7 @@ from tenfac.bayes.columns import (
     is_numeric_frame,
     is_table,
     looks_discrete,
+    text_columns,
 )
 from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.mode_methods import ModeMethods
@@ -306,8 +307,9 @@ class FunctionalTucker(
 
         Parameters
         ----------
-        X : array of shape (N, D), DataFrame, or dict of columns
-            One row per observation, one column per mode.
+        X : array of shape (N, D), DataFrame, list of rows, or dict of columns
+            One row per observation, one column per mode. In an array or list of rows, a column of text is
+            one of labels unless all of it reads as numbers.
         y : array, shape (N,)
             Observed values, finite.
         sample_weight : array, shape (N,), optional
@@ -370,10 +372,17 @@ class FunctionalTucker(
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
         for value, name in ((X, "X"), (y, "y")):
             refuse_decomposed(value, "FunctionalTucker.fit", name)
+        y = _numbers(y)
+        text = text_columns(X)
+        if text is not None:
+            X = {str(n): column for n, column in enumerate(text)}
         if is_table(X) and not is_numeric_frame(X):
             names = column_names(X)
             columns = columns_of(X, names)
-            self.feature_names_in_ = np.asarray(names, dtype=object)
+            if text is None:
+                self.feature_names_in_ = np.asarray(names, dtype=object)
+            elif hasattr(self, "feature_names_in_"):  # of an earlier fit
+                del self.feature_names_in_
             self.n_features_in_ = len(names)
             y = np.asarray(y, dtype=float)
             if y.shape != columns[0].shape:
@@ -383,8 +392,10 @@ class FunctionalTucker(
                 )
             _check_finite(y)
         else:
-            if np.asarray(y).dtype.kind == "f" and np.isnan(y).any():  # infinite ones: scikit-learn's words
-                _check_finite(np.asarray(y))
+            if (
+                y is not None and y.dtype.kind == "f" and np.isnan(y).any()
+            ):  # infinite ones: scikit-learn's words
+                _check_finite(y)
             X, y = validate_data(self, X, y, dtype=float, y_numeric=True, ensure_all_finite=False)
             names = [str(n) for n in getattr(self, "feature_names_in_", range(X.shape[1]))]
             columns = list(X.T)
@@ -425,6 +436,20 @@ class FunctionalTucker(
     ) -> Journal:
         named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
         return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
+
+
+def _numbers(y: Any) -> Any:
+    """``y`` as an array, text that reads as numbers read; None stays, for scikit-learn's words."""
+    values = None if y is None else np.asarray(y)
+    if values is None or values.dtype.kind not in "OUS":
+        return values
+    try:
+        return values.astype(float)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"FunctionalTucker.fit: `y` must hold numbers; got values such as {values.ravel().tolist()[0]!r} "
+            f"of dtype {values.dtype}. Convert it, and leave out the rows without a number."
+        ) from error
 
 
 def _check_finite(y: Array) -> None:

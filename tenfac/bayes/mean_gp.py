@@ -6,7 +6,7 @@ interpolant of its own values there, process by process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tenfac.bayes.collapsed.mode_prior import ModePrior
 from tenfac.core.modes.bend import Bend
 from tenfac.core.modes.gp import GP
+from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.process import Process, Sum
 from tenfac.core.modes.state_space import correlation
 
@@ -55,9 +56,12 @@ def basis_functions(prior: ModePrior, nodes: Array, half: Array) -> tuple[Array,
     >>> level, moving.round(4).tolist()
     (array([2., 2.]), [[1.0, 0.3679], [0.3679, 1.0]])
     """
-    bent = prior.bend(nodes)
-    moving = correlation(bent, bent, str(prior.kernel), prior.lengthscale) @ half
-    return prior.constant * half.sum(axis=0), moving
+    process, bent = prior.process(), prior.bend(nodes)
+    if isinstance(process, Oscillator):
+        alike = process.correlation(bent, bent)
+    else:
+        alike = correlation(bent, bent, process.kernel, process.lengthscale)
+    return prior.constant * half.sum(axis=0), alike @ half
 
 
 def gp_mode(
@@ -95,7 +99,8 @@ def gp_mode(
     >>> mode.rows(factor, [10.0, 12.0]).ravel().round(9)
     array([6., 7.])
     """
-    bend = Bend(prior.sharpness, prior.center, start, span)
+    bend = None if prior.swings else Bend(prior.sharpness, prior.center, start, span)
+    parts = [replace(part, process=_in_unit(part.process, span)) for part in parts]
     grid = np.unique(np.concatenate([part.knots for part in parts]))
     states: dict[Process, Any] = {}
     for part in parts:
@@ -107,3 +112,8 @@ def gp_mode(
     mode = GP(kernel, tuple(grid), domain=domain, bend=bend)
     rows = np.concatenate(list(states.values()), axis=1).reshape(grid.size * kernel.order, -1)
     return mode, np.concatenate([rows, level[None, :]])
+
+
+def _in_unit(process: Process, span: float) -> Process:
+    """The process on the axis of its mode: that of an oscillator is straight, in the unit of the index."""
+    return replace(process, period=process.period * span) if isinstance(process, Oscillator) else process

@@ -106,6 +106,7 @@ class ModeMethods(FittedModel):
 
         Examples
         --------
+        >>> import numpy as np
         >>> from tenfac import FunctionalTucker
         >>> X = [[a, b] for a in (0.0, 1.0, 2.0) for b in (0.0, 1.0)]
         >>> model = FunctionalTucker(max_iter=0).fit(X, [1.0, -1.0, 2.0, -2.0, 3.0, -3.0])
@@ -148,6 +149,7 @@ class ModeMethods(FittedModel):
 
         Examples
         --------
+        >>> import numpy as np
         >>> from tenfac import FunctionalTucker
         >>> rng = np.random.default_rng(0)
         >>> X = rng.random((80, 2))

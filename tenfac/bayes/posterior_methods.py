@@ -122,7 +122,7 @@ class PosteriorMethods(FittedModel):
         X : array of shape (N, D), DataFrame, or dict of columns
             As in ``predict``.
         n : int
-            Number of draws.
+            Number of draws, from 0 up.
         include_noise : bool
             Draw new observations: function and noise. With ``noise="slice"`` the rows of a slice share its
             scale; with ``likelihood="binomial"`` they are of one trial.

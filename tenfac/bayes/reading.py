@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table
+from tenfac.bayes.columns import ModeIndex, as_column, check_column, columns_of, is_table, text_columns
 from tenfac.bayes.likelihoods.base import Likelihood
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import mode_number
-from tenfac.core.errors import DataError
+from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
@@ -55,6 +55,9 @@ class FittedModel:
         if is_table(X):
             columns = columns_of(X, self.mode_names_)
         else:
+            text = text_columns(X, [index.values.dtype.kind == "U" for index in self._modes])
+            if text is not None:
+                X = np.array(text, dtype=object).T
             numeric = all(index.values.dtype.kind == "f" for index in self._modes)
             X = validate_data(self, X, dtype=float if numeric else None, reset=False, ensure_all_finite=False)
             columns = [as_column(column) for column in X.T]
@@ -77,5 +80,10 @@ class FittedModel:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
         if np.size(x) == 0:
             raise DataError(f"{where}: `x` is empty; give at least one index.")
+        if np.ndim(x) > 1:
+            raise ShapeError(
+                f"{where}: `x` must be a list of indices of mode {index.name!r}; got shape {np.shape(x)}. "
+                "Give one number or label each, as in x.ravel()."
+            )
         x = check_column(index.name, np.atleast_1d(np.asarray(x)), index.discrete)
         return number, x, index.positions(x)

@@ -7,7 +7,7 @@ is said in one line on standard error, and the exit code is 2.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tenfac.core.errors import DataError, MissingExtraError, RankError, ShapeError, nearest_name
 
@@ -26,15 +26,34 @@ class _UsageError(Exception):
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember what was given, for messages."""
+        self._given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        for word in self._given if "are required" in message else ():
+            name = word.partition("=")[0]  # a required option that is misspelled
+            if name.startswith("--") and not any(known.startswith(name) for known in self.options()):
+                message = f"unknown option {name}.{nearest_name(name, self.options())}"
         raise _UsageError(f"{message} (see: {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "/".join(action.option_strings) or str(action.metavar)
+            known = ", ".join(action.choices)
+            hint = nearest_name(value, action.choices)
+            self.error(f"{what} must be one of {known}; got {value!r}.{hint}")
 
     def options(self) -> list[str]:
         """Long options of this parser and of its commands."""
         found = [name for name in self._option_string_actions if name.startswith("--")]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                found += [name for parser in action.choices.values() for name in parser.options()]
+                commands: dict[str, _Parser] = action.choices
+                found += [name for parser in commands.values() for name in parser.options()]
         return found
 
 
@@ -44,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = _parser()
         args, unknown = parser.parse_known_args(argv)
         if unknown:
+            kind = "unknown option" if unknown[0].startswith("-") else "one argument too many:"
             hint = nearest_name(unknown[0].partition("=")[0], parser.options())
-            parser.error(f"unknown option {unknown[0]}.{hint}")
+            parser.error(f"{kind} {unknown[0]}.{hint}")
     except _UsageError as error:
         return _complain(error)
     except SystemExit as done:  # --help, --version
@@ -65,7 +85,7 @@ def _complain(error: Exception) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     from tenfac import __version__
 
     parser = _Parser(prog="tenfac", description="Structure that factorises over modes.")
@@ -73,10 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands)
     _add_predict(commands)
-    info = commands.add_parser("info", help="versions, optional libraries, threads; or what a file holds")
+    about = "versions, optional libraries, threads; or what a file holds"
+    info = commands.add_parser("info", help=about, description=f"Show {about}.")
     info.add_argument("model", metavar="MODEL", nargs="?", help="file that `tenfac fit --save` wrote")
     info.set_defaults(run=_info)
-    datasets = commands.add_parser("datasets", help="list the data sets that `tenfac fit` knows by name")
+    listing = "list the data sets that `tenfac fit` knows by name"
+    datasets = commands.add_parser("datasets", help=listing, description=f"{listing.capitalize()}.")
     datasets.set_defaults(run=_datasets)
     return parser
 
@@ -176,7 +198,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
             "Predict with a saved model at the indices of a table. Its columns may stand in any order,\n"
             "others beside them are left out. The result has the indices as given, mean and std of the\n"
             "function, observation_std of a new observation (noise included), and lower_95 and upper_95,\n"
-            "between which a new observation lies with probability 95 %%. Rows are read and written in\n"
+            "between which a new observation lies with probability 95 %. Rows are read and written in\n"
             "blocks, after all of them were checked."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,9 +1,19 @@
 """``tenfac fit --plot``: a panel per mode and one for calibration, on a figure of its own."""
 
+import os
 from typing import Any
 
 from tenfac.cli.observations import Observations
 from tenfac.core.errors import DataError
+
+
+def check_format(path: str) -> None:
+    """Refuse a name whose ending is no format of a figure."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    ending = os.path.splitext(path)[1][1:].lower()
+    if ending and ending not in FigureCanvasBase.get_supported_filetypes():
+        raise DataError(f"--plot {path}: no figure can be written as .{ending}. Name it .png, .svg or .pdf.")
 
 
 def draw(path: str, model: Any, obs: Observations, test: Any, title: str) -> None:
@@ -34,10 +44,7 @@ def draw(path: str, model: Any, obs: Observations, test: Any, title: str) -> Non
         )
     scope = "each averaged over the other modes, with 95 % band" if len(obs.modes) > 1 else "with 95 % band"
     figure.suptitle(f"{title}: {obs.value} along each mode ({scope})", fontsize=12, x=0.01, ha="left")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise DataError(f"--plot {path}: {error}. Name the figure .png, .svg or .pdf.") from error
+    figure.savefig(path)
 
 
 def _as_dates(ax: Any) -> None:

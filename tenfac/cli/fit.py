@@ -101,6 +101,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
         from tenfac.plot.style import require_matplotlib
 
         require_matplotlib("tenfac fit --plot" if args.plot else "tenfac fit --report")
+    if args.plot:
+        from tenfac.cli.figure import check_format
+
+        check_format(args.plot)
 
 
 def fit_model(train: Observations, **settings: Any) -> Any:

@@ -152,6 +152,10 @@ def _check_names(
 
 def _read_mode(table: Table, name: str, discrete: bool, log: bool) -> tuple[ModeColumn, np.ndarray]:
     column = table.column(name, wanted="discrete" if discrete else None)
+    if log and not discrete and column.kind != "number":
+        raise DataError(
+            f"--log names {name!r}, which holds {column.kind}s: a {column.kind} has no logarithm."
+        )
     if discrete or column.kind == "label":
         return ModeColumn(name, name, "discrete"), column.values
     if column.kind == "date":

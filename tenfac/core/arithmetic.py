@@ -113,7 +113,7 @@ class Arithmetic(Facts):
         left, right = self._alike(other)
         left, right = left._aligned(right, "inner")
         pairs = left._pairs(right, "inner")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         pairs = [
             *cores,
@@ -174,7 +174,7 @@ class Arithmetic(Facts):
     def _metric(self) -> Self:
         """Arrays whose plain norm is the norm of the function, in float32 for half precision."""
         wide = self._wide()
-        xp = namespace_of(wide.factors[0])
+        xp = wide._xp
         factors = []
         for mode, factor in zip(wide.modes, wide.factors, strict=True):
             if mode.domain is None:
@@ -206,12 +206,12 @@ class Arithmetic(Facts):
             number = finite_scalar(other) if self.is_functional else None
             if number is None:
                 return NotImplemented
-            check_library(number, self.factors[0])
+            check_library(number, self._like)
             other = constant_format(self, number)
         left, right = self._alike(other)
         left, right = left._aligned(right, "+")
         pairs = left._pairs(right, "+")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         cores, factors = pairs[: -len(left.modes)], pairs[-len(left.modes) :]
         joined = tuple(xp.concat(pair, axis=-1) for pair in factors)
         return left._rebuilt(left._join(*zip(*cores, strict=True), xp), joined, left.modes)
@@ -232,7 +232,7 @@ class Arithmetic(Facts):
     @in_single
     def _hadamard(self, other: Any) -> Self:
         """Entry by entry: Kronecker products of the cores, and of the rows of the factors."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         first, second = self._alike(other)
         pairs = first._pairs(second, "*")
         lead = len(self.batch_shape)

@@ -17,6 +17,7 @@ import numpy as np
 from tenfac.core.decomposed import array_instead
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.precision import HALF, astype, double_of, dtype_name
+from tenfac.core.tracing import is_traced
 
 _NAMESPACES: dict[type, Any] = {}
 _FLOATING = ("float32", "float64", "complex64", "complex128")
@@ -281,6 +282,8 @@ def points_like(values: Any, array: Any, where: str = "at") -> Any:
         raise DataError(
             f"{where}: index values must be numbers; got dtype {points.dtype}. Map labels to integers first."
         )
+    if is_traced(points) and not hasattr(points, "requires_grad"):
+        return points  # jax.vmap places no tracers
     device = device_of(array)
     if hasattr(points, "requires_grad") and points.device == device:
         return points  # asarray of torch would ask what becomes of the gradient

@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 from tenfac.core.arithmetic import Arithmetic
-from tenfac.core.arrays import byte_guard, namespace_of, points_like
+from tenfac.core.arrays import byte_guard, points_like
 from tenfac.core.change import Changes
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.discrete import Discrete
@@ -80,7 +80,7 @@ class Calculus(Changes, Arithmetic):
         shape = tuple(rows.shape[-2] for rows in factors)
         sizes = (*self.batch_shape, *shape)
         byte_guard(sizes, itemsize(wide.dtype), max_bytes, "on_grid", "Take a coarser grid, or a part of it.")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         dense = wide._rebuilt(wide._cores, factors)._dense(xp)
         kept = [size for size, number in zip(shape, fixed, strict=True) if not number]
         dense = xp.reshape(dense, (*self.batch_shape, *kept))
@@ -98,14 +98,14 @@ class Calculus(Changes, Arithmetic):
                     f"points of {list(mode.domain)}."
                 )
             return factor, False
-        points = points_like(x, self.factors[0], "on_grid")
+        points = points_like(x, self._like, "on_grid")
         if points.ndim > 1:
             raise ShapeError(
                 f"on_grid: an axis must be 1-way or a number; got shape {tuple(points.shape)} for mode {n}. "
                 f"For "
                 "points that are no grid write t.at(x, y, ...)."
             )
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         try:
             return mode.rows(factor, xp.reshape(points, (-1,)), xp=xp), points.ndim == 0
         except DataError as error:
@@ -148,7 +148,7 @@ class Calculus(Changes, Arithmetic):
         """
         wanted = self._continuous("value_and_grad")
         wide = self._wide()
-        xp = namespace_of(wide.factors[0])
+        xp = wide._xp
         points, shape = wide._points(indices)
         empty = any(0 in core.shape for core in wide._cores)
         if wide.batch_shape or empty or wide._is_traced or any(map(is_traced, points)):
@@ -258,10 +258,18 @@ class Calculus(Changes, Arithmetic):
     def laplacian(self) -> Self:
         """Sum of the second derivatives by all continuous modes; the ranks grow, so ``round`` it.
 
+        Raises
+        ------
+        TypeError
+            If there is no continuous mode, or one cannot be differentiated.
+        ShapeError
+            If there are several, one of them a GP mode: its derivatives are no functions of its kernel.
+
         Notes
         -----
-        Ranks of Tucker and trains at most double (the functions of a mode and their second derivatives);
-        those of CP are multiplied by the number of continuous modes.
+        Of one continuous mode it is ``diff(mode, order=2)``. Ranks of Tucker and trains at most double (the
+        functions of a mode and their second derivatives); those of CP are multiplied by the number of
+        continuous modes.
 
         Examples
         --------
@@ -271,7 +279,20 @@ class Calculus(Changes, Arithmetic):
         >>> Tucker(np.ones((1, 1)), [f, f], [Chebyshev(3)] * 2).laplacian().at(0.5, 1.0)
         np.float64(2.5)
         """
-        return self._laplacian(self._continuous("laplacian"))
+        modes = self._continuous("laplacian")
+        if len(modes) == 1:
+            return self.diff(modes[0], order=2)
+        for n in modes:
+            mode: Any = self.modes[n]
+            try:
+                mode.common(self.diff(n, order=2).modes[n])
+            except ShapeError:
+                raise ShapeError(
+                    "laplacian: derivatives by several modes are added, so those of each must be functions "
+                    f"of its mode; of mode {n}, {mode}, they are not. Write t.change_mode({n}, Chebyshev) "
+                    f"first, or add the values of t.diff({n}, order=2) and of the others."
+                ) from None
+        return self._laplacian(modes)
 
     def _laplacian(self, modes: Sequence[int]) -> Self:
         return reduce(lambda a, b: a + b, [self.diff(n, order=2) for n in modes])
@@ -321,7 +342,7 @@ class Calculus(Changes, Arithmetic):
         """
         given = self._continuous("integrate") if modes is None else modes
         given = self._named(given, "integrate")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         rows = {}
         for n in given:
             weights = _asked(self.modes[n], "integral", n)(self.factors[n])
@@ -380,11 +401,11 @@ class Calculus(Changes, Arithmetic):
         parts = tuple(domain) if hasattr(domain, "__iter__") else ()
         if len(parts) != self.ndim:
             raise ShapeError(f"restrict: needs one interval or None per mode, {self.ndim}; got {domain!r}.")
-        changed = {}
+        wide, changed = self._wide(), {}
         for n, part in enumerate(parts):
             if part is not None:
-                changed[n] = _asked(self.modes[n], "restrict", n)(self.factors[n], part)
-        return self._changed(changed)
+                changed[n] = _asked(self.modes[n], "restrict", n)(wide.factors[n], part)
+        return wide._changed(changed)._cast(self.dtype)
 
     # --- extrema --------------------------------------------------------------------------------------------
 
@@ -465,7 +486,7 @@ class Calculus(Changes, Arithmetic):
     def _without(self, rows: Mapping[int, Any]) -> Any:
         """Close modes by rows ``(*b, 1, R_n)``, in float32 for half precision."""
         wide = self._wide()
-        xp = namespace_of(wide.factors[0])
+        xp = wide._xp
         rows = {n: row if wide is self else xp.astype(row, wide.dtype) for n, row in rows.items()}
         parts = [pair for n, pair in enumerate(zip(wide.factors, self.modes, strict=True)) if n not in rows]
         result = wide._closed(rows, parts, xp)

@@ -84,7 +84,7 @@ class Changes(Facts):
         (True, True)
         """
         n = check_mode(mode, self.ndim, "change_mode")
-        start, tol = clock(self.factors[0]), max(check_tol(tol, None, "change_mode"), 100 * eps(self.dtype))
+        start, tol = clock(self._like), max(check_tol(tol, None, "change_mode"), 100 * eps(self.dtype))
         source = self.modes[n]
         wide: Any = self._wide()  # a Format
         if isinstance(target, type) or not hasattr(target, "rows"):
@@ -101,7 +101,7 @@ class Changes(Facts):
             return made
         if change is None:
             change = _Lines.of(wide, n).change(source, wide.factors[n], target)
-        info = _report(change, tol, n, target, clock(self.factors[0]) - start)
+        info = _report(change, tol, n, target, clock(self._like) - start)
         return replace(made, info=info)
 
     def _tabled(self, n: int, target: Any) -> Self:
@@ -185,7 +185,7 @@ class _Lines(NamedTuple):
     @classmethod
     def of(cls, t: Any, n: int) -> _Lines:
         plain, rng = in_double(t), np.random.default_rng(0)
-        xp, rank = namespace_of(plain.factors[0]), plain.factors[n].shape[-1]
+        xp, rank = plain._xp, plain.factors[n].shape[-1]
         rows = []
         for m, (mode, factor) in enumerate(zip(plain.modes, plain.factors, strict=True)):
             if m == n:

@@ -50,7 +50,7 @@ def door(public: T) -> T:
         if own and (name == "__init__" or not name.startswith("_")):
             where = public.__name__ if name == "__init__" else f"{public.__name__}.{name}"
             told = _told(member, where)
-            told.__qualname__ = f"{public.__qualname__}.{name}"
+            told.__qualname__, told.__module__ = f"{public.__qualname__}.{name}", public.__module__
             setattr(public, name, told)
     return public
 
@@ -88,9 +88,17 @@ def _wrong_arguments(
     names = [name for name, p in known.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for name in kwargs if inspect.Parameter.VAR_KEYWORD not in kinds else ():
         if name not in names:
-            hint = nearest_name(name, names) or (f" Its arguments are {', '.join(names)}." if names else "")
-            return f"{where}: unknown argument `{name}`.{hint}"
+            known_ones = f"Its arguments are {', '.join(names)}." if names else "It takes none by name."
+            return f"{where}: unknown argument `{name}`.{nearest_name(name, names) or ' ' + known_ones}"
     placed = [name for name, parameter in known.items() if parameter.kind in _BY_POSITION]
+    for name in placed[: len(args)]:
+        if name in kwargs:
+            return f"{where}: `{name}` was given twice, by position and by name. Leave one of them out."
+    needed = [name for name in names if known[name].default is inspect.Parameter.empty]
+    missing = [name for name in needed if name not in placed[: len(args)] and name not in kwargs]
+    if missing:
+        wanted = ", ".join(f"`{name}`" for name in missing)
+        return f"{where}: needs {wanted}. Its arguments are {', '.join(names)}."
     if inspect.Parameter.VAR_POSITIONAL in kinds or len(args) <= len(placed):
         return ""
     named = [f"{name}=" for name in names if name not in placed and name not in kwargs]

@@ -14,11 +14,11 @@ from tenfac.core.points import values_at
 from tenfac.core.tracing import is_traced
 
 # Points handled at once: two blocks of 20 columns in float64 are 640 kB.
-_POINTS = 2048
+_POINTS = 2**11
 # Numbers gathered at once where points are not grouped: 16 MB in float64.
 _NUMBERS = 2**21
 # Points per value of an index from which on the core is contracted once for each value.
-_GROUP = 64
+_GROUP = 2**6
 
 
 def entries_of(t: Any, points: Sequence[Any], xp: Any) -> Any:

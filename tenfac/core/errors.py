@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Iterable
@@ -79,6 +80,25 @@ def check_option(value: Any, options: Iterable[str], where: str, name: str, also
     known = ", ".join(map(repr, options)) + (f", or {also}" if also else "")
     hint = nearest_name(value, options) if isinstance(value, str) else ""
     raise DataError(f"{where}: `{name}` must be one of {known}; got {value!r}.{hint}")
+
+
+def cannot_take(function: Any, count: int) -> str:
+    """Why a user's function cannot be called with ``count`` arguments; empty if it can, or does not tell.
+
+    Examples
+    --------
+    >>> cannot_take(lambda x, y: x, 1)
+    "the arguments (x, y): missing a required argument: 'y'"
+    """
+    try:
+        known = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C, without a signature
+        return ""
+    try:
+        known.bind(*range(count))
+    except TypeError as error:
+        return f"the arguments {known}: {error}"
+    return ""
 
 
 def warn_user(message: str, category: type[Warning] = ConvergenceWarning) -> None:

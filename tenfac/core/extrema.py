@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 
-from tenfac.core.arrays import namespace_of, to_numpy
+from tenfac.core.arrays import to_numpy
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.tracing import constant
 from tenfac.core.train_cores import flat, orthogonal
@@ -119,7 +119,7 @@ def _apart(found: list[tuple[float, tuple[int, ...]]], axes: list[np.ndarray]) -
 
 def _starts_of_train(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     """High points of a grid that is too large to be gone through, by a beam along the train."""
-    xp = namespace_of(t.factors[0])
+    xp = t._xp
     rows = [mode.rows(f, x, xp=xp) for mode, f, x in zip(t.modes, t.factors, axes, strict=True)]
     grid = t._rebuilt(t.cores, rows)
     places = _beam(grid, xp)

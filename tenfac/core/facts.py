@@ -65,14 +65,24 @@ class Facts(ABC):
         return any(mode.domain is not None for mode in self.modes)
 
     @property
+    def _like(self) -> Any:
+        """An array of the library, dtype and device of all of them."""
+        return self.factors[0]
+
+    @property
     def dtype(self) -> Any:
         """Dtype of all arrays."""
-        return self.factors[0].dtype
+        return self._like.dtype
 
     @property
     def device(self) -> Any:
         """Device of all arrays."""
-        return device_of(self.factors[0])
+        return device_of(self._like)
+
+    @property
+    def _xp(self) -> Any:
+        """Namespace of the library of all arrays."""
+        return namespace_of(self._like)
 
     @property
     def n_params(self) -> int:
@@ -157,7 +167,7 @@ class Facts(ABC):
         return made
 
     def _cast(self, dtype: Any) -> Self:
-        arrays = [astype(array, dtype, namespace_of(array)) for array in self._arrays().values()]
+        arrays = [astype(array, dtype, self._xp) for array in self._arrays().values()]
         made = self._with(arrays)
         object.__setattr__(made, "info", self.info)
         return made
@@ -166,7 +176,7 @@ class Facts(ABC):
         """The format to compute with: float32 in the place of half precision."""
         if dtype_name(self.dtype) not in HALF:
             return self
-        return self._cast(namespace_of(self.factors[0]).float32)
+        return self._cast(self._xp.float32)
 
     # --- what the formats add -----------------------------------------------------------------------------
 

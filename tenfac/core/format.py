@@ -49,7 +49,7 @@ class Format(Calculus):
 
     def __repr__(self) -> str:
         where = "" if self.device is None or "cpu" in str(self.device).lower() else f" on {self.device}"
-        kind = f"{library_name(self.factors[0])}.{dtype_name(self.dtype)}{where}"
+        kind = f"{library_name(self._like)}.{dtype_name(self.dtype)}{where}"
         count = math.prod(self.batch_shape) * math.prod(self.coef_shape)
         numbers = f"{self.n_params:,} numbers" + ("" if self.is_functional else f" for {count:,} entries")
         batch = f"batch={self.batch_shape}, " if self.batch_shape else ""
@@ -131,7 +131,7 @@ class Format(Calculus):
         S_n`` for a train; for Tucker ``N R_0 R_1 R_2``, or ``N R_1 R_2`` where many points share the index of
         a mode. Under ``jax.jit`` an index outside its mode gives NaN instead of an error.
         """
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         points, shape = self._points(indices)
         try:
             values = xp.reshape(entries_of(self, points, xp), (*self.batch_shape, *shape))
@@ -155,8 +155,8 @@ class Format(Calculus):
                 f"at: needs one index per mode, {self.ndim}; got {len(indices)}. For an (N, {self.ndim}) "
                 "array of indices write t.at(*X.T)."
             )
-        xp = namespace_of(self.factors[0])
-        values = [points_like(index, self.factors[0]) for index in indices]
+        xp = self._xp
+        values = [points_like(index, self._like) for index in indices]
         try:
             values = xp.broadcast_arrays(*values)
         except (ValueError, RuntimeError):
@@ -189,7 +189,7 @@ class Format(Calculus):
         remedy = "Evaluate entries with t.at(...) or a slice with t[i, :, j]."
         shape = (*self.batch_shape, *self.coef_shape)
         byte_guard(shape, itemsize(self.dtype), max_bytes, "to_tensor", remedy)
-        return self._dense(namespace_of(self.factors[0]))
+        return self._dense(self._xp)
 
     def _check_discrete(self, where: str) -> None:
         if self.is_functional:
@@ -217,7 +217,7 @@ class Format(Calculus):
         self._check_discrete("to_tensorly")
         self._check_single("to_tensorly")
         module, _, name = self._TENSORLY.partition(".")
-        with tensorly_backend(self.factors[0]):
+        with tensorly_backend(self._like):
             return getattr(import_module(f"tensorly.{module}"), name)(tuple(self))
 
     @abstractmethod
@@ -235,7 +235,7 @@ class Format(Calculus):
     @in_single
     def __getitem__(self, index: Any) -> Any:
         """Slice by integers, slices and ``...`` as numpy does; a format, or a number if no mode is left."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         entries = parse_index(index, self.modes)
         rows: dict[int, Any] = {}
         parts: list[tuple[Any, Mode]] = []
@@ -274,7 +274,7 @@ class Format(Calculus):
             If the matrix does not fit, or the mode is continuous.
         """
         mode, matrix = self._operand(matrix, mode, 2, "mode_product")
-        back = half_of(self.factors[0], matrix)
+        back = half_of(self._like, matrix)
         matrix, *arrays = promote(matrix, *self._cores, *self.factors, where="mode_product")
         cores, factors = arrays[: -self.ndim], arrays[-self.ndim :]
         factors[mode] = matrix @ factors[mode]
@@ -307,11 +307,11 @@ class Format(Calculus):
         given = [self._operand(vector, mode, 1, "contract") for mode, vector in vectors.items()]
         if len({mode for mode, _ in given}) < len(given):
             raise ShapeError(f"contract: every mode can be named once; got {list(vectors)}.")
-        back = half_of(self.factors[0], *(vector for _, vector in given))
+        back = half_of(self._like, *(vector for _, vector in given))
         own = len(self._arrays())
         arrays = promote(*self._arrays().values(), *(v for _, v in given), where="contract")
         wide = self._with(arrays[:own])
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         rows = {
             mode: vector[None, :] @ wide.factors[mode]
             for (mode, _), vector in zip(given, arrays[own:], strict=True)
@@ -329,7 +329,7 @@ class Format(Calculus):
         -------
         Tucker, TuckerTrain, CP or scalar array
         """
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         modes = range(self.ndim) if modes is None else modes
         given = modes if isinstance(modes, Iterable) else [modes]
         modes = [check_mode(mode, self.ndim, "sum") for mode in given]
@@ -340,7 +340,7 @@ class Format(Calculus):
 
     def _operand(self, array: Any, mode: int, ndim: int, where: str) -> tuple[int, Any]:
         """Check a matrix or vector that multiplies a mode."""
-        namespace_of(self.factors[0], array)
+        namespace_of(self._like, array)
         mode = check_mode(mode, self.ndim, where)
         size = self.coef_shape[mode]
         if self.modes[mode].domain is not None:

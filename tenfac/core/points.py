@@ -12,11 +12,11 @@ import numpy as np
 from tenfac.core.arrays import device_of, spans
 
 # Points at which polynomials are evaluated at once, and numbers of these at most: 8 MB in float64.
-_POINTS, _NUMBERS = 4096, 2**20
+_POINTS, _NUMBERS = 2**12, 2**20
 # Numbers in the largest intermediate of the points multiplied at once: 1 MB, what caches hold.
 _CACHED = 2**17
 # Product of the two smaller ranks of three from which each point is a matrix product of its own.
-_WIDE = 64
+_WIDE = 2**6
 
 
 class Scratch:
@@ -416,9 +416,8 @@ def constant_format(t: Any, number: Any) -> Any:
     >>> constant_format(t, 3.0).at(0.5)
     np.float64(3.0)
     """
-    from tenfac.core.arrays import namespace_of
 
-    xp = namespace_of(t.factors[0])
+    xp = t._xp
     lead = t.batch_shape
     factors = [mode.constant(factor) for mode, factor in zip(t.modes, t.factors, strict=True)]
     factors = [xp.broadcast_to(factor, (*lead, *factor.shape)) for factor in factors]

@@ -65,7 +65,7 @@ class Report:
         if self.validation_error is not None:
             parts.append(f"validation_error={self.validation_error:.3g}")
         if self.seconds is not None:
-            parts.append(f"{self.seconds:.2g} s")
+            parts.append(f"{self.seconds:{'.2g' if self.seconds < 10 else '.0f'}} s")
         if self.warnings:
             parts.append(f"{len(self.warnings)} warning(s)")
         return f"Report({', '.join(parts)})"

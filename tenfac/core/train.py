@@ -9,7 +9,7 @@ from typing import Any
 
 from tenfac.core import train_cores as chain
 from tenfac.core.arithmetic import unit_scale
-from tenfac.core.arrays import byte_guard, eps, namespace_of, promote, spans, tensorly_backend, to_number
+from tenfac.core.arrays import byte_guard, eps, promote, spans, tensorly_backend, to_number
 from tenfac.core.door import door
 from tenfac.core.errors import RankError, ShapeError
 from tenfac.core.format import Format
@@ -234,7 +234,7 @@ class TuckerTrain(Format):
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
 
     def _laplacian(self, modes: Sequence[int]) -> TuckerTrain:
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         factors = list(self.factors)
         for n in modes:
             second = self.diff(n, order=2)
@@ -261,7 +261,7 @@ class TuckerTrain(Format):
         float32 for half precision, whose range is too small.
         """
         plain = self._metric()
-        xp = namespace_of(plain.factors[0])
+        xp = plain._xp
         arrays, root = unit_scale(list(plain._arrays().values()), self.batch_shape, xp)
         pairs = zip(arrays[: self.ndim], arrays[self.ndim :], strict=True)
         cores = [chain.times(core, xp.linalg.qr(factor)[1], xp) for core, factor in pairs]
@@ -307,7 +307,7 @@ class TuckerTrain(Format):
         .. [1] I. Oseledets, Tensor-train decomposition, SIAM J. Sci. Comput. 33 (2011), algorithm 2.
            doi:10.1137/090752286
         """
-        start = clock(self.factors[0])
+        start = clock(self._like)
         if 0 in self.coef_shape or 0 in self.rank or 0 in self.train_rank:
             raise ShapeError(
                 f"round: needs a tensor with entries and a rank of 1 or more in every mode; got {self!r}. "
@@ -343,7 +343,7 @@ class TuckerTrain(Format):
 
     def _rounded(self, ranks: Any, bonds: Any, tol: float | None) -> tuple[TuckerTrain, Any]:
         """In the dtype of the format, which is not half precision, and the relative error."""
-        xp, d = namespace_of(self.factors[0]), self.ndim
+        xp, d = self._xp, self.ndim
         if tol is not None and (self.batch_shape or self._is_traced):
             what = "a batch" if self.batch_shape else "values not known yet (jit, vmap, grad)"
             raise RankError(
@@ -373,7 +373,7 @@ class TuckerTrain(Format):
 
     def _distance(self, other: TuckerTrain) -> float:
         """Relative error of the stored numbers as an approximation of another train, in double precision."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         plain = [
             t._rebuilt([wide(core, xp) for core in t.cores], [wide(factor, xp) for factor in t.factors])
             for t in (self, other)
@@ -383,7 +383,7 @@ class TuckerTrain(Format):
 
     def _heights(self) -> list[Any]:
         """Norm of the coefficients in each row of each factor ``(K_n,)``, if the factors are orthonormal."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         found = []
         centers = self._by_mode(chain.centers(self._chain(self.cores), xp))
         for core, factor in zip(centers, self.factors, strict=True):
@@ -414,7 +414,7 @@ class TuckerTrain(Format):
         order = checked_order(order, self.ndim)
         if order == self.order:
             return self
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         spots = [order.index(n) for n in self.order]
         known = not (self.batch_shape or self._is_traced)
         cores = chain.swapped(self._chain(self._wide().cores), spots, known, xp)
@@ -438,7 +438,7 @@ class TuckerTrain(Format):
         """
         sizes = (*self.batch_shape, *self.rank)
         byte_guard(sizes, itemsize(self.dtype), max_bytes, "to_tucker", "Round the tensor first.")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         core = self._turned(chain.dense(self._chain(self._wide().cores), xp), xp)
         return Tucker(core, self._wide().factors, self.modes)._cast(self.dtype)
 
@@ -452,10 +452,10 @@ class TuckerTrain(Format):
         """
         self._check_discrete("to_tensorly")
         self._check_single("to_tensorly")
-        with tensorly_backend(self.factors[0]):
+        with tensorly_backend(self._like):
             from tensorly.tt_tensor import TTTensor
 
-            return TTTensor(self.reordered(range(self.ndim))._whole(namespace_of(self.factors[0])))
+            return TTTensor(self.reordered(range(self.ndim))._whole(self._xp))
 
 
 def checked_order(order: Any, ndim: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from tenfac.core.points import Scratch, first_closed, last_closed, row_pairs, su
 from tenfac.core.tracing import constant
 
 # Blocks of points are this much longer than for one core: matrix products are worth more than the cache.
-_LONGER = 8
+_LONGER = 2**3
 
 
 def times(core: Any, matrix: Any, xp: Any) -> Any:

@@ -17,7 +17,7 @@ from tenfac.core.report import Report
 from tenfac.core.tracing import constant, is_traced
 
 # Columns of an unfolding handled at once. Wide enough for GEMM, small next to the tensor.
-_COLUMNS = 2048
+_COLUMNS = 2**11
 # Numbers in a slab of the tensor that is formed again to measure an error of the order of rounding.
 _NUMBERS = 2**20
 # Below this many roundings of the dtype an error is measured on the tensor: rounded factors add to it.

@@ -367,7 +367,7 @@ def reported(
 
 def _half_error(made: Format, wide: Format, rel_error: Any, where: str) -> Any:
     """Relative error with that of the rounding to half precision, which is nearly orthogonal to it."""
-    xp = namespace_of(wide.factors[0])
+    xp = wide._xp
     if not all(bool(xp.all(xp.isfinite(core))) for core in made._cores):
         name, largest = dtype_name(made.dtype), max(to_number(xp.max(xp.abs(core))) for core in wide._cores)
         raise DataError(

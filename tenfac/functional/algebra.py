@@ -15,7 +15,7 @@ import numpy as np
 from tenfac.core.arrays import namespace_of, to_numpy
 from tenfac.core.contract import contract
 from tenfac.core.door import door
-from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError, warn_user
+from tenfac.core.errors import ConvergenceWarning, DataError, ShapeError, cannot_take, warn_user
 from tenfac.core.format import Format
 from tenfac.core.interchange import as_format
 from tenfac.core.modes.chebyshev import Chebyshev
@@ -65,8 +65,8 @@ def compose(
     Raises
     ------
     ShapeError
-        If the formats do not share their domain and discrete modes, no mode is continuous, or there is a
-        batch.
+        If the function does not take one argument per format, the formats do not share their domain and
+        discrete modes, no mode is continuous, or there is a batch.
     DataError
         If the function gives NaN or infinity somewhere, as ``1 / F`` does where F is zero.
 
@@ -94,6 +94,7 @@ def compose(
     start = time.perf_counter()
     formats = tuple(map(as_format, formats))
     _check(formats)
+    _check_function(function, len(formats))
     plain = [_numpy(t) for t in formats]
     domain = [pair for pair in plain[0].domain if pair is not None]
     tables = [mode.size for mode in plain[0].modes if mode.domain is None]
@@ -103,8 +104,9 @@ def compose(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for index in itertools.product(*map(range, tables)):
             parts = [_slice(t, index) for t in plain]
-            made.append(_constructed(_values(function, parts, progress), domain, **options))
-            progress.log("%s, rank %s", made[-1].info.reason, made[-1].rank)
+            one = _constructed(_values(function, parts, progress), domain, **options)
+            progress.log("%s, rank %s", one.info.reason if one.info is not None else "", one.rank)
+            made.append(one)
     result = _joined(made, plain[0], tables, tol) if tables else made[0]
     info = _summary([t.info for t in made if t.info is not None], time.perf_counter() - start)
     if not info.converged:
@@ -129,6 +131,17 @@ def _values(function: Callable[..., Any], parts: Sequence[Any], progress: Progre
         return function(*(part.at(*points) for part in parts))
 
     return values
+
+
+def _check_function(function: Any, count: int) -> None:
+    """Refuse what cannot be called with the values of every format."""
+    wrong = cannot_take(function, count) if callable(function) else type(function).__name__
+    if wrong:
+        got = f"one with {wrong}" if callable(function) else wrong
+        raise ShapeError(
+            f"compose: `function` must take one array per format, {count}; got {got}. The function comes "
+            "first, then its formats."
+        )
 
 
 def _check(formats: Sequence[Any]) -> None:

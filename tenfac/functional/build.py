@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from tenfac.core.arrays import generator, seed_of
 from tenfac.core.door import door
-from tenfac.core.errors import DataError, ShapeError, warn_user
+from tenfac.core.errors import DataError, ShapeError, cannot_take, warn_user
 from tenfac.core.modes.chebyshev import Chebyshev, check_interval
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
@@ -144,6 +143,11 @@ def chebyshev_tucker(
     box = _check(domain, tol, max_evals, max_degree)
     _check_function(f, len(box))
     progress = Progress(_WHERE, None, verbose, unit="evaluation")
+    if executor is not None and not hasattr(executor, "map"):
+        raise TypeError(
+            f"{_WHERE}: `executor` must have a method `map`, as ProcessPoolExecutor() of concurrent.futures; "
+            f"got {type(executor).__name__}. Leave it out to evaluate in this process."
+        )
     evaluator = Evaluator(f, box, max_evals, vectorized, executor, progress.move)
     cross = Cross(evaluator, len(box), tol, generator(random_state), int(math.log2(max_degree)))
     reason = "tolerance met"
@@ -198,17 +202,12 @@ def _check_function(f: Any, variables: int) -> None:
             f"{_WHERE}: `f` must be a function of {variables} variables; got {type(f).__name__}. For values "
             "on a grid use chebyshev_from_grid."
         )
-    try:
-        known = inspect.signature(f)
-    except (TypeError, ValueError):  # written in C, without a signature
-        return
-    try:
-        known.bind(*range(variables))
-    except TypeError as error:
+    wrong = cannot_take(f, variables)
+    if wrong:
         raise ShapeError(
             f"{_WHERE}: `f` must take one argument per interval of `domain`, {variables}; got a function "
-            f"with the arguments {known}: {error}. Give one interval per variable."
-        ) from error
+            f"with {wrong}. Give one interval per variable."
+        )
 
 
 def _check_size(largest: float) -> None:
@@ -225,7 +224,12 @@ def _hints(hints: Any, evaluator: Evaluator) -> np.ndarray:
     d = len(evaluator.low)
     if hints is None:
         return np.empty((0, d))
-    points = np.atleast_2d(np.asarray(hints, dtype=float))
+    try:
+        points = np.atleast_2d(np.asarray(hints, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{_WHERE}: `hints` must be points, rows of {d} numbers; got {hints!r}. Write [[...], [...]]."
+        ) from error
     if points.ndim != 2 or points.shape[1] != d:
         raise ShapeError(
             f"{_WHERE}: `hints` must have shape (N, {d}); got {points.shape}. One row is one point."

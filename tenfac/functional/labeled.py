@@ -78,6 +78,11 @@ def to_xarray(
     """
     xr = _xarray("to_xarray")
     t = as_format(t)
+    if not isinstance(coords, Mapping | None):
+        raise TypeError(
+            f"to_xarray: `coords` must be a dict of dimensions and their places; got "
+            f"{type(coords).__name__}. Write coords={{'x': [0.0, 0.5, 1.0]}}, or a number of places."
+        )
     given = {} if coords is None else dict(coords)
     if hasattr(t, "predict") and hasattr(t, "_modes"):
         return _of_model(xr, t, dims, given, name, max_bytes)

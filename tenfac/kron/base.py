@@ -74,14 +74,24 @@ class StructuredMatrix(ABC):
         """Diagonal, shape (N,), of a square matrix."""
 
     @property
+    def _like(self) -> Any:
+        """An array of the library, device and dtype of all of them."""
+        return self._arrays()[0]
+
+    @property
+    def _xp(self) -> Any:
+        """Namespace of the library of all arrays."""
+        return namespace_of(self._like)
+
+    @property
     def dtype(self) -> Any:
         """Dtype of all arrays."""
-        return self._arrays()[0].dtype
+        return self._like.dtype
 
     @property
     def device(self) -> Any:
         """Device of all arrays."""
-        return device_of(self._arrays()[0])
+        return device_of(self._like)
 
     @property
     def n_params(self) -> int:
@@ -116,7 +126,7 @@ class StructuredMatrix(ABC):
     def _columns(self, x: Any, where: str, *, vectors: bool) -> tuple[Any, Any]:
         """Bring an operand of N rows to columns ``(*b, N, k)`` of the common dtype; and the namespace."""
         name, size = f"{type(self).__name__}.{where}", self.shape[1]
-        xp = namespace_of(x, self._arrays()[0])
+        xp = namespace_of(x, self._like)
         axis = -1 if vectors else -2
         if x.ndim < -axis or x.shape[axis] != size:
             want = f"({size},) or (..., {size})" if vectors else f"({size}, k) or (..., {size}, k)"
@@ -125,7 +135,7 @@ class StructuredMatrix(ABC):
                 f"{tuple(x.shape)}. A tensor is flattened by x.reshape(-1), the last mode varying fastest."
             )
         if x.dtype != self.dtype:
-            x = promote(x, self._arrays()[0], where=name)[0]
+            x = promote(x, self._like, where=name)[0]
         return x[..., None] if vectors else x, xp
 
     @abstractmethod
@@ -157,11 +167,10 @@ class StructuredMatrix(ABC):
         """Convert to ``scipy.sparse.linalg.LinearOperator``: numpy in, numpy out, whatever the library."""
         from scipy.sparse.linalg import LinearOperator
 
-        like, adjoint = self._arrays()[0], self.H
-        xp = namespace_of(like)
+        xp, device, adjoint = self._xp, self.device, self.H
 
         def through(matrix: StructuredMatrix) -> Any:
-            return lambda x: to_numpy(matrix @ xp.asarray(x, device=device_of(like)))
+            return lambda x: to_numpy(matrix @ xp.asarray(x, device=device))
 
         return LinearOperator(
             self.shape,
@@ -179,7 +188,7 @@ class StructuredMatrix(ABC):
 
     def __repr__(self) -> str:
         where = "" if str(self.device) in ("cpu", "None") else f" on {self.device}"
-        kind = f"{library_name(self._arrays()[0])}.{dtype_name(self.dtype)}{where}"
+        kind = f"{library_name(self._like)}.{dtype_name(self.dtype)}{where}"
         numbers = f"{self.n_params:,} numbers for {math.prod(self.shape):,} entries"
         return f"{type(self).__name__}(shape={self.shape}, {self._structure()}, {kind}, {numbers})"
 

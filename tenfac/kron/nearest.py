@@ -25,7 +25,7 @@ from tenfac.kron.spectral import detached
 from tenfac.kron.sums import SumOfKronecker
 
 # Rows of the rearranged matrix whose residual is formed at once.
-_ROWS = 64
+_ROWS = 2**6
 
 
 @door

@@ -19,7 +19,7 @@ from tenfac.kron.determinant import SignedLog, positive_log
 from tenfac.kron.spectral import detached
 
 # Few columns next to a long last mode: that mode is faster when the columns come first.
-_COLUMNS_FIRST = 32
+_COLUMNS_FIRST = 2**5
 
 
 @door
@@ -130,7 +130,7 @@ class KroneckerOperator(StructuredMatrix):
         )
 
     def _cast(self, dtype: Any) -> KroneckerOperator:
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         return KroneckerOperator._of([xp.astype(factor, dtype, copy=False) for factor in self.factors])
 
     def _detached(self) -> KroneckerOperator:
@@ -139,13 +139,13 @@ class KroneckerOperator(StructuredMatrix):
     @property
     def T(self) -> KroneckerOperator:  # noqa: N802
         """Transpose, without conjugation: views of the factors."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         return KroneckerOperator._of([xp.matrix_transpose(factor) for factor in self.factors])
 
     @property
     def H(self) -> KroneckerOperator:  # noqa: N802
         """Adjoint: conjugate transpose of every factor."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         return KroneckerOperator._of([adjoint(factor, xp) for factor in self.factors])
 
     # --- products ---
@@ -170,7 +170,7 @@ class KroneckerOperator(StructuredMatrix):
                 f"factors, {self.column_shape}, are the rows of the right ones; got {other.row_shape}. "
                 "Otherwise multiply one by the dense other: K1 @ K2.to_dense()."
             )
-        namespace_of(self.factors[0], other.factors[0])
+        namespace_of(self._like, other._like)
         pairs = zip(self.factors, other.factors, strict=True)
         return KroneckerOperator(*(a @ b for a, b in (promote(*pair) for pair in pairs)))
 
@@ -180,7 +180,7 @@ class KroneckerOperator(StructuredMatrix):
         return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _scaled(self, scalar: Any) -> KroneckerOperator:
-        check_library(scalar, self.factors[0])
+        check_library(scalar, self._like)
         return KroneckerOperator(self.factors[0] * scalar, *self.factors[1:])
 
     def _dense(self) -> Any:
@@ -197,7 +197,7 @@ class KroneckerOperator(StructuredMatrix):
             If a factor is not square.
         """
         check_square(self.factors, "KroneckerOperator.diag")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         return outer([xp.linalg.diagonal(factor) for factor in self.factors], xp)
 
     def trace(self) -> Any:
@@ -209,12 +209,12 @@ class KroneckerOperator(StructuredMatrix):
             If a factor is not square.
         """
         check_square(self.factors, "KroneckerOperator.trace")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         return math.prod(xp.linalg.trace(factor) for factor in self.factors)
 
     def norm(self) -> Any:
         """Frobenius norm: the product of those of the factors; large and small entries keep their squares."""
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         scaled, root = unit_scale(self.factors, (), xp)
         return (math.prod(xp.linalg.matrix_norm(factor) for factor in scaled) * root) * root
 
@@ -233,7 +233,7 @@ class KroneckerOperator(StructuredMatrix):
         """
         check_square(self.factors, "KroneckerOperator.slogdet")
         check_finite(self.factors, "KroneckerOperator.slogdet")
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         sign, total = 1, 0
         for factor in self.factors:
             power = self.shape[0] // factor.shape[0]
@@ -327,7 +327,7 @@ class KroneckerOperator(StructuredMatrix):
 
     def _diagonalized(self, where: str) -> KroneckerEigen:
         check_hermitian(self.factors, where)
-        xp = namespace_of(self.factors[0])
+        xp = self._xp
         pairs = [xp.linalg.eigh(factor) for factor in self.factors]
         return KroneckerEigen(
             tuple(pair[0] for pair in pairs), KroneckerOperator(*(pair[1] for pair in pairs))
@@ -351,10 +351,10 @@ class KroneckerOperator(StructuredMatrix):
         TypeError
             If the factors are not torch tensors.
         """
-        if library_name(self.factors[0]) != "torch":
+        if library_name(self._like) != "torch":
             raise TypeError(
                 "to_linear_operator: linear_operator works on torch tensors; the factors are arrays of "
-                f"{library_name(self.factors[0])}. Convert them with torch.asarray first."
+                f"{library_name(self._like)}. Convert them with torch.asarray first."
             )
         try:
             from linear_operator.operators import DenseLinearOperator, KroneckerProductLinearOperator
@@ -412,4 +412,4 @@ def reciprocal_condition(matrix: Any) -> float | None:
     product = known(norms[0] * norms[1])
     if product is None:
         return None
-    return 1 / product if math.isfinite(product) and product > 0 else 0.0
+    return 1 / product if product > 0 else 0.0  # of a product that is NaN too

@@ -58,7 +58,7 @@ def leading_triplets(
     start = xp.asarray(rng.standard_normal((R.shape[1], terms)), device=device_of(R))
     right = xp.linalg.qr(xp.astype(start, R.dtype))[0]
     left, corner = _orthonormal(R @ right, None, xp)
-    small, history = to_numpy(corner), []
+    small, history, told = to_numpy(corner), [], 0
     for n_iter in range(1, max_iter + 1):
         new, corner = _orthonormal(RH @ left[:, -terms:], right, xp)
         beyond = to_numpy(corner)
@@ -66,7 +66,8 @@ def leading_triplets(
             X, values, ZH = np.linalg.svd(small)
             residuals = np.linalg.norm(beyond @ X[-terms:, :terms], axis=0)
             history.append(float(residuals.max()) / norm)
-            tell(history[-1], n_iter - tell.n_iter)
+            tell(history[-1], n_iter - told)
+            told = n_iter
             if history[-1] <= tol:
                 break
         if 2 * (right.shape[1] + terms) > short:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tenfac.core.arithmetic import check_library, scalar_of
-from tenfac.core.arrays import device_of, namespace_of, promote
+from tenfac.core.arrays import namespace_of, promote
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.kron.base import StructuredMatrix, known
@@ -76,7 +76,7 @@ class ShiftedKronecker(StructuredMatrix):
                 f"{type(self.operator).__name__}. Write KroneckerOperator(*factors)."
             )
         shift = _real_shift(self.shift)
-        check_library(shift, self.operator.factors[0])
+        check_library(shift, self.operator._like)
         object.__setattr__(self, "shift", shift)
         eigen = self.operator._diagonalized("KroneckerOperator.shifted") if self.eigen is None else self.eigen
         object.__setattr__(self, "eigen", eigen)
@@ -109,7 +109,7 @@ class ShiftedKronecker(StructuredMatrix):
     @property
     def T(self) -> ShiftedKronecker:  # noqa: N802
         """Transpose, without conjugation."""
-        xp = namespace_of(self.operator.factors[0])
+        xp = self._xp
         complex_ = xp.isdtype(self.dtype, "complex floating")
         vectors = [xp.conj(v) if complex_ else v for v in self.eigen.vectors.factors]
         eigen = KroneckerEigen(self.eigen.factor_values, KroneckerOperator(*vectors))
@@ -123,9 +123,8 @@ class ShiftedKronecker(StructuredMatrix):
     @property
     def terms(self) -> tuple[KroneckerOperator, ...]:  # type: ignore[override]  # stored in a sum only
         """The two Kronecker products whose sum this is: the operator, and the shift times the identity."""
-        factors = self.operator.factors
-        xp = namespace_of(factors[0])
-        eyes = [xp.eye(f.shape[0], dtype=f.dtype, device=device_of(f)) for f in factors]
+        xp, sizes = self._xp, self.operator.row_shape
+        eyes = [xp.eye(size, dtype=self.dtype, device=self.device) for size in sizes]
         return self.operator, KroneckerOperator(*eyes) * self.shift
 
     def _scaled(self, scalar: Any) -> ShiftedKronecker | SumOfKronecker:
@@ -137,9 +136,7 @@ class ShiftedKronecker(StructuredMatrix):
         return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _dense(self) -> Any:
-        factor = self.operator.factors[0]
-        xp = namespace_of(factor)
-        eye = xp.eye(self.shape[0], dtype=factor.dtype, device=device_of(factor))
+        eye = self._xp.eye(self.shape[0], dtype=self.dtype, device=self.device)
         return self.operator._dense() + self.shift * eye
 
     def diag(self) -> Any:

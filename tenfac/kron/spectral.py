@@ -48,9 +48,9 @@ class Diagonalized:
     def slogdet(self) -> SignedLog:
         """Sign and logarithm of the magnitude of the determinant."""
         xp = namespace_of(self.values)
-        one = xp.ones_like(self.values)
-        logs = xp.log(xp.abs(xp.where(self.values == 0, one, self.values)))
-        logs = xp.where(self.values == 0, -math.inf * one, logs)
+        zero = self.values == 0  # its logarithm has no gradient: that of one is taken and dropped
+        logs = xp.log(xp.abs(xp.where(zero, xp.ones_like(self.values), self.values)))
+        logs = xp.where(zero, xp.full_like(self.values, -math.inf), logs)
         return SignedLog(xp.prod(xp.sign(self.values)), xp.sum(logs) + self.log_volume)
 
     def detached(self) -> Diagonalized:

@@ -74,7 +74,7 @@ class SumOfKronecker(StructuredMatrix):
         if len(set(shapes)) != 1:
             raise ShapeError(f"SumOfKronecker: needs terms of one shape; got {shapes}.")
         xp = namespace_of(*(factor for term in flat for factor in term.factors))
-        dtype = xp.result_type(*(term.factors[0] for term in flat))
+        dtype = xp.result_type(*(term._like for term in flat))
         cast = (term if term.dtype == dtype else term._cast(dtype) for term in flat)
         object.__setattr__(self, "terms", tuple(cast))
         object.__setattr__(self, "info", info)
@@ -170,7 +170,7 @@ class SumOfKronecker(StructuredMatrix):
             )
         for term in self.terms:
             check_hermitian(term.factors, where)
-        xp = namespace_of(*self._arrays())
+        xp = self._xp
         first, second, basis, log_volume = [], [], [], 0
         for mode, (a, b) in enumerate(zip(*(term.factors for term in self.terms), strict=True)):
             a_values, b_values, vectors, log_det = _both_diagonal(a, b, mode, xp)

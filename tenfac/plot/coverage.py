@@ -82,7 +82,14 @@ def coverage_curve(
 
 
 def _checked(*arrays: Any) -> list[np.ndarray]:
-    found = [np.asarray(array, dtype=float) for array in arrays]
+    try:
+        found = [np.asarray(array, dtype=float) for array in arrays]
+    except (TypeError, ValueError) as error:
+        kinds = ", ".join(type(array).__name__ for array in arrays)
+        raise DataError(
+            f"calibration: `y`, `mean` and `std` must be arrays of numbers; got {kinds}. "
+            "Write mean, std = model.predict(X, return_std=True), then calibration(y, mean, std)."
+        ) from error
     shapes = [array.shape for array in found]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         raise ShapeError(

@@ -254,6 +254,11 @@ def _names(t: Any, names: Any, where: str) -> list[str]:
 
 def _held(names: list[str], fixed: Mapping[int | str, Any]) -> dict[int, Any]:
     """The fixed modes by number."""
+    if not isinstance(fixed, Mapping):
+        raise TypeError(
+            f"function_slice: `fixed` must be a dict of modes and their values; got {type(fixed).__name__}. "
+            f"Write fixed={{{names[-1]!r}: 0.5}}."
+        )
     held = {}
     for mode, value in fixed.items():
         known = mode in names if isinstance(mode, str) else -len(names) <= mode < len(names)

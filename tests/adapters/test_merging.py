@@ -130,7 +130,7 @@ def test_a_layer_whose_adapter_does_not_act_is_merged_as_it_is() -> None:
 def test_a_merged_model_refuses_to_train_and_to_load() -> None:
     net = two_adapters()
     merge(net)
-    with pytest.raises(RuntimeError, match="unmerge"):
+    with pytest.raises(DataError, match="unmerge"):
         net.train()(images().double())
     with pytest.raises(RuntimeError, match="unmerge"):
         net.load_state_dict(resnet().state_dict())

@@ -84,6 +84,18 @@ def test_columns_of_different_lengths_are_refused() -> None:
     assert_says(fit_fails(ShapeError, TABLE | {"time": np.zeros((12, 2))}), "time: (12, 2)")
 
 
+def test_values_that_are_no_numbers_are_refused_by_name() -> None:
+    for table in (TABLE, NUMBERS):
+        said = fit_fails(DataError, table, ["high"] * 12)
+        assert_says(said, "FunctionalTucker.fit: `y` must hold numbers", "'high'", "Convert it")
+
+
+def test_a_table_of_indices_of_one_mode_is_refused(model: FunctionalTucker) -> None:
+    with pytest.raises(ShapeError) as error:
+        model.mode_posterior("time", x=[[0.1, 0.2]])
+    assert_says(error, "FunctionalTucker.mode_posterior: `x` must be a list of indices", "'time'", "(1, 2)")
+
+
 def test_y_of_another_length_is_refused() -> None:
     assert_says(fit_fails(ValueError, TABLE, Y[:-1]), "one value per row", "(11,)", "12 rows")
     assert_says(fit_fails(ValueError, NUMBERS, Y[:-1]), "12", "11")

@@ -89,6 +89,22 @@ def test_numbers_of_any_column_type_are_continuous(kind: str) -> None:
     assert_close(model.predict(table), want, factor=1e4)
 
 
+def test_rows_with_text_among_their_cells_are_columns_of_labels_and_numbers() -> None:
+    rows = list(zip(LABELS.tolist(), X[:, 1].tolist(), X[:, 2].tolist(), strict=True))
+    want = FunctionalTucker(max_iter=0).fit(columns(), Y).predict(columns())
+    for table in (rows, np.array(rows), np.array(rows, dtype=object)):
+        model = FunctionalTucker(max_iter=0).fit(table, Y)
+        assert_equal(model.kinds_, ("discrete", "continuous", "continuous"))
+        assert_close(model.predict(table), want)
+        assert_close(model.predict(rows), want)
+    few = FunctionalTucker(max_iter=0).fit([["1", 0.1], ["b", 0.2], ["1", 0.5]], [1.0, 2.0, 3.0])
+    assert_equal(few.predict([["1", 0.1]]), few.predict({"0": ["1"], "1": [0.1]}))
+    kinds = (
+        FunctionalTucker(max_iter=0).fit([["1", True], ["2", False], ["3.5", True]], [1.0, 2.0, 3.0]).kinds_
+    )
+    assert_equal(kinds, ("continuous", "discrete"))
+
+
 def test_true_and_false_are_labels_in_every_kind_of_table() -> None:
     yes = X[:, 0] > 11
     table = {"yes": yes, "time": X[:, 1]}

@@ -68,6 +68,9 @@ OPTIONS = {
     ),
     "a mode twice": (["--value", "y", "--modes", "cell,cell"], ["'cell' twice"]),
     "log of zero": (["--value", "y", "--log", "zero"], ["'zero'", "no logarithm"]),
+    "log of labels": (["--value", "y", "--log", "cell"], ["--log names 'cell'", "a label has no logarithm"]),
+    "a figure of no format": (["--value", "y", "--plot", "f.pgn"], ["--plot f.pgn", ".png, .svg or .pdf"]),
+    "a choice": (["--response", "logt"], ["--response must be one of identity, log, logit", "'logit'?"]),
     "rank too large": (["--value", "y", "--rank", "3"], ["--rank 3", "2 indices", "at most 2"]),
     "a rank too large": (["--value", "y", "--rank", "2,3"], ["--rank 2,3", "'time' has 2 indices"]),
     "ranks too many": (["--value", "y", "--rank", "2,2,2"], ["one per mode, 2 here", "got 2,2,2"]),
@@ -96,6 +99,24 @@ def test_a_bad_option_is_refused_in_one_line(
 
 def test_a_command_is_needed(command: Callable) -> None:
     assert_refused(command(), "COMMAND")
+    assert_refused(
+        command("fti", "t.csv"), "COMMAND must be one of fit, predict,", "'fti'. Did you mean 'fit'?"
+    )
+    assert_refused(command("datasets", "kinetic"), "one argument too many: kinetic")
+
+
+def test_a_required_option_that_is_misspelled_is_named(command: Callable) -> None:
+    said = command("predict", "m.tenfac", "new.csv", "--otu=p.csv")
+    assert_refused(said, "unknown option --otu. Did you mean '--out'?", "tenfac predict --help")
+    assert_refused(command("predict", "m.tenfac", "new.csv"), "required: --out")
+
+
+@pytest.mark.parametrize("name", ["fit", "predict", "info", "datasets"])
+def test_the_help_of_a_command_says_what_it_does(command: Callable, name: str) -> None:
+    said = command(name, "--help").out
+    assert_says(said.split("\n\n")[1][:1], said.split("\n\n")[1][:1].upper())
+    assert "%%" not in said
+    assert "options:" not in said.split("\n\n")[1]
 
 
 def test_a_missing_file_is_refused(command: Callable) -> None:

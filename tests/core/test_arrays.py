@@ -7,7 +7,16 @@ import threading
 import numpy as np
 import pytest
 
-from tenfac.core.arrays import as_float, dtype_name, eps, generator, namespace_of, promote, tensorly_backend
+from tenfac.core.arrays import (
+    as_float,
+    dtype_name,
+    eps,
+    generator,
+    namespace_of,
+    promote,
+    spans,
+    tensorly_backend,
+)
 from tenfac.core.errors import DataError
 from tests.checks import assert_close, assert_equal, assert_says, library_of
 from tests.fresh import in_fresh_python
@@ -179,3 +188,13 @@ def test_dask_is_refused_by_name_with_a_remedy():
     with pytest.raises(TypeError) as error:
         namespace_of(dask.ones((2, 3)))
     assert_says(error, "dask", "(2, 3)", "compute()")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_spans_cover_a_range_once_without_empty_ones(step):
+    for size in range(1, 8):
+        found = [range(size)[span] for span in spans(size, step)]
+        assert_equal([n for part in found for n in part], list(range(size)))
+        assert_equal([len(part) for part in found[:-1]], [step] * (len(found) - 1))
+        assert_equal(len(found[-1]) > 0, True)
+    assert_equal(list(spans(0, step)), [slice(0, 0)])

@@ -136,6 +136,18 @@ def test_functions_of_other_knots_and_degrees_are_added(hybrid, make):
         assert_says(error, "one kernel", "change_mode")
 
 
+def test_the_laplacian_of_a_process_is_its_second_derivative_and_is_not_added_to_others(hybrid):
+    times, step = np.array([0.4, 2.0, 5.0, 6.5]), 1e-3
+    values = [dense([0.5], times + shift)[1, 0] for shift in (-step, 0, step)]
+    got = hybrid.fix({0: 1, 1: 0.5}).laplacian().at(times)
+    scale = np.abs(values).max()
+    error = np.abs(to_numpy(got) - (values[0] - 2 * values[1] + values[2]) / step**2).max()
+    assert_below(error, 1e-2 * scale, "error")
+    with pytest.raises(ShapeError) as error:
+        hybrid.laplacian()
+    assert_says(error, "laplacian", "mode 2", "t.change_mode(2, Chebyshev)")
+
+
 @pytest.mark.parametrize("kind", ["tucker", "train"])
 def test_rounding_keeps_the_values_and_drops_what_is_twice_there(make, kind):
     doses, times, want = grids()

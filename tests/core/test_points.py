@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tenfac import CP, Chebyshev, DataError, Discrete, Tucker, TuckerTrain
+from tenfac.core.entries import tucker_entries
 from tests.checks import assert_below, assert_close, assert_equal, to_numpy
+from tests.oracles import tucker_dense
 
 MODES = (Chebyshev(5, (0.0, 2.0)), Discrete(3), Chebyshev(4))
 
@@ -109,3 +111,14 @@ def test_empty_points_give_empty_values_and_no_point_slips_through():
     x[7777] = np.nan
     with pytest.raises(DataError, match="position 7777 of 10000"):
         t.at(x, 0, 0.0)
+
+
+@pytest.mark.parametrize("shapes", [((100, 1), (2, 3)), ((2, 3), (100, 1)), ((3, 2), (2, 2), (5, 4))])
+def test_entries_are_grouped_by_the_shortest_mode_once_it_has_64_points_for_each_row(shapes):
+    rng = np.random.default_rng(0)
+    core = rng.standard_normal([rank for _, rank in shapes])
+    factors = [rng.standard_normal(shape) for shape in shapes]
+    indices = [rng.integers(0, size, 128) for size, _ in shapes]
+    assert tucker_entries(core, factors, [index[:127] for index in indices], np) is None
+    want = tucker_dense(core, factors)[tuple(indices)]
+    assert_close(tucker_entries(core, factors, indices, np), want, scale=10 * np.abs(want).max())

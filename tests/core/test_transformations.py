@@ -146,6 +146,12 @@ def test_vmap_of_every_method_gives_the_numbers_of_a_loop(name):
     assert_all_close(got, {key: np.stack([one[key] for one in loop]) for key in loop[0]})
 
 
+def test_vmap_over_places_gives_the_numbers_of_a_loop():
+    t = Tucker(jax.numpy.asarray(draw(2, 2)), [jax.numpy.asarray(draw(n, 2)) for n in (4, 5)])
+    i = jax.numpy.asarray([1, 2])
+    assert_close(jax.vmap(lambda i: t.at(i, i))(i), t.at(i, i))
+
+
 @pytest.mark.slow
 def test_jit_and_vmap_return_formats():
     X = np.stack([smooth(6), smooth(6) ** 2])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, tucker, tucker_nonnegative
+from tenfac.decompose.tucker_nonnegative import _descend
 from tests.checks import (
     assert_above,
     assert_below,
@@ -128,6 +129,19 @@ def test_too_few_sweeps_are_said():
         t = tucker_nonnegative(planted(noise=0.1), 2, max_iter=2, tol=1e-9)
     assert_equal((len(caught), caught[0].filename), (1, __file__))
     assert_equal((t.info.converged, len(t.info.history)), (False, 2))
+
+
+@pytest.mark.parametrize(("curvature", "distance"), [(0.2, 0.022), (0.3, 0.006)])
+def test_momentum_that_points_uphill_is_dropped(curvature, distance):
+    # of a parabola with its minimum at 3; with all momentum kept the end is four times as far from it
+    end = _descend(lambda x: curvature * x, np.array([3 * curvature]), np.array([1.0]), 1.0, np)
+    assert_below(abs(end[0] - 3), distance, "distance to the minimum")
+
+
+def test_steps_that_end_higher_than_they_began_are_not_taken():
+    start = np.array([2.9])
+    end = _descend(lambda x: 4 * x, np.array([12.0]), start, 1.0, np)  # four times as steep as is said
+    assert_equal(end, start)
 
 
 @pytest.mark.parametrize(

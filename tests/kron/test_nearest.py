@@ -106,6 +106,7 @@ def test_the_full_svd_is_not_formed_when_few_terms_are_wanted(make):
         K = nearest_kronecker(M, LONG)
     assert_equal(K.info.reason, "tolerance met")
     assert_below(K.info.n_iter, 8, "iterations")
+    assert_equal(len(K.info.history), K.info.n_iter)  # looked at after each of the first
 
 
 def test_many_terms_fall_back_to_the_full_svd():

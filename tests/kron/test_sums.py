@@ -64,6 +64,22 @@ def test_terms_of_two_dtypes_become_the_wider():
     assert_close(S @ np.ones(2), np.full(2, 1 + 1j))
 
 
+def test_a_wider_operand_is_multiplied_and_solved_in_its_own_dtype():
+    A, B = np.diag([2, 1, 3]).astype("float32"), np.eye(3, dtype="float32")
+    S, y = KroneckerOperator(A) + KroneckerOperator(B), np.array([1.0, 1e-9, 2.0])
+    assert_close(S @ y, y * [3, 2, 4])
+    assert_close(S.solve(y), y / [3, 2, 4])
+    assert_close(S @ (y + 0j), y * [3, 2, 4] + 0j)
+    assert_equal((S @ y.astype("float32")).dtype.name, "float32")
+
+
+def test_sums_are_not_multiplied_with_each_other():
+    K = KroneckerOperator(np.eye(2))
+    for left, right in ((K + K, K), (K, K + K), (K.shifted(1.0), K), (K + K, K.shifted(1.0))):
+        with pytest.raises(TypeError):
+            _ = left @ right
+
+
 @pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
 @pytest.mark.parametrize("swap", [False, True], ids=["second definite", "first definite"])
 @pytest.mark.parametrize("shape", [(24,), (24, 3), (2, 24, 3)])

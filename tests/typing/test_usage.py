@@ -47,6 +47,10 @@ def test_a_made_format_has_its_modes() -> None:
     assert_type(t.modes[0].size, int)
     assert_type(t.modes[0].domain, tuple[float, float] | None)
     assert_equal(t.modes[0].size, 2)
+    knots: NDArray[np.float64] = np.linspace(0, 1, 3)
+    process = tenfac.GP("matern32", knots, lengthscale=1.0)
+    assert_type(process.grid, tuple[float, ...])
+    assert_equal((process.grid, tenfac.GP("matern32", [0, 1], lengthscale=1.0).domain), ((0, 0.5, 1), (0, 1)))
 
 
 def test_functions() -> None:

@@ -88,6 +88,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
     Adapters(default: weight (4, 4, 3, 3), 272 trainable numbers; on)
     """
     where = "save_adapter"
+    _check_order(model, path, where)
     need_safetensors(where)
     entries, arrays = [], {}
     for found in updates_of(model, name, where):
@@ -116,6 +117,19 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], *, name: str = 
         )
     trained = trained_beside(model, name, where)
     write_tensors(path, {**arrays, **trained}, {_KEY: _header(name, entries, list(trained))}, where)
+
+
+def _check_order(model: Any, path: Any, where: str) -> None:
+    """Refuse a model that is none, and a path that is a model: mostly the two in the wrong order."""
+    if not isinstance(model, nn.Module):
+        raise DataError(
+            f"{where}: `model` must be a torch.nn.Module; got a {type(model).__name__}. The model comes "
+            "first."
+        )
+    if isinstance(path, nn.Module):
+        raise DataError(
+            f"{where}: `path` must name a file; got a {type(path).__name__}. The model comes first."
+        )
 
 
 def _header(name: str, entries: list[dict[str, Any]], trained: list[str]) -> str:
@@ -206,10 +220,7 @@ def load_adapter(
     True
     """
     where = "load_adapter"
-    if hasattr(path, "named_parameters"):
-        raise DataError(
-            f"{where}: `path` must name a file; got a {type(path).__name__}. The model comes first."
-        )
+    _check_order(model, path, where)
     path = os.fspath(path)
     header, arrays = _read(path)
     name = header["name"] if name is None else name

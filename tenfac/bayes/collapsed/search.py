@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,6 @@ from tenfac.bayes.threads import one_thread
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
 
-_LOG = logging.getLogger("tenfac")
 _ITERATIONS_PER_BASIS = 12
 _COARSE = 2e-5  # gain per observation that ends a round of iterations on a basis that will be replaced
 _SHARES = (0.5, 0.25, 0.1)  # of a step that a new basis does not confirm
@@ -139,7 +137,7 @@ def _learn_on_grid(
         )
         history.append(value)
         n_iter, n_evals = n_iter + iterations, n_evals + evals
-        _LOG.info("grid of %d cells, draw %d: objective %.6g", grid.values.size, len(history), value)
+        bar.log("grid of %d cells, draw %d: objective %.6g", grid.values.size, len(history), value)
     return Learned(hyper, tuple(history), n_iter, n_evals, settled, from_grid=True)
 
 
@@ -167,7 +165,7 @@ def _learn_by_bases(task: Task, hyper: Hyper, max_iter: int, tol: float, bar: Pr
         )
         ends.append(value)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
-        _LOG.info("basis %d: %d functions, objective %.6g", len(ends), problem.basis.size, value)
+        bar.log("basis %d: %d functions, objective %.6g", len(ends), problem.basis.size, value)
         problem = task.problem(hyper)
         again = task.is_complete(problem)
         history.append(value if complete and again else _objective(problem, hyper))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from tenfac.bayes.collapsed.hyper import Hyper, hyperprior, log_prior
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.search import Learned, Task, learn
+from tenfac.core.progress import Progress
 
 Array = NDArray[Any]
-_LOG = logging.getLogger("tenfac")
 _FIRST, _AGAIN = 40, 10  # L-BFGS iterations before the first update of the sites, and between updates
 _STEPS_BETWEEN, _STEPS_AT_END = 4, 200
 _ROUNDS = 100
@@ -99,6 +98,7 @@ def learn_sites(
     kinds of steps are shortened until the bound does not fall.
     """
     task = with_sites(task, sites)
+    stage = Progress("FunctionalTucker", None, verbose)
     learned = learn(task, min(max_iter, _FIRST), tol, verbose, start)
     n_iter, n_evals = learned.n_iter, learned.n_evals
     history: list[float] = []
@@ -111,7 +111,7 @@ def learn_sites(
         point, iterations, evals = _relearn(point, min(_AGAIN, max_iter - n_iter), tol)
         n_iter, n_evals = n_iter + max(iterations, 1), n_evals + evals
         history.append(float(point.value))
-        _LOG.info("round %d: bound %.6g after %d iterations", len(history), point.value, n_iter)
+        stage.log("round %d: bound %.6g after %d iterations", len(history), point.value, n_iter)
         converged = bool(abs(point.value - before) <= _ROUND * close)
     point, settled = _settle(point, _STEPS_AT_END, close, learn=False)
     learned = Learned(point.hyper, (*history, float(point.value)), n_iter, n_evals, converged and settled)

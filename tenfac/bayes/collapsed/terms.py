@@ -442,13 +442,17 @@ Term = Product | Main | Level | Cells
 
 
 def root_of(cov: Array) -> Array:
-    """Cholesky factor of a covariance that rounding may have left indefinite, with the least jitter."""
-    for jitter in (0.0, 1e-14, 1e-12):
+    """Cholesky factor of a covariance that rounding may have left indefinite, with the least jitter.
+
+    Coefficients of functions that are a rounding error of the largest keep few digits when hyperparameters
+    move: far from where a basis was made, 1e-6 of the trace may be wrong, in what hardly shows in f.
+    """
+    for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
         try:
             return np.linalg.cholesky(cov + jitter * np.trace(cov) * np.eye(cov.shape[0]))
         except np.linalg.LinAlgError:
             continue
-    return np.linalg.cholesky(cov + 1e-10 * np.trace(cov) * np.eye(cov.shape[0]))
+    return np.linalg.cholesky(cov + 1e-4 * np.trace(cov) * np.eye(cov.shape[0]))
 
 
 def _unwhiten(lower: Array, slope: Array) -> Array:

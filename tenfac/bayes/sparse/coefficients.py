@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tenfac.core.arrays import device_of, namespace_of
@@ -72,7 +72,7 @@ def _units(places: Any, size: int, like: dict[str, Any], xp: Any) -> Any:
 
 def _kinds(modes: Sequence[Mode | None] | None, sizes: Sequence[int], where: str) -> list[Mode]:
     """A mode for each factor; row numbers where none is given."""
-    given = [None] * len(sizes) if modes is None else list(modes)
+    given = [None] * len(sizes) if modes is None else list(modes) if isinstance(modes, Iterable) else []
     found = [Discrete(size) if mode is None else mode for mode, size in zip(given, sizes, strict=False)]
     if len(given) != len(sizes) or any(
         getattr(mode, "size", None) != size for mode, size in zip(found, sizes, strict=True)

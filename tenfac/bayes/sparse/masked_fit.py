@@ -19,6 +19,8 @@ from tenfac.core.errors import ShapeError, warn_user
 _GAMMA_FLOOR = 1e-8  # of the most that a column of the mode adds to the variance; below, it is left out
 _FIRST_NOISE = 0.1
 
+_WHERE = "KroneckerSBL.fit"
+
 
 def fit_masked(
     factors: Sequence[Any],
@@ -91,12 +93,12 @@ def fit_masked(
     [[3, 7], [2, 5]]
     """
     if noise is not None:
-        noise = check_noise(noise, "fit_masked") ** 2
-    data = cut_rows(observe(factors, Y, mask, "fit_masked"))
-    check_memory(data, max_bytes, "fit_masked")
+        noise = check_noise(noise, _WHERE) ** 2
+    data = cut_rows(observe(factors, Y, mask, _WHERE))
+    check_memory(data, max_bytes, _WHERE)
     if not np.any(data.values):
         return _nothing(data, noise, Y)
-    check_resolved(data, noise, "KroneckerSBL")
+    check_resolved(data, noise, _WHERE)
     state = Masked(
         data, _first(data, gammas, noise), _FIRST_NOISE if noise is None else noise / data.scale**2
     )
@@ -171,7 +173,7 @@ def _first(data: Observed, gammas: Sequence[Any] | None, noise: float | None) ->
         sizes = tuple(gamma.shape[0] if gamma.ndim == 1 else -1 for gamma in found)
         if sizes != data.column_shape or any((g < 0).any() or not g.any() for g in found):
             raise ShapeError(
-                f"fit_masked: gammas must be nonnegative vectors of lengths {data.column_shape}, none all "
+                f"{_WHERE}: gammas must be nonnegative vectors of lengths {data.column_shape}, none all "
                 f"zero; got lengths {sizes}. Leave them out to start from equal ones."
             )
     unit = [gamma / gamma.max() for gamma in found]

@@ -151,7 +151,7 @@ class PosteriorMethods:
         Parameters
         ----------
         n : int
-            Number of draws.
+            Number of draws, from 0 up.
         random_state : int, numpy Generator or None, default 0
 
         Returns
@@ -171,9 +171,9 @@ class PosteriorMethods:
         (7, 1)
         """
         check_is_fitted(self, "info_")
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise DataError(f"KroneckerSBL.sample: n must be an integer from 1 up; got {n!r}.")
-        return self._given(self._box.draws(int(n), generator(random_state)))
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
+            raise DataError(f"KroneckerSBL.sample: `n` must be an integer from 0 up; got {n!r}.")
+        return self._given(self._box.draws(max(int(n), 1), generator(random_state))[: int(n)])
 
     def coef_var(self, which: Any = "support", *, max_bytes: int | None = _MAX_BYTES) -> Any:
         """Posterior variances of coefficients; the same for all snapshots, unless of an estimate of low rank.

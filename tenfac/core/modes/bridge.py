@@ -21,6 +21,7 @@ _CLOSE = 1e-12  # panels are halved until the squares of all functions change by
 _EPS = float(np.finfo(np.float64).eps)
 _SURE = 1e4 * _EPS  # share of a variance that is more than rounding
 _LOST = 1e-4  # largest change of a state, of order one, by the rounding of values
+_SHARE = 0.01  # about what rounding on the way leaves of the largest number that cancels
 _NUMBERS = 2**21  # of transition matrices held at once
 
 
@@ -202,16 +203,18 @@ def smoothing(process: Process, grid: tuple[float, ...]) -> Array:
         error[k] += 1.0
         kept.append((mean, cov, left, row, error / variance))
         mean, cov = mean + gain[:, None] * error, left @ cov @ left.T
-    later, found = np.zeros((order, count)), np.empty((count, order, count))
+    later, found, canceled = np.zeros((order, count)), np.empty((count, order, count)), 0.0
     for k in reversed(range(count)):
         mean, cov, left, row, error = kept[k]
         later = left.T @ later - row[:, None] * error
         found[k] = mean - cov @ later
+        canceled = max(canceled, float((np.abs(cov) @ np.abs(later)).max()))
         later = held.across[k].T @ later
-    if np.abs(found).max() * _EPS > _LOST:
+    lost = _EPS * max(float(np.abs(found).max()), _SHARE * canceled)
+    if not lost <= _LOST:
         raise DataError(
-            "GP.factor: knots must be far enough apart for the smoothness of the kernel; the rounding of "
-            f"values at them would change derivatives by {np.abs(found).max() * _EPS:.1g}. Leave out knots "
+            "GP.factor: knots must be far enough apart for the smoothness of the kernel; rounding would "
+            f"change derivatives at them by {lost:.1g} of their usual size. Leave out knots "
             "that nearly coincide, or take a rougher kernel."
         )
     return found.reshape(count * order, count)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfac.core.arrays import device_of, is_array, namespace_of, points_like, spans, to_numpy
 from tenfac.core.door import door
@@ -91,6 +92,19 @@ class GP:
     derivative: int = 0
     bend: Bend | None = None
 
+    if TYPE_CHECKING:  # what may be given is wider than what is kept: any sequence of knots
+
+        def __init__(
+            self,
+            kernel: Any,
+            grid: Sequence[float] | NDArray[Any],
+            *,
+            lengthscale: Any = None,
+            domain: tuple[float, float] | None = None,
+            derivative: int = 0,
+            bend: Bend | None = None,
+        ) -> None: ...
+
     def __post_init__(self, lengthscale: Any) -> None:
         object.__setattr__(self, "kernel", process_of(self.kernel, lengthscale, "GP"))
         object.__setattr__(self, "grid", _knots(self.grid))
@@ -107,6 +121,10 @@ class GP:
         if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < -1:
             raise DataError(f"GP: `derivative` must be an integer of -1 or more; got {number!r}.")
         object.__setattr__(self, "derivative", number.__index__())
+        if not isinstance(self.bend, Bend | None):
+            raise DataError(
+                f"GP: `bend` must be a Bend of tenfac.core.modes.bend, or None; got {self.bend!r}."
+            )
         self._check_derivative(self.derivative)
 
     def __repr__(self) -> str:
@@ -403,8 +421,9 @@ def _wide(values: Any) -> Any:
 
 
 def _as(values: np.ndarray, like: Any) -> Any:
+    """A copy: what is kept for the next call is not given away."""
     xp = namespace_of(like)
-    return xp.asarray(values, dtype=like.dtype, device=device_of(like))
+    return xp.asarray(values, dtype=like.dtype, device=device_of(like), copy=True)
 
 
 @lru_cache(maxsize=16)

@@ -125,6 +125,11 @@ def cp_complete(
     settings = Settings("cp_complete", n_init, max_iter, tol, holdout, random_state, verbose, callback)
     rank = cp_rank(rank, "cp_complete")
     data = observed_entries(X, mask, "cp_complete")
+    if rank > data.values.shape[0]:
+        raise RankError(
+            f"cp_complete: rank must be at most the number of observed entries, {data.values.shape[0]}; "
+            f"got {rank}. Entries are predicted by ranks far below."
+        )
 
     def make(entries: Observed, rng: np.random.Generator) -> CPProblem:
         return CPProblem(entries, rank, rng)

@@ -92,8 +92,14 @@ def check_box(domain: Any, where: str) -> tuple[tuple[float, float], ...]:
 
 def check_terms(exponents: Any, weights: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Exponents in ascending order and their weights."""
-    tau = np.asarray(exponents, dtype=float)
-    w = np.ones_like(tau) if weights is None else np.asarray(weights, dtype=float)
+    try:
+        tau = np.asarray(exponents, dtype=float)
+        w = np.ones_like(tau) if weights is None else np.asarray(weights, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: `exponents` and `weights` must be sequences of numbers; got {exponents!r} and "
+            f"{weights!r}. Write exponents=[2.0] for one width."
+        ) from error
     if tau.ndim != 1 or tau.size == 0 or w.shape != tau.shape:
         raise ShapeError(
             f"{where}: `exponents` and `weights` must be two sequences of one length K >= 1; got shapes "

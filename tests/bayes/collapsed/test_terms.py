@@ -48,6 +48,15 @@ def test_the_toys_have_what_they_say() -> None:
     assert_equal(kernels, {"matern12", "matern32", "matern52", "oscillator"})
 
 
+def test_a_covariance_far_from_its_basis_has_a_root_where_rounding_left_it_indefinite() -> None:
+    # a search over values without noise went where the smallest eigenvalue was -4e-7 of the trace
+    vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    cov = vectors @ np.diag([160.0, 0.1, 1e-5, -6e-5]) @ vectors.T
+    root = root_of(cov)
+    assert_close(root @ root.T, cov, factor=1e11)
+    assert_above(np.diag(root).min(), 0, "diagonal of the root")
+
+
 # --- evidence ---------------------------------------------------------------------------------------------
 
 

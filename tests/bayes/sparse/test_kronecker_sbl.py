@@ -379,8 +379,8 @@ def test_questions_to_the_posterior_are_checked() -> None:
         model.coef_var("all", max_bytes=10)
     with pytest.raises(ShapeError, match="columns, as in fit"):
         model.predict([np.eye(3), np.eye(3)])
-    with pytest.raises(DataError, match="n must be"):
-        model.sample(0)
+    with pytest.raises(DataError, match="`n` must be"):
+        model.sample(-1)
     for ask in (model.score, model.log_evidence):
         with pytest.raises(DataError, match="Y must be finite"):
             ask([np.eye(3), np.eye(2)], np.full((3, 2), np.nan))

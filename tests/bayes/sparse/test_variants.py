@@ -188,7 +188,12 @@ def test_the_support_that_a_published_algorithm_finds_is_not_judged() -> None:
         ({"prior": "unstructurd"}, None, DataError, ["prior", "unstructurd", "Did you mean 'unstructured'?"]),
         ({}, np.ones((2, 2), dtype=bool), ShapeError, ["mask", "(3, 2)", "(2, 2)"]),
         ({}, np.ones((3, 2)), ShapeError, ["mask", "boolean", "float64"]),
-        ({}, np.zeros((3, 2), dtype=bool), DataError, ["False everywhere"]),
+        (
+            {},
+            np.zeros((3, 2), dtype=bool),
+            DataError,
+            ["KroneckerSBL.fit: something must", "False everywhere"],
+        ),
         ({"n_hops": 2}, np.eye(3, 2, dtype=bool), DataError, ["hops", "a mask", "n_hops=2"]),
         (
             {"prior": "unstructured", "coupling": [None, np.eye(2)]},

@@ -17,7 +17,7 @@ from tenfac.core.modes.protocol import Continuous, Mode
 from tenfac.core.modes.state_space import StateSpace
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import matern_dense
-from tests.processes import CASES, M32, M52
+from tests.processes import CASES, M32, M52, PERIODIC
 
 GRID = np.array([0.0, 0.4, 0.9, 2.1, 3.1, 4.7, 5.0])
 DOMAIN = (-1.0, 6.5)
@@ -364,6 +364,20 @@ def test_an_axis_that_is_none_is_refused(name, value):
     with pytest.raises(DataError) as error:
         replace(BEND, **{name: value})
     assert_says(error, "Bend:", name)
+    with pytest.raises(DataError) as error:
+        GP("matern32", GRID, lengthscale=1.0, bend=value)
+    assert_says(error, "GP: `bend`", repr(value))
+
+
+@pytest.mark.parametrize("derivative", [-1, 0])
+def test_what_a_caller_does_to_an_answer_does_not_change_the_next_one(derivative, make):
+    mode = GP("matern32", [0.0, 1.0], lengthscale=1.0, derivative=derivative)
+    factor = make.asarray(np.ones((mode.size, 1)))
+    for name in ("integral", "gram", "gram_root", "metric", "constant"):
+        answer = getattr(mode, name)(factor)
+        before = to_numpy(answer).copy()
+        answer *= 2
+        assert_equal(to_numpy(getattr(mode, name)(factor)), before)
 
 
 def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_where_values_are_lost():
@@ -377,9 +391,10 @@ def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_whe
         want = (grid[-1] - grid[0]) / 2 - (np.sin(2 * grid[-1]) - np.sin(2 * grid[0])) / 4
         assert_below(abs(root[:, 0] @ root[:, 0] - want), 0.02, "square of a sine")
     lost = [GP(CASES["quasi-periodic"][0], [1.0, 1.0 + 1e-8, 2.0]), GP(M52, [3.0, 3.0 + 1e-9, 3.0 + 1e-6])]
+    lost.append(GP(M32, [0.0, 1.0, 1.0 + 1e-8, 1.0 + 2.5e-8, 2.3]))  # no weight of a value is large
     for mode in lost:
         with pytest.raises(DataError) as error:
-            mode.factor(np.zeros(3))
+            mode.factor(np.zeros(mode.n_knots))
         assert_says(error, "GP.factor", "nearly coincide")
 
 
@@ -390,3 +405,25 @@ def test_knots_that_differ_by_rounding_are_one_in_a_common_mode():
     for mode in (one, other):
         factor = mode.factor(np.cos(mode.nodes()))
         assert_close(both.rows(mode.embed(both, factor), [0.2, 0.3, 0.7]), mode.rows(factor, [0.2, 0.3, 0.7]))
+
+
+@pytest.mark.parametrize(("kernel", "most"), [("matern12", 0), ("matern32", 1), ("matern52", 2)])
+def test_a_mode_has_as_many_derivatives_as_its_kernel(kernel, most):
+    mode = GP(kernel, GRID, lengthscale=0.3, domain=DOMAIN, derivative=most)
+    assert_equal(
+        (mode.is_smooth, replace(mode, derivative=most - 1, lengthscale=None).is_smooth), (False, True)
+    )
+    with pytest.raises(DataError) as error:
+        GP(kernel, GRID, lengthscale=0.3, domain=DOMAIN, derivative=most + 1)
+    assert_says(error, f"derivatives up to {most} exist", f"asked for {most + 1}")
+
+
+def test_a_bent_axis_has_two_derivatives_where_a_straight_one_has_all():
+
+    straight = GP(PERIODIC, GRID, domain=DOMAIN, derivative=3)
+    assert_equal(straight.is_smooth, True)
+    bent_axis = GP(PERIODIC, GRID, domain=DOMAIN, derivative=2, bend=BEND)
+    assert_equal(bent_axis.is_smooth, False)
+    with pytest.raises(DataError) as error:
+        replace(bent_axis, derivative=3, lengthscale=None)
+    assert_says(error, "derivatives up to 2 exist", "asked for 3")
