@@ -1,0 +1,38 @@
+"""Charges on a grid: which places count as one, and the near part by convolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.special
+
+from tenfac.functional.charges.lattice import find_lattice
+from tenfac.functional.charges.separation import separate
+from tests.checks import assert_close, assert_equal
+from tests.functional.charges.test_electrostatics import crystal
+
+
+def test_a_grid_may_have_eight_cells_per_charge_and_no_more() -> None:
+    for far, shape in ((23.0, (24, 1, 1)), (24.0, None), (25.0, None)):
+        found = find_lattice(np.array([[0.0, 1, 2], [1.0, 1, 2], [far, 1, 2]]))
+        assert_equal(None if found is None else found.shape, shape)
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 3, 0], [0, 0, 4.0]])  # 2 * 4 * 2 cells
+    found = find_lattice(corner)
+    assert_equal((found.shape, found.step.tolist()), ((2, 4, 2), [1.0, 1.0, 4.0]))
+    assert_equal(found.cells.tolist(), [0, 8, 4, 6, 1])
+    assert_equal(find_lattice(np.concatenate([corner, corner[:1]])), None)  # a place twice
+
+
+def test_the_near_part_of_a_grid_is_the_sum_over_its_pairs() -> None:
+    positions, charges = crystal(4, 1.0)
+    positions, charges = positions[:50] * [1.0, 1.1, 0.9], charges[:50] + 0.1
+    lattice, split = find_lattice(positions), separate(1.5, 8.0, 1e-8)
+    for cutoff in (0.8, 1.05, 2.4, 50.0):
+        value, slope = lattice.short(split, cutoff, charges, True)
+        delta = positions[:, None] - positions
+        r = np.linalg.norm(delta, axis=2)
+        near = (r > 0) & (r < cutoff)
+        r[~near] = 1.0
+        assert_close(value, (near * scipy.special.erfc(1.5 * r) / r) @ charges, 1e4, scale=1.0)
+        tail = 2 * 1.5 / np.sqrt(np.pi) * np.exp(-((1.5 * r) ** 2))
+        along = near * -(scipy.special.erfc(1.5 * r) / r + tail) / r / r * charges
+        assert_close(slope, np.einsum("ij,ijn->in", along, delta), 1e4, scale=1.0)
