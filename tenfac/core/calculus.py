@@ -351,7 +351,7 @@ class Calculus(Changes, Arithmetic):
         Examples
         --------
         >>> import numpy as np
-        >>> from tenfac import Chebyshev, Tucker
+        >>> from tenfac import Chebyshev, Discrete, Tucker
         >>> f = np.array([[0.5], [0.0], [0.5]])  # x^2 on [-1, 1]
         >>> t = Tucker(np.ones((1, 1)), [f, np.ones((3, 1))], [Chebyshev(3), Discrete(3)])
         >>> t.marginal(1).to_tensor().round(4)
@@ -388,7 +388,7 @@ class Calculus(Changes, Arithmetic):
         Examples
         --------
         >>> import numpy as np
-        >>> from tenfac import Chebyshev, Tucker
+        >>> from tenfac import Chebyshev, Discrete, Tucker
         >>> t = Tucker(np.ones(1), [np.eye(2)[:, 1:]], [Chebyshev(2)])  # x
         >>> part = t.restrict([(0.0, 0.5)])
         >>> part.at(0.25), part.integrate()
