@@ -327,6 +327,7 @@ def compiled(case: str, how: str) -> float:
     return worst
 
 
+@pytest.mark.slow
 def test_a_convolution_with_two_adapters_compiles_in_one_graph() -> None:
     assert_below(compiled("Conv2d k3", "two"), 1e-5, "two")
 

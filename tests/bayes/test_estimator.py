@@ -137,6 +137,7 @@ def test_one_warning_says_that_the_search_did_not_converge() -> None:
     assert np.isfinite(model.predict(X)).all()
 
 
+@pytest.mark.slow
 def test_a_grid_of_precise_readings_keeps_the_functions_that_carry_little_of_the_prior() -> None:
     rng = np.random.default_rng(0)
     axes = [np.linspace(0, 1, size) for size in (9, 8, 50)]
@@ -225,6 +226,7 @@ def labelled(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.column_stack([label, x]), truth + 0.1 * rng.normal(size=count), truth
 
 
+@pytest.mark.slow
 def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
     X, y, truth = labelled(400)
     model = FunctionalTucker(discrete=[0], tol=1e-3).fit(X, y)
@@ -235,6 +237,7 @@ def test_many_labels_beside_many_places_keep_all_their_labels() -> None:
     assert_below(abs(model.noise_ - 0.1), 0.02, "noise minus 0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(NOT_CONVERGED)  # 2026-11: eight iterations are enough to see it
 def test_too_few_functions_for_the_data_warn_and_widen_the_std() -> None:
     rng = np.random.default_rng(0)

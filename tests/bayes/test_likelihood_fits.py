@@ -99,6 +99,7 @@ def fit_of_bad_slices() -> FunctionalTucker:
     return fit(X, y, noise=("slice", 1))
 
 
+@pytest.mark.slow
 def test_bad_slices_are_found_and_do_not_spoil_the_rest() -> None:
     X, y, f, bad = bad_slices(3)
     model, plain = fit_of_bad_slices(), fit(X, y, tol=1e-4)

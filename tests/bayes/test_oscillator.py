@@ -27,6 +27,7 @@ def model() -> FunctionalTucker:
     return FunctionalTucker(kernel="oscillator").fit({"t": TIME}, swing(TIME) + NOISE)
 
 
+@pytest.mark.slow
 def test_the_period_is_found_and_the_forecast_is_better_than_that_of_a_matern_process(
     model: FunctionalTucker,
 ) -> None:

@@ -31,6 +31,7 @@ def test_quantile_residuals_and_intervals_agree(response: str) -> None:
         assert_equal(predictive(model, X[:1], np.array([low - 1])).z, np.array([-np.inf]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("likelihood" not in FunctionalTucker().get_params(), reason="needs the setting")
 def test_counts_have_whole_intervals_and_randomized_quantiles() -> None:
     rng = np.random.default_rng(2)

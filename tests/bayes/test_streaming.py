@@ -137,6 +137,7 @@ def test_the_order_of_arrival_does_not_matter() -> None:
         assert_close(got.log_evidence_, want.log_evidence_, factor=1e5)
 
 
+@pytest.mark.slow
 def test_200_slices_one_row_at_a_time_are_all_at_once() -> None:
     rng = np.random.default_rng(0)
     time = np.repeat(np.arange(240.0), 2)

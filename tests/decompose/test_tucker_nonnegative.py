@@ -68,6 +68,7 @@ def test_the_error_never_rises_and_is_the_true_error():
         assert_relative(np.float64(t.info.rel_error), np.float64(true_error(t, X)), 1e-9)
 
 
+@pytest.mark.slow
 def test_the_end_is_stationary_under_the_constraint():
     X = planted((6, 5, 7), noise=0.3)
     t = quietly(tucker_nonnegative, X, 2, tol=1e-12, max_iter=1000)

@@ -74,6 +74,7 @@ def test_rounding_errors_above_the_tolerance_are_no_kink() -> None:
     assert_below(error_of(F, f, domain, peak), 1e-13, "error")
 
 
+@pytest.mark.slow
 def test_forty_functions_have_their_integrals_to_1e_12_from_100_000_evaluations() -> None:
     spent = 0
     for name, (f, exact) in FORTY.items():

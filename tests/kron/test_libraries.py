@@ -188,6 +188,7 @@ def test_a_singular_jax_factor_is_refused_outside_jit(jnp):
     assert_says(error, "factors[1]")
 
 
+@pytest.mark.slow
 def test_nearest_of_jax_arrays(jnp):
     M = jnp.asarray(np.kron(A, B))
     K = nearest_kronecker(M, ((3, 3), (2, 2)))

@@ -109,6 +109,7 @@ def test_the_share_is_that_of_the_slices() -> None:
 # --- through the estimator --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_groups_of_stations_are_found_and_help_to_predict() -> None:
     X, y, held = groups(True)
     model = fitted(True)

@@ -57,6 +57,7 @@ def test_what_was_said_of_outliers_stays_when_rows_are_added_and_in_a_file(tmp_p
         assert_equal(one.partial_fit([[0.5]], [0.0]).info_.warnings, said)
 
 
+@pytest.mark.slow
 def test_a_ridge_that_looks_like_noise_at_first_is_searched_again() -> None:
     rng = np.random.default_rng(0)
     X = rng.random((80, 3))

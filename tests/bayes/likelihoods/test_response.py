@@ -131,6 +131,7 @@ def test_predictions_of_a_bent_response_are_the_moments_of_the_dense_posterior()
     assert_equal(model.predict(X), got[0])
 
 
+@pytest.mark.slow
 def test_noise_of_a_bent_response_is_in_the_unit_of_y() -> None:
     small, large = (fit_of_fractions("logit", scale).noise_ for scale in (1.0, 1e200))
     assert_relative(large / 1e200, small, 1e-3)

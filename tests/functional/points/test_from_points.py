@@ -80,7 +80,7 @@ def test_a_fit_to_few_noisy_points_beats_the_noise() -> None:
     assert_below(error(F, yukawa), 0.015, "error")
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("d", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_sums_of_functions_of_one_variable_are_found_in_any_number_of_variables(d: int) -> None:
     def f(X: np.ndarray) -> np.ndarray:
         return np.sin(np.arange(1, d + 1) * X / 2).sum(axis=1)
