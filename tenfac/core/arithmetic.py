@@ -82,6 +82,7 @@ class Arithmetic(Facts):
     True
     """
 
+    __pandas_priority__ = 10_000  # a table is no operand; pandas would read a format entry by entry
     _GENERALITY: ClassVar[int]  # two formats meet in the more general kind: 0 CP, 1 Tucker, 2 TuckerTrain
 
     # --- inner products -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tenfac.core.tucker import Tucker
 _RANKS, _DEGREES = 0.3, 0.1
 # Smallest relative error of a rounding.
 _FLOOR = {"float64": 1e-14, "float32": 1e-6}
+_MOST = 1_000_000  # boxes: each is a tensor, made in a millisecond
 
 
 @door
@@ -289,7 +290,7 @@ def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: f
     Raises
     ------
     ShapeError
-        If ``counts`` does not fit the modes.
+        If ``counts`` does not fit the modes, or gives more than a million boxes.
     RankError
         If ``tol`` is not between 0 and 1, or below what the dtype can give.
 
@@ -350,7 +351,13 @@ def _counts(t: Any, counts: Any) -> list[int]:
         )
     if any(count > 1 and not isinstance(mode, Chebyshev) for count, mode in zip(found, t.modes, strict=True)):
         raise ShapeError(f"split: only Chebyshev modes can be cut; got counts {found} for modes {t.modes}.")
-    return [count.__index__() for count in found]
+    whole = [count.__index__() for count in found]
+    if math.prod(whole) > _MOST:
+        raise ShapeError(
+            f"split: `counts` must give at most {_MOST:,} boxes; got {math.prod(whole):,} by {whole}. Cut the "
+            "modes with the largest rank or degree only."
+        )
+    return whole
 
 
 def _size(t: Any) -> float:

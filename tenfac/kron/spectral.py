@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfac.core.arrays import eps, library_name, namespace_of
+from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.kron.base import known
 from tenfac.kron.determinant import SignedLog
 
 
+@door
 @dataclass(frozen=True, eq=False)
 class Diagonalized:
     """A matrix ``S`` with ``W^H S W = diag(values)``, so that ``S^-1 = W diag(1 / values) W^H``.
@@ -42,6 +44,7 @@ class Diagonalized:
 
     def solve(self, y: Any) -> Any:
         """Solve ``S x = y`` for ``(N,)`` or ``(*b, N, k)``; derivatives go through the basis."""
+        namespace_of(y)
         values = self.values if y.ndim == 1 else self.values[:, None]
         return self.basis @ ((self.basis.H @ y) / values)
 

@@ -119,3 +119,15 @@ def test_heights_are_the_norms_of_the_rows_of_the_unfoldings(rank: int) -> None:
     for made in (t, t.to_train(), t.to_train(order=(2, 0, 1))):
         for got, heights in zip(made._heights(), want, strict=True):
             assert_close(got, heights)
+
+
+def test_a_table_is_no_operand_from_either_side():
+    table, t = (
+        pytest.importorskip("pandas").DataFrame(np.ones((2, 2))),
+        Tucker(np.ones((1, 1)), [np.ones((2, 1))] * 2),
+    )
+    for sign in (operator.add, operator.sub, operator.mul):
+        for left, right in ((t, table), (table, t)):
+            with pytest.raises(TypeError) as error:
+                sign(left, right)
+            assert_says(error, "unsupported operand", "Tucker", "DataFrame")

@@ -101,6 +101,9 @@ def test_points_outside_and_wrong_counts_are_refused():
         with pytest.raises(ShapeError) as error:
             split(t, counts)
         assert_says(error, "split", "counts" if counts != [2, 2] else "Chebyshev")
+    with pytest.raises(ShapeError) as error:
+        split(t, [10**9, 1])
+    assert_says(error, "split", "1,000,000 boxes", "1,000,000,000")
     with pytest.raises(ShapeError):
         split(CP(None, [np.ones((3, 1))], [Chebyshev(3)]), 2)
 

@@ -173,6 +173,12 @@ def test_factors_of_two_terms_must_be_hermitian():
     assert_says(error, "factors[0]", "conjugate transpose")
 
 
+def test_a_list_is_told_what_to_write():
+    with pytest.raises(TypeError) as error:
+        (KroneckerOperator(np.eye(2)) + KroneckerOperator(np.eye(2))).diagonalize().solve([1.0, 2.0])
+    assert_says(error, "Diagonalized.solve", "numpy.asarray(x)")
+
+
 def test_terms_must_fit_and_be_operators():
     with pytest.raises(ShapeError) as error:
         KroneckerOperator(np.eye(2)) + KroneckerOperator(np.eye(3))
