@@ -89,8 +89,8 @@ class ModeIndex:
             near = get_close_matches(str(column[first]), [str(v) for v in self.values], n=3, cutoff=0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else "."
             raise DataError(
-                f"mode {self.name!r} is discrete and was fitted on {self.size} labels; row {first} has the "
-                f"unseen label {column[first].item()!r}{hint} Fit on rows that have it, or drop them."
+                f"arrays: mode {self.name!r} is discrete and was fitted on {self.size} labels; row {first} "
+                f"has the unseen label {column[first].item()!r}{hint} Fit on rows that have it, or drop them."
             )
         return codes.astype(float)
 
@@ -99,8 +99,8 @@ class ModeIndex:
         if self.values.dtype.kind != column.dtype.kind:
             kinds = {"U": "text", "f": "numbers"}
             raise DataError(
-                f"mode {self.name!r} was fitted on labels that are {kinds[self.values.dtype.kind]}; got "
-                f"{kinds[column.dtype.kind]}, first {column[0].item()!r}. Convert the column."
+                f"arrays: mode {self.name!r} was fitted on labels that are {kinds[self.values.dtype.kind]}; "
+                f"got {kinds[column.dtype.kind]}, first {column[0].item()!r}. Convert the column."
             )
 
 
@@ -120,14 +120,16 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
     """Columns ``names`` of a table as 1-D arrays of one length; extra columns are ignored."""
     keys = dict(zip(column_names(table), table.keys(), strict=True))
     if not keys:
-        raise DataError("the table is empty: no columns; give one column per mode and at least one row.")
+        raise DataError(
+            "arrays: the table is empty: no columns; give one column per mode and at least one row."
+        )
     for name in names:
         if name not in keys:
             near = get_close_matches(name, list(keys), n=3, cutoff=0.5)
             hint = f"Did you mean {', '.join(near)}? " if near else ""
             raise DataError(
-                f"the table has no column {name!r}. {hint}Its columns are {', '.join(keys)}. Rename the "
-                "column, or fit again without this mode."
+                f"arrays: the table has no column {name!r}. {hint}Its columns are {', '.join(keys)}. "
+                "Rename the column, or fit again without this mode."
             )
     columns = [as_column(table[keys[name]]) for name in names]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
@@ -191,30 +193,32 @@ def check_column(name: str, column: NDArray[Any], discrete: bool) -> NDArray[Any
         bad = ~np.isfinite(column)
         if discrete and column.size and np.abs(column[~bad]).max(initial=0.0) >= _LARGEST_LABEL:
             raise DataError(
-                f"mode {name!r} is discrete and has labels beyond 2^53, which numbers cannot tell apart. "
-                "Make the column text."
+                f"arrays: mode {name!r} is discrete and has labels beyond 2^53, which numbers cannot tell "
+                "apart. Make the column text."
             )
         if bad.any():
             first = int(np.argmax(bad))
             kind = "NaN" if np.isnan(column[first]) else "infinity"
             raise DataError(
-                f"mode {name!r} contains {kind}: {int(bad.sum())} of {column.size} indices are not finite "
-                f"(NaN, inf), first in row {first}. Every mode needs an index; drop these rows."
+                f"arrays: mode {name!r} contains {kind}: {int(bad.sum())} of {column.size} indices are not "
+                f"finite (NaN, inf), first in row {first}. Every mode needs an index; drop these rows."
             )
         return column
     if discrete:
         missing = np.array([value is None or value != value for value in column.tolist()], dtype=bool)
         if missing.any():
             raise DataError(
-                f"mode {name!r} has {int(missing.sum())} missing labels (NaN), first in row "
+                f"arrays: mode {name!r} has {int(missing.sum())} missing labels (NaN), first in row "
                 f"{int(np.argmax(missing))}. Drop these rows, or give them a label of their own."
             )
         kinds = sorted({type(value).__name__ for value in column.tolist()})
         if kinds != ["str"]:
-            raise DataError(f"mode {name!r} must have labels of one kind, text; got {', '.join(kinds)}.")
+            raise DataError(
+                f"arrays: mode {name!r} must have labels of one kind, text; got {', '.join(kinds)}."
+            )
         return column.astype(str)
     raise DataError(
-        f"mode {name!r} must hold numbers to be continuous; got dtype {column.dtype}, first value "
+        f"arrays: mode {name!r} must hold numbers to be continuous; got dtype {column.dtype}, first value "
         f"{column[0]!r}. Convert the column, or name it in `discrete`."
     )
 

@@ -354,8 +354,8 @@ def _counts(t: Any, counts: Any) -> list[int]:
     whole = [count.__index__() for count in found]
     if math.prod(whole) > _MOST:
         raise ShapeError(
-            f"split: `counts` must give at most {_MOST:,} boxes; got {math.prod(whole):,} by {whole}. Cut the "
-            "modes with the largest rank or degree only."
+            f"split: `counts` must give at most {_MOST:,} boxes; got {math.prod(whole):,} by {whole}. Cut "
+            "the modes with the largest rank or degree only."
         )
     return whole
 

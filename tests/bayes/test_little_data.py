@@ -157,7 +157,7 @@ def test_values_that_are_all_missing_are_refused_with_their_number(missing: floa
     assert_says(error, "y contains 12", "leave missing cells out")
     with pytest.raises(DataError) as error:  # not scikit-learn's advice to use trees or to impute
         FunctionalTucker().fit([[0.0], [np.nan], [1.0]], [1.0, 2.0, 3.0])
-    assert_says(error, "mode '0' contains NaN", "row 1", "drop these rows")
+    assert_says(error, "FunctionalTucker.fit: mode '0' contains NaN", "row 1", "drop these rows")
 
 
 def test_indices_that_are_all_missing_are_refused() -> None:
