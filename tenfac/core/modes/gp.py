@@ -48,7 +48,6 @@ class GP:
     derivative : int
         What is evaluated: the functions (0), a derivative, or their integral from ``a`` (-1); as ``diff``
         and ``antiderivative`` set it.
-
     bend : Bend, optional
         The axis on which the process is stationary, if not that of the index (``tenfac.core.modes.bend``).
 
