@@ -17,7 +17,6 @@ from tenfac.core.modes.bend import Bend
 from tenfac.core.modes.gp import GP
 from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.process import Process, Sum
-from tenfac.core.modes.state_space import correlation
 
 Array = NDArray[np.float64]
 
@@ -56,12 +55,7 @@ def basis_functions(prior: ModePrior, nodes: Array, half: Array) -> tuple[Array,
     >>> level, moving.round(4).tolist()
     (array([2., 2.]), [[1.0, 0.3679], [0.3679, 1.0]])
     """
-    process, bent = prior.process(), prior.bend(nodes)
-    if isinstance(process, Oscillator):
-        alike = process.correlation(bent, bent)
-    else:
-        alike = correlation(bent, bent, process.kernel, process.lengthscale)
-    return prior.constant * half.sum(axis=0), alike @ half
+    return prior.constant * half.sum(axis=0), prior.varying(nodes, nodes) @ half
 
 
 def gp_mode(

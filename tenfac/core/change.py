@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.arrays import eps, namespace_of, points_like
+from tenfac.core.arrays import eps, namespace_of, points_like, to_numpy
 from tenfac.core.errors import DataError, ShapeError, warn_user
 from tenfac.core.facts import Facts
 from tenfac.core.largest import in_double
@@ -19,7 +19,7 @@ from tenfac.core.modes.protocol import Mode
 from tenfac.core.ops import check_mode
 from tenfac.core.rank import check_tol
 from tenfac.core.report import Report
-from tenfac.core.tracing import clock
+from tenfac.core.tracing import clock, constant
 
 _LINES = 100  # through points of the other modes, on which values are compared
 _LARGEST = 4097  # coefficients of a mode that is found
@@ -217,9 +217,6 @@ class _Lines(NamedTuple):
 
 
 def _plain(factor: Any) -> NDArray[Any]:
-    from tenfac.core.arrays import to_numpy
-    from tenfac.core.tracing import constant
-
     found = to_numpy(constant(factor))
     return found.astype(np.complex128 if np.iscomplexobj(found) else np.float64)
 
@@ -236,7 +233,7 @@ def _between(*modes: Any) -> NDArray[np.float64]:
 def _resolved(t: Any, n: int, tol: float) -> tuple[Chebyshev, float]:
     """The shortest mode of 2^k + 1 coefficients that keeps the lines, without its last ones; its error."""
     source, factor, lines = t.modes[n], _plain(t.factors[n]), _Lines.of(t, n)
-    size, scale = 17, None
+    size = 17
     while True:
         target = Chebyshev(size, source.domain)
         change = lines.change(source, factor, target)

@@ -106,9 +106,13 @@ class ModePrior:
             if self.loadings.shape[1] == 0:
                 return alike
             return alike + self.loadings[x.astype(int)] @ self.loadings[z.astype(int)].T
+        return self.constant + self.varying(x, z)
+
+    def varying(self, x: Array, z: Array) -> Array:
+        """Covariance of what varies along a continuous mode, shape (N, M): variance one."""
         if self.swings:
-            return self.constant + Oscillator(self.lengthscale, self.quality).correlation(x, z)
-        return self.constant + correlation(self.bend(x), self.bend(z), self.kernel, self.lengthscale)
+            return Oscillator(self.lengthscale, self.quality).correlation(x, z)
+        return correlation(self.bend(x), self.bend(z), str(self.kernel), self.lengthscale)
 
     def covariance_slope(self, x: Array, z: Array) -> Array:
         """Derivative of ``covariance`` by ``x`` for a continuous mode with a derivative, shape (N, M)."""

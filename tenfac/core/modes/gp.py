@@ -38,7 +38,7 @@ class GP:
     Parameters
     ----------
     kernel : {"matern12", "matern32", "matern52"} or Process
-        Or sums, products and multiples of processes (``tenfac.core.modes``), as ``FunctionalTucker`` fits.
+        Or sums, products and multiples of processes (``tenfac.core.modes.kernels``).
     grid : sequence of float, length M
         Knots, ascending.
     lengthscale : float

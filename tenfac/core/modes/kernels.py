@@ -12,6 +12,7 @@ from tenfac.core.modes.process import Process, Product, Scaled, Sum
 from tenfac.core.modes.state_space import StateSpace, check_kernel
 from tenfac.core.modes.still import Constant, Linear, Periodic
 
+__all__ = ["Constant", "Linear", "Oscillator", "Periodic", "Product", "Scaled", "StateSpace", "Sum"]
 _TYPES = {
     kind.__name__: kind for kind in (StateSpace, Oscillator, Scaled, Sum, Product, Constant, Linear, Periodic)
 }
