@@ -195,7 +195,7 @@ def caught_by(copy: Path, mutant: Mutant) -> str | None:
     path = copy / mutant.path
     before = path.read_text()
     path.write_text(changed(before, mutant))
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
     command = [sys.executable, "-m", "pytest", *options, *tests_for(copy, mutant)]
     try:
         run = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=LIMIT, check=False)
