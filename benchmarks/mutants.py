@@ -3,8 +3,9 @@
 Run: ``python benchmarks/mutants.py [--count 40] [--seed 0] [--rooms core decompose kron functional]``. Draws
 tokens at random (operators, comparisons, numbers, booleans), changes one at a time in a copy of the checkout,
 runs the tests of the room and its doctests until the first failure, those that name the changed file first.
-Prints each mutant with its line and the test that caught it, writes ``results/mutants.json``. Mutants in
-docstrings, annotations, imports and error messages are not drawn.
+Prints each mutant with its line and the test that caught it, writes ``results/mutants.json``. Not drawn are
+docstrings, annotations, imports, error messages, and choices that a neighbouring value serves as well: sizes of
+blocks and the private constants of modules (``_NAME = 3``).
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class Finder(ast.NodeVisitor):
     def __init__(self, path: Path, source: str) -> None:
         self.path, self.lines, self.found = path, source.splitlines(), []
         self.blocks: set[str] = set()
+        self.depth = 0  # of functions and classes
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """What stands in a class is no constant of the module."""
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
 
     def visit_Raise(self, node: ast.Raise) -> None:
         """Messages are not drawn."""
@@ -72,13 +80,18 @@ class Finder(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """Bodies and defaults, not annotations and decorators."""
         outside, self.blocks = self.blocks, {*self.blocks, *_block_names(node)}
+        self.depth += 1
         for child in [*node.body, *node.args.defaults, *[d for d in node.args.kw_defaults if d]]:
             self.visit(child)
+        self.depth -= 1
         self.blocks = outside
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Not sizes of blocks, which change time and memory and no result."""
-        if not any(isinstance(target, ast.Name) and target.id in self.blocks for target in node.targets):
+        """Not sizes of blocks and private constants of the module."""
+        parts = [part for target in node.targets for part in ast.walk(target)]
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        chosen = self.depth == 0 and all(name.startswith("_") and name.isupper() for name in names)
+        if not (chosen or names & self.blocks):
             self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
