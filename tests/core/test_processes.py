@@ -57,6 +57,15 @@ def test_innovation_of_a_product_is_accurate_at_tiny_steps() -> None:
 
 
 @every_case
+def test_steps_may_be_integers_or_of_single_precision_and_are_taken_in_double(name: str) -> None:
+    process, _ = CASES[name]
+    for steps in (np.array([0, 1, 3]), np.array([0.0, 1.0, 3.0], dtype=np.float32)):
+        for part in ("transition", "innovation", "observation"):
+            want = getattr(process, part)(steps.astype(float))
+            assert_close(getattr(process, part)(steps), want, scale=1.0)
+
+
+@every_case
 def test_torch_gives_the_numbers_of_numpy(name: str) -> None:
     torch = pytest.importorskip("torch")
     process, _ = CASES[name]

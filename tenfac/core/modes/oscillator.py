@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from math import pi
 from typing import Any
 
-import numpy as np
-
-from tenfac.core.arrays import is_array, namespace_of, to_number
+from tenfac.core.arrays import namespace_of, to_number
 from tenfac.core.errors import DataError
-from tenfac.core.modes.process import Process, like_of
+from tenfac.core.modes.process import Process, like_of, matrices, steps_of
 
 _TERMS = 26  # of power series at arguments up to 1: the last is below rounding
 _SHORT = 0.5  # in units of period / (2 pi): below, Q(dt) is summed from its series
@@ -44,6 +42,7 @@ class Oscillator(Process):
 
     Examples
     --------
+    >>> import numpy as np
     >>> process = Oscillator(period=2.0, quality=10.0)
     >>> process.transition(np.array([0.0, 2.0]))[:, 0, 0].round(2).tolist()
     [1.0, 0.73]
@@ -66,13 +65,13 @@ class Oscillator(Process):
 
     def correlation(self, x: Any, z: Any) -> Any:
         """Covariance between places of shapes (N,) and (M,): (N, M)."""
-        s = self.rate * abs(_steps(x)[:, None] - _steps(z)[None, :])
+        s = self.rate * abs(steps_of(x)[:, None] - steps_of(z)[None, :])
         still, swing = self._response(s, namespace_of(s))
         return still + self.damping * swing
 
     def correlation_slope(self, x: Any, z: Any) -> Any:
         """Derivative of ``correlation`` by ``x``."""
-        s = self.rate * (_steps(x)[:, None] - _steps(z)[None, :])
+        s = self.rate * (steps_of(x)[:, None] - steps_of(z)[None, :])
         xp = namespace_of(s)
         return -self.rate * xp.sign(s) * self._response(abs(s), xp)[1]
 
@@ -93,23 +92,23 @@ class Oscillator(Process):
 
     def transition(self, dt: Any) -> Any:
         """Transition matrices ``A(dt) = expm(F dt)``, shape (len(dt), 2, 2)."""
-        s = self.rate * _steps(dt)
+        s = self.rate * steps_of(dt)
         xp, a = namespace_of(s), self.damping
         still, swing = self._response(s, xp)
-        return _matrix([[still + a * swing, swing], [-swing, still - a * swing]], xp)
+        return matrices([[still + a * swing, swing], [-swing, still - a * swing]], xp)
 
     def innovation(self, dt: Any) -> Any:
         """Innovation covariances ``Q(dt) = I - A A^T``, shape (len(dt), 2, 2), also of short steps exact."""
-        s = self.rate * _steps(dt)
+        s = self.rate * steps_of(dt)
         xp, a = namespace_of(s), self.damping
         still, swing = self._response(s, xp)
         lost, cross = -xp.expm1(-2 * a * s), 2 * a * swing * swing
         value = xp.where(s < _SHORT, self._short(s, xp), lost - 2 * a * swing * (still + a * swing))
-        return _matrix([[value, cross], [cross, lost + 2 * a * swing * (still - a * swing)]], xp)
+        return matrices([[value, cross], [cross, lost + 2 * a * swing * (still - a * swing)]], xp)
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """``H``: entry ``derivative`` of the state, in the unit of the index."""
-        x = _steps(x)
+        x = steps_of(x)
         xp, keywords = like_of(x)
         unit = xp.eye(2, **keywords)[derivative : derivative + 1, :]
         return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
@@ -137,11 +136,3 @@ class Oscillator(Process):
         for n in range(_TERMS - 1, 1, -1):
             total = y[n] / (n + 1) + s * total
         return 4 * a * s**3 * total
-
-
-def _steps(dt: Any) -> Any:
-    return dt if is_array(dt) and not isinstance(dt, np.ndarray) else np.asarray(dt, dtype=float)
-
-
-def _matrix(rows: list[list[Any]], xp: Any) -> Any:
-    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)

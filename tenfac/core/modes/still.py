@@ -14,7 +14,7 @@ import numpy as np
 
 from tenfac.core.arrays import is_array, to_number
 from tenfac.core.errors import DataError
-from tenfac.core.modes.process import Process, like_of
+from tenfac.core.modes.process import Process, like_of, steps_of
 
 _MOST_TERMS = 200  # of a periodic process: a state of 401, minutes rather than seconds
 
@@ -91,6 +91,7 @@ class Linear(_Still):
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """``x - center``, then 1, then 0."""
+        x = steps_of(x)
         xp, keywords = like_of(x)
         if derivative:
             return xp.full((x.shape[0], 1), 1.0 if derivative == 1 else 0.0, **keywords)
@@ -169,6 +170,7 @@ class Periodic(_Still):
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """1, then cosine and sine of each multiple of the frequency, or their derivative."""
+        x = steps_of(x)
         xp, keywords = like_of(x)
         turns = x / self.period
         turns = (turns - xp.floor(turns))[:, None]
