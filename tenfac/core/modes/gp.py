@@ -24,6 +24,7 @@ from tenfac.core.tracing import is_traced
 
 _REMEDY = "Give the mode a larger `domain`: beyond its knots the mean decays to the constant."
 _CHANGE = "Change to polynomials: t.change_mode(n, Chebyshev)."
+_UNSEEN = 1.0  # weight in rounding of a state that no function shows
 
 
 @door
@@ -111,7 +112,7 @@ class GP:
             raise DataError("GP: `domain` must be given with a single knot; got none.")
         ends = (self.grid[0], self.grid[-1]) if self.domain is None else self.domain
         object.__setattr__(self, "domain", check_interval(ends, "GP"))
-        if not self.domain[0] <= self.grid[0] <= self.grid[-1] <= self.domain[1]:
+        if not (self.domain[0] <= self.grid[0] and self.grid[-1] <= self.domain[1]):
             raise DataError(
                 f"GP: all knots must lie in `domain`; got knots from {self.grid[0]:g} to {self.grid[-1]:g} "
                 f"and the domain [{self.domain[0]:g}, {self.domain[1]:g}]. Leave `domain` out, or widen it."
@@ -288,7 +289,7 @@ class GP:
         """
         a, b = self.domain
         squares = np.sum(_gram_root(self) ** 2, axis=0) / (b - a)
-        return _as(np.sqrt(np.where(squares > 0, squares, 1.0)), like)
+        return _as(np.sqrt(np.where(squares > 0, squares, _UNSEEN)), like)
 
     def constant(self, like: Any) -> Any:
         """Factor of the function 1, shape (size, 1)."""
@@ -300,7 +301,6 @@ class GP:
 
     def diff(self, factor: Any) -> tuple[GP, Any]:
         """The mode and factor of the derivative: the same states; DataError if the kernel has none."""
-        self._check_derivative(self.derivative + 1)
         xp, mode = namespace_of(factor), replace(self, derivative=self.derivative + 1, lengthscale=None)
         if self.derivative < 0:
             return mode, factor[..., :-1, :]

@@ -11,6 +11,7 @@ from tenfac.core.errors import DataError
 from tenfac.core.modes.process import Process, like_of, matrices, steps_of
 
 _TERMS = 26  # of power series at arguments up to 1: the last is below rounding
+_SWUNG = 1.0  # squared angle below which the swing is summed from its series
 _SHORT = 0.5  # in units of period / (2 pi): below, Q(dt) is summed from its series
 
 
@@ -111,28 +112,29 @@ class Oscillator(Process):
         x = steps_of(x)
         xp, keywords = like_of(x)
         unit = xp.eye(2, **keywords)[derivative : derivative + 1, :]
-        return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
+        return xp.ones_like(x)[:, None] * (unit * self.rate**derivative)
 
     def _response(self, s: Any, xp: Any) -> tuple[Any, Any]:
         """``exp(-a s) cos(eta s)`` and ``exp(-a s) sin(eta s) / eta``, with gradients also at ``eta = 0``."""
         decay, square = xp.exp(-self.damping * s), 1 - self.damping**2
         z = square * s * s
-        near, far = xp.clip(z, None, 1.0), xp.clip(z, 1.0, None) ** 0.5
-        cosine, sine = 1.0, 1.0
-        for k in range(_TERMS, 0, -2):
+        near, far = xp.clip(z, None, _SWUNG), xp.clip(z, _SWUNG, None) ** 0.5
+        cosine = sine = xp.ones_like(z)
+        for k in range(_TERMS, 1, -2):
             cosine, sine = 1.0 - near / (k * (k - 1)) * cosine, 1.0 - near / (k * (k + 1)) * sine
-        swing = xp.where(z < 1.0, sine, xp.sin(far) / far)
-        return decay * xp.where(z < 1.0, cosine, xp.cos(far)), decay * s * swing
+        swing = xp.where(z < _SWUNG, sine, xp.sin(far) / far)
+        return decay * xp.where(z < _SWUNG, cosine, xp.cos(far)), decay * s * swing
 
     def _short(self, s: Any, xp: Any) -> Any:
         """``4 a`` times the integral to ``s`` of the squared impulse response, from its power series."""
         a, s = self.damping, xp.clip(s, None, _SHORT)
         # y = response^2 solves y''' + 6 a y'' + (8 a^2 + 4) y' + 8 a y = 0, y = s^2 + ...
         y = [0.0, 0.0, 1.0]
-        for n in range(_TERMS - 3):
-            known = 6 * a * (n + 2) * (n + 1) * y[n + 2] + (8 * a * a + 4) * (n + 1) * y[n + 1] + 8 * a * y[n]
-            y.append(-known / ((n + 3) * (n + 2) * (n + 1)))
+        for n in range(3, _TERMS):
+            known = 6 * a * (n - 1) * (n - 2) * y[n - 1]
+            known = known + (8 * a * a + 4) * (n - 2) * y[n - 2] + 8 * a * y[n - 3]
+            y.append(-known / (n * (n - 1) * (n - 2)))
         total = 0.0
-        for n in range(_TERMS - 1, 1, -1):
+        for n in reversed(range(2, _TERMS)):
             total = y[n] / (n + 1) + s * total
         return 4 * a * s**3 * total

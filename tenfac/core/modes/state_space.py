@@ -190,7 +190,7 @@ class StateSpace(Process):
         x = steps_of(x)
         xp, keywords = like_of(x)
         unit = xp.eye(self.order, **keywords)[derivative : derivative + 1, :]
-        return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
+        return xp.ones_like(x)[:, None] * (unit * self.rate**derivative)
 
 
 def _gamma_tails(t: Any, terms: int, xp: Any) -> list[Any]:
