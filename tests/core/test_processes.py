@@ -84,6 +84,14 @@ def test_sums_and_products_are_written_with_plus_and_times() -> None:
     assert_equal((M32 + M52 * PERIODIC).smoothness, 1)
 
 
+def test_hyperparameters_that_are_arrays_are_listed_of_a_process_and_its_parts() -> None:
+    torch = pytest.importorskip("torch")
+    a, b, c = (torch.tensor(value) for value in (1.0, 2.0, 3.0))
+    process = a * (StateSpace("matern12", b) + M32) + Periodic(1.0, c)
+    assert_equal([float(value) for value in process.tensors()], [1.0, 2.0, 3.0])
+    assert_equal((M12 + M32 * PERIODIC).tensors(), [])
+
+
 def test_independent_processes_keep_their_rows_apart() -> None:
     process = Independent((M12, M52))
     rows, stationary = process.observation(np.zeros(1))[0], process.stationary()

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 _NODES = 16  # of Gauss and Legendre in each panel
 _PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # times as many as a segment begins with
 _CLOSE = 1e-12  # panels are halved until the squares of all functions change by less
+_ROUNDINGS = 64  # of a place, as many change that much
+_HALVINGS = 60  # of a segment towards its knots, at most
 _EPS = float(np.finfo(np.float64).eps)
 _SURE = 1e4 * _EPS  # share of a variance that is more than rounding
 _LOST = 1e-4  # largest change of a state, of order one, by the rounding of values
@@ -280,7 +282,7 @@ def segments(
             done = np.zeros(active.size, dtype=bool)
             if before is not None:
                 # weights have the rounding errors of the largest among them, and those of the place
-                close = _CLOSE + 64 * _EPS * np.abs(edges).max() / lengths[active, None, None]
+                close = _CLOSE + _ROUNDINGS * _EPS * np.abs(edges).max() / lengths[active, None, None]
                 limit = size.max(axis=1)[:, None, None] * np.maximum(size[:, :, None], size[:, None, :])
                 limit *= close
                 done = (np.abs(gram - before) <= limit).all(axis=(1, 2))
@@ -305,17 +307,17 @@ def segments(
 def _depth(process: Process, length: float) -> int:
     """How often to halve towards a knot until the state hardly changes."""
     unit = np.eye(process.order)
-    for depth in range(60):
+    for depth in range(_HALVINGS):
         if np.abs(process.transition(np.array([length / 2**depth]))[0] - unit).max() <= 0.5:
             return depth
-    return 60
+    return _HALVINGS
 
 
 @lru_cache(maxsize=64)
 def _panels(depth: int, panels: int) -> tuple[Array, Array]:
     """Nodes and weights on [0, 1], graded towards both ends, each part cut into as many panels."""
-    half = [0.0, *(0.5**k for k in range(depth, 0, -1))]
-    edges = np.array([*half, *(1 - edge for edge in reversed(half[:-1]))] if depth else [0.0, 1.0])
+    half = np.append(0.0, np.cumprod(np.full(depth, 0.5)))
+    edges = np.unique(np.append(half, 1 - half))
     shares = np.arange(panels) / panels
     starts = (edges[:-1, None] + np.diff(edges)[:, None] * shares).ravel()
     lengths = np.repeat(np.diff(edges) / panels, panels)
