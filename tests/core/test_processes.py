@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import ive
 
 from tenfac.core.errors import DataError
-from tenfac.core.modes.process import Independent, Product, Sum
+from tenfac.core.modes.process import Independent, Product, Sum, _kron
 from tenfac.core.modes.state_space import StateSpace
 from tenfac.core.modes.still import Constant, Linear, Periodic
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, assert_says
@@ -93,9 +93,23 @@ def test_hyperparameters_that_are_arrays_are_listed_of_a_process_and_its_parts()
 
 
 def test_independent_processes_keep_their_rows_apart() -> None:
-    process = Independent((M12, M52))
+    process = Independent((M52, M12, M32))
     rows, stationary = process.observation(np.zeros(1))[0], process.stationary()
-    assert_close(rows @ stationary @ rows.T, np.eye(2))
+    assert_close(rows @ stationary @ rows.T, np.eye(3))
+    assert_equal(process.observation(np.zeros(2)).shape, (2, 3, 6))
+
+
+@pytest.mark.parametrize("kind", [Sum, Product])
+def test_a_sum_and_a_product_of_one_process_are_that_process(kind: Any) -> None:
+    for part in ("transition", "innovation", "observation"):
+        assert_close(getattr(kind((M52,)), part)(STEPS), getattr(M52, part)(STEPS))
+    assert_close(kind((M52,)).stationary(), M52.stationary())
+
+
+def test_kronecker_products_are_taken_over_the_last_two_axes() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(7, 2, 3)), rng.normal(size=(4, 5))
+    assert_close(_kron(a, b), np.stack([np.kron(one, b) for one in a]))
 
 
 # --- the periodic process ---------------------------------------------------------------------------------
@@ -109,6 +123,13 @@ def test_the_stated_truncation_is_the_largest_error_and_is_reached(terms: int, l
     got = process.observation(lags) @ process.stationary() @ process.observation(np.zeros(1))[0]
     assert_close(np.abs(got - want).max(), process.truncation, factor=1e3, scale=1.0)
     assert_equal(process.order, 1 + 2 * terms)
+
+
+def test_the_stated_truncation_is_all_that_many_cosines_leave_out() -> None:
+    process = Periodic(7.0, 0.01, terms=300)
+    row = process.observation(np.zeros(1))[0]
+    assert_below(abs(1 - row @ process.stationary() @ row - process.truncation), 1e-13, "what is not said")
+    assert_above(process.truncation, 1e-3, "what is left out")
 
 
 @pytest.mark.parametrize("lengthscale", [0.05, 0.4, 1.0, 30.0, 1e8])

@@ -304,7 +304,7 @@ def like_of(like: Any) -> tuple[Any, dict[str, Any]]:
     Numpy's are in float64: of integers, or in float32, covariances would lose their digits.
     """
     if like is None or isinstance(like, np.ndarray):
-        return namespace_of(np.empty(0)), {"dtype": np.float64}
+        return namespace_of(np.empty(())), {"dtype": np.float64}
     return namespace_of(like), {"dtype": like.dtype, "device": device_of(like)}
 
 
