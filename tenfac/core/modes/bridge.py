@@ -316,10 +316,10 @@ def _depth(process: Process, length: float) -> int:
 @lru_cache(maxsize=64)
 def _panels(depth: int, panels: int) -> tuple[Array, Array]:
     """Nodes and weights on [0, 1], graded towards both ends, each part cut into as many panels."""
-    half = np.append(0.0, np.cumprod(np.full(depth, 0.5)))
-    edges = np.unique(np.append(half, 1 - half))
-    shares = np.arange(panels) / panels
-    starts = (edges[:-1, None] + np.diff(edges)[:, None] * shares).ravel()
+    shares = np.cumprod(np.full(depth, 0.5))
+    edges = np.unique([0.0, *shares, *(1 - shares), 1.0])
+    within = np.arange(panels) / panels
+    starts = (edges[:-1, None] + np.diff(edges)[:, None] * within).ravel()
     lengths = np.repeat(np.diff(edges) / panels, panels)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     places = starts[:, None] + lengths[:, None] * (nodes + 1) / 2

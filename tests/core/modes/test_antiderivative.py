@@ -30,7 +30,7 @@ def test_batches_are_evaluated_one_by_one(derivative):
 
 
 @pytest.mark.parametrize("derivative", [-1, 0])
-@pytest.mark.parametrize("count", [29, 58])
+@pytest.mark.parametrize("count", [2, 29, 58])
 def test_points_in_blocks_are_those_one_by_one(derivative, count, monkeypatch):
     mode, factor = functions(derivative)
     x = np.resize(X, count)
