@@ -49,6 +49,7 @@ def test_modes_are_values():
     assert_equal(len({Discrete(3), Discrete(3), Discrete(4)}), 2)
     assert_equal(Discrete.from_spec(*Discrete(3).spec()), Discrete(3))
     assert Discrete(3).domain is None
+    assert_equal(Discrete(0).size, 0)
     assert isinstance(Discrete(3), Mode)
 
 

@@ -67,7 +67,7 @@ def integrals_at(mode: GP, factor: Any, x: Any, xp: Any) -> Any:
     parts = []
     for span in spans(x.shape[0], max(block_of(mode.kernel) // rule.nodes.size, 1)):
         part = x[span]
-        segment = xp.clip(xp.searchsorted(starts, constant(part), side="right") - 1, 0, len(held) - 1)
+        segment = xp.searchsorted(starts, constant(part), side="right") - 1
         start = xp.take(starts, segment)
         places = xp.reshape(start[:, None] + (part - start)[:, None] * nodes[None, :], (-1,))
         values = function._rows(plain, places, xp)

@@ -16,13 +16,16 @@ from tenfac.core.tracing import constant
 
 Array = NDArray[np.float64]
 _NODES = 16  # of Gauss and Legendre in each panel
-_PANELS = 256  # times as many as a segment begins with, at most
+_PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # times as many as a segment begins with
 _CLOSE = 1e-12  # panels are halved until the squares of all functions change by less
+_ROUNDINGS = 64  # of a place, as many change that much
+_HALVINGS = 60  # of a segment towards its knots, at most
 _EPS = float(np.finfo(np.float64).eps)
 _SURE = 1e4 * _EPS  # share of a variance that is more than rounding
 _LOST = 1e-4  # largest change of a state, of order one, by the rounding of values
 _SHARE = 0.01  # about what rounding on the way leaves of the largest number that cancels
 _NUMBERS = 2**21  # of transition matrices held at once
+_FEWEST = 16  # places whose matrices are held at once, however many numbers that is
 
 
 class Knots(NamedTuple):
@@ -79,7 +82,7 @@ def _inverse(covariances: Array) -> Array:
     """Inverses of covariances ``(N, order, order)``; 0 for the states that stand still."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     moving = np.flatnonzero((variances > 0).all(axis=0))
-    scale = 1 / np.sqrt(variances[:, moving])
+    scale = np.reciprocal(np.sqrt(variances[:, moving]))
     part = covariances[:, moving[:, None], moving] * scale[:, :, None] * scale[:, None, :]
     found = np.zeros_like(covariances)
     found[:, moving[:, None], moving] = np.linalg.inv(part) * scale[:, :, None] * scale[:, None, :]
@@ -131,8 +134,7 @@ def bridge(process: Process, grid: tuple[float, ...], x: Any, seen: Any, xp: Any
     places, stationary, inverse, across = (xp.asarray(array, **like) for array in held)
     place = xp.searchsorted(places, constant(x), side="right")
     first = place == 0
-    a = xp.take(places, xp.where(first, place, place - 1))
-    b = xp.take(places, xp.where(place == len(grid), place - 1, place))
+    a, b = xp.take(places, xp.clip(place - 1, 0, None)), xp.take(places, xp.clip(place, None, len(grid) - 1))
     nothing = xp.zeros_like(x)
     after, before = xp.where(first, nothing, x - a), xp.where(place == len(grid), nothing, b - x)
     new = xp.where(first[:, None, None], stationary[None, :, :], process.innovation(after))
@@ -152,7 +154,7 @@ def block_of(process: Process) -> int:
     >>> block_of(StateSpace("matern32", 1.0))
     524288
     """
-    return max(_NUMBERS // process.order**2, 16)
+    return max(_NUMBERS // process.order**2, _FEWEST)
 
 
 @lru_cache(maxsize=16)
@@ -203,14 +205,14 @@ def smoothing(process: Process, grid: tuple[float, ...]) -> Array:
         error[k] += 1.0
         kept.append((mean, cov, left, row, error / variance))
         mean, cov = mean + gain[:, None] * error, left @ cov @ left.T
-    later, found, canceled = np.zeros((order, count)), np.empty((count, order, count)), 0.0
+    later, found, canceled = np.zeros((order, count)), np.empty((count, order, count)), []
     for k in reversed(range(count)):
         mean, cov, left, row, error = kept[k]
         later = left.T @ later - row[:, None] * error
         found[k] = mean - cov @ later
-        canceled = max(canceled, float((np.abs(cov) @ np.abs(later)).max()))
+        canceled.append(float((np.abs(cov) @ np.abs(later)).max()))
         later = held.across[k].T @ later
-    lost = _EPS * max(float(np.abs(found).max()), _SHARE * canceled)
+    lost = _EPS * max(float(np.abs(found).max()), _SHARE * max(canceled))
     if not lost <= _LOST:
         raise DataError(
             "GP.factor: knots must be far enough apart for the smoothness of the kernel; rounding would "
@@ -270,8 +272,8 @@ def segments(
     depths = np.array([_depth(process, length) for length in along])
     found: list[Any] = [None] * lengths.size
     for depth in np.unique(depths):
-        active, panels, before = np.flatnonzero(depths == depth), 1, None
-        while active.size:
+        active, before = np.flatnonzero(depths == depth), None
+        for panels in _PANELS:
             nodes, weights = _panels(int(depth), panels)
             rows, place = _local(process, grid, bend, starts[active], lengths[active], nodes, derivative)
             root = rows * np.sqrt(weights)[None, :, None]
@@ -280,7 +282,7 @@ def segments(
             done = np.zeros(active.size, dtype=bool)
             if before is not None:
                 # weights have the rounding errors of the largest among them, and those of the place
-                close = _CLOSE + 64 * _EPS * np.abs(edges).max() / lengths[active, None, None]
+                close = _CLOSE + _ROUNDINGS * _EPS * np.abs(edges).max() / lengths[active, None, None]
                 limit = size.max(axis=1)[:, None, None] * np.maximum(size[:, :, None], size[:, None, :])
                 limit *= close
                 done = (np.abs(gram - before) <= limit).all(axis=(1, 2))
@@ -291,31 +293,33 @@ def segments(
                 upper[: len(triangle)] = triangle * np.sqrt(length)
                 integral = length * (weights @ rows[n])
                 found[active[n]] = Segment(int(place[n]), start, length, nodes, weights, integral, upper)
-            if panels >= _PANELS and not done.all():
-                raise DataError(
-                    f"GP: the process must be smooth between knots; between {starts[active[~done][0]]:g} and "
-                    "the next one it oscillates too often to be integrated. Take more knots."
-                )
-            active, before, panels = active[~done], gram[~done], 2 * panels
+            active, before = active[~done], gram[~done]
+            if not active.size:
+                break
+        else:
+            raise DataError(
+                f"GP: the process must be smooth between knots; between {starts[active[0]]:g} and the next "
+                "one it oscillates too often to be integrated. Take more knots."
+            )
     return tuple(found)
 
 
 def _depth(process: Process, length: float) -> int:
     """How often to halve towards a knot until the state hardly changes."""
     unit = np.eye(process.order)
-    for depth in range(60):
+    for depth in range(_HALVINGS):
         if np.abs(process.transition(np.array([length / 2**depth]))[0] - unit).max() <= 0.5:
             return depth
-    return 60
+    return _HALVINGS
 
 
 @lru_cache(maxsize=64)
 def _panels(depth: int, panels: int) -> tuple[Array, Array]:
     """Nodes and weights on [0, 1], graded towards both ends, each part cut into as many panels."""
-    half = [0.0, *(0.5**k for k in range(depth, 0, -1))]
-    edges = np.array([*half, *(1 - edge for edge in reversed(half[:-1]))] if depth else [0.0, 1.0])
-    shares = np.arange(panels) / panels
-    starts = (edges[:-1, None] + np.diff(edges)[:, None] * shares).ravel()
+    shares = np.cumprod(np.full(depth, 0.5))
+    edges = np.unique([0.0, *shares, *(1 - shares), 1.0])
+    within = np.arange(panels) / panels
+    starts = (edges[:-1, None] + np.diff(edges)[:, None] * within).ravel()
     lengths = np.repeat(np.diff(edges) / panels, panels)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     places = starts[:, None] + lengths[:, None] * (nodes + 1) / 2

@@ -10,13 +10,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tenfac.core.arrays import namespace_of, points_like, to_numpy
+from tenfac.core.arrays import device_of, namespace_of, points_like, to_numpy
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.precision import astype
 from tenfac.core.tracing import is_traced
 
-# Points this share of the interval outside of it count as its ends: rounding of the caller's arithmetic.
+# Points outside by this share of the larger end count as the ends: rounding of the caller's arithmetic, in
+# coarser dtypes so many times theirs.
 _SLACK = 1e-13
+_ROUNDINGS = 8
 _REMEDY = "Build the function on a larger domain: polynomials do not extrapolate."
 
 
@@ -120,7 +122,7 @@ class Chebyshev:
             return _recurrence(t, np.empty((self.size, t.size), t.dtype) if out is None else out)
         t = xp.clip((x - a) * (2 / (b - a)) - 1, -1.0, 1.0)
         columns, twice = [xp.ones_like(t), t], 2 * t
-        for _ in range(self.size - 2):
+        for _ in range(2, self.size):
             columns.append(twice * columns[-1] - columns[-2])
         return xp.stack(columns[: self.size], axis=0)
 
@@ -140,9 +142,9 @@ class Chebyshev:
 
     def integral(self, like: Any) -> Any:
         """``integral T_k dx``, shape (size,), in the library and dtype of ``like``."""
-        k = np.arange(self.size)
-        even = np.where(k % 2 == 0, 2.0 / (1.0 - (k - (k % 2)) ** 2.0), 0.0)
-        return _as(even * self._half, like)
+        found = np.zeros(self.size)
+        found[::2] = 2.0 / (1.0 - np.arange(0, self.size, 2) ** 2.0)
+        return _as(found * self._half, like)
 
     def diff(self, factor: Any) -> tuple[Chebyshev, Any]:
         """The mode and factor of the derivative: one coefficient less."""
@@ -196,12 +198,11 @@ class Chebyshev:
 
     def embed(self, target: Chebyshev, factor: Any) -> Any:
         """The same functions as a factor of a longer mode: zeros added."""
-        xp = namespace_of(factor)
-        missing = target.size - self.size
-        if missing == 0:
+        if target.size == self.size:
             return factor
-        shape = (*factor.shape[:-2], missing, factor.shape[-1])
-        return xp.concat([factor, xp.zeros_like(xp.broadcast_to(factor[..., :1, :], shape))], axis=-2)
+        xp, (*batch, size, rank) = namespace_of(factor), factor.shape
+        zeros = xp.zeros((*batch, target.size - size, rank), dtype=factor.dtype, device=device_of(factor))
+        return xp.concat([factor, zeros], axis=-2)
 
     def spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Describe the mode by a JSON-able dict and named arrays."""
@@ -260,7 +261,7 @@ def inside(x: Any, domain: tuple[float, float], where: str, remedy: str, xp: Any
     array([0.5, 2. ])
     """
     a, b = domain
-    slack = max(_SLACK, 8 * float(xp.finfo(x.dtype).eps)) * max(b - a, abs(a), abs(b))
+    slack = max(_SLACK, _ROUNDINGS * float(xp.finfo(x.dtype).eps)) * max(abs(a), abs(b))
     if is_traced(x):
         return xp.where((x >= a - slack) & (x <= b + slack), x, xp.full_like(x, math.nan))
     if 0 not in x.shape and not (bool(xp.min(x) >= a - slack) and bool(xp.max(x) <= b + slack)):
@@ -309,10 +310,9 @@ def _recurrence(t: np.ndarray, out: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _derivative(size: int) -> np.ndarray:
     """Coefficients of the derivative from those of the function, on [-1, 1]."""
-    if size == 1:
-        return np.zeros((1, 1))
-    k = np.arange(size)
-    found = np.where((k[None] > k[:-1, None]) & ((k[None] - k[:-1, None]) % 2 == 1), 2.0 * k[None], 0.0)
+    found = np.zeros((max(size - 1, 1), size))
+    for k in range(1, size):
+        found[k - 1 :: -2, k] = 2.0 * k
     found[0] /= 2
     return found
 

@@ -24,6 +24,8 @@ from tenfac.core.tracing import is_traced
 
 _REMEDY = "Give the mode a larger `domain`: beyond its knots the mean decays to the constant."
 _CHANGE = "Change to polynomials: t.change_mode(n, Chebyshev)."
+_ROUNDINGS = 4  # of the largest number of the domain: knots nearer than that are one
+_UNSEEN = 1.0  # weight in rounding of a state that no function shows
 
 
 @door
@@ -111,7 +113,7 @@ class GP:
             raise DataError("GP: `domain` must be given with a single knot; got none.")
         ends = (self.grid[0], self.grid[-1]) if self.domain is None else self.domain
         object.__setattr__(self, "domain", check_interval(ends, "GP"))
-        if not self.domain[0] <= self.grid[0] <= self.grid[-1] <= self.domain[1]:
+        if not (self.domain[0] <= self.grid[0] and self.grid[-1] <= self.domain[1]):
             raise DataError(
                 f"GP: all knots must lie in `domain`; got knots from {self.grid[0]:g} to {self.grid[-1]:g} "
                 f"and the domain [{self.domain[0]:g}, {self.domain[1]:g}]. Leave `domain` out, or widen it."
@@ -144,7 +146,7 @@ class GP:
     @property
     def size(self) -> int:
         """Rows of the factor: a state for each knot, and a constant (and a slope, of an integral)."""
-        return self.kernel.order * self.n_knots + (2 if self.derivative < 0 else 1)
+        return self.kernel.order * self.n_knots + (2 if self._is_integral else 1)
 
     @property
     def _places(self) -> tuple[float, ...]:
@@ -155,6 +157,10 @@ class GP:
     def n_knots(self) -> int:
         """Number of knots M."""
         return len(self.grid)
+
+    @property
+    def _is_integral(self) -> bool:
+        return self.derivative < 0
 
     @property
     def is_smooth(self) -> bool:
@@ -257,7 +263,7 @@ class GP:
         return xp.clip(astype(x, double_of(xp), xp), a, b)
 
     def _rows(self, factor: Any, x: Any, xp: Any) -> Any:
-        if self.derivative < 0:
+        if self._is_integral:
             return integrals_at(self, factor, x, xp)
         along, seen = seen_at(self.kernel, self.bend, x, self.derivative, xp)
         place, left, right = bridge(self.kernel, self._places, along, seen[:, None, :], xp)
@@ -288,7 +294,7 @@ class GP:
         """
         a, b = self.domain
         squares = np.sum(_gram_root(self) ** 2, axis=0) / (b - a)
-        return _as(np.sqrt(np.where(squares > 0, squares, 1.0)), like)
+        return _as(np.sqrt(np.where(squares > 0, squares, _UNSEEN)), like)
 
     def constant(self, like: Any) -> Any:
         """Factor of the function 1, shape (size, 1)."""
@@ -300,16 +306,15 @@ class GP:
 
     def diff(self, factor: Any) -> tuple[GP, Any]:
         """The mode and factor of the derivative: the same states; DataError if the kernel has none."""
-        self._check_derivative(self.derivative + 1)
         xp, mode = namespace_of(factor), replace(self, derivative=self.derivative + 1, lengthscale=None)
-        if self.derivative < 0:
+        if self._is_integral:
             return mode, factor[..., :-1, :]
         return mode, xp.concat([factor[..., :-1, :], xp.zeros_like(factor[..., :1, :])], axis=-2)
 
     def antiderivative(self, factor: Any) -> tuple[GP, Any]:
         """The mode and factor of the integral from the left end, exactly; DataError if it is one already."""
         xp, last = namespace_of(factor), factor[..., -1:, :]
-        if self.derivative < 0:
+        if self._is_integral:
             raise DataError(f"GP: integrals of integrals leave the mode; got {self!r}. {_CHANGE}")
         if self.derivative == 0:
             mode = replace(self, derivative=-1, lengthscale=None)
@@ -336,7 +341,7 @@ class GP:
         xp = namespace_of(factor)
         found = xp.matmul(_as(_states(self, grid), factor), factor[..., : self._rows_of_states, :])
         rest = factor[..., self._rows_of_states :, :]
-        if self.derivative < 0:
+        if self._is_integral:
             start = self.rows(factor, _as(np.array([low]), xp.real(factor)), xp=xp)
             rest = xp.concat([rest[..., :1, :], start], axis=-2)
         return mode, xp.concat([found, rest], axis=-2)
@@ -359,7 +364,7 @@ class GP:
                 f"GP: modes of one kernel and domain can be joined; got {self} and {other}. {_CHANGE}"
             )
         grid = np.union1d(self.grid, other.grid)
-        apart = 4 * np.finfo(float).eps * max(map(abs, self.domain))  # nearer ones differ by rounding
+        apart = _ROUNDINGS * np.finfo(float).eps * max(map(abs, self.domain))
         grid = grid[np.append(True, np.diff(grid) > apart)]
         return replace(self, grid=tuple(grid.tolist()), lengthscale=None)
 
@@ -441,7 +446,7 @@ def _states(mode: GP, grid: tuple[float, ...]) -> Array:
 
 @lru_cache(maxsize=16)
 def _integral(mode: GP) -> Array:
-    if mode.derivative < 0:
+    if mode._is_integral:
         weights, rows = quadrature(mode)
         return weights @ rows
     order, last = mode.kernel.order, mode.n_knots - 1
@@ -456,25 +461,27 @@ def _integral(mode: GP) -> Array:
 @lru_cache(maxsize=16)
 def _gram_root(mode: GP) -> Array:
     """Triangle of the inner products, by QR of the values at quadrature nodes, so nothing is squared."""
-    if mode.derivative < 0:
+    if mode._is_integral:
         weights, rows = quadrature(mode)
         return np.asarray(np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r"))
     order, count = mode.kernel.order, mode.n_knots
-    found, carry = np.zeros((mode.size, mode.size)), np.zeros((0, order + 1))
+    width = 2 * order + 1
+    found = np.zeros((mode.size, mode.size))
+    carry: list[Array] = []
     by_place: dict[int, list[Any]] = {}
     for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative, mode.bend):
         by_place.setdefault(min(max(one.place, 1), count), []).append(one)
     for place in range(1, count + 1):  # from knot place - 1 to the next; the constant goes with all
-        blocks = [np.insert(carry, [order] * order, 0.0, axis=1)]
+        blocks = [np.insert(rows, [order] * order, 0.0, axis=1) for rows in carry]
         blocks += [_turned(one, order) for one in by_place.get(place, [])]
-        upper = np.asarray(np.linalg.qr(np.concatenate(blocks), mode="r"))
-        upper = np.concatenate([upper, np.zeros((max(2 * order + 1 - len(upper), 0), 2 * order + 1))])
+        upper, triangle = np.zeros((width, width)), np.linalg.qr(np.concatenate(blocks), mode="r")
+        upper[: len(triangle)] = triangle
         start = (place - 1) * order
         both = min(2 * order, (count - place + 1) * order)
         found[start : start + order, start : start + both] = upper[:order, :both]
         found[start : start + order, -1] = upper[:order, -1]
-        carry = upper[order:, order:]
-    found[-1, -1] = np.linalg.norm(carry[:, -1])
+        carry = [upper[order:, order:]]
+    found[-1, -1] = np.linalg.norm(carry[0][:, -1])
     return found
 
 

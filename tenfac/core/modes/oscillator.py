@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from math import pi
 from typing import Any
 
-import numpy as np
-
-from tenfac.core.arrays import is_array, namespace_of, to_number
+from tenfac.core.arrays import namespace_of, to_number
 from tenfac.core.errors import DataError
-from tenfac.core.modes.process import Process, like_of
+from tenfac.core.modes.process import Process, like_of, matrices, steps_of
 
 _TERMS = 26  # of power series at arguments up to 1: the last is below rounding
+_SWUNG = 1.0  # squared angle below which the swing is summed from its series
 _SHORT = 0.5  # in units of period / (2 pi): below, Q(dt) is summed from its series
 
 
@@ -44,6 +43,7 @@ class Oscillator(Process):
 
     Examples
     --------
+    >>> import numpy as np
     >>> process = Oscillator(period=2.0, quality=10.0)
     >>> process.transition(np.array([0.0, 2.0]))[:, 0, 0].round(2).tolist()
     [1.0, 0.73]
@@ -66,13 +66,13 @@ class Oscillator(Process):
 
     def correlation(self, x: Any, z: Any) -> Any:
         """Covariance between places of shapes (N,) and (M,): (N, M)."""
-        s = self.rate * abs(_steps(x)[:, None] - _steps(z)[None, :])
+        s = self.rate * abs(steps_of(x)[:, None] - steps_of(z)[None, :])
         still, swing = self._response(s, namespace_of(s))
         return still + self.damping * swing
 
     def correlation_slope(self, x: Any, z: Any) -> Any:
         """Derivative of ``correlation`` by ``x``."""
-        s = self.rate * (_steps(x)[:, None] - _steps(z)[None, :])
+        s = self.rate * (steps_of(x)[:, None] - steps_of(z)[None, :])
         xp = namespace_of(s)
         return -self.rate * xp.sign(s) * self._response(abs(s), xp)[1]
 
@@ -93,55 +93,48 @@ class Oscillator(Process):
 
     def transition(self, dt: Any) -> Any:
         """Transition matrices ``A(dt) = expm(F dt)``, shape (len(dt), 2, 2)."""
-        s = self.rate * _steps(dt)
+        s = self.rate * steps_of(dt)
         xp, a = namespace_of(s), self.damping
         still, swing = self._response(s, xp)
-        return _matrix([[still + a * swing, swing], [-swing, still - a * swing]], xp)
+        return matrices([[still + a * swing, swing], [-swing, still - a * swing]], xp)
 
     def innovation(self, dt: Any) -> Any:
         """Innovation covariances ``Q(dt) = I - A A^T``, shape (len(dt), 2, 2), also of short steps exact."""
-        s = self.rate * _steps(dt)
+        s = self.rate * steps_of(dt)
         xp, a = namespace_of(s), self.damping
         still, swing = self._response(s, xp)
         lost, cross = -xp.expm1(-2 * a * s), 2 * a * swing * swing
         value = xp.where(s < _SHORT, self._short(s, xp), lost - 2 * a * swing * (still + a * swing))
-        return _matrix([[value, cross], [cross, lost + 2 * a * swing * (still - a * swing)]], xp)
+        return matrices([[value, cross], [cross, lost + 2 * a * swing * (still - a * swing)]], xp)
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """``H``: entry ``derivative`` of the state, in the unit of the index."""
-        x = _steps(x)
+        x = steps_of(x)
         xp, keywords = like_of(x)
         unit = xp.eye(2, **keywords)[derivative : derivative + 1, :]
-        return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
+        return xp.ones_like(x)[:, None] * (unit * self.rate**derivative)
 
     def _response(self, s: Any, xp: Any) -> tuple[Any, Any]:
         """``exp(-a s) cos(eta s)`` and ``exp(-a s) sin(eta s) / eta``, with gradients also at ``eta = 0``."""
         decay, square = xp.exp(-self.damping * s), 1 - self.damping**2
         z = square * s * s
-        near, far = xp.clip(z, None, 1.0), xp.clip(z, 1.0, None) ** 0.5
-        cosine, sine = 1.0, 1.0
-        for k in range(_TERMS, 0, -2):
+        near, far = xp.clip(z, None, _SWUNG), xp.clip(z, _SWUNG, None) ** 0.5
+        cosine = sine = xp.ones_like(z)
+        for k in range(_TERMS, 1, -2):
             cosine, sine = 1.0 - near / (k * (k - 1)) * cosine, 1.0 - near / (k * (k + 1)) * sine
-        swing = xp.where(z < 1.0, sine, xp.sin(far) / far)
-        return decay * xp.where(z < 1.0, cosine, xp.cos(far)), decay * s * swing
+        swing = xp.where(z < _SWUNG, sine, xp.sin(far) / far)
+        return decay * xp.where(z < _SWUNG, cosine, xp.cos(far)), decay * s * swing
 
     def _short(self, s: Any, xp: Any) -> Any:
         """``4 a`` times the integral to ``s`` of the squared impulse response, from its power series."""
         a, s = self.damping, xp.clip(s, None, _SHORT)
         # y = response^2 solves y''' + 6 a y'' + (8 a^2 + 4) y' + 8 a y = 0, y = s^2 + ...
         y = [0.0, 0.0, 1.0]
-        for n in range(_TERMS - 3):
-            known = 6 * a * (n + 2) * (n + 1) * y[n + 2] + (8 * a * a + 4) * (n + 1) * y[n + 1] + 8 * a * y[n]
-            y.append(-known / ((n + 3) * (n + 2) * (n + 1)))
+        for n in range(3, _TERMS):
+            known = 6 * a * (n - 1) * (n - 2) * y[n - 1]
+            known = known + (8 * a * a + 4) * (n - 2) * y[n - 2] + 8 * a * y[n - 3]
+            y.append(-known / (n * (n - 1) * (n - 2)))
         total = 0.0
-        for n in range(_TERMS - 1, 1, -1):
+        for n in reversed(range(2, _TERMS)):
             total = y[n] / (n + 1) + s * total
         return 4 * a * s**3 * total
-
-
-def _steps(dt: Any) -> Any:
-    return dt if is_array(dt) and not isinstance(dt, np.ndarray) else np.asarray(dt, dtype=float)
-
-
-def _matrix(rows: list[list[Any]], xp: Any) -> Any:
-    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)

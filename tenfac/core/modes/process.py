@@ -299,10 +299,23 @@ class Product(_Several):
 
 
 def like_of(like: Any) -> tuple[Any, dict[str, Any]]:
-    """Namespace of an array (None: numpy) and the keywords that give an array its dtype and device."""
-    if like is None:
-        return namespace_of(np.empty(0)), {"dtype": np.float64}
+    """Namespace of an array (None: numpy) and the keywords that give an array its dtype and device.
+
+    Numpy's are in float64: of integers, or in float32, covariances would lose their digits.
+    """
+    if like is None or isinstance(like, np.ndarray):
+        return namespace_of(np.empty(())), {"dtype": np.float64}
     return namespace_of(like), {"dtype": like.dtype, "device": device_of(like)}
+
+
+def steps_of(dt: Any) -> Any:
+    """Distances as an array: numpy in float64, another library's as they are."""
+    return dt if is_array(dt) and not isinstance(dt, np.ndarray) else np.asarray(dt, dtype=float)
+
+
+def matrices(rows: list[list[Any]], xp: Any) -> Any:
+    """Matrices ``(N, m, n)`` of entries ``(N,)``."""
+    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def _is_number(value: Any) -> bool:

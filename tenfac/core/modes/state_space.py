@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.core.arrays import is_array, namespace_of
+from tenfac.core.arrays import namespace_of
 from tenfac.core.errors import DataError, nearest_name
-from tenfac.core.modes.process import Process, like_of
+from tenfac.core.modes.process import Process, like_of, matrices, steps_of
 
 KERNELS = {"matern12": 1, "matern32": 2, "matern52": 3}
 _USUAL = "matern32"
 _FAR = 1e3  # distances beyond, in units of the decay length, are all the same: exp(-1e3) is 0
+_SPLIT = 2.0  # below, an incomplete gamma function is summed from its series, above from the terms before it
+_TERMS = 30  # of that series: 2^30 / 30! is far below rounding
 
 
 def check_kernel(kernel: str, where: str, also: tuple[str, ...] = ()) -> str:
@@ -120,8 +122,8 @@ class StateSpace(Process):
     Examples
     --------
     >>> model = StateSpace("matern32", lengthscale=2.0)
-    >>> model.transition(np.array([0.0]))[0].tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
+    >>> model.transition(np.array([0.0, 2.0]))[:, 0, 0].round(4).tolist()
+    [1.0, 0.4834]
     """
 
     kernel: str
@@ -158,15 +160,15 @@ class StateSpace(Process):
 
     def transition(self, dt: Any) -> Any:
         """Transition matrices ``A(dt) = expm(F dt)``, shape (len(dt), order, order)."""
-        dt = _steps(dt)
+        dt = steps_of(dt)
         xp, keywords = like_of(dt)
-        s = xp.clip(self.rate * dt, None, _FAR)[:, None, None]
-        decay = xp.exp(-s)
+        s = xp.clip(self.rate * dt, None, _FAR)
+        decay = xp.exp(-s)[:, None, None]
         if self.order == 1:
             return decay
         if self.order == 2:
-            drift = xp.asarray([[1.0, 1.0], [-1.0, -1.0]], **keywords)
-            return decay * (xp.eye(2, **keywords) + s * drift)
+            return decay * matrices([[1 + s, s], [-s, 1 - s]], xp)
+        s = s[:, None, None]
         drift = xp.asarray([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [-1.0, -3.0, -2.0]], **keywords)
         return decay * (xp.eye(3, **keywords) + s * drift + 0.5 * s * s * (drift @ drift))
 
@@ -175,7 +177,7 @@ class StateSpace(Process):
 
         Written out, so that a short step does not cancel to rounding noise.
         """
-        dt = _steps(dt)
+        dt = steps_of(dt)
         xp = namespace_of(dt)
         s = self.rate * dt
         if self.order == 1:
@@ -185,15 +187,10 @@ class StateSpace(Process):
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """``H``: entry ``derivative`` of the state, times the power of ``rate`` that it is scaled by."""
-        x = _steps(x)
+        x = steps_of(x)
         xp, keywords = like_of(x)
         unit = xp.eye(self.order, **keywords)[derivative : derivative + 1, :]
-        return xp.zeros((x.shape[0], 1), **keywords) + unit * self.rate**derivative
-
-
-def _steps(dt: Any) -> Any:
-    """Distances as an array: numpy in float64, another library's as they are."""
-    return dt if is_array(dt) and not isinstance(dt, np.ndarray) else np.asarray(dt, dtype=float)
+        return xp.ones_like(x)[:, None] * (unit * self.rate**derivative)
 
 
 def _gamma_tails(t: Any, terms: int, xp: Any) -> list[Any]:
@@ -208,26 +205,21 @@ def _gamma_tails(t: Any, terms: int, xp: Any) -> list[Any]:
 
 def _gamma_ratio(n: int, t: Any, xp: Any) -> Any:
     """``exp(-t) sum_{k > n} t^k / k!``, with a gradient at ``t = 0`` too, where torch's own gives NaN."""
-    near, far = xp.clip(t, None, 2.0), xp.clip(t, 2.0, 2 * _FAR)
-    series = 1.0
-    for k in range(n + 30, n + 1, -1):  # 2^30 / 30! is far below rounding
+    near, far = xp.clip(t, None, _SPLIT), xp.clip(t, _SPLIT, _FAR)
+    series = below = xp.ones_like(t)
+    for k in range(n + _TERMS, n + 1, -1):
         series = 1.0 + near / k * series
     for k in range(1, n + 2):
         series = series * near / k
-    below = 1.0
     for k in range(n, 0, -1):
         below = 1.0 + far / k * below
-    return xp.where(t < 2.0, xp.exp(-near) * series, 1.0 - xp.exp(-far) * below)
-
-
-def _matrix(rows: list[list[Any]], xp: Any) -> Any:
-    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
+    return xp.where(t < _SPLIT, xp.exp(-near) * series, 1.0 - xp.exp(-far) * below)
 
 
 def _innovation_32(g: list[Any], xp: Any) -> Any:
     # Q = integral of b b^T over the step, b(s) = exp(-s) (s, 1 - s) * 2 is the impulse response; u = 2 s
     cross = g[1] - g[2] / 2
-    return _matrix([[g[2] / 2, cross], [cross, 2 * (g[0] - g[1] + g[2] / 4)]], xp)
+    return matrices([[g[2] / 2, cross], [cross, 2 * (g[0] - g[1] + g[2] / 4)]], xp)
 
 
 def _innovation_52(g: list[Any], xp: Any) -> Any:
@@ -238,4 +230,4 @@ def _innovation_52(g: list[Any], xp: Any) -> Any:
     q02 = c * (m[2] / 2 - m[3] + m[4] / 4)
     q12 = c * (m[1] - 2.5 * m[2] + 1.5 * m[3] - m[4] / 4)
     q22 = c * (m[0] - 4 * m[1] + 5 * m[2] - 2 * m[3] + m[4] / 4)
-    return _matrix([[c * m[4] / 4, q01, q02], [q01, c * (m[2] - m[3] + m[4] / 4), q12], [q02, q12, q22]], xp)
+    return matrices([[c * m[4] / 4, q01, q02], [q01, c * (m[2] - m[3] + m[4] / 4), q12], [q02, q12, q22]], xp)

@@ -14,9 +14,14 @@ import numpy as np
 
 from tenfac.core.arrays import is_array, to_number
 from tenfac.core.errors import DataError
-from tenfac.core.modes.process import Process, like_of
+from tenfac.core.modes.process import Process, like_of, steps_of
 
 _MOST_TERMS = 200  # of a periodic process: a state of 401, minutes rather than seconds
+_LEFT_OUT = 1e-14  # of a covariance of 1, where the number of cosines is not given
+_REACH = 14  # times as many coefficients as half of their sum takes leave out nothing
+_AFTER = 400  # of them are summed at least
+_SERIES = 1.5  # times the argument, and so many terms more, of the power series of a Bessel function
+_SERIES_MORE = 40
 
 
 class _Still(Process):
@@ -52,7 +57,7 @@ class Constant(_Still):
     def stationary(self, like: Any = None) -> Any:
         """State covariance: the variance."""
         xp, keywords = like_of(like)
-        return self.variance * xp.ones((1, 1), **keywords)
+        return xp.ones((1, 1), **keywords) * self.variance
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """1 for the value, 0 for a derivative."""
@@ -87,10 +92,11 @@ class Linear(_Still):
     def stationary(self, like: Any = None) -> Any:
         """State covariance: the variance of the slope."""
         xp, keywords = like_of(like)
-        return self.variance * xp.ones((1, 1), **keywords)
+        return xp.ones((1, 1), **keywords) * self.variance
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """``x - center``, then 1, then 0."""
+        x = steps_of(x)
         xp, keywords = like_of(x)
         if derivative:
             return xp.full((x.shape[0], 1), 1.0 if derivative == 1 else 0.0, **keywords)
@@ -137,7 +143,7 @@ class Periodic(_Still):
             raise DataError(
                 f"{where}: `terms` of Periodic must be an integer of 1 or more; got {self.terms!r}."
             )
-        if self.terms is None and self._tails()[_MOST_TERMS] > 1e-14:
+        if self.terms is None and not self.truncation <= _LEFT_OUT:
             raise DataError(
                 f"{where}: `lengthscale` of Periodic must be large enough for {_MOST_TERMS} cosines; got "
                 f"{to_number(self.lengthscale):g}. Take a longer one, or say `terms` and read `truncation`."
@@ -148,7 +154,7 @@ class Periodic(_Still):
         """Number of cosines used besides the constant."""
         if self.terms is not None:
             return self.terms
-        return max(1, min(int(np.argmax(self._tails() <= 1e-14)), _MOST_TERMS))
+        return max(1, min(int(np.argmax(self._tails() <= _LEFT_OUT)), _MOST_TERMS))
 
     @property
     def order(self) -> int:
@@ -169,6 +175,7 @@ class Periodic(_Still):
 
     def observation(self, x: Any, derivative: int = 0) -> Any:
         """1, then cosine and sine of each multiple of the frequency, or their derivative."""
+        x = steps_of(x)
         xp, keywords = like_of(x)
         turns = x / self.period
         turns = (turns - xp.floor(turns))[:, None]
@@ -184,9 +191,12 @@ class Periodic(_Still):
         """Sum of the coefficients after each number of cosines."""
         from scipy.special import ive
 
-        z = to_number(self.lengthscale) ** -2
-        q = 2 * ive(np.arange(max(_MOST_TERMS, self.terms or 0) + 400), z)
-        return np.cumsum(q[::-1])[::-1][1:]
+        count = _REACH * self.terms if self.terms else _MOST_TERMS
+        q = 2 * ive(np.arange(count + _AFTER), to_number(self.lengthscale) ** -2)
+        q[0] /= 2
+        # where few are held of many, not even all of these are all: together they are 1
+        after, without = np.cumsum(q[::-1])[::-1][1:], 1 - np.cumsum(q)[:-1]
+        return np.where(without > 0.5, without, after)
 
     def _coefficients(self, xp: Any, keywords: dict[str, Any]) -> Any:
         from scipy.special import gammaln, ive
@@ -197,7 +207,7 @@ class Periodic(_Still):
             return xp.asarray(np.append(q[0] / 2, q[1:]), **keywords)
         # the power series of I_j, all terms positive, in logarithms: has a gradient by the lengthscale
         z = xp.astype(self.lengthscale, keywords["dtype"]) ** -2
-        i = np.arange(int(1.5 * to_number(z)) + 40)
+        i = np.arange(int(_SERIES * to_number(z)) + _SERIES_MORE)
         powers, fixed = 2 * i + j[:, None], gammaln(i + 1) + gammaln(i + j[:, None] + 1)
         logs = xp.asarray(powers, **keywords) * xp.log(z / 2) - xp.asarray(fixed, **keywords) - z
         twice = xp.asarray(np.where(j == 0, 1.0, 2.0), **keywords)

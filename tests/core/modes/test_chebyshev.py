@@ -48,16 +48,33 @@ def test_the_ends_of_the_domain_and_points_a_rounding_beyond_are_values(make, do
     signs = (-1.0) ** np.arange(6)
     assert_equal(to_numpy(mode.rows(make.asarray(np.eye(6)), ends)).tolist(), [signs.tolist(), [1.0] * 6])
     a, b = domain
-    beyond = make.asarray([b + 4 * make.eps * max(abs(a), abs(b))])
-    assert_equal(to_numpy(mode.rows(make.asarray(np.eye(6)), beyond)).tolist(), [[1.0] * 6])
+    rounding = 4 * make.eps * max(abs(a), abs(b))
+    beyond = make.asarray([a - rounding, b + rounding])
+    assert_equal(to_numpy(mode.rows(make.asarray(np.eye(6)), beyond)).tolist(), [signs.tolist(), [1.0] * 6])
 
 
 @pytest.mark.parametrize("wrong", [2.01, -0.01, np.nan, np.inf, -np.inf])
 def test_a_point_outside_is_refused_with_its_value_and_place(make, wrong):
-    x = make.asarray([0.5, 1.0, wrong, 2.0])
+    mode, factor = Chebyshev(4, (0.0, 2.0)), make(4, 2)
+    for x, place in (
+        ([0.0, 2.0, wrong, 1.0], " at position 2 of 4."),
+        ([0.5, wrong], " at position 1 of 2."),
+    ):
+        with pytest.raises(DataError) as error:
+            mode.rows(factor, make.asarray(x))
+        assert_says(error, "[0, 2]", f"{wrong:g}{place}", "do not extrapolate")
     with pytest.raises(DataError) as error:
-        Chebyshev(4, (0.0, 2.0)).rows(make(4, 2), x)
-    assert_says(error, "[0, 2]", f"{wrong:g}", "position 2 of 4", "do not extrapolate")
+        mode.rows(factor, make.asarray([wrong]))
+    assert_says(error, f"got {wrong:g}. ")
+    assert_equal(tuple(mode.rows(factor, make.asarray([])).shape), (0, 2))
+
+
+def test_the_constant_and_the_degree_are_those_of_polynomials(make):
+    mode = Chebyshev(4, (0.0, 2.0))
+    assert_equal(to_numpy(mode.rows(mode.constant(make(1)), [0.0, 0.3, 2.0])).tolist(), [[1.0]] * 3)
+    assert_equal(mode.degree, 3)
+    assert_equal(Chebyshev(1, (0.0, 2.0)).nodes().tolist(), [1.0])
+    assert_equal(Chebyshev(2, (0.0, 2.0)).nodes().tolist(), [0.0, 2.0])
 
 
 def test_gram_integral_and_root_equal_gauss_legendre_quadrature(make):
@@ -100,8 +117,11 @@ def test_restricted_functions_are_the_same_functions(make):
 def test_a_longer_mode_holds_the_functions_of_both(make):
     short, long = Chebyshev(3, (0.0, 1.0)), Chebyshev(5, (0.0, 1.0))
     assert_equal(short.common(long), long)
-    x, factor = make.asarray([0.0, 0.4, 1.0]), make(3, 2)
-    assert_close(long.rows(short.embed(long, factor), x), to_numpy(short.rows(factor, x)), like=factor)
+    x, factor = make.asarray([0.0, 0.4, 1.0]), make(5, 3, 2)  # a batch
+    for mode in (short, Chebyshev(4, (0.0, 1.0)), long):
+        more = short.embed(mode, factor)
+        assert_equal(tuple(more.shape), (5, mode.size, 2))
+        assert_close(mode.rows(more, x), to_numpy(short.rows(factor, x)), like=factor)
     with pytest.raises(ShapeError) as error:
         short.common(Chebyshev(3, (0.0, 2.0)))
     assert_says(error, "one domain", "(0.0, 2.0)")

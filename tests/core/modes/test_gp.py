@@ -212,6 +212,8 @@ def test_a_point_outside_is_refused_with_its_value_and_place(make, wrong):
         (M32, "ab", {}, "ascending"),
         (M32, [1.0], {}, "single knot"),
         (M32, GRID, {"domain": (0.0, 1.0)}, "all knots"),
+        (M32, GRID, {"domain": (0.2, 6.0)}, "all knots"),
+        (M32, GRID, {"domain": (0.0, 4.9)}, "all knots"),
         (M32, GRID, {"domain": (1.0, 0.0)}, "a < b"),
         (M32, GRID, {"derivative": -2}, "-1 or more"),
         (M32, GRID, {"derivative": 1.0}, "-1 or more"),
@@ -241,6 +243,11 @@ def test_what_leaves_the_mode_is_refused_and_names_change_mode():
         with pytest.raises((DataError, ShapeError)) as error:
             call()
         assert_says(error, "GP", "change_mode")
+
+
+def test_what_is_shown_counts_the_knots():
+    assert_says(repr(GP(M32, [1.0], domain=(0.0, 2.0))), ", 1 knot in [0, 2])")
+    assert_says(repr(GP(M32, [0.0, 1.0], derivative=1)), ", 2 knots in [0, 1], derivative=1)")
 
 
 def test_values_that_do_not_fit_or_cannot_be_taken_are_refused():
@@ -398,13 +405,19 @@ def test_knots_of_all_distances_are_integrated_and_nearly_equal_ones_refused_whe
         assert_says(error, "GP.factor", "nearly coincide")
 
 
-def test_knots_that_differ_by_rounding_are_one_in_a_common_mode():
-    one, other = GP(M32, [0.0, 0.1 + 0.2, 1.0]), GP(M32, [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_knots_that_differ_by_rounding_are_one_in_a_common_mode(scale):
+    kernel = StateSpace("matern32", 0.8 * scale)
+    one, other = (
+        GP(kernel, [0.0, 0.3 * scale * (1 + 2e-16), scale]),
+        GP(kernel, [0.0, 0.3 * scale, 0.5 * scale, scale]),
+    )
     both = one.common(other)
     assert_equal(both.n_knots, 4)
+    x = scale * np.array([0.2, 0.3, 0.7])
     for mode in (one, other):
-        factor = mode.factor(np.cos(mode.nodes()))
-        assert_close(both.rows(mode.embed(both, factor), [0.2, 0.3, 0.7]), mode.rows(factor, [0.2, 0.3, 0.7]))
+        factor = mode.factor(np.cos(mode.nodes() / scale))
+        assert_close(both.rows(mode.embed(both, factor), x), mode.rows(factor, x))
 
 
 @pytest.mark.parametrize(("kernel", "most"), [("matern12", 0), ("matern32", 1), ("matern52", 2)])
