@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tenfac.core import contract as module
 from tenfac.core.contract import contract
 from tests.checks import assert_below, assert_close, assert_equal, to_numpy
+from tests.core.work import counted, multiplications
 from tests.oracles import least_product_work, product_work, tucker_dense
 
 RANK, SIZE, N = (2, 3, 4), (5, 1, 6), 7
@@ -112,6 +113,16 @@ def test_the_order_of_mode_products_is_the_cheapest_of_all():
         with mock.patch.object(module, "_along", record):
             contract(np.ones(rank), [np.ones((i, r)) for i, r in zip(size, rank, strict=True)])
         assert_equal(product_work(seen, rank, size), least_product_work(rank, size))
+
+
+@pytest.mark.parametrize(("rank", "size"), [(20, 1), (2, 50)])
+def test_a_mode_that_shrinks_is_multiplied_before_the_points_and_one_that_grows_after(rank, size):
+    n, first = 100, 5
+    core, rows, matrix = (counted(np.ones(shape)) for shape in ((first, rank), (n, first), (size, rank)))
+    before = first * rank * size + n * first * size
+    after = n * first * rank + n * rank * size
+    got = multiplications(lambda: contract(core, [rows, matrix], paired=(0,)))
+    assert_equal(got, min(before, after))
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=5), st.integers(0, 99))
