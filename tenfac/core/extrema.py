@@ -145,16 +145,14 @@ def _beam(grid: Any, xp: Any) -> np.ndarray:
     .. [1] A. Chertkov, G. Ryzhakov, G. Novikov and I. Oseledets, Optimization of functions given in the
        tensor train format (2022), algorithm 1. arXiv:2209.14808
     """
-    places, state = np.zeros((1, 0), dtype=np.int64), np.ones((1, 1))
-    for core in orthogonal(
-        grid._chain(grid._whole(xp)), xp
-    ):  # so that a row of the state has the norm of all beyond it
+    places, state = np.array([[]], dtype=np.int64), np.ones((1, 1))
+    # orthogonal cores: a row of the state has the norm of all beyond it
+    for core in orthogonal(grid._chain(grid._whole(xp)), xp):
         grown = (state @ flat(core, xp)).reshape(-1, core.shape[-1])
-        size = np.linalg.norm(grown, axis=1)
-        kept = np.argsort(-size, kind="stable")[:_BEAM]
+        kept = np.argsort(-np.linalg.norm(grown, axis=1), kind="stable")[:_BEAM]
         head, index = np.divmod(kept, core.shape[-2])
         places = np.concatenate([places[head], index[:, None]], axis=1)
-        state = grown[kept] / (size[kept[0]] or 1.0)
+        state = grown[kept]
     return places[:, [grid.order.index(n) for n in range(grid.ndim)]]
 
 
@@ -195,7 +193,7 @@ def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) ->
         start,
         jac=True if slopes else "2-point",
         method="L-BFGS-B",
-        bounds=[(0, 1)] * len(smooth),
+        bounds=scipy.optimize.Bounds(np.zeros_like(low), np.ones_like(low)),
         options=_ASCENT,
     )
     point = _filled(place, smooth, np.clip(low + (high - low) * found.x, low, high))

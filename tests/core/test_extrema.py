@@ -16,6 +16,21 @@ from tests.checks import assert_above, assert_below, assert_close, assert_equal,
 KNOTS = [0.0, 0.5, 1.5, 4.0]
 
 
+@pytest.fixture
+def sizes(monkeypatch: Any) -> list[int]:
+    """How many values each grid had on which a CP tensor was evaluated."""
+    seen: list[int] = []
+    on_grid = CP.on_grid
+
+    def spy(self: Any, *axes: Any, **kwargs: Any) -> Any:
+        values = on_grid(self, *axes, **kwargs)
+        seen.append(values.size)
+        return values
+
+    monkeypatch.setattr(CP, "on_grid", spy)
+    return seen
+
+
 def bump(mode: Chebyshev, center: float, width: float) -> np.ndarray:
     return coefficients(np.exp(-(((mode.nodes() - center) / width) ** 2)))[:, None]
 
@@ -52,7 +67,9 @@ def test_too_few_points_for_the_knots_are_spread_over_the_domain() -> None:
         [Discrete(7), Discrete(2), Chebyshev(200)],
     ],
 )
-def test_a_large_grid_is_thinned_to_its_budget_and_the_peak_is_found(modes: Any, monkeypatch: Any) -> None:
+def test_a_large_grid_is_thinned_to_its_budget_and_the_peak_is_found(
+    modes: Any, monkeypatch: Any, sizes: list[int]
+) -> None:
     monkeypatch.setattr(module, "_GRID", 5000)
     factors = [np.arange(1.0, m.size + 1)[:, None] if m.domain is None else bump(m, 0.3, 0.8) for m in modes]
     t = CP(None, factors, modes)
@@ -62,23 +79,18 @@ def test_a_large_grid_is_thinned_to_its_budget_and_the_peak_is_found(modes: Any,
     assert_equal([len(x) for x in axes], [m.size if m.domain is None else each for m in modes])
     assert each ** len(smooth) * rows <= 5000 < (each + 1) ** len(smooth) * rows
     value, place = t.max()
+    assert_below(sum(sizes), 5000, "values on grids")
     assert_below(abs(value / rows - 1), 1e-9, "value")
     want = [m.size - 1 if m.domain is None else 0.3 for m in modes]
     assert_below(np.abs(np.subtract(place, want)).max(), 1e-4, "place")
     assert_equal([type(x) for x in place], [int if m.domain is None else float for m in modes])
 
 
-def test_rows_beyond_any_budget_are_gone_through_once_slab_by_slab(monkeypatch: Any) -> None:
+def test_rows_beyond_any_budget_are_gone_through_once_slab_by_slab(
+    monkeypatch: Any, sizes: list[int]
+) -> None:
     monkeypatch.setattr(module, "_GRID", 60)
-    rng, sizes = np.random.default_rng(0), []
-    on_grid = CP.on_grid
-
-    def spy(self: Any, *axes: Any, **kwargs: Any) -> Any:
-        values = on_grid(self, *axes, **kwargs)
-        sizes.append(values.size)
-        return values
-
-    monkeypatch.setattr(CP, "on_grid", spy)
+    rng = np.random.default_rng(0)
     for seed in range(3):
         t = CP(None, [rng.standard_normal((size, 2)) for size in (20, 5, 4)])
         dense, sizes[:] = t.to_tensor(), []
@@ -129,6 +141,15 @@ def test_a_beam_finds_the_highest_entry_of_a_train_below_zero(order: Any, monkey
             assert_close(found.value, float(dense.ravel()[at]))
 
 
+def test_a_train_without_entries_below_zero_is_searched_once(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_GRID", 10)
+    seen, beam = [], module._beam
+    monkeypatch.setattr(module, "_beam", lambda *parts: seen.append(parts) or beam(*parts))
+    t = CP(None, [np.random.default_rng(0).uniform(0.1, 0.9, (5, 2)) for _ in range(3)]).to_train()
+    assert_close(t.max().value, float(t.to_tensor().max()))
+    assert_equal(len(seen), 1)
+
+
 def test_the_box_of_a_first_climb_ends_at_the_neighbors_in_the_grid() -> None:
     axis = np.array([0.0, 1.0, 3.0, 7.0])
     for x, want in ((0.0, (0.0, 1.0)), (1.0, (0.0, 3.0)), (3.0, (1.0, 7.0)), (7.0, (3.0, 7.0))):
@@ -136,12 +157,23 @@ def test_the_box_of_a_first_climb_ends_at_the_neighbors_in_the_grid() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(1e-4, 1e4), (3.0, 1e3), (1.0, 1.0)])
-def test_a_climb_does_not_depend_on_the_lengths_of_the_domain(lengths: tuple[float, float]) -> None:
-    modes = [Chebyshev(40, (0.0, length)) for length in lengths]
-    t = CP(None, [bump(m, 0.37 * m.domain[1], 0.2 * m.domain[1]) for m in modes], modes)
+def test_a_climb_does_not_depend_on_the_lengths_of_the_domain(
+    lengths: tuple[float, float], monkeypatch: Any
+) -> None:
+    modes = [Chebyshev(40, (-0.9 * length, 0.1 * length)) for length in lengths]
+    t = CP(
+        None, [bump(m, -0.37 * length, 0.2 * length) for m, length in zip(modes, lengths, strict=True)], modes
+    )
+    seen, value_and_grad = [], CP.value_and_grad
+    monkeypatch.setattr(CP, "value_and_grad", lambda self, *x: seen.append(x) or value_and_grad(self, *x))
     value, place = t.max()
     assert_below(abs(value - 1), 1e-13, "value")
-    assert_below(np.abs(np.divide(place, lengths) - 0.37).max(), 1e-7, "place")
+    assert_below(np.abs(np.divide(place, lengths) + 0.37).max(), 1e-7, "place")
+    highest = [
+        min(axis, key=lambda x, c=-0.37 * n: abs(x - c))
+        for axis, n in zip(module._axes(t), lengths, strict=True)
+    ]
+    assert_close(np.divide(seen[0], lengths), np.divide(highest, lengths), 10)  # where the first climb begins
 
 
 def test_a_low_bump_on_a_high_level_is_climbed() -> None:
@@ -151,7 +183,20 @@ def test_a_low_bump_on_a_high_level_is_climbed() -> None:
     assert_below(np.abs(np.array(t.max().place) - 0.37).max(), 1e-3, "place")
 
 
-def test_a_peak_with_a_kink_is_found_at_its_knot() -> None:
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_a_peak_between_knots_is_climbed_without_slopes_whatever_its_size(size: float) -> None:
+    knots, domain = np.array([0.0, 1.0]), (0.0, 1.0)
+    mode = GP("matern12", knots, lengthscale=0.5, domain=domain)
+    t = CP(np.array([-size]), [mode.factor(np.array([[1.0], [2.0]]), level=np.zeros((1, 1)))], [mode])
+    # the mean is (sinh(2 (1 - x)) + 2 sinh(2 x)) / sinh(2), a multiple of cosh(2 (x - c)) with this c
+    c = np.arctanh((math.cosh(2) - 2) / math.sinh(2)) / 2
+    value, place = t.max()
+    assert_below(abs(place[0] - c), 1e-5, "place")
+    assert_close(value / size, -float(np.sinh(2 * (1 - c)) + 2 * np.sinh(2 * c)) / math.sinh(2), 1e4)
+
+
+def test_a_peak_with_a_kink_is_found_at_its_knot(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_STARTS", 1)
     mode = GP("matern12", [0.0, 1.0, 2.5, 4.0], lengthscale=2.0)
     t = CP(None, [mode.factor(np.array([[1.0], [2.0], [3.0], [0.0]])), np.ones((2, 1))], [mode, Discrete(2)])
     value, place = t.max()
