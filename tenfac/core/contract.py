@@ -106,7 +106,8 @@ def _along(tensor: Any, matrix: Any, axis: int, lead: int, xp: Any) -> Any:
 def _in_blocks(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:
     """Evaluate point modes (first axes after the batch, in order) in blocks of points of bounded memory."""
     n_points = rows[0].shape[-2]
-    per_point = math.prod(core.shape) // max(core.shape[core.ndim - n_open - len(rows)], 1)
+    first = core.ndim - n_open - len(rows)
+    per_point = math.prod(size for n, size in enumerate(core.shape) if n != first)
     block = max(_BLOCK // max(per_point, 1), 1)
     if len(rows) == 1 or n_points <= block:
         return _at_points(core, rows, n_open, xp)
@@ -114,7 +115,7 @@ def _in_blocks(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:
     for span in spans(n_points, block):
         part = [row[..., span, :] for row in rows]
         parts.append(_at_points(core, part, n_open, xp))
-    return xp.concat(parts, axis=parts[0].ndim - n_open - 1)
+    return xp.concat(parts, axis=-n_open - 1)
 
 
 def _at_points(core: Any, rows: list[Any], n_open: int, xp: Any) -> Any:

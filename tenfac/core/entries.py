@@ -91,16 +91,17 @@ def cp_entries(weights: Any, factors: Sequence[Any], indices: Sequence[Any], xp:
     array([3., 3., 2.])
     """
     *factors, last = factors
+    *others, index = indices
     last = last * weights
     if not factors:
-        return _take(xp.sum(last, axis=1), indices[0], xp)
+        return _take(xp.sum(last, axis=1), index, xp)
     parts = []
-    for span in spans(indices[0].shape[0], _POINTS):
-        *block, index = (values[span] for values in indices)
+    for span in spans(index.shape[0], _POINTS):
+        block = [values[span] for values in others]
         product = _take(factors[0], block[0], xp)
         for factor, values in zip(factors[1:], block[1:], strict=True):
             product = _times(product, _take(factor, values, xp))
-        parts.append(_rowwise(product, _take(last, index, xp), xp))
+        parts.append(_rowwise(product, _take(last, index[span], xp), xp))
     return xp.concat(parts)
 
 
@@ -117,7 +118,7 @@ def tucker_entries(core: Any, factors: Sequence[Any], indices: Sequence[Any], xp
     """
     sizes = [factor.shape[0] for factor in factors]
     mode = sizes.index(min(sizes))
-    if len(factors) == 1 or indices[0].shape[0] < _GROUP * sizes[mode]:
+    if len(factors) == 1 or indices[mode].shape[0] < _GROUP * sizes[mode]:
         return None
     index = to_numpy(indices[mode])
     size = factors[mode].shape[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +14,15 @@ from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.tracing import constant
 from tenfac.core.train_cores import flat, orthogonal
 
-# Points of the grid in all, and starts of local ascents.
-_GRID, _STARTS = 1_000_000, 8
+# Points of the grid in all, at least in a mode, and between knots; places kept of a slab; local ascents.
+_GRID, _FEWEST, _BETWEEN_KNOTS, _CANDIDATES, _STARTS = 1_000_000, 3, 8, 200, 8
 # Beginnings of places that are kept in each mode of a train.
 _BEAM = 100
+# Points of a continuous mode that are one peak of the grid: so many to each side.
+_REACH = 2
+# When an ascent ends, in units of its first value (another where that is zero) and of the box.
+_UNIT = 1.0
+_ASCENT = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 200}
 # A slab of a larger discrete tensor is refused.
 _BYTES = 2**31
 
@@ -69,38 +75,35 @@ def _limit(t: Any) -> int:
     """Points in a continuous mode with which the grid is not too large."""
     smooth = [n for n, mode in enumerate(t.modes) if mode.domain is not None]
     room = _GRID / math.prod(mode.size for mode in t.modes if mode.domain is None)
-    return max(int(room ** (1 / len(smooth))), 3) if smooth else 0
+    return max(int(room ** (1 / len(smooth))), _FEWEST) if smooth else sys.maxsize
 
 
-def _axes(t: Any, limit: int | None = None) -> list[np.ndarray]:
-    """All rows of discrete modes; two points per coefficient of the others, or as many as ``limit``."""
-    axes = []
-    for mode in t.modes:
-        if mode.domain is None:
-            axes.append(np.arange(mode.size))
-            continue
-        knots = getattr(mode, "grid", None)
-        if knots is not None and (limit is None or limit >= len(knots)):
-            edges = np.unique([mode.domain[0], *knots, mode.domain[1]])
-            parts = 8 if limit is None else max(limit // len(edges), 1)
-            shares = np.arange(parts) / parts
-            axes.append(np.append(edges[:-1, None] + np.diff(edges)[:, None] * shares, edges[-1]))
-            continue
-        count = 2 * mode.size + 1 if limit is None else min(2 * mode.size + 1, limit)
-        a, b = mode.domain
-        angles = np.sin(np.pi * np.arange(1 - count, count, 2) / (2 * (count - 1)))
-        axes.append(np.clip((a + b) / 2 + (b - a) / 2 * angles, a, b))
-    return axes
+def _axes(t: Any, limit: int = sys.maxsize) -> list[np.ndarray]:
+    """All rows of discrete modes; points of the others, not more than ``limit``."""
+    return [np.arange(m.size) if m.domain is None else _points(m, limit) for m in t.modes]
+
+
+def _points(mode: Any, limit: int) -> np.ndarray:
+    """Both ends and what lies between, ascending: two points per coefficient, or some between knots."""
+    a, b = mode.domain
+    edges = np.unique([a, *getattr(mode, "grid", ()), b])
+    if hasattr(mode, "grid") and len(edges) <= limit:
+        parts = min(_BETWEEN_KNOTS, limit // len(edges))
+        shares = np.arange(parts) / parts
+        return np.append(edges[:-1, None] + np.diff(edges)[:, None] * shares, b)
+    count = min(2 * mode.size + 1, limit)
+    angles = np.sin(np.pi * np.arange(1 - count, count, 2) / (2 * (count - 1)))
+    return np.clip((a + b) / 2 + (b - a) / 2 * angles, a, b)
 
 
 def _starts(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
     """The highest points of the grid that are not neighbours in it, slab by slab."""
     sizes = [len(axis) for axis in axes]
-    slab = max(_GRID // max(math.prod(sizes[1:]), 1), 1)
+    slab = max(_GRID // math.prod(sizes[1:]), 1)
     found: list[tuple[float, tuple[int, ...]]] = []
     for start in range(0, sizes[0], slab):
         values = t.on_grid(axes[0][start : start + slab], *axes[1:], max_bytes=_BYTES)
-        order = np.argpartition(-values, min(200, values.size - 1), axis=None)[:200]
+        order = np.argpartition(-values, min(_CANDIDATES, values.size - 1), axis=None)[:_CANDIDATES]
         for index in zip(*np.unravel_index(order, values.shape), strict=True):
             found.append((float(values[index]), (int(index[0]) + start, *map(int, index[1:]))))
     return _apart(found, axes)
@@ -110,11 +113,13 @@ def _apart(found: list[tuple[float, tuple[int, ...]]], axes: list[np.ndarray]) -
     """The places of the highest values that are not neighbors; rows of a discrete mode never are."""
     found.sort(reverse=True)
     chosen: list[tuple[int, ...]] = []
-    reach = np.array([0 if axis.dtype.kind == "i" else 2 for axis in axes])
+    reach = np.array([0 if axis.dtype.kind == "i" else _REACH for axis in axes])
     for _, index in found:
         if all((np.abs(np.subtract(index, other)) > reach).any() for other in chosen):
             chosen.append(index)
-    return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen[:_STARTS]]
+        if len(chosen) == _STARTS:
+            break
+    return [[axis[i].item() for axis, i in zip(axes, index, strict=True)] for index in chosen]
 
 
 def _starts_of_train(t: Any, axes: list[np.ndarray]) -> list[list[float | int]]:
@@ -140,16 +145,14 @@ def _beam(grid: Any, xp: Any) -> np.ndarray:
     .. [1] A. Chertkov, G. Ryzhakov, G. Novikov and I. Oseledets, Optimization of functions given in the
        tensor train format (2022), algorithm 1. arXiv:2209.14808
     """
-    places, state = np.zeros((1, 0), dtype=np.int64), np.ones((1, 1))
-    for core in orthogonal(
-        grid._chain(grid._whole(xp)), xp
-    ):  # so that a row of the state has the norm of all beyond it
+    places, state = np.array([[]], dtype=np.int64), np.ones((1, 1))
+    # orthogonal cores: a row of the state has the norm of all beyond it
+    for core in orthogonal(grid._chain(grid._whole(xp)), xp):
         grown = (state @ flat(core, xp)).reshape(-1, core.shape[-1])
-        size = np.linalg.norm(grown, axis=1)
-        kept = np.argsort(-size, kind="stable")[:_BEAM]
+        kept = np.argsort(-np.linalg.norm(grown, axis=1), kind="stable")[:_BEAM]
         head, index = np.divmod(kept, core.shape[-2])
         places = np.concatenate([places[head], index[:, None]], axis=1)
-        state = grown[kept] / (size[kept[0]] or 1.0)
+        state = grown[kept]
     return places[:, [grid.order.index(n) for n in range(grid.ndim)]]
 
 
@@ -174,7 +177,7 @@ def _around(axis: np.ndarray, x: float) -> tuple[float, float]:
 
 def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) -> Extremum:
     low, high = bounds.T
-    scale = max(abs(float(t.at(*place))), 1e-300)
+    scale = abs(float(t.at(*place))) or _UNIT
     slopes = all(getattr(t.modes[n], "is_smooth", True) for n in smooth)
 
     def down(unit: np.ndarray) -> Any:
@@ -185,14 +188,13 @@ def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) ->
         return -float(value) / scale, -slope * (high - low) / scale
 
     start = (np.array([place[n] for n in smooth]) - low) / (high - low)
-    options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 200}
     found = scipy.optimize.minimize(
         down,
         start,
         jac=True if slopes else "2-point",
         method="L-BFGS-B",
-        bounds=[(0, 1)] * len(smooth),
-        options=options,
+        bounds=scipy.optimize.Bounds(np.zeros_like(low), np.ones_like(low)),
+        options=_ASCENT,
     )
     point = _filled(place, smooth, np.clip(low + (high - low) * found.x, low, high))
     return Extremum(float(t.at(*point)), tuple(point))

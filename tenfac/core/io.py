@@ -232,7 +232,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                         arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
                             entry, allow_pickle=False
                         )
-                        entry.read(1)  # to the end, where the checksum is compared
+                        entry.read()  # to the end, where the checksum is compared
     except zipfile.BadZipFile as error:
         with open(path, "rb") as file:
             ours = file.read(4) == b"PK\x03\x04"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tenfac.core import contract as module
 from tenfac.core.contract import contract
 from tests.checks import assert_below, assert_close, assert_equal, to_numpy
+from tests.core.work import counted, multiplications
 from tests.oracles import least_product_work, product_work, tucker_dense
 
 RANK, SIZE, N = (2, 3, 4), (5, 1, 6), 7
@@ -89,6 +90,17 @@ def test_the_longest_mode_of_the_core_is_contracted_first_to_keep_intermediates_
     assert_equal(blocks.call_count, 1)
 
 
+@pytest.mark.parametrize(("paired", "blocks"), [((0,), 1), ((0, 1), 10), ((0, 1, 2), 10)])
+def test_points_are_cut_into_blocks_where_an_intermediate_would_be_large(paired, blocks):
+    core, rows = np.ones((5, 3, 2)), [np.ones((100, r)) for r in (5, 3, 2)]
+    with (
+        mock.patch.object(module, "_BLOCK", 60),  # ten points of 3 * 2 numbers
+        mock.patch.object(module, "_at_points", wraps=module._at_points) as calls,
+    ):
+        contract(core, [row if n in paired else None for n, row in enumerate(rows)], paired=paired)
+    assert_equal(calls.call_count, blocks)
+
+
 def test_no_points_give_an_empty_result(make):
     got = contract(make(*RANK), [make(0, r) for r in RANK], paired=(0, 1, 2))
     assert_equal(tuple(got.shape), (0,))
@@ -101,8 +113,8 @@ def test_complex_numbers_are_not_conjugated(make):
 
 def test_the_order_of_mode_products_is_the_cheapest_of_all():
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        rank, size = rng.integers(1, 30, 4), rng.integers(1, 30, 4)
+    for most in (30,) * 20 + (4,) * 40:
+        rank, size = rng.integers(1, most, 4), rng.integers(1, most, 4)
         seen = []
 
         def record(tensor, _matrix, axis, *_, seen=seen):
@@ -112,6 +124,16 @@ def test_the_order_of_mode_products_is_the_cheapest_of_all():
         with mock.patch.object(module, "_along", record):
             contract(np.ones(rank), [np.ones((i, r)) for i, r in zip(size, rank, strict=True)])
         assert_equal(product_work(seen, rank, size), least_product_work(rank, size))
+
+
+@pytest.mark.parametrize(("rank", "size"), [(20, 1), (2, 50)])
+def test_a_mode_that_shrinks_is_multiplied_before_the_points_and_one_that_grows_after(rank, size):
+    n, first = 100, 5
+    core, rows, matrix = (counted(np.ones(shape)) for shape in ((first, rank), (n, first), (size, rank)))
+    before = first * rank * size + n * first * size
+    after = n * first * rank + n * rank * size
+    got = multiplications(lambda: contract(core, [rows, matrix], paired=(0,)))
+    assert_equal(got, min(before, after))
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=5), st.integers(0, 99))

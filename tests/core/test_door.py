@@ -89,3 +89,79 @@ def test_calls_that_fit_pass_and_errors_of_values_name_the_caller() -> None:
     with pytest.raises(TypeError) as bare:
         free("bare")
     assert_equal(str(bare.value), "")
+
+
+def cannot(*_: Any) -> None:
+    raise ValueError("arrays: no numbers", 2, 3)
+
+
+class Base:
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def run(self, steps: int) -> int:
+        return steps
+
+    def _hidden(self, steps: int) -> int:
+        return steps
+
+
+class Foreign:
+    def work(self, steps: int) -> int:
+        return steps
+
+
+for function in (Base.__init__, Base.run, Base._hidden):
+    function.__module__ = "tenfac.core.made"
+Foreign.work.__module__ = "elsewhere.core.made"
+
+
+def test_a_class_speaks_for_what_it_has_of_this_package_and_for_nothing_else() -> None:
+    @door
+    class Child(Base, Foreign):
+        count = 3
+
+    unknown = "unknown argument `step`"
+    for call, said in (
+        (lambda: Child(step=1), f"Child: {unknown}. Its arguments are rank."),
+        (lambda: Child(1).run(step=1), f"Child.run: {unknown}. Did you mean 'steps'?"),
+        (lambda: Child(1)._hidden(step=1), "_hidden() got an unexpected keyword argument 'step'"),
+        (lambda: Child(1).work(step=1), "work() got an unexpected keyword argument 'step'"),
+        (lambda: Base(1).run(step=1), "run() got an unexpected keyword argument 'step'"),
+    ):
+        with pytest.raises(TypeError) as error:
+            call()
+        assert str(error.value).endswith(said)
+    assert_equal((Child(2).rank, Child(2).run(3), Child.count), (2, 3, 3))
+    assert_equal((Child.run.__qualname__, Child.run.__module__), (f"{Child.__qualname__}.run", __name__))
+
+
+def test_a_door_in_a_door_speaks_under_the_outer_name() -> None:
+    class Inner(Base):
+        __module__ = "tenfac.core.made"
+
+    door(Inner)
+    outer = door(type("Outer", (Inner,), {}))
+    for made, name in ((outer(1), "Outer"), (Inner(1), "Inner")):
+        with pytest.raises(TypeError) as error:
+            made.run(step=1)
+        assert_equal(str(error.value), f"{name}.run: unknown argument `step`. Did you mean 'steps'?")
+
+
+@pytest.mark.parametrize("own", [TypeError("bad dtype"), ValueError("bad"), ValueError(3, "arrays: x")])
+def test_errors_of_its_own_pass_as_they_are(own: Exception) -> None:
+    @door
+    def refuse(X: Any, tol: float = 0.5) -> None:
+        raise own
+
+    before = own.args
+    for call in (lambda: refuse(1), lambda: refuse(1, 2.0)):
+        with pytest.raises(type(own)) as error:
+            call()
+        assert_equal(error.value.args, before)
+
+
+def test_the_name_of_the_caller_replaces_that_of_a_helper_and_the_rest_stays() -> None:
+    with pytest.raises(ValueError, match="no numbers") as error:
+        door(cannot)(1, 2, 3)
+    assert_equal(error.value.args, ("cannot: no numbers", 2, 3))

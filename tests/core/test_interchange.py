@@ -12,9 +12,10 @@ from tensorly.tr_tensor import TRTensor
 from tensorly.tt_tensor import TTTensor
 from tensorly.tucker_tensor import TuckerTensor
 
-from tenfac import CP, ShapeError, Tucker, from_tensorly, load, save, tucker
+from tenfac import CP, Chebyshev, Discrete, ShapeError, Tucker, from_tensorly, load, save, tucker
 from tenfac.core.arrays import tensorly_backend
-from tests.checks import assert_close, assert_equal, assert_says
+from tenfac.core.interchange import refuse_decomposed
+from tests.checks import assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import cp_dense, tucker_dense
 
 
@@ -48,7 +49,18 @@ def test_tuples_are_told_apart_by_their_first_entry(make):
     assert isinstance(from_tensorly(tuple(t)), Tucker)
     assert isinstance(from_tensorly(tuple(c)), CP)
     assert isinstance(from_tensorly((None, c.factors)), CP)
+    assert isinstance(from_tensorly((make(2), [make(4, 2), make(5, 2)])), CP)
+    assert isinstance(from_tensorly((make(2), [make(4, 2)])), Tucker)
     assert from_tensorly(t) is t
+
+
+def test_a_train_of_theirs_has_the_least_rank_its_bonds_allow(make):
+    bonds, sizes = (1, 2, 3, 2, 1), (2, 7, 5, 3)
+    cores = [make(*shape) for shape in zip(bonds, sizes, bonds[1:], strict=False)]
+    t = from_tensorly(TTTensor(cores))
+    assert_equal(t.rank, (2, 6, 5, 2))  # of sizes 2, 7, 5, 3 and bonds 1*2, 2*3, 3*2, 2*1
+    want = np.einsum("aib,bjc,ckd,dle->ijkl", *map(to_numpy, cores))
+    assert_close(t.to_tensor(), want, like=cores[0])
 
 
 def test_conversion_works_under_another_backend_and_leaves_it_set(make):
@@ -139,3 +151,19 @@ def test_where_an_array_is_needed_the_way_to_one_is_named(make):
         with pytest.raises(TypeError) as error:
             tucker(decomposed, rank=1)
         assert_says(error, "to_tensor()", "round", "from_tensorly")
+
+
+@pytest.mark.parametrize(
+    ("turn", "remedy"),
+    [
+        (lambda t: t, "Pass t.to_tensor()."),
+        (Tucker.to_tensorly, "Pass tenfac.from_tensorly(t).to_tensor()."),
+        (tuple, "Pass tenfac.from_tensorly(t).to_tensor()."),
+        (lambda t: Tucker(t.core, t.factors, [Discrete(4), Chebyshev(5)]), "Evaluate it at points"),
+    ],
+)
+def test_what_is_decomposed_already_is_refused_with_the_way_to_numbers(make, turn, remedy):
+    with pytest.raises(TypeError) as error:
+        refuse_decomposed(turn(tucker_of(make)), "fit", "Y")
+    assert_says(error, "fit: `Y` must be an array", remedy)
+    refuse_decomposed(make(3), "fit")

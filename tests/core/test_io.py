@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -241,6 +242,46 @@ def test_pickled_arrays_in_a_file_are_never_opened(make, path):
     with pytest.raises(DataError) as error:
         load(path)
     assert_says(error, "allow_pickle=False")
+
+
+def test_arrays_are_written_without_pickle_whatever_they_hold(path):
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        module._write(str(path), "{}", {"x": np.array([{}])})
+    assert_equal(os.listdir(path.parent), [])
+
+
+def test_arrays_beyond_the_four_gigabytes_of_an_old_zip_are_written(path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)  # bytes, in the place of 2^31
+    save(CP(None, [np.arange(300.0)[:, None]]), path)
+    assert_equal(load(path).factors[0], np.arange(300.0)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("library", "imported", "remedy"),
+    [("torch", "torch", "pip install 'tenfac[torch]'"), ("jax", "jax.numpy", "pip install 'jax'")],
+)
+def test_a_library_that_is_not_installed_is_named_with_what_to_install(
+    path, monkeypatch, library, imported, remedy
+):
+    save(CP(None, [np.ones((2, 1))]), path)
+    rewrite(path, lambda header, _: header.update(arrays=dict.fromkeys(header["arrays"], library)))
+    monkeypatch.setitem(sys.modules, imported, None)
+    with pytest.raises(tenfac.MissingExtraError) as error:
+        load(path)
+    assert_says(error, f"arrays of {library}", remedy)
+
+
+def test_only_arguments_in_the_wrong_order_are_told_to_be_turned_round(path):
+    t = CP(None, [np.ones((2, 1))])
+    for first, second, turned in (
+        (str(path), t, True),
+        (path, t, True),
+        (str(path), path, False),
+        (3, t, False),
+    ):
+        with pytest.raises(DataError) as error:
+            save(first, second)
+        assert_equal("save(obj, path)" in str(error.value), turned)
 
 
 def test_no_file_is_the_usual_error(path):
