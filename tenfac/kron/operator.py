@@ -280,7 +280,7 @@ class KroneckerOperator(StructuredMatrix):
         where = "KroneckerOperator.solve"
         check_square(self.factors, where)
         self._check_regular(where)
-        vectors = getattr(y, "ndim", 0) == 1
+        vectors = getattr(y, "ndim", None) == 1
         columns, xp = self._columns(y, "solve", vectors=vectors)
         factors = self._cast(columns.dtype).factors
         *batch, size, k = columns.shape

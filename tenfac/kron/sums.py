@@ -196,7 +196,7 @@ class SumOfKronecker(StructuredMatrix):
         ShapeError, DataError
             As ``diagonalize``; and if the sum is singular to working precision.
         """
-        vectors = getattr(y, "ndim", 0) == 1
+        vectors = getattr(y, "ndim", None) == 1
         columns, xp = self._columns(y, "solve", vectors=vectors)
         matrix = self if columns.dtype == self.dtype else self._cast(columns.dtype)
         spectral = matrix.diagonalize()

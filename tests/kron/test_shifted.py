@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import DataError, KroneckerOperator, ShapeError, ShiftedKronecker
+from tenfac import DataError, KroneckerOperator, ShapeError, ShiftedKronecker, SumOfKronecker
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import kron_all
 
@@ -127,6 +127,15 @@ def test_sums_with_other_operators_and_negative_multiples(make):
     dense, other = dense_shifted(factors), kron_all(others)
     for got, want in ((S + K, dense + other), (K - S, other - dense), (-S, -dense), (S * 2 - S, dense)):
         assert_close(got.to_dense(), want, like=factors[0])
+
+
+@pytest.mark.parametrize("number", [2, 0.5, 0, -0.5, -2])
+def test_multiples_by_positive_numbers_stay_and_others_are_sums(make, number):
+    factors = semidefinite(make)
+    S, dense = number * KroneckerOperator(*factors).shifted(SHIFT), number * dense_shifted(factors)
+    assert_equal(type(S), ShiftedKronecker if number > 0 else SumOfKronecker)
+    assert_close(S.to_dense(), dense, like=factors[0])
+    assert_close(S @ make(24), dense @ to_numpy(make(24)), like=factors[0])
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
