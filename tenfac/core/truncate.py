@@ -114,17 +114,17 @@ def truncate(
         return tensor[tuple(slice(r) for r in ranks)], tuple(unit), 0.0
     whole = tensor
     factors: list[Any] = [None] * len(shape)
-    budget2 = 0.0 if tol is None else tol**2 * norm2
     lost2 = 0.0
     order = [n for n in _mode_order(shape, ranks) if modes is None or n in modes]
     for done, n in enumerate(order):
         rank = None if ranks is None else ranks[n]
-        share2 = max(budget2 - lost2, 0.0) / (len(order) - done)
+        share2 = math.nan if tol is None else max(tol**2 * norm2 - lost2, 0.0) / (len(order) - done)
         factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, _GRAM_LIMITS[double], xp)
         lost2 += tail2
-    if modes is None and lost2 < (_ROUNDING * eps(tensor.dtype)) ** 2 * norm2:
-        lost2 = _whole_residual2(whole, tensor, factors, xp)
-    return tensor, tuple(factors), math.sqrt(lost2 / norm2)
+    rel_error = math.sqrt(lost2 / norm2)
+    if modes is None and rel_error < _ROUNDING * eps(tensor.dtype):
+        rel_error = math.sqrt(_whole_residual2(whole, tensor, factors, xp) / norm2)
+    return tensor, tuple(factors), rel_error
 
 
 def truncation_report(
@@ -262,8 +262,7 @@ def _fixed(
         back = contract(small, [factors[n] if m == n else None for m in range(len(axes))], xp=xp)
         lost2 = _squares(tensor - back, axes, xp) + lost2
         tensor = small
-    positive = norm2 > 0
-    share = lost2 / xp.where(positive, norm2, xp.ones_like(norm2))
+    share = lost2 / xp.where(norm2 == 0, xp.ones_like(norm2), norm2)
     return tensor, factors, xp.sqrt(share)
 
 
@@ -374,7 +373,7 @@ def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     for block in _blocks(tensor, n, xp):
         rows = block.T if upper is None else xp.concat([upper, block.T], axis=0)
         upper = triangular_factor(rows)
-    vectors, values, _ = xp.linalg.svd(upper.T, full_matrices=True)  # rank may be more than its rows
+    vectors, values, _ = xp.linalg.svd(upper.T)
     return vectors, values**2
 
 
@@ -412,7 +411,7 @@ def _whole_residual2(tensor: Any, core: Any, factors: Sequence[Any], xp: Any) ->
     step = max(_NUMBERS // max(math.prod(tensor.shape[1:]), 1), 1)
     total = 0.0
     for span in spans(tensor.shape[0], step):
-        slab = tensor[(span, *(slice(None),) * (tensor.ndim - 1))]
+        slab = tensor[span, ...]
         total += squared_norm(wide(slab, xp) - contract(core, [first[span, :], *rest], xp=xp))
     return total
 
