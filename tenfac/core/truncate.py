@@ -150,6 +150,17 @@ def truncation_report(
     return Report(converged, reason, rel_error=rel_error, seconds=seconds, warnings=notes)
 
 
+def kept_share(dtype: Any) -> float:
+    """Share of a tolerance for a result stored in ``dtype``: the rounding to half precision needs its own.
+
+    Examples
+    --------
+    >>> kept_share(np.dtype("float64"))
+    1.0
+    """
+    return _HALF_SHARE if dtype_name(dtype) in HALF else 1.0
+
+
 def truncate_any(
     tensor: Any,
     ranks: Sequence[int] | None,
@@ -188,8 +199,7 @@ def truncate_any(
     (7, 1, 1)
     """
     if tensor.ndim == ndim and not is_traced(tensor):
-        part = _HALF_SHARE if dtype_name(dtype) in HALF else 1.0
-        return truncate(tensor, ranks, None if tol is None else part * tol, norm2=norm2)
+        return truncate(tensor, ranks, None if tol is None else kept_share(dtype) * tol, norm2=norm2)
     if ranks is None:
         what = "a batch of tensors" if tensor.ndim > ndim else "values not known yet (jit, vmap, grad)"
         raise RankError(
