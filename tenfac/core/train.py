@@ -29,7 +29,7 @@ _ROUNDING = 100
 
 
 @door
-@dataclass(frozen=True, init=False, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
 

@@ -35,7 +35,7 @@ _Format = TypeVar("_Format", bound=Format)
 
 
 @door
-@dataclass(frozen=True, init=False, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tucker(Format):
     """A tensor in Tucker format, ``X[i, j, ...] = sum_{p, q, ...} G[p, q, ...] A[i, p] B[j, q] ...``.
 

@@ -23,7 +23,7 @@ _COLUMNS_FIRST = 2**5
 
 
 @door
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerOperator(StructuredMatrix):
     """The matrix ``K = A_0 kron A_1 kron ...``, never formed; the first mode is the first factor.
 

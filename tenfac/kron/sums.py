@@ -17,7 +17,7 @@ from tenfac.kron.spectral import Diagonalized, check_regular, implicit_solve
 
 
 @door
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SumOfKronecker(StructuredMatrix):
     """The matrix ``A_0 kron A_1 kron ... + B_0 kron B_1 kron ... + ...``, never formed.
 

@@ -331,6 +331,14 @@ def test_repr_says_what_it_is(make):
     assert_equal(K.n_params, 29)
 
 
+def test_operators_are_told_apart_by_identity_and_can_be_keys():
+    K = KroneckerOperator(np.eye(2), np.eye(3))
+    made = (K, K.shifted(1.0), K + K, K.eigh(), (K + K).diagonalize())
+    assert_equal([one == one for one in made], [True] * 5)
+    assert_equal(len({*made, *made}), 5)
+    assert_equal(KroneckerOperator(*K.factors) == K, False)
+
+
 def test_integers_and_mixed_dtypes_are_promoted(make):
     K = KroneckerOperator(make.index([[1, 2], [3, 4]]), make.index([[1], [1]]))
     assert_same_kind(K.factors[0], make.asarray([1.0]) if make.dtype == "float64" else K.factors[1])

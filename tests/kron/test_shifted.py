@@ -182,6 +182,8 @@ def test_other_operators_and_operands_are_refused():
     with pytest.raises(TypeError) as error:
         ShiftedKronecker(np.eye(2), 1.0)
     assert_says(error, "KroneckerOperator(*factors)")
+    with pytest.raises(TypeError):
+        ShiftedKronecker(KroneckerOperator(np.eye(2)), 1.0, KroneckerOperator(np.eye(2)).eigh())
     S = KroneckerOperator(np.eye(2)).shifted(1.0)
     for shape in ((3,), (3, 2)):
         with pytest.raises(ShapeError) as error:
