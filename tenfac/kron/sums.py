@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,9 @@ from tenfac.kron.base import StructuredMatrix, check_hermitian, known, outer
 from tenfac.kron.determinant import SignedLog, positive_log
 from tenfac.kron.operator import KroneckerOperator
 from tenfac.kron.spectral import Diagonalized, check_regular, implicit_solve
+
+# Terms that ``repr`` writes out.
+_SHOWN = 3
 
 
 @door
@@ -88,8 +92,8 @@ class SumOfKronecker(StructuredMatrix):
         return tuple(factor for term in self.terms for factor in term.factors)
 
     def _structure(self) -> str:
-        shown = [f"({term._structure().removeprefix('factors=')})" for term in self.terms[:3]]
-        more = len(self.terms) - 3
+        shown = [f"({term._structure().removeprefix('factors=')})" for term in self.terms[:_SHOWN]]
+        more = len(self.terms) - _SHOWN
         return f"terms={' + '.join(shown)}" + (f" + {more} more" if more > 0 else "")
 
     def _cast(self, dtype: Any) -> SumOfKronecker:
@@ -171,13 +175,13 @@ class SumOfKronecker(StructuredMatrix):
         for term in self.terms:
             check_hermitian(term.factors, where)
         xp = self._xp
-        first, second, basis, log_volume = [], [], [], 0
+        first, second, basis, log_volume, sizes = [], [], [], 0, self.terms[0].row_shape
         for mode, (a, b) in enumerate(zip(*(term.factors for term in self.terms), strict=True)):
             a_values, b_values, vectors, log_det = _both_diagonal(a, b, mode, xp)
             first.append(a_values)
             second.append(b_values)
             basis.append(vectors)
-            log_volume = log_volume + (self.shape[0] // a.shape[0]) * log_det
+            log_volume = log_volume + math.prod(sizes) // sizes[mode] * log_det
         return Diagonalized(KroneckerOperator(*basis), outer(first, xp) + outer(second, xp), log_volume)
 
     def solve(self, y: Any) -> Any:
