@@ -149,9 +149,11 @@ def test_alternating_stops_after_two_sweeps_of_a_product(dtype: str) -> None:
     assert_equal(quietly(alternate, tensor, 1, 1e-8, 1, np.random.default_rng(0)).converged, False)
 
 
-@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
-def test_alternating_ends_with_the_first_sweep_that_gains_less_than_the_tolerance(tol: float) -> None:
-    tensor = 30 * np.random.default_rng(0).standard_normal((6, 7, 8))
+@pytest.mark.parametrize(("tol", "scale"), [(1e-2, 30), (1e-2, 1e-9), (1e-4, 30)])
+def test_alternating_ends_with_the_first_sweep_that_gains_less_than_the_tolerance(
+    tol: float, scale: float
+) -> None:
+    tensor = scale * np.random.default_rng(0).standard_normal((6, 7, 8))
     found = alternate(tensor, 2, tol, 500, np.random.default_rng(0))
     dense = np.einsum("ir,jr,kr->ijk", *found.vectors)
     assert_close(found.history[-1], float(np.linalg.norm(dense - tensor) / np.linalg.norm(tensor)), 1e4)
@@ -176,6 +178,11 @@ def test_alternating_ends_where_the_vectors_stand_still_though_the_error_still_f
     for old, new, still in ((two, one, False), (one, found.vectors, True)):
         changes = [np.sum((b - a) ** 2) / np.sum(b**2) for a, b in zip(old, new, strict=True)]
         assert_equal(bool(np.sqrt(sum(changes)) <= tol), still)
+
+
+def test_alternating_ends_at_rounding_whatever_the_tolerance() -> None:
+    tensor = np.random.default_rng(0).standard_normal((3, 4, 2))
+    assert_equal(alternate(tensor, 1, 1e-300, 500, np.random.default_rng(0)).reason, "tolerance met")
 
 
 def test_one_iteration_may_be_the_most_and_a_tolerance_below_rounding_is_met() -> None:
