@@ -16,7 +16,10 @@ _ANYWHERE, _ENDS, _NEAR = 500, 250, 25
 _RADII = np.geomspace(0.5, 1e-3, 10)
 # What points miss of the largest change: so much of the tolerance counts as kept.
 _KEPT = 0.7
-_TRIALS = 8
+# Cuts tried, and what the next aims at: so much of what counts as kept, at most so much of the part before.
+_TRIALS, _AIM, _NEXT = 8, 0.9, 0.5
+# Coordinates of a point at ends that are at one, and where random numbers begin.
+_AT_END, _SEED = 0.6, 0
 
 
 def measures_values(t: Any) -> bool:
@@ -64,7 +67,7 @@ def cut_to_values(t: Any, cut: Callable[[float], Any], tol: float) -> tuple[Any,
         rel_error = _largest(before, made, points)
         if rel_error <= _KEPT * tol or part <= eps(t.dtype):
             break
-        part = max(min(0.9 * _KEPT * tol / rel_error, 0.5) * part, eps(t.dtype))
+        part = max(min(_AIM * _KEPT * tol / rel_error, _NEXT) * part, eps(t.dtype))
     return made, rel_error
 
 
@@ -102,16 +105,16 @@ def orthonormal(mode: Any, factor: Any, xp: Any) -> tuple[Any, Any]:
 
 def _looked_at(t: Any) -> tuple[list[np.ndarray], np.ndarray]:
     """Points of a format, and its values there: the last ones climb towards the largest."""
-    rng, plain = np.random.default_rng(0), in_double(t)
+    rng, plain = np.random.default_rng(_SEED), in_double(t)
     shares = rng.uniform(-1, 1, (_ANYWHERE + _ENDS, t.ndim))
     ends = shares[_ANYWHERE:]
-    ends[rng.random(ends.shape) < 0.6] = 1.0
+    ends[rng.random(ends.shape) < _AT_END] = 1.0
     ends *= rng.choice([-1.0, 1.0], ends.shape)
     found = [(shares, plain.at(*_points(t, shares)))]
     for radius in _RADII:
         shares, values = map(np.concatenate, zip(*found, strict=True))
         peak = shares[np.abs(values).argmax()]
-        near = np.clip(peak + radius * rng.uniform(-1, 1, (_NEAR, t.ndim)), -1, 1)
+        near = np.clip(rng.uniform(peak - radius, peak + radius, (_NEAR, t.ndim)), -1, 1)
         found.append((near, plain.at(*_points(t, near))))
     shares, values = map(np.concatenate, zip(*found, strict=True))
     return _points(t, shares), values

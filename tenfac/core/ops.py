@@ -340,7 +340,7 @@ def khatri_rao(matrices: Sequence[Any]) -> Shaped[Any, "rows R"]:
     result = matrices[0]
     for matrix in matrices[1:]:
         product = result[:, None, :] * matrix[None, :, :]
-        result = xp.reshape(product, (result.shape[0] * matrix.shape[0], columns[0]))
+        result = xp.reshape(product, (result.shape[0] * matrix.shape[0], result.shape[1]))
     return astype(result, dtype, xp)
 
 

@@ -15,6 +15,8 @@ from tenfac.core.arrays import device_of, spans
 _POINTS, _NUMBERS = 2**12, 2**20
 # Numbers in the largest intermediate of the points multiplied at once: 1 MB, what caches hold.
 _CACHED = 2**17
+# Fewest points multiplied at once, and how many times the numbers values and gradients together need.
+_FEWEST, _BOTH = 2**6, 2
 # Product of the two smaller ranks of three from which each point is a matrix product of its own.
 _WIDE = 2**6
 
@@ -80,7 +82,8 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
         for part in spans(points[0][span].shape[0], points_in_block(kernel.width)):
             place = part if kernel.by_rows else (slice(None), part)
             parts.append(kernel.value([numbers[place] for numbers in held], scratch))
-    return parts[0] if len(parts) == 1 else xp.concat(parts)
+    first, *rest = parts
+    return xp.concat(parts) if rest else first
 
 
 def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, Any]:
@@ -99,7 +102,7 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
     factors = {n: _with_derivative(t.modes[n], t.factors[n], xp) for n in wanted}
     values, slopes, scratch = [], [], Scratch(t.factors[0])
     by_rows = kernel.by_rows and len(wanted) == t.ndim
-    read, inner = _rows if by_rows else _columns, max(points_in_block(kernel.width) // 2, 64)
+    read, inner = _rows if by_rows else _columns, max(points_in_block(kernel.width) // _BOTH, _FEWEST)
     for span in spans(points[0].shape[0], _outer(t)):
         held = [
             read(t.modes[n], factors.get(n, t.factors[n]), points[n][span], n, scratch, xp)
@@ -119,7 +122,7 @@ def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, A
 
 def _outer(t: Any) -> int:
     """Points at which the polynomials are evaluated at once."""
-    return min(max(_NUMBERS // max(factor.shape[-2] for factor in t.factors), 64), _POINTS)
+    return min(max(_NUMBERS // max(factor.shape[-2] for factor in t.factors), _FEWEST), _POINTS)
 
 
 def _is_wide(core: Any) -> bool:
@@ -141,7 +144,7 @@ def points_in_block(width: int) -> int:
     >>> points_in_block(1), points_in_block(10_000)
     (4096, 64)
     """
-    return min(max(_CACHED // max(width, 1), 64), _POINTS)
+    return min(max(_CACHED // max(width, 1), _FEWEST), _POINTS)
 
 
 def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:

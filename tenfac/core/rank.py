@@ -20,6 +20,8 @@ _REACHABLE = {
     "float64": 1e-14,
     "complex128": 1e-14,
 }
+# Share of the smallest tolerance that one given in single precision may lack.
+_SLACK = 1e-6
 
 
 def _as_int(value: Any, where: str, name: str) -> int:
@@ -153,8 +155,9 @@ def check_tol(tol: Any, dtype: Any = None, where: str = "tucker") -> float:
     tol = float(tol)
     name = None if dtype is None else dtype_name(dtype)
     reachable = 0.0 if name is None else _REACHABLE.get(name, 0.0)
-    if tol < reachable * (1 - 1e-9):
-        remedy = " or convert the data to float64 (reaches 1e-14)" if reachable > 1e-14 else ""
+    best = _REACHABLE["float64"]
+    if tol < reachable * (1 - _SLACK):
+        remedy = f" or convert the data to float64 (reaches {best:g})" if reachable > best else ""
         raise RankError(
             f"{where}: tol must be at least {reachable:g} for {name} data, whose rounding is larger than "
             f"that; got {tol:g}. Raise tol{remedy}."

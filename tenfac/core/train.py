@@ -17,10 +17,11 @@ from tenfac.core.format_state import entries, finite, validated
 from tenfac.core.largest import cut_to_values, largest_change, measures_values, orthonormal
 from tenfac.core.modes.protocol import Mode
 from tenfac.core.points import points_in_block
-from tenfac.core.precision import HALF, dtype_name, half_of, itemsize, wide
+from tenfac.core.precision import half_of, itemsize, wide
 from tenfac.core.rank import at_most, rank_or_tol
 from tenfac.core.report import Report
 from tenfac.core.tracing import clock
+from tenfac.core.truncate import kept_share
 from tenfac.core.tucker import Tucker, reported
 
 # Below this many roundings of the dtype the error of a rounding is measured: rounded numbers add to it.
@@ -28,7 +29,7 @@ _ROUNDING = 100
 
 
 @door
-@dataclass(frozen=True, init=False, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TuckerTrain(Format):
     """A Tucker tensor whose core is a tensor train, for many modes: its size grows with D, not as ``R^D``.
 
@@ -231,7 +232,7 @@ class TuckerTrain(Format):
         for span in spans(rows[0].shape[-2], step):
             columns = [xp.matrix_transpose(row[..., span, :]) for row in self._chain(rows)]
             parts.append(kernel.value(columns, None))
-        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
+        return xp.concat(parts, axis=-1)
 
     def _laplacian(self, modes: Sequence[int]) -> TuckerTrain:
         xp = self._xp
@@ -308,15 +309,14 @@ class TuckerTrain(Format):
            doi:10.1137/090752286
         """
         start = clock(self._like)
-        if 0 in self.coef_shape or 0 in self.rank or 0 in self.train_rank:
+        if 0 in (*self.coef_shape, *self.rank, *self.train_rank):
             raise ShapeError(
                 f"round: needs a tensor with entries and a rank of 1 or more in every mode; got {self!r}. "
                 "Leave out what is empty."
             )
         ranks, bonds, tol = self._ranks_or_tol(rank, tol, train_rank)
         finite(self._wide()._arrays(), "round")
-        part = 0.9 if dtype_name(self.dtype) in HALF else 1.0  # the rounding to half precision has its own
-        wide = self._wide()
+        part, wide = kept_share(self.dtype), self._wide()
         if not measures_values(wide):
             made, rel_error = wide._rounded(ranks, bonds, None if tol is None else part * tol)
         elif tol is None:
@@ -363,7 +363,7 @@ class TuckerTrain(Format):
         cores, turns = self._by_mode(cores), self._by_mode(turns)
         factors = [xp.matmul(basis, turn) for (basis, _), turn in zip(pairs, turns, strict=True)]
         made = self._rebuilt(cores, factors, self.modes)._cast(self.dtype)
-        share = sweep.lost2 / xp.where(norm2 > 0, norm2, xp.ones_like(norm2))
+        share = sweep.lost2 / xp.where(norm2 == 0, xp.ones_like(norm2), norm2)
         if self.batch_shape or self._is_traced:
             return made, xp.sqrt(share)
         rel_error = math.sqrt(to_number(share))

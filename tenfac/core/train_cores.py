@@ -106,7 +106,7 @@ def from_weights(weights: Any, ndim: int, xp: Any) -> list[Any]:
     [(1, 2, 2), (2, 2, 2), (2, 2, 1)]
     """
     unit = xp.eye(weights.shape[-1], dtype=weights.dtype, device=device_of(weights))
-    unit = xp.broadcast_to(unit, (*weights.shape, unit.shape[-1]))
+    unit = xp.broadcast_to(unit, (*weights.shape, weights.shape[-1]))
     if ndim == 1:
         return [weights[..., None, :, None]]
     first = (unit * weights[..., None, :])[..., None, :, :]
@@ -180,10 +180,11 @@ def _placed(core: Any, starts: Sequence[int], sizes: Sequence[int], xp: Any) -> 
     for axis, start, size in zip((-3, -2, -1), starts, sizes, strict=True):
         place = core.ndim + axis
         parts = [core]
-        for count, where in ((start, 0), (size - start - core.shape[place], 1)):
+        for count, first in ((start, True), (size - start - core.shape[place], False)):
             if count:
                 shape = (*core.shape[:place], count, *core.shape[place + 1 :])
-                parts.insert(where * len(parts), xp.zeros(shape, dtype=core.dtype, device=device_of(core)))
+                zeros = xp.zeros(shape, dtype=core.dtype, device=device_of(core))
+                parts = [zeros, *parts] if first else [*parts, zeros]
         core = parts[0] if len(parts) == 1 else xp.concat(parts, axis=place)
     return core
 
@@ -204,11 +205,11 @@ def summed_over_modes(cores: Sequence[Any], changed: Sequence[int], xp: Any) -> 
     made, last = [], len(cores) - 1
     for n, core in enumerate(cores):
         s, r, t = core.shape[-3:]
-        before, after = (0 if n == 0 else s), (0 if n == last else t)
+        after = 0 if n == last else t
         sizes = (s if n == 0 else 2 * s, 2 * r if n in changed else r, t if n == last else 2 * t)
         places = [(0, r, after)] if n in changed else []
         places += [(0, 0, 0)] if n < last else []
-        places += [(before, 0, after)] if n > 0 else []
+        places += [(s, 0, after)] if n > 0 else []
         empty = xp.zeros((*core.shape[:-3], *sizes), dtype=core.dtype, device=device_of(core))
         made.append(sum((_placed(core, place, sizes, xp) for place in places), empty))
     return made
@@ -355,8 +356,9 @@ class Sweep:
             if n < last:
                 vectors, rest = self._cut(tall(core, xp), None if train_ranks is None else train_ranks[n])
                 core = xp.reshape(vectors, (*core.shape[:-1], vectors.shape[-1]))
-                if core.shape[-2] > core.shape[-3] * core.shape[-1]:  # fewer columns hold the same numbers
-                    turn, small = xp.linalg.qr(self._wide(core))
+                matrix = self._wide(core)
+                if matrix.shape[-2] > matrix.shape[-1]:  # fewer columns hold the same numbers
+                    turn, small = xp.linalg.qr(matrix)
                     basis, core = xp.matmul(basis, turn), self._back(small, core)
             made.append(core)
             bases.append(basis)
@@ -420,10 +422,10 @@ class TrainKernel:
         self.xp, self.order, self.by_rows = xp, t.order, False
         self.cores = t._chain(t.cores)
         bonds = t.train_rank
-        self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else 1
+        self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else len(self.cores)
         sizes = [core.shape[-3:] for core in self.cores]
         largest = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
-        self.width = max(largest // _LONGER, 1)
+        self.width = largest // _LONGER
         self.heads = [xp.matrix_transpose(tall(core, xp)) for core in self.cores[: self.meet]]
         self.tails = [flat(core, xp) for core in self.cores[self.meet :]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,24 @@ _NUMBERS = 2**20
 _ROUNDING = 100
 # Squared norms below this have lost digits to underflow.
 _SMALLEST = {"float64": 1e-270, "float32": 1e-30}
-# Relative errors of a Gram matrix, by the widest dtype: below the first its eigenvalues no longer tell what
-# was discarded to 1 %, below the second its eigenvectors are no longer the best ones either, below the third
-# it is not worth trying.
-_GRAM_LIMITS = {"float64": (1e-5, 3e-6, 1e-6), "float32": (0.23, 0.07, 0.023)}
+# Longest mode whose unfolding is squared, in columns of it; fraction of a block of columns from which a layer
+# of the tensor is one of its own.
+_SQUARED, _LAYER = 2, 0.5
+# Share of a tolerance that is left when the result is stored in half precision, whose rounding has its own.
+_HALF_SHARE = 0.9
+# Residuals below this many roundings are exact.
+_EXACT = 8
+
+
+class _Limits(NamedTuple):
+    """Relative errors of a Gram matrix, by the widest dtype."""
+
+    floor: float  # below it the eigenvalues no longer tell what was discarded to 1 %
+    trusted: float  # below it the eigenvectors are no longer the best ones either
+    hopeless: float  # below it there is no use in trying
+
+
+_GRAM_LIMITS = {"float64": _Limits(1e-5, 3e-6, 1e-6), "float32": _Limits(0.23, 0.07, 0.023)}
 
 
 def truncate(
@@ -100,17 +114,17 @@ def truncate(
         return tensor[tuple(slice(r) for r in ranks)], tuple(unit), 0.0
     whole = tensor
     factors: list[Any] = [None] * len(shape)
-    budget2 = 0.0 if tol is None else tol**2 * norm2
     lost2 = 0.0
     order = [n for n in _mode_order(shape, ranks) if modes is None or n in modes]
     for done, n in enumerate(order):
         rank = None if ranks is None else ranks[n]
-        share2 = max(budget2 - lost2, 0.0) / (len(order) - done)
+        share2 = math.nan if tol is None else max(tol**2 * norm2 - lost2, 0.0) / (len(order) - done)
         factors[n], tensor, tail2 = _step(tensor, n, rank, share2, norm2, tol, _GRAM_LIMITS[double], xp)
         lost2 += tail2
-    if modes is None and lost2 < (_ROUNDING * eps(tensor.dtype)) ** 2 * norm2:
-        lost2 = _whole_residual2(whole, tensor, factors, xp)
-    return tensor, tuple(factors), math.sqrt(lost2 / norm2)
+    rel_error = math.sqrt(lost2 / norm2)
+    if modes is None and rel_error < _ROUNDING * eps(tensor.dtype):
+        rel_error = math.sqrt(_whole_residual2(whole, tensor, factors, xp) / norm2)
+    return tensor, tuple(factors), rel_error
 
 
 def truncation_report(
@@ -134,6 +148,17 @@ def truncation_report(
         warn_user(notes[-1])
     seconds = None if is_traced(rel_error) else perf_counter() - start
     return Report(converged, reason, rel_error=rel_error, seconds=seconds, warnings=notes)
+
+
+def kept_share(dtype: Any) -> float:
+    """Share of a tolerance for a result stored in ``dtype``: the rounding to half precision needs its own.
+
+    Examples
+    --------
+    >>> kept_share(np.dtype("float64"))
+    1.0
+    """
+    return _HALF_SHARE if dtype_name(dtype) in HALF else 1.0
 
 
 def truncate_any(
@@ -174,8 +199,7 @@ def truncate_any(
     (7, 1, 1)
     """
     if tensor.ndim == ndim and not is_traced(tensor):
-        part = 0.9 if dtype_name(dtype) in HALF else 1.0
-        return truncate(tensor, ranks, None if tol is None else part * tol, norm2=norm2)
+        return truncate(tensor, ranks, None if tol is None else kept_share(dtype) * tol, norm2=norm2)
     if ranks is None:
         what = "a batch of tensors" if tensor.ndim > ndim else "values not known yet (jit, vmap, grad)"
         raise RankError(
@@ -223,8 +247,8 @@ def truncate_fixed(tensor: Any, ranks: Sequence[int], ndim: int) -> tuple[Any, l
     core, factors, rel_error = _fixed(scaled, ranks, axes, precise, xp)
     if not (precise or is_traced(tensor)):
         errors = to_numpy(rel_error)
-        trusted = _GRAM_LIMITS["float64"][1]
-        if ((errors < trusted) & (errors > 8 * eps(tensor.dtype))).any():
+        trusted = _GRAM_LIMITS["float64"].trusted
+        if ((errors < trusted) & (errors > _EXACT * eps(tensor.dtype))).any():
             core, factors, rel_error = _fixed(scaled, ranks, axes, True, xp)
     return core * largest, factors, rel_error
 
@@ -240,7 +264,7 @@ def _fixed(
         order = (*range(axes[0]), axes[n], *others)
         columns = math.prod(tensor.shape[axis] for axis in others)
         flat = xp.reshape(xp.permute_dims(tensor, order), (*tensor.shape[: axes[0]], shape[n], columns))
-        thin = 2 * columns <= shape[n]
+        thin = _SQUARED * columns <= shape[n]
         basis = (_svd_vectors if precise or thin else _gram_vectors)(wide(flat, xp), ranks[n], xp)
         factors[n] = xp.astype(basis, tensor.dtype, copy=False)
         adjoint = xp.matrix_transpose(xp.conj(factors[n]) if is_complex(tensor) else factors[n])
@@ -248,8 +272,7 @@ def _fixed(
         back = contract(small, [factors[n] if m == n else None for m in range(len(axes))], xp=xp)
         lost2 = _squares(tensor - back, axes, xp) + lost2
         tensor = small
-    positive = norm2 > 0
-    share = lost2 / xp.where(positive, norm2, xp.ones_like(norm2))
+    share = lost2 / xp.where(norm2 == 0, xp.ones_like(norm2), norm2)
     return tensor, factors, xp.sqrt(share)
 
 
@@ -310,11 +333,11 @@ def _step(
     share2: float,
     norm2: float,
     tol: float | None,
-    limits: tuple[float, float, float],
+    limits: _Limits,
     xp: Any,
 ) -> tuple[Any, Any, float]:
     """Truncate one mode: its factor, the smaller tensor, and the squared norm of what was discarded."""
-    if 2 * math.prod(tensor.shape) <= tensor.shape[n] ** 2:  # the unfolding has few columns
+    if _SQUARED * math.prod(tensor.shape) <= tensor.shape[n] ** 2:  # the unfolding has few columns
         factor, small, _ = _project(tensor, n, *_thin_basis(tensor, n, rank, xp), rank, share2, xp)
         return factor, small, _residual2(tensor, factor, small, n, xp)
     floor, trusted, hopeless = limits
@@ -323,7 +346,7 @@ def _step(
         if tail2 > floor**2 * norm2:
             return factor, small, tail2
         tail2 = _residual2(tensor, factor, small, n, xp)
-        exact = factor.shape[1] == factor.shape[0] or tail2 <= (8 * eps(tensor.dtype)) ** 2 * norm2
+        exact = factor.shape[1] == factor.shape[0] or tail2 <= (_EXACT * eps(tensor.dtype)) ** 2 * norm2
         if exact or (tail2 <= share2 if rank is None else tail2 > trusted**2 * norm2):
             return factor, small, tail2
     factor, small, _ = _project(tensor, n, *_qr_basis(tensor, n, xp), rank, share2, xp)
@@ -341,7 +364,7 @@ def _project(
     factor = xp.astype(basis[:, :rank], tensor.dtype, copy=False)
     turned = adjoint(factor, xp)
     matrices = [turned if m == n else None for m in range(tensor.ndim)]
-    return factor, contract(tensor, matrices, xp=xp), float(tails[rank])
+    return factor, contract(tensor, matrices, xp=xp), float(values[rank:].sum())
 
 
 def _gram_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
@@ -360,10 +383,7 @@ def _qr_basis(tensor: Any, n: int, xp: Any) -> tuple[Any, Any]:
     for block in _blocks(tensor, n, xp):
         rows = block.T if upper is None else xp.concat([upper, block.T], axis=0)
         upper = triangular_factor(rows)
-    vectors, values, _ = xp.linalg.svd(upper.T, full_matrices=upper.shape[0] < upper.shape[1])
-    missing = vectors.shape[1] - values.shape[0]
-    if missing:
-        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
+    vectors, values, _ = xp.linalg.svd(upper.T)
     return vectors, values**2
 
 
@@ -372,11 +392,7 @@ def _thin_basis(tensor: Any, n: int, rank: int | None, xp: Any) -> tuple[Any, An
     rows = (tensor.shape[n], math.prod(tensor.shape) // tensor.shape[n])
     flat = wide(xp.reshape(xp.moveaxis(tensor, n, 0), rows), xp)
     vectors, values, _ = xp.linalg.svd(flat, full_matrices=False)
-    vectors = _completed(vectors, rank or 0, xp)
-    missing = vectors.shape[1] - values.shape[0]
-    if missing:
-        values = xp.concat([values, xp.zeros(missing, dtype=values.dtype, device=device_of(values))])
-    return vectors, values**2
+    return vectors if rank is None else _completed(vectors, rank, xp), values**2
 
 
 def _completed(vectors: Any, rank: int, xp: Any) -> Any:
@@ -405,7 +421,7 @@ def _whole_residual2(tensor: Any, core: Any, factors: Sequence[Any], xp: Any) ->
     step = max(_NUMBERS // max(math.prod(tensor.shape[1:]), 1), 1)
     total = 0.0
     for span in spans(tensor.shape[0], step):
-        slab = tensor[(span, *(slice(None),) * (tensor.ndim - 1))]
+        slab = tensor[span, ...]
         total += squared_norm(wide(slab, xp) - contract(core, [first[span, :], *rest], xp=xp))
     return total
 
@@ -419,7 +435,7 @@ def _blocks(tensor: Any, n: int, xp: Any, size: int | None = None) -> Iterator[A
         matrix = stack[:, :, 0].T
         for span in spans(left, columns):
             yield wide(matrix[:, span], xp)
-    elif 2 * right >= columns:
+    elif right >= _LAYER * columns:
         for layer in range(left):
             for span in spans(right, columns):
                 yield wide(stack[layer, :, span], xp)

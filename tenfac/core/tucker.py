@@ -35,7 +35,7 @@ _Format = TypeVar("_Format", bound=Format)
 
 
 @door
-@dataclass(frozen=True, init=False, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tucker(Format):
     """A tensor in Tucker format, ``X[i, j, ...] = sum_{p, q, ...} G[p, q, ...] A[i, p] B[j, q] ...``.
 
@@ -229,7 +229,7 @@ class Tucker(Format):
         cut: 1 to 3 times the cost, and ``1000 R^D``.
         """
         start = clock(self.core)
-        if 0 in self.coef_shape or 0 in self.rank:
+        if 0 in (*self.coef_shape, *self.rank):
             raise ShapeError(
                 f"round: needs a tensor with entries and a rank of 1 or more in every mode; got {self!r}. "
                 "Leave out what is empty."

@@ -23,6 +23,9 @@ from tenfac.core.arrays import (
 from tenfac.core.contract import adjoint
 from tenfac.core.errors import DataError, ShapeError
 
+# A factor may differ from its adjoint by this many roundings of its largest entry.
+_ROUNDINGS = 100
+
 
 class StructuredMatrix(ABC):
     """A matrix of shape ``(M, N)`` that is never formed; subclasses say how it multiplies.
@@ -110,7 +113,7 @@ class StructuredMatrix(ABC):
         """Multiply a vector ``(N,)``, or matrices ``(*b, N, k)`` as ``numpy.matmul`` does."""
         if isinstance(other, StructuredMatrix):
             return NotImplemented
-        return self._checked(other, "@", vectors=getattr(other, "ndim", 0) == 1)
+        return self._checked(other, "@", vectors=getattr(other, "ndim", None) == 1)
 
     def __rmatmul__(self, other: Any) -> Any:
         """Multiply ``x @ K``: a vector ``(M,)``, or matrices ``(*b, k, M)``."""
@@ -288,7 +291,7 @@ def check_hermitian(factors: Sequence[Any], where: str) -> None:
         xp = namespace_of(factor)
         gap = known(xp.max(xp.abs(factor - adjoint(factor, xp))))
         largest = known(xp.max(xp.abs(factor)))
-        if gap is not None and largest is not None and gap > 100 * eps(factor.dtype) * largest:
+        if gap is not None and largest is not None and gap > _ROUNDINGS * eps(factor.dtype) * largest:
             raise DataError(
                 f"{where}: every factor must equal its conjugate transpose; factors[{n}] differs from it by "
                 f"{gap:.2g} (largest entry {largest:.2g}). If that is rounding, pass (A + A.conj().T) / 2."

@@ -26,6 +26,10 @@ from tenfac.kron.sums import SumOfKronecker
 
 # Rows of the rearranged matrix whose residual is formed at once.
 _ROWS = 2**6
+# Smallest tolerance, in roundings of the dtype.
+_ROUNDINGS = 50
+# Squared norms between these need no scaling: squares of the entries are ordinary numbers.
+_PLAIN = (1e-30, 1e30)
 
 
 @door
@@ -114,9 +118,9 @@ def nearest_kronecker(
     sizes = [m * n for m, n in shapes]
     _check_options(sizes, terms, tol, max_iter)
     rng = generator(random_state)
-    scale = _scale(M, xp)
-    tensor = rearrange(M if scale in (0.0, 1.0) else M / scale, shapes, xp)
-    tol = max(tol, 50 * eps(M.dtype))
+    scaled, scale = _scaled(M, xp)
+    tensor = rearrange(scaled, shapes, xp)
+    tol = max(tol, _ROUNDINGS * eps(M.dtype))
     if not scale:
         vectors = [xp.zeros((size, terms), dtype=M.dtype, device=device_of(M)) for size in sizes]
         found = LowRank(vectors, True, "M is zero", None, ())
@@ -202,11 +206,14 @@ def _check_options(sizes: Sequence[int], terms: Any, tol: float, max_iter: int) 
         )
 
 
-def _scale(M: Any, xp: Any) -> float:
-    """1 if squares of the entries are safe numbers, else the largest magnitude; refuses NaN and infinity."""
-    norm2 = squared_norm(M)
-    if 1e-30 < norm2 < 1e30:
-        return 1.0
+def _scaled(M: Any, xp: Any) -> tuple[Any, float]:
+    """A matrix whose squares are safe numbers, and what it was divided by, 0 if it is zero.
+
+    Refuses NaN and infinity.
+    """
+    smallest, largest = _PLAIN
+    if smallest < squared_norm(M) < largest:
+        return M, 1.0
     if known(xp.all(xp.isfinite(M))) == 0:
         bad = ~xp.isfinite(M)
         count, first = int(xp.count_nonzero(bad)), tuple(int(index[0]) for index in xp.nonzero(bad))
@@ -214,7 +221,8 @@ def _scale(M: Any, xp: Any) -> float:
             f"nearest_kronecker: every entry must be finite; M has {count} of {math.prod(M.shape)} entries "
             f"that are not, the first at {first}. Replace them first."
         )
-    return to_number(xp.max(xp.abs(M)))
+    scale = to_number(xp.max(xp.abs(M)))
+    return M / scale if scale else M, scale
 
 
 def _rel_error(tensor: Any, vectors: Sequence[Any], xp: Any) -> float:
@@ -234,7 +242,9 @@ def _term(vectors: Sequence[Any], shapes: Sequence[tuple[int, int]], scale: floa
     """Factors of one term from its vectors: equal norms, and a positive largest entry in all but the last."""
     norms = [to_number(xp.linalg.vector_norm(vector)) for vector in vectors]
     if not all(norms):
-        return [xp.reshape(vector * 0, shape) for vector, shape in zip(vectors, shapes, strict=True)]
+        return [
+            xp.reshape(xp.zeros_like(vector), shape) for vector, shape in zip(vectors, shapes, strict=True)
+        ]
     size = math.exp(sum(map(math.log, (*norms, scale))) / len(norms))
     factors, turn = [], 1.0
     for vector, norm in zip(vectors[:-1], norms, strict=False):

@@ -23,7 +23,7 @@ _COLUMNS_FIRST = 2**5
 
 
 @door
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerOperator(StructuredMatrix):
     """The matrix ``K = A_0 kron A_1 kron ...``, never formed; the first mode is the first factor.
 
@@ -152,7 +152,7 @@ class KroneckerOperator(StructuredMatrix):
 
     def _times(self, columns: Any, xp: Any) -> Any:
         *batch, _, k = columns.shape
-        if k > 1 and k * _COLUMNS_FIRST <= self.column_shape[-1]:
+        if k * _COLUMNS_FIRST <= self.column_shape[-1]:
             rows = xp.reshape(xp.matrix_transpose(columns), (math.prod(batch) * k, *self.column_shape))
             result = xp.reshape(contract(rows, [None, *self.factors], xp=xp), (*batch, k, self.shape[0]))
             return xp.matrix_transpose(result)
@@ -235,8 +235,8 @@ class KroneckerOperator(StructuredMatrix):
         check_finite(self.factors, "KroneckerOperator.slogdet")
         xp = self._xp
         sign, total = 1, 0
-        for factor in self.factors:
-            power = self.shape[0] // factor.shape[0]
+        for factor, size in zip(self.factors, self.row_shape, strict=True):
+            power = math.prod(self.row_shape) // size
             part = xp.linalg.slogdet(factor)
             sign, total = sign * part[0] ** power, total + power * part[1]
         return SignedLog(sign, total)
@@ -280,25 +280,23 @@ class KroneckerOperator(StructuredMatrix):
         where = "KroneckerOperator.solve"
         check_square(self.factors, where)
         self._check_regular(where)
-        vectors = getattr(y, "ndim", 0) == 1
+        vectors = getattr(y, "ndim", None) == 1
         columns, xp = self._columns(y, "solve", vectors=vectors)
         factors = self._cast(columns.dtype).factors
         *batch, size, k = columns.shape
         # axes (N_0, N_1, ..., the rest): each factor is solved in front and its axis goes to the end
         tensor = xp.moveaxis(columns, -2, 0)
-        for factor in factors:
-            flat = xp.reshape(tensor, (factor.shape[0], -1))
-            tensor = xp.linalg.solve(factor, flat).T
+        for factor, rows in zip(factors, self.row_shape, strict=True):
+            tensor = xp.linalg.solve(factor, xp.reshape(tensor, (rows, -1))).T
         result = xp.moveaxis(xp.reshape(tensor, (*batch, k, size)), -1, -2)
         return result[..., 0] if vectors else result
 
     def _check_regular(self, where: str) -> None:
         """Refuse a factor whose condition number in the 1-norm is above 1 / eps."""
         check_finite(self.factors, where)
-        for n, factor in enumerate(self.factors):
+        for n, (factor, size) in enumerate(zip(self.factors, self.row_shape, strict=True)):
             rcond = reciprocal_condition(factor)
             if rcond is not None and not rcond > eps(factor.dtype):
-                size = factor.shape[0]
                 raise DataError(
                     f"{where}: every factor must be invertible; factors[{n}] ({size}x{size}) is singular to "
                     f"working precision (reciprocal condition {rcond:.1g}). Add a shift with "

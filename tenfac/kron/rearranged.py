@@ -15,6 +15,12 @@ from tenfac.core.truncate import squared_norm
 
 # A shorter side up to this is decomposed at once.
 _SMALL = 64
+# Times a block is made orthogonal to a basis: the second removes what rounding left of the first.
+_PASSES = 2
+# The small SVD grows: it is made in each of the first iterations, then in every so many.
+_FIRST, _EVERY = 10, 5
+# A sweep that lowers the squared error by less than this many roundings of the squared norm lowers nothing.
+_GAIN = 4
 
 
 class LowRank(NamedTuple):
@@ -62,7 +68,7 @@ def leading_triplets(
     for n_iter in range(1, max_iter + 1):
         new, corner = _orthonormal(RH @ left[:, -terms:], right, xp)
         beyond = to_numpy(corner)
-        if n_iter < 10 or n_iter % 5 == 0 or n_iter == max_iter:  # the small SVD grows
+        if n_iter < _FIRST or not n_iter % _EVERY or n_iter == max_iter:
             X, values, ZH = np.linalg.svd(small)
             residuals = np.linalg.norm(beyond @ X[-terms:, :terms], axis=0)
             history.append(float(residuals.max()) / norm)
@@ -76,10 +82,10 @@ def leading_triplets(
             right = xp.concat([right, new], axis=1)
             new, corner = _orthonormal(R @ new, left, xp)
             left = xp.concat([left, new], axis=1)
-            zeros = np.zeros((small.shape[0] - terms, terms), dtype=small.dtype)
+            zeros = np.zeros((len(small) - terms, terms), dtype=small.dtype)
             above = np.concatenate([zeros, beyond.conj().T])
             below = np.concatenate(
-                [np.zeros((terms, small.shape[0]), dtype=small.dtype), to_numpy(corner)], axis=1
+                [np.zeros((terms, len(small)), dtype=small.dtype), to_numpy(corner)], axis=1
             )
             small = np.concatenate([np.concatenate([small, above], axis=1), below])
     converged = history[-1] <= tol
@@ -101,7 +107,7 @@ def _all_triplets(R: Any, terms: int, history: Any, xp: Any) -> LowRank:
 def _orthonormal(block: Any, basis: Any, xp: Any) -> tuple[Any, Any]:
     """Orthonormal Q, orthogonal to the basis too, and C with ``block = basis (...) + Q C``."""
     total = None
-    for _ in range(2):  # the second pass removes what rounding left of the first
+    for _ in range(_PASSES):
         if basis is not None:
             block = block - basis @ (adjoint(basis, xp) @ block)
         block, upper = xp.linalg.qr(block)
@@ -144,16 +150,17 @@ def alternate(
         for n in range(d):
             new, inner = _least_squares(tensor, vectors, n, xp)
             if n < d - 1:
-                norms = xp.linalg.vector_norm(new, axis=0, keepdims=True)
+                norms = xp.linalg.vector_norm(new, axis=0)
                 new = new / xp.where(norms > 0, norms, xp.ones_like(norms))
             length2 = squared_norm(new)
-            change2 += squared_norm(new - vectors[n]) / length2 if length2 else 0.0
+            if length2:
+                change2 += squared_norm(new - vectors[n]) / length2
             vectors[n] = new
         before2, fitted2 = fitted2, inner  # of a least-squares fit: the inner product with the tensor
         error2 = max(norm2 - fitted2, 0.0)
         history.append(math.sqrt(error2 / norm2))
         tell(history[-1])
-        settled = fitted2 - before2 <= tol * error2 + 4 * eps(tensor.dtype) * norm2
+        settled = fitted2 - before2 <= tol * error2 + _GAIN * eps(tensor.dtype) * norm2
         if settled or math.sqrt(change2) <= tol:
             return LowRank(vectors, True, "tolerance met", n_iter, tuple(history))
     return LowRank(vectors, False, "max_iter reached", max_iter, tuple(history))
@@ -164,10 +171,9 @@ def _leading_vectors(tensor: Any, n: int, terms: int, rng: np.random.Generator, 
     matrix = unfold(tensor, n)
     vectors = xp.flip(xp.linalg.eigh(matrix @ adjoint(matrix, xp))[1], axis=1)[:, :terms]
     missing = terms - vectors.shape[1]
-    if missing <= 0:
+    if not missing:
         return vectors
     more = xp.asarray(rng.standard_normal((tensor.shape[n], missing)), device=device_of(tensor))
-    more = more / xp.linalg.vector_norm(more, axis=0, keepdims=True)
     return xp.concat([vectors, xp.astype(more, tensor.dtype)], axis=1)
 
 
@@ -175,7 +181,7 @@ def _least_squares(tensor: Any, vectors: list[Any], n: int, xp: Any) -> tuple[An
     """The vectors of mode n that fit best to those of the other modes, and the squared norm of the fit."""
     others = [m for m in range(tensor.ndim) if m != n]
     rows = [None if m == n else xp.matrix_transpose(_conj(v, xp)) for m, v in enumerate(vectors)]
-    terms = vectors[0].shape[1]
+    terms = vectors[n].shape[1]
     if terms == 1:  # one row per mode is a grid of one point, and costs less
         projected = xp.reshape(contract(tensor, rows, xp=xp), (-1, 1))
     else:

@@ -67,7 +67,7 @@ class ShiftedKronecker(StructuredMatrix):
     operator: KroneckerOperator
     shift: Any
     eigen: KroneckerEigen = field(default=cast(KroneckerEigen, None), kw_only=True)  # found if not given
-    _spectral: Diagonalized = field(init=False, repr=False, compare=False)
+    _spectral: Diagonalized = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, KroneckerOperator):
@@ -136,7 +136,7 @@ class ShiftedKronecker(StructuredMatrix):
         return SumOfKronecker(self, other) if isinstance(other, StructuredMatrix) else NotImplemented
 
     def _dense(self) -> Any:
-        eye = self._xp.eye(self.shape[0], dtype=self.dtype, device=self.device)
+        eye = self._xp.eye(*self.shape, dtype=self.dtype, device=self.device)
         return self.operator._dense() + self.shift * eye
 
     def diag(self) -> Any:
@@ -159,7 +159,7 @@ class ShiftedKronecker(StructuredMatrix):
         ShapeError
             If ``y`` has another size.
         """
-        vectors = getattr(y, "ndim", 0) == 1
+        vectors = getattr(y, "ndim", None) == 1
         columns, xp = self._columns(y, "solve", vectors=vectors)
         matrix = self if columns.dtype == self.dtype else self._cast(columns.dtype)
         result = implicit_solve(
@@ -169,7 +169,7 @@ class ShiftedKronecker(StructuredMatrix):
 
     def inv_quad(self, y: Any) -> Any:
         """Quadratic form ``y^H S^-1 y`` of a vector (N,), a real 0-d array."""
-        if getattr(y, "ndim", 0) != 1:
+        if getattr(y, "ndim", None) != 1:
             raise ShapeError(
                 f"ShiftedKronecker.inv_quad: y must be a vector of {self.shape[0]} numbers; got shape "
                 f"{tuple(getattr(y, 'shape', ()))}. Flatten a grid with y.reshape(-1)."
@@ -203,8 +203,9 @@ class ShiftedKronecker(StructuredMatrix):
 def _real_shift(shift: Any) -> Any:
     number = scalar_of(shift)
     complex_ = isinstance(number, complex) or "complex" in str(getattr(number, "dtype", ""))
-    value = None if number is None or complex_ else known(number)
-    if number is None or isinstance(shift, bool) or complex_ or not math.isfinite(value or 0.0):
+    refused = number is None or isinstance(shift, bool) or complex_
+    value = None if refused else known(number)
+    if refused or (value is not None and not math.isfinite(value)):
         raise DataError(
             f"ShiftedKronecker: `shift` must be a finite real number; got {shift!r}. Pass the noise variance."
         )

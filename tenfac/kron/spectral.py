@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenfac.core.arrays import eps, library_name, namespace_of
@@ -13,6 +13,9 @@ from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.kron.base import known
 from tenfac.kron.determinant import SignedLog
+
+# Orders of the derivatives that are made exact, each for one more product and solve.
+_ORDERS = 2
 
 
 @door
@@ -57,8 +60,8 @@ class Diagonalized:
         return SignedLog(xp.prod(xp.sign(self.values)), xp.sum(logs) + self.log_volume)
 
     def detached(self) -> Diagonalized:
-        """The same numbers without their derivatives."""
-        return Diagonalized(self.basis._detached(), detached(self.values), 0.0)
+        """The same basis and values without their derivatives."""
+        return replace(self, basis=self.basis._detached(), values=detached(self.values))
 
 
 def detached(array: Any) -> Any:
@@ -128,7 +131,7 @@ def implicit_solve(
         return spectral.solve(columns)
     fixed = spectral.detached()
     x = fixed.solve(columns)
-    for _ in range(2):
+    for _ in range(_ORDERS):
         x = x + fixed.solve(columns - apply(x))
     return x
 

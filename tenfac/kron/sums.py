@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,12 @@ from tenfac.kron.determinant import SignedLog, positive_log
 from tenfac.kron.operator import KroneckerOperator
 from tenfac.kron.spectral import Diagonalized, check_regular, implicit_solve
 
+# Terms that ``repr`` writes out.
+_SHOWN = 3
+
 
 @door
-@dataclass(frozen=True, eq=False, repr=False, init=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SumOfKronecker(StructuredMatrix):
     """The matrix ``A_0 kron A_1 kron ... + B_0 kron B_1 kron ... + ...``, never formed.
 
@@ -88,8 +92,8 @@ class SumOfKronecker(StructuredMatrix):
         return tuple(factor for term in self.terms for factor in term.factors)
 
     def _structure(self) -> str:
-        shown = [f"({term._structure().removeprefix('factors=')})" for term in self.terms[:3]]
-        more = len(self.terms) - 3
+        shown = [f"({term._structure().removeprefix('factors=')})" for term in self.terms[:_SHOWN]]
+        more = len(self.terms) - _SHOWN
         return f"terms={' + '.join(shown)}" + (f" + {more} more" if more > 0 else "")
 
     def _cast(self, dtype: Any) -> SumOfKronecker:
@@ -171,13 +175,13 @@ class SumOfKronecker(StructuredMatrix):
         for term in self.terms:
             check_hermitian(term.factors, where)
         xp = self._xp
-        first, second, basis, log_volume = [], [], [], 0
+        first, second, basis, log_volume, sizes = [], [], [], 0, self.terms[0].row_shape
         for mode, (a, b) in enumerate(zip(*(term.factors for term in self.terms), strict=True)):
             a_values, b_values, vectors, log_det = _both_diagonal(a, b, mode, xp)
             first.append(a_values)
             second.append(b_values)
             basis.append(vectors)
-            log_volume = log_volume + (self.shape[0] // a.shape[0]) * log_det
+            log_volume = log_volume + math.prod(sizes) // sizes[mode] * log_det
         return Diagonalized(KroneckerOperator(*basis), outer(first, xp) + outer(second, xp), log_volume)
 
     def solve(self, y: Any) -> Any:
@@ -196,7 +200,7 @@ class SumOfKronecker(StructuredMatrix):
         ShapeError, DataError
             As ``diagonalize``; and if the sum is singular to working precision.
         """
-        vectors = getattr(y, "ndim", 0) == 1
+        vectors = getattr(y, "ndim", None) == 1
         columns, xp = self._columns(y, "solve", vectors=vectors)
         matrix = self if columns.dtype == self.dtype else self._cast(columns.dtype)
         spectral = matrix.diagonalize()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tenfac import CP, Chebyshev, Discrete, Tucker
-from tenfac.core.largest import cut_to_values, largest_change, measures_values
+from tenfac import CP, GP, Chebyshev, Discrete, Tucker
+from tenfac.core.arrays import namespace_of
+from tenfac.core.largest import _points, cut_to_values, largest_change, measures_values, orthonormal
 from tenfac.core.modes.chebyshev import coefficients
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, dtype_name, to_numpy
 
@@ -76,6 +77,56 @@ def test_zero_stays_zero_and_what_has_no_values_is_not_measured(make):
     table = CP(None, [make(4, 2)])
     batch = CP(None, [make(5, 4, 2)], [Chebyshev(4)])
     assert_equal([measures_values(t) for t in (table, batch, newton(make, 4))], [False, False, True])
+
+
+def test_a_change_at_the_corners_alone_is_found():
+    power = coefficients(Chebyshev(81).nodes() ** 80)[:, None]
+    flat = np.eye(81)[:, :1]
+    one, corners = (Tucker(np.ones((1, 1, 1)), [column] * 3, [Chebyshev(81)] * 3) for column in (flat, power))
+    assert_above(largest_change(one, one + corners), 0.999, "change")
+    assert_above(largest_change(one, one - corners), 0.999, "change")
+
+
+def test_a_change_of_zero_is_the_whole_of_what_is_there():
+    one = Tucker(np.ones((1, 1)), [np.eye(3)[:, :1]] * 2, [Chebyshev(3)] * 2)
+    assert_equal((largest_change(0 * one, 1e-3 * one), largest_change(0 * one, 0 * one)), (1.0, 0.0))
+
+
+def test_points_span_every_domain_from_end_to_end():
+    modes = [Chebyshev(3, (0.5, 2.0)), Chebyshev(3, (-1.7e308, 1.7e308)), Discrete(5)]
+    t = Tucker(np.ones((1, 1, 1)), [np.ones((mode.size, 1)) for mode in modes], modes)
+    first, huge, rows = _points(t, np.repeat([[-1.0], [-0.5], [0.0], [1.0]], 3, axis=1))
+    assert_close(first, np.array([0.5, 0.875, 1.25, 2.0]))
+    assert_close(huge, np.array([-1.7e308, -0.85e308, 0.0, 1.7e308]))
+    assert_equal(rows, np.array([0, 1, 2, 4]))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 3.0, 1000.0])
+def test_a_cut_whose_error_is_proportional_is_found_at_once_or_at_the_second_trial(factor):
+    t = Tucker(np.ones((1, 1)), [np.eye(3)[:, 1:2]] * 2, [Chebyshev(3)] * 2)
+    tried = []
+
+    def cut(part):
+        tried.append(part)
+        return t * (1 + factor * part)
+
+    _, rel_error = cut_to_values(t, cut, 1e-3)
+    assert_equal((tried[0], len(tried)), (1e-3, 1 if factor < 0.7 else 2))
+    assert_close(rel_error, factor * tried[-1], 1e8)
+    assert_below(rel_error, 1e-3, "error")
+    assert_above(rel_error, 0.3e-3, "error")
+
+
+@pytest.mark.parametrize(
+    "mode", [Chebyshev(6, (0.0, 3.0)), GP("matern32", [0.0, 0.1, 2.0], lengthscale=1.0), Discrete(6)]
+)
+def test_columns_are_made_orthonormal_in_what_the_mode_rounds_by(make, mode):
+    factor = make(mode.size, 3)
+    basis, triangle = orthonormal(mode, factor, namespace_of(factor))
+    assert_close(basis @ triangle, factor, 1000)
+    weights = to_numpy(mode.metric(factor))[:, None] if hasattr(mode, "metric") else 1.0
+    weighted = make.asarray(weights * to_numpy(basis))
+    assert_close(weighted.T @ weighted, np.eye(3), like=factor)
 
 
 def test_a_cut_that_never_keeps_the_tolerance_is_returned_with_its_error():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import ShapeError, fold, khatri_rao, kronecker, mode_product, multi_mode_product, unfold
+from tenfac import ShapeError, Tucker, fold, khatri_rao, kronecker, mode_product, multi_mode_product, unfold
 from tests.checks import assert_close, assert_equal, assert_says
 from tests.oracles import khatri_rao_dense, kron_all, mode_product_dense
 
@@ -94,6 +94,15 @@ def test_wrong_shapes_are_answered_with_both_shapes_and_a_remedy(call, parts):
     with pytest.raises(ShapeError) as error:
         call(np.ones(SHAPE))
     assert_says(error, *parts)
+
+
+@pytest.mark.parametrize("call", [khatri_rao, kronecker])
+def test_a_decomposed_tensor_is_told_to_pass_its_factors(call):
+    t = Tucker(np.ones((1, 1)), [np.ones((2, 1)), np.ones((3, 1))])
+    for decomposed in (t, (t.core, list(t.factors))):
+        with pytest.raises(TypeError) as error:
+            call(decomposed)
+        assert_says(error, type(decomposed).__name__, "Pass its factors")
 
 
 def test_lists_and_mixed_libraries_are_refused():

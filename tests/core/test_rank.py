@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tenfac import RankError
-from tenfac.core.rank import check_tol, cp_rank, rank_or_tol, tucker_rank
+from tenfac.core.rank import at_most, check_tol, cp_rank, rank_or_tol, tucker_rank
 from tests.checks import assert_equal, assert_says
 
 SHAPE = (5, 6, 7)
@@ -68,16 +68,35 @@ def test_a_tolerance_the_dtype_cannot_reach_is_refused_with_the_one_it_can():
     assert_says(error, "1e-06", "float32", "1e-07", "float64")
     with pytest.raises(RankError) as error:
         check_tol(1e-15, np.dtype("complex128"))
-    assert_says(error, "1e-14", "complex128")
+    assert_says(error, "1e-14", "complex128", "Raise tol.")
     assert_equal(check_tol(1e-6, np.dtype("float32")), 1e-6)
     assert_equal(check_tol(np.float32(0.5)), 0.5)
+    assert_equal(check_tol(np.float32(1e-6), np.dtype("float32")), float(np.float32(1e-6)))
+    assert_equal(check_tol(0.1, np.dtype("int64")), 0.1)
 
 
 def test_both_or_neither_of_rank_and_tol_are_refused_with_an_example():
-    for rank, tol, word in ((None, None, "neither"), (2, 0.1, "both")):
+    for rank, tol, word, got in (
+        (None, None, "neither", "got neither"),
+        (2, 0.1, "both", "got rank=2 and tol=0.1"),
+    ):
         with pytest.raises(RankError) as error:
             rank_or_tol(rank, tol, SHAPE, np.dtype("float64"))
-        assert_says(error, word, "rank=2", "tol=1e-3")
+        assert_says(error, f"not {word}", got, "rank=2", "tol=1e-3")
+
+
+def test_upper_limits_are_one_for_all_or_one_each():
+    for value, want in ((np.int64(3), (3, 3)), ([1, 9], (1, 9)), (np.array([4, 2]), (4, 2))):
+        assert_equal(at_most(value, 2, "round", "train_rank", "one per bond"), want)
+    for value, part in (
+        ({2, 3}, "set"),
+        (frozenset({2, 3}), "set"),
+        (None, "NoneType"),
+        ([1], "got 1: (1,)"),
+    ):
+        with pytest.raises(RankError) as error:
+            at_most(value, 2, "round", "train_rank", "one per bond")
+        assert_says(error, "round: train_rank", "one per bond", part)
 
 
 def test_a_cp_rank_is_one_positive_integer():

@@ -12,7 +12,7 @@ from tenfac import CP, DataError, Tucker, load, save
 from tenfac.core.errors import check_option
 from tenfac.core.progress import Progress
 from tenfac.core.report import Report
-from tests.checks import assert_equal, assert_says
+from tests.checks import assert_below, assert_equal, assert_says
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,21 @@ def test_progress_counts_to_its_limit_and_stops_when_told():
     assert_says(error, "fit", "callback", "int")
 
 
+def test_a_bar_of_quick_steps_is_drawn_few_times(capsys):
+    with Progress("fit", 300, 1) as tell:
+        for _ in range(300):
+            tell(0.5)
+    assert_below(capsys.readouterr().err.count("\r"), 100, "drawings")
+
+
+def test_progress_is_silent_unless_asked_and_what_it_counts_is_not_given():
+    with Progress("fit") as tell:
+        assert_equal((tell._bar, tell.n_iter, tell.history, tell.stopped), (None, 0, [], False))
+    for name, value in (("n_iter", 1), ("history", []), ("stopped", True), ("total", float), ("_bar", None)):
+        with pytest.raises(TypeError):
+            Progress("fit", **{name: value})
+
+
 @pytest.mark.parametrize("verbose", [0, 1, 2])
 def test_a_bar_is_shown_from_one_on_and_lines_from_two(verbose, caplog, capsys):
     with caplog.at_level(logging.INFO, "tenfac"), Progress("fit", 5, verbose) as tell:
@@ -67,7 +82,8 @@ def test_a_bar_is_shown_from_one_on_and_lines_from_two(verbose, caplog, capsys):
         )
         tell.log("%s done", 3)
     assert_equal([record.getMessage() for record in caplog.records], ["fit: 3 done"] if verbose == 2 else [])
-    assert_equal("fit" in capsys.readouterr().err, verbose > 0)
+    shown = capsys.readouterr().err
+    assert_equal(("fit" in shown, "\n" in shown), (verbose > 0, False))  # no line is left of the bar
 
 
 def test_an_option_is_one_of_its_names():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,62 @@ def test_float16_is_rounded_in_float32_and_reports_its_own_rounding():
     assert_below(true_error(small, dense), 3e-3, "error")
     assert_below(abs(small.info.rel_error / true_error(small, dense) - 1), 0.3, "what info says")
     assert_says(" ".join(small.info.warnings), "float32", "float16")
+
+
+@pytest.mark.parametrize("tol", [0.03, 0.3])
+def test_float16_keeps_any_tolerance(tol):
+    make = _numpy_make()
+    t = TuckerTrain(*map(list, train(make, bonds=(2, 6, 3), ranks=(2, 3, 2, 3)))) * 0.05
+    assert_below(true_error(t._cast(np.float16).round(tol=tol), format_dense(t)), tol, "error")
+
+
+def test_an_error_of_the_order_of_rounding_is_measured_and_a_larger_one_is_not(make):
+    t = train(make, bonds=(2, 3, 3))
+    twice = t + t
+    exact = twice.round(tol=1e-14 if make.dtype == "float64" else 1e-6)
+    true = true_error(exact, format_dense(twice))
+    assert_below(exact.info.rel_error, 5 * true, "what info says")
+    assert_above(exact.info.rel_error, true / 5, "what info says")
+    with mock.patch.object(TuckerTrain, "_distance", side_effect=AssertionError("measured")):
+        t.round(1)
+
+
+def test_what_has_a_size_a_rank_or_a_bond_of_zero_is_not_rounded_and_of_one_is():
+    for size, rank, bond in ((3, 2, 0), (3, 0, 2), (0, 2, 2)):
+        cores = [np.ones((1, rank, bond)), np.ones((bond, rank, 1))]
+        with pytest.raises(ShapeError) as error:
+            TuckerTrain(cores, [np.ones((size, rank))] * 2).round(1)
+        assert_says(error, "round", "Leave out")
+    for size, rank, bond in ((3, 2, 1), (3, 1, 2), (1, 2, 2)):
+        cores = [np.ones((1, rank, bond)), np.ones((bond, rank, 1))]
+        t = TuckerTrain(cores, [np.ones((size, rank))] * 2)
+        assert_close(t.round(1).to_tensor(), format_dense(t))
+
+
+@pytest.mark.parametrize("kind", ["tucker", "train"])
+def test_numbers_of_two_precisions_become_the_wider_and_half_stays(kind):
+    t = train(_numpy_make())
+    t = t if kind == "train" else t.to_tucker()
+    for first, second, want in (("float32", "float64", "float64"), ("float16", "float16", "float16")):
+        cores, factors = [c.astype(first) for c in t._cores], [f.astype(second) for f in t.factors]
+        made = type(t)(cores if kind == "train" else cores[0], factors)
+        assert_equal({array.dtype.name for array in made._arrays().values()}, {want})
+
+
+@pytest.mark.parametrize("kind", ["tucker", "train"])
+def test_heights_are_the_norms_of_the_coefficients_of_each_row(make, kind):
+    t = train(make, modes=[Discrete(4), Chebyshev(5), Chebyshev(3), Chebyshev(6)])
+    t = (t if kind == "train" else t.to_tucker()).round(3)
+    dense = format_dense(t)
+    for n, heights in enumerate(t._heights()):
+        want = np.linalg.norm(np.moveaxis(dense, n, 0).reshape(dense.shape[n], -1), axis=1)
+        assert_close(heights, want, 1000, like=t.factors[0])
+
+
+def test_entries_of_one_mode_are_those_of_its_row():
+    core, factor = np.arange(1.0, 4), np.random.default_rng(0).standard_normal((5, 3))
+    t = TuckerTrain([core[None, :, None]], [factor])
+    assert_close(t.at([4, 0, 4]), (factor @ core)[[4, 0, 4]])
 
 
 # --- functions ------------------------------------------------------------------------------------------

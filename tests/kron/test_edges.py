@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from time import perf_counter
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,15 @@ from tenfac.core.progress import Progress
 from tenfac.kron.determinant import SignedLog, positive_log
 from tenfac.kron.operator import reciprocal_condition
 from tenfac.kron.rearranged import alternate, leading_triplets
-from tests.checks import assert_close, assert_equal, assert_says, quietly, to_numpy
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_says,
+    quietly,
+    to_numpy,
+)
 from tests.conftest import Make
 
 EPS = 2.0**-52
@@ -91,6 +102,26 @@ def test_long_iterations_are_looked_at_every_fifth_time_and_the_bar_follows() ->
     assert_equal((found.converged, found.reason), (False, "max_iter reached"))
 
 
+@pytest.mark.parametrize("terms", [1, 3])
+def test_the_history_of_two_factors_is_the_largest_residual_of_a_triplet(terms: int) -> None:
+    M = np.random.default_rng(0).standard_normal((90, 100))
+    found = leading_triplets(M, terms, 1e-300, 3, np.random.default_rng(0))
+    sizes = np.linalg.norm(found.vectors[0], axis=0)
+    u, v = found.vectors[0] / sizes, found.vectors[1]
+    residuals = np.linalg.norm(M.T @ u - v * sizes, axis=0)
+    assert_close(found.history[-1], float(residuals.max() / np.linalg.norm(M)), 1e4)
+    assert_close(M @ v, found.vectors[0], 1e4)
+
+
+def test_a_long_matrix_has_no_singular_vectors_for_each_of_its_columns() -> None:
+    M = np.random.default_rng(0).standard_normal((3, 3000))
+    tracemalloc.start()
+    nearest_kronecker(M, ((3, 1), (1, 3000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_below(peak, 20 * M.nbytes, "peak bytes")
+
+
 @pytest.mark.parametrize("side", [64, 65])
 def test_a_short_side_of_64_is_decomposed_at_once_and_a_longer_one_is_not(side: int) -> None:
     M = np.random.default_rng(0).standard_normal((side, 80))
@@ -118,7 +149,58 @@ def test_alternating_stops_after_two_sweeps_of_a_product(dtype: str) -> None:
     assert_equal(quietly(alternate, tensor, 1, 1e-8, 1, np.random.default_rng(0)).converged, False)
 
 
-def test_more_terms_than_entries_of_a_mode_begin_with_random_columns_of_unit_norm() -> None:
+@pytest.mark.parametrize(("tol", "scale"), [(1e-2, 30), (1e-2, 1e-9), (1e-4, 30)])
+def test_alternating_ends_with_the_first_sweep_that_gains_less_than_the_tolerance(
+    tol: float, scale: float
+) -> None:
+    tensor = scale * np.random.default_rng(0).standard_normal((6, 7, 8))
+    found = alternate(tensor, 2, tol, 500, np.random.default_rng(0))
+    dense = np.einsum("ir,jr,kr->ijk", *found.vectors)
+    assert_close(found.history[-1], float(np.linalg.norm(dense - tensor) / np.linalg.norm(tensor)), 1e4)
+    squares = np.array(found.history) ** 2
+    gains = (squares[:-1] - squares[1:]) / squares[1:]
+    assert_equal([*(gains > tol)], [True] * (len(gains) - 1) + [False])
+    assert_equal((found.converged, found.n_iter), (True, len(squares)))
+
+
+def test_alternating_ends_where_the_vectors_stand_still_though_the_error_still_falls() -> None:
+    near = [
+        np.stack([a, a + 0.5 * b], axis=1) for a, b in np.random.default_rng(0).standard_normal((3, 2, 6))
+    ]
+    tensor, tol = np.einsum("ir,jr,kr->ijk", *near), 1e-2
+    found = alternate(tensor, 2, tol, 500, np.random.default_rng(0))
+    assert_equal(found.converged, True)
+    gain = found.history[-2] ** 2 - found.history[-1] ** 2
+    assert_above(gain, 2 * tol * found.history[-1] ** 2, "gain of the last sweep")
+    two, one = (
+        quietly(alternate, tensor, 2, tol, found.n_iter - k, np.random.default_rng(0)).vectors for k in (2, 1)
+    )
+    for old, new, still in ((two, one, False), (one, found.vectors, True)):
+        changes = [np.sum((b - a) ** 2) / np.sum(b**2) for a, b in zip(old, new, strict=True)]
+        assert_equal(bool(np.sqrt(sum(changes)) <= tol), still)
+
+
+def test_alternating_ends_at_rounding_whatever_the_tolerance() -> None:
+    tensor = np.random.default_rng(0).standard_normal((3, 4, 2))
+    assert_equal(alternate(tensor, 1, 1e-300, 500, np.random.default_rng(0)).reason, "tolerance met")
+
+
+def test_one_iteration_may_be_the_most_and_a_tolerance_below_rounding_is_met() -> None:
+    M = np.random.default_rng(0).standard_normal((90, 90))
+    assert_equal(quietly(nearest_kronecker, M, ((9, 9), (10, 10)), max_iter=1).info.n_iter, 1)
+    for dtype in ("float64", "float32"):
+        K = nearest_kronecker(np.kron(M[:9, :9], M[:10, :10]).astype(dtype), ((9, 9), (10, 10)), tol=1e-99)
+        assert_equal((K.info.converged, K.info.reason), (True, "tolerance met"))
+
+
+def test_the_report_tells_the_seconds_it_took() -> None:
+    start = perf_counter()
+    K = nearest_kronecker(np.ones((4, 4)), ((2, 2), (2, 2)))
+    assert_below(K.info.seconds, perf_counter() - start, "seconds")
+    assert_above(K.info.seconds, 0, "seconds")
+
+
+def test_more_terms_than_entries_of_a_mode_are_fitted_by_columns_of_unit_norm() -> None:
     tensor = np.random.default_rng(0).standard_normal((1, 3, 4))
     found = alternate(tensor, 3, 1e-12, 200, np.random.default_rng(0))
     assert_close(np.einsum("ir,jr,kr->ijk", *found.vectors), tensor, 1e8)

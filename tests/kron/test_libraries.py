@@ -91,6 +91,21 @@ def test_gradients_reach_the_shift_with_and_without_factors():
         )
 
 
+def test_only_a_gradient_that_is_asked_for_costs_more_than_the_solve():
+    torch = pytest.importorskip("torch")
+    a, b, y = (torch.from_numpy(m.copy()) for m in (symmetric(A), symmetric(B), Y))
+    asked = a.clone().requires_grad_()
+    for factor, grad, wanted in ((a, True, False), (asked, False, False), (asked, True, True)):
+        S = KroneckerOperator(factor, b).shifted(0.3)
+        with (
+            torch.set_grad_enabled(grad),
+            mock.patch.object(type(S), "_times", side_effect=S._times) as count,
+        ):
+            x = S.solve(y)
+        assert_equal(count.called, wanted)
+        assert_close(S @ x, y, factor=1e4, like=x)
+
+
 def test_repeated_eigenvalues_do_not_spoil_the_gradients_of_solve_and_logdet():
     torch = pytest.importorskip("torch")
     scales = torch.tensor([1.5, 0.5], dtype=torch.float64, requires_grad=True)

@@ -202,6 +202,7 @@ def test_too_few_iterations_are_said_once_with_the_knob_to_turn(shapes):
     assert_equal(len(caught), 1)
     assert_equal(caught[0].filename, __file__)
     assert_equal((K.info.converged, K.info.n_iter, len(K.info.warnings)), (False, 2, 1))
+    assert_equal(len(K.info.history), 2)
     assert_close(K.info.rel_error, true_error(K, M), factor=1e3)
 
 
@@ -234,6 +235,14 @@ def test_a_zero_matrix_gives_zero_factors(make):
 def test_more_terms_than_the_matrix_has_are_zero():
     K = nearest_kronecker(np.kron(np.ones((2, 2)), np.eye(2)), ((2, 2), (2, 2)), terms=3)
     assert_close(K.to_dense(), np.kron(np.ones((2, 2)), np.eye(2)))
+
+
+def test_the_factors_of_a_term_that_is_zero_are_all_zero():
+    M = np.zeros((4, 6))
+    M[0, 0] = 2.0  # the second singular value is zero, and its vectors are not
+    one, none = nearest_kronecker(M, ((2, 2), (2, 3)), terms=2).terms
+    assert_close(one.to_dense(), M)
+    assert_equal([bool(factor.any()) for factor in none.factors], [False, False])
 
 
 def test_memory_layout_does_not_matter_and_the_input_is_left_alone():

@@ -60,11 +60,12 @@ def test_matvec_takes_vectors_along_the_last_axis(make):
 
 def test_few_columns_of_a_long_last_mode_are_put_first(make):
     factors = [make(2, 3), make(5, 64, seed=1)]
-    X = make(2, 192, 2)
-    with mock.patch.object(module, "_COLUMNS_FIRST", 10**6):
-        want = KroneckerOperator(*factors) @ X
-    assert_close(KroneckerOperator(*factors) @ X, want)
-    assert_close(want, kron_all(factors) @ to_numpy(X).astype(float), like=X)
+    for columns, last in ((1, 64), (2, 64), (40, 40)):
+        X = make(2, 192, columns)
+        with mock.patch.object(module, "contract", side_effect=kernel.contract) as products:
+            got = KroneckerOperator(*factors) @ X
+        assert_close(got, kron_all(factors) @ to_numpy(X).astype(float), like=X)
+        assert_equal(products.call_args.args[0].shape[-1], last)
 
 
 def test_the_order_of_factors_is_the_cheapest_of_all():
@@ -328,6 +329,14 @@ def test_repr_says_what_it_is(make):
         repr(K), "shape=(24, 30)", "2x3, 4x2, 3x5", make.library, make.dtype, "29 numbers", "720 entries"
     )
     assert_equal(K.n_params, 29)
+
+
+def test_operators_are_told_apart_by_identity_and_can_be_keys():
+    K = KroneckerOperator(np.eye(2), np.eye(3))
+    made = (K, K.shifted(1.0), K + K, K.eigh(), (K + K).diagonalize())
+    assert_equal([one == one for one in made], [True] * 5)
+    assert_equal(len({*made, *made}), 5)
+    assert_equal(KroneckerOperator(*K.factors) == K, False)
 
 
 def test_integers_and_mixed_dtypes_are_promoted(make):

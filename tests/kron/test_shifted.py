@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import DataError, KroneckerOperator, ShapeError, ShiftedKronecker
+from tenfac import DataError, KroneckerOperator, ShapeError, ShiftedKronecker, SumOfKronecker
 from tests.checks import assert_below, assert_close, assert_equal, assert_says, to_numpy
 from tests.oracles import kron_all
 
@@ -129,6 +129,15 @@ def test_sums_with_other_operators_and_negative_multiples(make):
         assert_close(got.to_dense(), want, like=factors[0])
 
 
+@pytest.mark.parametrize("number", [2, 0.5, 0, -0.5, -2])
+def test_multiples_by_positive_numbers_stay_and_others_are_sums(make, number):
+    factors = semidefinite(make)
+    S, dense = number * KroneckerOperator(*factors).shifted(SHIFT), number * dense_shifted(factors)
+    assert_equal(type(S), ShiftedKronecker if number > 0 else SumOfKronecker)
+    assert_close(S.to_dense(), dense, like=factors[0])
+    assert_close(S @ make(24), dense @ to_numpy(make(24)), like=factors[0])
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -173,6 +182,8 @@ def test_other_operators_and_operands_are_refused():
     with pytest.raises(TypeError) as error:
         ShiftedKronecker(np.eye(2), 1.0)
     assert_says(error, "KroneckerOperator(*factors)")
+    with pytest.raises(TypeError):
+        ShiftedKronecker(KroneckerOperator(np.eye(2)), 1.0, KroneckerOperator(np.eye(2)).eigh())
     S = KroneckerOperator(np.eye(2)).shifted(1.0)
     for shape in ((3,), (3, 2)):
         with pytest.raises(ShapeError) as error:

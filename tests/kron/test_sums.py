@@ -71,6 +71,9 @@ def test_a_wider_operand_is_multiplied_and_solved_in_its_own_dtype():
     assert_close(S.solve(y), y / [3, 2, 4])
     assert_close(S @ (y + 0j), y * [3, 2, 4] + 0j)
     assert_equal((S @ y.astype("float32")).dtype.name, "float32")
+    third = np.array([[1 / 3, 0.1, 0], [0.1, 0.7, 0.2], [0, 0.2, 0.9]], dtype="float32")
+    S = KroneckerOperator(third) + KroneckerOperator(B)
+    assert_close(S.solve(y), np.linalg.solve(third.astype("float64") + np.eye(3), y))
 
 
 def test_sums_are_not_multiplied_with_each_other():
@@ -195,4 +198,13 @@ def test_terms_must_fit_and_be_operators():
 def test_repr_lists_the_first_terms():
     K = KroneckerOperator(np.eye(2), np.eye(3))
     assert_says(repr(K + K), "terms=(2x2, 3x3) + (2x2, 3x3)", "26 numbers")
-    assert_says(repr(K + K + K + K + K), "+ 2 more")
+    assert_says(repr(K + K + K + K + K), "(2x2, 3x3) + 2 more")
+    assert_says(repr(K + K + K + K), "(2x2, 3x3) + 1 more")
+    assert_equal("more" in repr(K + K + K), False)
+
+
+def test_a_sum_of_one_is_its_term():
+    K = KroneckerOperator(np.ones((2, 3)), np.eye(3))
+    S = SumOfKronecker(K)
+    assert_equal((S.shape, len(S.terms)), ((6, 9), 1))
+    assert_equal(S @ np.arange(9.0), K @ np.arange(9.0))
