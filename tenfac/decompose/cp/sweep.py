@@ -16,8 +16,8 @@ from tenfac.decompose.cp.nonnegative import nonnegative_step
 _PROXIMAL = 100
 # An error of this many roundings is no more than rounding.
 _EXACT = 10
-# An error below this power of the rounding is that of the residual itself, not a difference of squares; then it
-# is known to so many roundings, else its square is known to one.
+# An error below this power of the rounding is that of the residual itself, not a difference of squares; then
+# it is known to so many roundings, else its square is known to one.
 _SMALL_ERROR, _KNOWN = 0.25, 4
 # The share of the last step that a sweep goes ahead: the first, what it and its ceiling grow by after a sweep
 # that lowers the error, what it shrinks by after one that does not.
