@@ -28,8 +28,8 @@ from tenfac.decompose.cp.sweep import Starts
 _SMALL = 2**16
 # Random starts: in a core or a small array, and where each sweep passes over all data.
 _STARTS = (10, 3)
-# A core is searched in place of the array where it has at most this share of the entries, and is polished on the
-# array unless what it leaves out is this many roundings or fewer.
+# A core is searched in place of the array where it has at most this share of the entries, and is polished on
+# the array unless what it leaves out is this many roundings or fewer.
 _WORTHWHILE, _NOTHING = 0.5, 10
 
 
