@@ -1,11 +1,78 @@
-"""The component that a completion can best do without."""
+"""A CP tensor at observed entries: its parameters and starts, and the component it can best do without."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from tenfac.decompose.completion.cp import _least_missed
-from tests.checks import assert_equal
+from tenfac.decompose.completion.cp import CPProblem, _balanced, _least_missed, normalized
+from tenfac.decompose.completion.observed import Observed
+from tests.checks import assert_below, assert_close, assert_equal
+from tests.oracles import cp_dense
+
+SHAPE = (5, 4, 6)
+
+
+def problem(rank, shape=SHAPE, seed=0):
+    """All entries of a random tensor, of mean square 1."""
+    values = np.random.default_rng(seed).standard_normal(shape)
+    values /= np.sqrt(np.mean(values**2))
+    indices = np.unravel_index(np.arange(values.size), shape)
+    return CPProblem(Observed(shape, indices, values.ravel()), rank, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((5, 4, 6), 2), ((5, 4, 6), 3), ((3, 4, 3, 2), 2)])
+def test_the_number_of_parameters_is_the_dimension_of_the_set_of_such_tensors(shape, rank):
+    rng = np.random.default_rng(0)
+    factors = [rng.standard_normal((size, rank)) for size in shape]
+    tangents = []
+    for n, factor in enumerate(factors):
+        for place in np.ndindex(factor.shape):
+            step = np.zeros_like(factor)
+            step[place] = 1.0
+            tangents.append(cp_dense(None, [step if m == n else f for m, f in enumerate(factors)]).ravel())
+    assert_equal(problem(rank, shape).n_params, int(np.linalg.matrix_rank(np.stack(tangents))))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_start_has_the_mean_square_of_the_data(rank):
+    p = problem(rank)
+    states = [p.start(np.random.default_rng(n)) for n in range(300)]
+    squares = [np.mean(p.evaluate(state, p.entries.indices) ** 2) for state in states]
+    assert_below(abs(np.mean(squares) - 1), 5 * np.std(squares) / np.sqrt(300), "mean square of a start - 1")
+    assert_below(np.std(squares), 4.0, "or the test shows nothing")
+
+
+def test_balanced_factors_are_the_same_tensor_with_equal_norms_and_a_zero_component_is_zero_in_all():
+    rng = np.random.default_rng(0)
+    factors = [
+        rng.standard_normal((size, 3)) * scale for size, scale in zip(SHAPE, (1e-80, 1e90, 5.0), strict=True)
+    ]
+    factors[1][:, 2] = 0.0
+    got = _balanced(factors)
+    for factor in got:
+        assert_equal(factor[:, 2], np.zeros(len(factor)))
+    norms = np.stack([np.linalg.norm(factor, axis=0) for factor in got])
+    assert_close(norms, np.broadcast_to(norms[0], norms.shape), factor=1e3)
+    assert_close(cp_dense(None, got), cp_dense(None, factors), factor=1e3)
+
+
+def test_normalized_factors_have_unit_columns_falling_weights_and_the_scale_of_the_data():
+    rng = np.random.default_rng(0)
+    factors = [rng.standard_normal((size, 3)) for size in SHAPE]
+    factors[1][:, 1] = 0.0
+    weights, columns = normalized(factors, 7.0)
+    assert_close(cp_dense(weights, columns), 7.0 * cp_dense(None, factors))
+    assert_below(np.diff(weights).max(), 0.0, "largest rise of the weights")
+    assert_close(np.linalg.norm(columns[0], axis=0), np.ones(3))
+    assert_close(np.linalg.norm(columns[1], axis=0), np.array([1.0, 1.0, 0.0]))
+
+
+def test_a_repair_of_a_fit_without_residual_takes_the_component_out_of_nothing():
+    rng = np.random.default_rng(0)
+    p = CPProblem(Observed((3, 4), np.unravel_index(np.arange(12), (3, 4)), np.zeros(12)), 1, rng)
+    fixed = p.repair([np.zeros((3, 1)), np.zeros((4, 1))])
+    assert_equal(p.evaluate(fixed, p.entries.indices), np.zeros(12))
 
 
 def rise_without(h: np.ndarray, r: int) -> float:

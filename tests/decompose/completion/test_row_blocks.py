@@ -74,13 +74,13 @@ def test_a_cp_sweep_solves_the_normal_equations_of_every_row(dtype):
     assert_equal(np.count_nonzero(swept[1]), 0)  # a mode without blocks has no entries
 
 
-def test_the_penalty_of_a_cp_sweep_is_that_of_gaussian_factors_and_noise():
+@pytest.mark.parametrize(("noise2", "signal2"), [(0.25, 0.75), (0.995, 0.01), (1.7, 0.01)])
+def test_the_penalty_of_a_cp_sweep_is_that_of_gaussian_factors_and_noise(noise2, signal2):
     data, rng = entries(), np.random.default_rng(5)
     factors = [rng.standard_normal((size, 3)) for size in SHAPE]
-    noise2 = 0.25
     with mock.patch.object(cp, "_balanced", lambda swept: swept):
         swept, _ = CPProblem(data, 3, rng).sweep(factors, 0.0, noise2)
-    variance = ((1 - noise2) / 3) ** (1 / 3)  # of each factor's entries: three terms make the signal
+    variance = (signal2 / 3) ** (1 / 3)  # of each factor's entries: three terms make the signal
     for row in range(SHAPE[2]):
         at = data.indices[2] == row
         h = swept[0][data.indices[0][at]] * swept[1][data.indices[1][at]]
