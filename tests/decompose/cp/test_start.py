@@ -10,7 +10,7 @@ from tenfac.decompose.cp.mttkrp import DenseTensor
 from tenfac.decompose.cp.search import Options, search
 from tenfac.decompose.cp.start import random_start
 from tenfac.decompose.cp.sweep import Starts
-from tests.checks import assert_above, assert_equal, assert_same_kind, to_numpy
+from tests.checks import assert_above, assert_equal, assert_relative, assert_same_kind, to_numpy
 
 
 def test_random_starts_are_of_the_library_of_the_data_in_double_precision(make):
@@ -41,3 +41,15 @@ def test_the_better_half_of_the_starts_goes_on_then_the_best_two_then_one(monkey
     X = np.random.default_rng(0).standard_normal((5, 6, 7))
     best = search(DenseTensor(X), Options(3, n_init=n_init, tol=1e-14, progress=Progress("cp", 500)), 1)
     assert_equal((seen, len(best.errors)), (kept, 1))
+
+
+@pytest.mark.parametrize(("max_iter", "rank", "stages"), [(7, 3, 1), (30, 3, 2), (61, 3, 3), (500, 1, 1)])
+def test_a_search_logs_each_stage_once_and_ends_with_the_best_start(caplog, max_iter, rank, stages):
+    X = np.random.default_rng(0).standard_normal((5, 6, 7))
+    X = np.ones((5, 6, 7)) if rank == 1 else X  # found at once
+    with caplog.at_level("INFO", logger="tenfac"):
+        best = search(DenseTensor(X), Options(rank, tol=1e-14, progress=Progress("cp", max_iter, 2)), 4)
+    said = [record.getMessage() for record in caplog.records]
+    errors = [float(error) for error in said[-1].split("[")[1].rstrip("]").split()]
+    assert_equal((len(said), len(best.errors)), (stages, 1))
+    assert_relative(best.errors[0], np.float64(min(errors)), 1e-6)
