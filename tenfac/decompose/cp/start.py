@@ -59,7 +59,8 @@ def random_start(
     def draw(size: int) -> Any:
         values = rng.standard_normal((count, rank, size))
         if target.is_complex:
-            values = values + 1j * rng.standard_normal((count, rank, size))
+            values = values.astype(complex)
+            values.imag = rng.standard_normal(values.shape)
         values = np.abs(values) if nonnegative else values
         return target.xp.asarray(values, dtype=target.wide, device=target.device)
 
