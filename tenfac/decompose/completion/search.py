@@ -80,8 +80,7 @@ class Settings:
         check_count(self.n_init, "n_init", self.where)
         check_count(self.max_iter, "max_iter", self.where)
         check_tol(self.tol, where=self.where)
-        is_number = isinstance(self.holdout, numbers.Real) and not isinstance(self.holdout, (bool, np.bool_))
-        if not is_number or not 0 < self.holdout <= 0.5:
+        if not (isinstance(self.holdout, numbers.Real) and 0 < self.holdout <= 0.5):
             raise DataError(
                 f"{self.where}: holdout is a share of the observed entries, above 0 and at most 0.5; got "
                 f"{self.holdout!r}."
@@ -210,7 +209,7 @@ def _scale(values: np.ndarray) -> float:
 
 def _split(data: Observed, holdout: float, rng: np.random.Generator) -> tuple[Observed, Observed]:
     """Training and held-out entries, both in their order."""
-    n_held = min(max(round(holdout * data.size), 1), data.size - 1)
+    n_held = max(round(holdout * data.size), 1)
     held = np.zeros(data.size, dtype=bool)
     held[rng.permutation(data.size)[:n_held]] = True
     return data.take(~held), data.take(held)

@@ -202,6 +202,7 @@ def test_a_fit_that_converges_predicts_better_than_zero():
     [
         (0.1, 0.29, True),
         (0.1, 0.31, False),  # more than three times
+        (0.15, 0.42, True),
         (0.3, 0.58, True),
         (0.3, 0.62, False),  # more than twice, and large
         (0.9, 0.94, True),
@@ -394,6 +395,8 @@ def test_a_tensor_far_too_large_to_be_formed_is_completed():
         ({"tol": 0}, RankError, ["tol", "0"]),
         ({"holdout": 0}, ValueError, ["holdout", "at most 0.5"]),
         ({"holdout": 0.6}, ValueError, ["holdout", "0.6"]),
+        ({"holdout": True}, ValueError, ["holdout", "True"]),
+        ({"holdout": "half"}, ValueError, ["holdout", "'half'"]),
         ({"random_state": -1}, ValueError, ["random_state"]),
         ({"random_state": "a"}, TypeError, ["random_state"]),
     ],
