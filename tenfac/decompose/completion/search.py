@@ -62,7 +62,7 @@ class Settings:
 
     Examples
     --------
-    >>> Settings("cp_complete", 10, 300, 1e-5, 0.1, 0).progress.where
+    >>> Settings("cp_complete", 10, 300, 1e-5, 0.1, 0, 0, None).progress.where
     'cp_complete'
     """
 
@@ -72,8 +72,8 @@ class Settings:
     tol: float
     holdout: float
     random_state: Any
-    verbose: int = 0
-    callback: Callable[[int, float], Any] | None = None
+    verbose: int
+    callback: Callable[[int, float], Any] | None
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ def complete(
     --------
     >>> from tenfac.decompose.completion.cp import CPProblem
     >>> data = Observed((3, 4), np.unravel_index(np.arange(12), (3, 4)), np.full(12, 5.0), np.ones(0))
-    >>> settings = Settings("cp_complete", 10, 300, 1e-5, 0.1, 0)
+    >>> settings = Settings("cp_complete", 10, 300, 1e-5, 0.1, 0, 0, None)
     >>> complete(lambda entries, rng: CPProblem(entries, 1, rng), data, settings)[2]
     5.0
     """

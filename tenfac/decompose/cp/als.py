@@ -126,7 +126,7 @@ def cp(
     """
     return fitted(
         X, rank, init=init, n_init=n_init, max_iter=max_iter, tol=tol, nonnegative=nonnegative,
-        random_state=random_state, verbose=verbose, callback=callback,
+        random_state=random_state, verbose=verbose, callback=callback, warn=True,
     )  # fmt: skip
 
 
@@ -135,20 +135,21 @@ def fitted(
     rank: Any,
     *,
     init: Any = None,
-    n_init: Any = None,
-    max_iter: Any = 2000,
-    tol: Any = 1e-7,
-    nonnegative: Any = False,
-    random_state: Any = 0,
+    n_init: Any,
+    max_iter: Any,
+    tol: Any,
+    nonnegative: Any,
+    random_state: Any,
     verbose: Any = 0,
     callback: Any = None,
-    warn: bool = True,
+    warn: bool,
 ) -> CP:
     """``cp``, which may keep its warning to itself.
 
     Examples
     --------
-    >>> fitted(np.ones((2, 3, 4)), 1, warn=False).rank
+    >>> asked = {"n_init": 2, "max_iter": 9, "tol": 1e-3, "nonnegative": False, "random_state": 0}
+    >>> fitted(np.ones((2, 3, 4)), 1, **asked, warn=False).rank
     1
     """
     start = perf_counter()

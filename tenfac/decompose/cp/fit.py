@@ -186,13 +186,14 @@ def normalized(factors: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarr
     return weights[order], columns
 
 
-def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn: bool = True) -> CP:
+def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn: bool) -> CP:
     """The CP tensor of a fit in the dtype of its data, with its report; warns where it did not converge.
 
     Examples
     --------
     >>> options = Options(rank=1)
-    >>> as_result(fit_dense(np.ones((2, 3, 4)), 24.0, options), options, 0, perf_counter()).weights.round(6)
+    >>> fit = fit_dense(np.ones((2, 3, 4)), 24.0, options)
+    >>> as_result(fit, options, 0, perf_counter(), True).weights.round(6)
     array([4.898979])
     """
     target, progress, xp = fit.target, options.progress, fit.target.xp

@@ -32,8 +32,8 @@ class Options:
 
     Examples
     --------
-    >>> Options(2).progress.max_iter, Options(2).tol
-    (100, 1e-07)
+    >>> Options(2).progress.max_iter, Options(2).tol, Options(2).nonnegative
+    (100, 1e-07, False)
     """
 
     rank: int

@@ -114,7 +114,9 @@ def test_a_scree_keeps_its_warnings_in_the_reports():
     assert_equal(point.cp.info.converged, False)
 
 
-def test_a_scree_logs_a_line_for_each_rank(caplog):
+def test_a_scree_logs_a_line_for_each_rank_and_else_says_nothing(caplog, capsys):
+    cp_scree(noisy(2, (4, 5, 6), 0.3), [1])
+    assert_equal((capsys.readouterr().err, caplog.text), ("", ""))
     with caplog.at_level("INFO", logger="tenfac"):
         (point,) = cp_scree(noisy(2, (4, 5, 6), 0.3), [2], verbose=2)
     line = f"rank 2: relative error {point.rel_error:.3g}, core consistency {point.core_consistency:.3g}"

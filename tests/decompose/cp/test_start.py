@@ -38,7 +38,7 @@ def test_complex_data_start_from_complex_factors(make):
 def test_a_given_start_stands_for_the_tensor_it_is_given_as_in_the_scale_of_the_data(make, scale):
     target = DenseTensor(make(3, 4, 5))
     weights, factors = make(2), [make(size, 2, seed=1) for size in (3, 4, 5)]
-    found = given_start((weights, factors), target, 2, scale=scale)
+    found = given_start((weights, factors), target, 2, scale=scale, nonnegative=False)
     assert_same_kind(found[0], target.xp.astype(target.array, target.xp.float64))
     got = cp_dense(None, [to_numpy(factor)[0].T for factor in found])
     assert_relative(got, cp_dense(weights, factors) / scale, 10 * make.eps)
