@@ -407,6 +407,13 @@ def test_bad_options_are_refused(complete, options, error, parts):
     assert_says(caught, *parts)
 
 
+def test_a_cp_rank_above_the_number_of_entries_is_refused():
+    X = np.array([[1.0, np.nan, 2.0], [np.nan, 3.0, np.nan]])
+    assert_equal(quietly(cp_complete, X, 3, n_init=1).rank, 3)
+    with pytest.raises(RankError, match="at most the number of observed entries, 3; got 4"):
+        cp_complete(X, 4)
+
+
 @DOORS
 def test_one_entry_is_refused(complete):
     X = np.full((3, 4), np.nan)

@@ -49,6 +49,22 @@ def test_the_blocks_of_a_mode_hold_every_entry_once(block_size):
     assert_equal(sorted(found), sorted(zip(*data.indices, data.values, strict=True)))
 
 
+@pytest.mark.parametrize("most", [30, 2**15])
+def test_rows_of_a_block_have_nearly_equal_numbers_of_entries_and_a_block_is_neither_small_nor_large(most):
+    counts = np.repeat(np.arange(1, 41), 3)
+    indices = np.repeat(np.arange(120), counts), np.concatenate([np.arange(count) for count in counts])
+    with mock.patch.object(module, "_ENTRIES", most):
+        blocks = row_blocks(indices, np.ones(len(indices[0])), (120, 40), 0)
+    assert_equal(sorted(np.concatenate([block.rows for block in blocks])), list(range(120)))
+    for block in blocks:
+        held = counts[block.rows]
+        assert_equal(block.values.shape, (len(held), held.max()))
+        assert_below(held.max() / held.min(), 1.25, "largest over smallest number of entries")
+        assert_below(block.values.size, max(most, held.max()), "entries of a block")
+    lengths = 1 + np.log(40) / np.log(1.25)
+    assert_below(len(blocks), 1 + lengths + 2 * counts.sum() / most, "blocks")
+
+
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_a_cp_sweep_solves_the_normal_equations_of_every_row(dtype):
     data, rng = entries(dtype=dtype), np.random.default_rng(5)
@@ -154,6 +170,31 @@ def test_the_spectral_basis_is_that_of_the_dense_gram_matrix_without_diagonal(mo
             found.append(spectral_basis(data.indices, data.values, shape, mode, 2, np.random.default_rng(0)))
     for n, got in enumerate(found):
         assert_close(got @ got.conj().T, want @ want.conj().T, [100, 1e12][n])
+
+
+def test_all_eigenvectors_are_computed_where_the_gram_matrix_is_small_or_most_are_wanted():
+    shape, calls = (40, 11, 12), []
+    data = entries(shape=shape)
+    _, held = np.unique(np.stack(data.indices[1:]), axis=1, return_counts=True)
+    pairs = float(held @ held)  # of entries in one fibre: nonzero products that make the matrix
+    for rows, most, count, iterated in [
+        (256, 3e7, 2, False),
+        (39, 3e7, 2, True),
+        (40, 3e7, 2, False),
+        (256, 1.01 * pairs, 2, False),
+        (256, 0.99 * pairs, 2, True),
+        (0, 0.0, 14, False),
+        (0, 0.0, 13, True),
+    ]:
+        with (
+            mock.patch.object(module, "_DENSE_ROWS", rows),
+            mock.patch.object(module, "_DENSE_PAIRS", most),
+            mock.patch.object(module, "eigsh", side_effect=eigsh) as iteration,
+        ):
+            spectral_basis(data.indices, data.values, shape, 0, count, np.random.default_rng(0))
+            spectral_basis(data.indices, data.values, shape, 1, 1, np.random.default_rng(0))  # few rows
+        calls.append((iteration.call_count == 1, iterated))
+    assert_equal([got for got, _ in calls], [want for _, want in calls])
 
 
 @pytest.mark.parametrize("dtype", [float, complex])
