@@ -84,7 +84,7 @@ class CPProblem:
 
     def sweep(self, factors: Factors, ridge: float, noise2: float) -> tuple[Factors, float]:
         """Solve each mode in turn; ``ridge`` is relative, ``noise2`` the variance of the noise."""
-        factors, residual2 = list(factors), 0.0
+        factors = list(factors)
         penalty = noise2 * self.prior * max(1 - noise2, LEAST_SIGNAL) ** (-1 / len(factors))
         for n, blocks in enumerate(self.blocks):
             others = [None if m == n else padded(factor) for m, factor in enumerate(factors)]
@@ -113,11 +113,11 @@ class CPProblem:
         worst = _least_missed(h)
         residual = e.values - np.sum(h, axis=1) + h[:, worst]
         new = [self._basis(residual, n, 1) for n in range(len(e.shape))]
-        shape = _products(new, e.indices)[:, 0]
+        shape = _products(new, e.indices).ravel()
         weight = np.vdot(shape, residual) / max(squared(shape), np.finfo(float).tiny)
         factors = [factor.copy() for factor in factors]
         for factor, column in zip(factors, new, strict=True):
-            factor[:, worst] = column[:, 0] * np.abs(weight) ** (1 / len(factors))
+            factor[:, worst] = column.ravel() * np.abs(weight) ** (1 / len(factors))
         factors[0][:, worst] *= np.sign(weight)
         return factors
 
@@ -136,7 +136,7 @@ def _balanced(factors: Factors) -> Factors:
     norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
     with np.errstate(divide="ignore"):
         common = np.exp(np.mean(np.log(norms), axis=0))  # 0 where one is
-    return [factor * (common / (n + (n == 0))) for factor, n in zip(factors, norms, strict=True)]
+    return [f * (common / np.maximum(n, np.finfo(float).tiny)) for f, n in zip(factors, norms, strict=True)]
 
 
 def normalized(factors: Factors, scale: float) -> tuple[np.ndarray, Factors]:
@@ -151,7 +151,7 @@ def normalized(factors: Factors, scale: float) -> tuple[np.ndarray, Factors]:
     norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
     weights = np.prod(norms, axis=0)
     order = np.argsort(-weights, kind="stable")
-    unit = [f / (n + (n == 0)) for f, n in zip(factors, norms, strict=True)]
+    unit = [f / np.maximum(n, np.finfo(float).tiny) for f, n in zip(factors, norms, strict=True)]
     return weights[order] * scale, [factor[:, order] for factor in unit]
 
 

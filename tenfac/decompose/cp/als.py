@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -160,11 +161,11 @@ def fitted(
     if not isinstance(nonnegative, (bool, np.bool_)):
         raise TypeError(f"cp: nonnegative must be True or False; got {nonnegative!r}.")
     rng = generator(random_state)
-    X, *norm2 = (SparseTensor.from_array(X, "cp"),) if is_sparse(X) else checked_array(X, "cp")
+    X, norm2 = (SparseTensor.from_array(X, "cp"), math.nan) if is_sparse(X) else checked_array(X, "cp")
     rank = checked_rank(rank, tuple(X.shape))
     if nonnegative and dtype_name(X.dtype).startswith("complex"):
         raise DataError("cp: nonnegative=True needs real data; got complex ones. Take abs(X).")
     with progress:
         options = Options(rank, init, n_init, tol, bool(nonnegative), rng, progress)
-        fit = fit_sparse(X, options) if isinstance(X, SparseTensor) else fit_dense(X, *norm2, options)
+        fit = fit_sparse(X, options) if isinstance(X, SparseTensor) else fit_dense(X, norm2, options)
     return as_result(fit, options, random_state, start, warn)

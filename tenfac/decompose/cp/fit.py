@@ -175,7 +175,7 @@ def normalized(factors: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarr
     for factor in factors:
         norms = np.linalg.norm(factor, axis=1)
         weights = weights * norms
-        columns.append((factor / (norms + (norms == 0))[:, None]).T)
+        columns.append((factor / np.maximum(norms, np.finfo(float).tiny)[:, None]).T)
     order = np.argsort(-weights, kind="stable")
     columns = [column[:, order] for column in columns]
     for n in range(1, len(columns)):

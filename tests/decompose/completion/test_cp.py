@@ -7,7 +7,7 @@ import pytest
 
 from tenfac.decompose.completion.cp import CPProblem, _balanced, _least_missed, normalized
 from tenfac.decompose.completion.observed import Observed
-from tests.checks import assert_below, assert_close, assert_equal
+from tests.checks import assert_above, assert_below, assert_close, assert_equal
 from tests.oracles import cp_dense
 
 SHAPE = (5, 4, 6)
@@ -65,6 +65,26 @@ def test_normalized_factors_have_unit_columns_falling_weights_and_the_scale_of_t
     assert_below(np.diff(weights).max(), 0.0, "largest rise of the weights")
     assert_close(np.linalg.norm(columns[0], axis=0), np.ones(3))
     assert_close(np.linalg.norm(columns[1], axis=0), np.array([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_repair_puts_the_leading_component_of_what_the_others_leave_in_the_place_of_the_worst(share):
+    rng = np.random.default_rng(0)
+    shape = (20, 21, 22)
+    parts = [rng.standard_normal((size, 3)) for size in shape]
+    large, missed, wrong = (cp_dense([w], [f[:, [r]] for f in parts]) for r, w in enumerate((10.0, 1.0, 2.0)))
+    indices = np.nonzero(rng.random(shape) < share)
+    p = CPProblem(Observed(shape, indices, (large + missed)[indices]), 2, rng)
+    state = [parts[0][:, [0, 2]] * [10.0, 2.0], *(f[:, [0, 2]] for f in parts[1:])]
+    fixed = p.repair(state)
+    assert_close(cp_dense(None, [f[:, [0]] for f in fixed]), large)
+    got = cp_dense(None, [f[:, [1]] for f in fixed])
+    cosine = np.vdot(got, missed) / np.linalg.norm(got) / np.linalg.norm(missed)
+    assert_above(cosine, 0.9, "cosine between the new component and the one that was missed")
+    left = (missed - got)[indices]
+    assert_below(
+        abs(got[indices] @ left) / np.sum(got[indices] ** 2), 1e-12, "inner product with what is left"
+    )
 
 
 def test_a_repair_of_a_fit_without_residual_takes_the_component_out_of_nothing():
