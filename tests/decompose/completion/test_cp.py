@@ -72,7 +72,7 @@ def test_a_repair_puts_the_leading_component_of_what_the_others_leave_in_the_pla
     rng = np.random.default_rng(0)
     shape = (20, 21, 22)
     parts = [rng.standard_normal((size, 3)) for size in shape]
-    large, missed, wrong = (cp_dense([w], [f[:, [r]] for f in parts]) for r, w in enumerate((10.0, 1.0, 2.0)))
+    large, missed = (cp_dense([w], [f[:, [r]] for f in parts]) for r, w in enumerate((10.0, 1.0)))
     indices = np.nonzero(rng.random(shape) < share)
     p = CPProblem(Observed(shape, indices, (large + missed)[indices]), 2, rng)
     state = [parts[0][:, [0, 2]] * [10.0, 2.0], *(f[:, [0, 2]] for f in parts[1:])]
@@ -82,9 +82,8 @@ def test_a_repair_puts_the_leading_component_of_what_the_others_leave_in_the_pla
     cosine = np.vdot(got, missed) / np.linalg.norm(got) / np.linalg.norm(missed)
     assert_above(cosine, 0.9, "cosine between the new component and the one that was missed")
     left = (missed - got)[indices]
-    assert_below(
-        abs(got[indices] @ left) / np.sum(got[indices] ** 2), 1e-12, "inner product with what is left"
-    )
+    along = got[indices] @ left / np.sum(got[indices] ** 2)
+    assert_below(abs(along), 1e-12, "what is left along the new component")
 
 
 def test_a_repair_of_a_fit_without_residual_takes_the_component_out_of_nothing():
