@@ -49,13 +49,15 @@ def test_the_blocks_of_a_mode_hold_every_entry_once(block_size):
     assert_equal(sorted(found), sorted(zip(*data.indices, data.values, strict=True)))
 
 
-@pytest.mark.parametrize("most", [30, 2**15])
-def test_rows_of_a_block_have_nearly_equal_numbers_of_entries_and_a_block_is_neither_small_nor_large(most):
-    counts = np.repeat(np.arange(1, 41), 3)
-    indices = np.repeat(np.arange(120), counts), np.concatenate([np.arange(count) for count in counts])
+@pytest.mark.parametrize("most", [30, 60, 2**15])
+@pytest.mark.parametrize("counts", [np.repeat(np.arange(1, 41), 3), np.array([30] * 21 + [31])])
+def test_rows_of_a_block_have_nearly_equal_numbers_of_entries_and_a_block_is_neither_small_nor_large(
+    most, counts
+):
+    indices = np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(c) for c in counts])
     with mock.patch.object(module, "_ENTRIES", most):
-        blocks = row_blocks(indices, np.ones(len(indices[0])), (120, 40), 0)
-    assert_equal(sorted(np.concatenate([block.rows for block in blocks])), list(range(120)))
+        blocks = row_blocks(indices, np.ones(len(indices[0])), (len(counts), 40), 0)
+    assert_equal(sorted(np.concatenate([block.rows for block in blocks])), list(range(len(counts))))
     for block in blocks:
         held = counts[block.rows]
         assert_equal(block.values.shape, (len(held), held.max()))
@@ -213,6 +215,17 @@ def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_con
         got = spectral_basis(data.indices, data.values, shape, 0, 6, np.random.default_rng(0))
     assert_equal(len(stopped), 1)
     assert_close(got.conj().T @ got, np.eye(6, dtype=dtype))
+
+
+def test_directions_that_the_iteration_has_found_are_kept_where_it_does_not_converge():
+    shape = (400, 5, 5)
+    data = entries(0.05, shape=shape)
+    found = np.linalg.qr(np.random.default_rng(1).standard_normal((400, 2)))[0]
+    stopped = ArpackNoConvergence("no convergence", np.ones(2), found)
+    with mock.patch.object(module, "eigsh", side_effect=stopped):
+        got = spectral_basis(data.indices, data.values, shape, 0, 6, np.random.default_rng(0))
+    assert_close(got.T @ got, np.eye(6))
+    assert_close(got @ (got.T @ found), found)
 
 
 def test_a_repair_replaces_the_component_that_is_missed_least():
