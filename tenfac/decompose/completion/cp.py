@@ -22,6 +22,11 @@ from tenfac.decompose.completion.row_blocks import (
 
 Factors = list[np.ndarray]
 
+# Sweeps of a start, while its ridge falls.
+_SWEEPS = 30
+# Components whose cosine is within this of 1 count as one.
+_PARALLEL = 1e-10
+
 
 class CPProblem:
     """Fit ``y ~ sum_r A[i, r] B[j, r] ...`` at observed entries of unit mean square.
@@ -46,7 +51,7 @@ class CPProblem:
     True
     """
 
-    sweeps = 30  # of a start, while its ridge falls
+    sweeps = _SWEEPS
 
     def __init__(self, entries: Observed, rank: int, rng: np.random.Generator) -> None:
         self.entries, self.rank, self.rng = entries, rank, rng
@@ -79,7 +84,7 @@ class CPProblem:
 
     def sweep(self, factors: Factors, ridge: float, noise2: float) -> tuple[Factors, float]:
         """Solve each mode in turn; ``ridge`` is relative, ``noise2`` the variance of the noise."""
-        factors, residual2 = list(factors), 0.0
+        factors = list(factors)
         penalty = noise2 * self.prior * max(1 - noise2, LEAST_SIGNAL) ** (-1 / len(factors))
         for n, blocks in enumerate(self.blocks):
             others = [None if m == n else padded(factor) for m, factor in enumerate(factors)]
@@ -108,13 +113,12 @@ class CPProblem:
         worst = _least_missed(h)
         residual = e.values - np.sum(h, axis=1) + h[:, worst]
         new = [self._basis(residual, n, 1) for n in range(len(e.shape))]
-        shape = _products(new, e.indices)[:, 0]
+        shape = _products(new, e.indices).ravel()
         weight = np.vdot(shape, residual) / max(squared(shape), np.finfo(float).tiny)
         factors = [factor.copy() for factor in factors]
         for factor, column in zip(factors, new, strict=True):
-            factor[:, worst] = column[:, 0] * np.abs(weight) ** (1 / len(factors))
-        if weight != 0:
-            factors[0][:, worst] *= weight / np.abs(weight)
+            factor[:, worst] = column.ravel() * np.abs(weight) ** (1 / len(factors))
+        factors[0][:, worst] *= np.sign(weight)
         return factors
 
 
@@ -130,9 +134,9 @@ def _products(factors: Sequence[Any], indices: Sequence[np.ndarray]) -> np.ndarr
 def _balanced(factors: Factors) -> Factors:
     """Give each component the same norm in every mode."""
     norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
-    common = np.exp(np.mean(np.log(np.maximum(norms, 1e-150)), axis=0))
-    common[np.any(norms < 1e-150, axis=0)] = 0.0
-    return [factor * (common / np.maximum(n, 1e-150)) for factor, n in zip(factors, norms, strict=True)]
+    with np.errstate(divide="ignore"):
+        common = np.exp(np.mean(np.log(norms), axis=0))  # 0 where one is
+    return [f * (common / np.maximum(n, np.finfo(float).tiny)) for f, n in zip(factors, norms, strict=True)]
 
 
 def normalized(factors: Factors, scale: float) -> tuple[np.ndarray, Factors]:
@@ -147,7 +151,7 @@ def normalized(factors: Factors, scale: float) -> tuple[np.ndarray, Factors]:
     norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
     weights = np.prod(norms, axis=0)
     order = np.argsort(-weights, kind="stable")
-    unit = [f / np.where(n > 0, n, 1) for f, n in zip(factors, norms, strict=True)]
+    unit = [f / np.maximum(n, np.finfo(float).tiny) for f, n in zip(factors, norms, strict=True)]
     return weights[order] * scale, [factor[:, order] for factor in unit]
 
 
@@ -157,5 +161,5 @@ def _least_missed(h: np.ndarray) -> int:
     if np.any(norms == 0):
         return int(np.argmin(norms))
     unit = h / norms
-    inverse = np.linalg.inv(np.conj(unit).T @ unit + 1e-10 * np.eye(h.shape[1]))
+    inverse = np.linalg.inv(np.conj(unit).T @ unit + _PARALLEL * np.eye(h.shape[1]))
     return int(np.argmin(norms**2 / np.diag(inverse).real))

@@ -17,8 +17,11 @@ _ENTRIES = 2**15
 _RATIO = 1.25
 # A row's equations get at least this share of the mean diagonal, so that they always have one solution.
 _JITTER = 1e-12
-# Up to this many rows (and pairs of entries in one fibre) all eigenvectors of a Gram matrix are computed.
-_DENSE_ROWS, _DENSE_PAIRS = 256, 3e7
+# Up to this many rows (and pairs of entries in one fibre) all eigenvectors of a Gram matrix are computed; so
+# they are, whatever the pairs, up to this many rows, and this many for each vector wanted.
+_DENSE_ROWS, _DENSE_PAIRS, _FEW_ROWS, _FEW_ROWS_EACH = 256, 3e7, 32, 3
+# Else an iteration goes on for so many rounds or to this accuracy: it is where a search starts.
+_ROUNDS, _ACCURACY = 20, 1e-2
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def spectral_basis(
     matrix = csr_array((values, (indices[mode], fibre)), shape=(size, len(counts)))
     adjoint = csr_array(matrix.conj().T)
     pairs = float(np.sum(counts.astype(float) ** 2))
-    if size <= max(3 * count, 32) or (size <= _DENSE_ROWS and pairs <= _DENSE_PAIRS):
+    if size <= max(_FEW_ROWS_EACH * count, _FEW_ROWS) or (size <= _DENSE_ROWS and pairs <= _DENSE_PAIRS):
         gram = (matrix @ adjoint).toarray()
         np.fill_diagonal(gram, 0)
         return np.linalg.eigh(gram)[1][:, ::-1][:, :count]
@@ -212,7 +215,7 @@ def spectral_basis(
     )
     start = rng.standard_normal(size)
     try:
-        vectors = eigsh(operator, k=count, which="LA", v0=start, tol=1e-2, maxiter=20)[1]
+        vectors = eigsh(operator, k=count, which="LA", v0=start, tol=_ACCURACY, maxiter=_ROUNDS)[1]
     except ArpackNoConvergence as stopped:  # no gap: any direction does as well
         found = stopped.eigenvectors.astype(values.dtype)  # real where there are none
         vectors = np.concatenate([found, rng.standard_normal((size, count - found.shape[1]))], axis=1)

@@ -62,7 +62,7 @@ class Settings:
 
     Examples
     --------
-    >>> Settings("cp_complete", 10, 300, 1e-5, 0.1, 0).progress.where
+    >>> Settings("cp_complete", 10, 300, 1e-5, 0.1, 0, 0, None).progress.where
     'cp_complete'
     """
 
@@ -72,16 +72,15 @@ class Settings:
     tol: float
     holdout: float
     random_state: Any
-    verbose: int = 0
-    callback: Callable[[int, float], Any] | None = None
+    verbose: int
+    callback: Callable[[int, float], Any] | None
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         check_count(self.n_init, "n_init", self.where)
         check_count(self.max_iter, "max_iter", self.where)
         check_tol(self.tol, where=self.where)
-        is_number = isinstance(self.holdout, numbers.Real) and not isinstance(self.holdout, (bool, np.bool_))
-        if not is_number or not 0 < self.holdout <= 0.5:
+        if not (isinstance(self.holdout, numbers.Real) and 0 < self.holdout <= 0.5):
             raise DataError(
                 f"{self.where}: holdout is a share of the observed entries, above 0 and at most 0.5; got "
                 f"{self.holdout!r}."
@@ -127,7 +126,7 @@ def complete(
     --------
     >>> from tenfac.decompose.completion.cp import CPProblem
     >>> data = Observed((3, 4), np.unravel_index(np.arange(12), (3, 4)), np.full(12, 5.0), np.ones(0))
-    >>> settings = Settings("cp_complete", 10, 300, 1e-5, 0.1, 0)
+    >>> settings = Settings("cp_complete", 10, 300, 1e-5, 0.1, 0, 0, None)
     >>> complete(lambda entries, rng: CPProblem(entries, 1, rng), data, settings)[2]
     5.0
     """
@@ -210,7 +209,7 @@ def _scale(values: np.ndarray) -> float:
 
 def _split(data: Observed, holdout: float, rng: np.random.Generator) -> tuple[Observed, Observed]:
     """Training and held-out entries, both in their order."""
-    n_held = min(max(round(holdout * data.size), 1), data.size - 1)
+    n_held = max(round(holdout * data.size), 1)
     held = np.zeros(data.size, dtype=bool)
     held[rng.permutation(data.size)[:n_held]] = True
     return data.take(~held), data.take(held)

@@ -23,6 +23,8 @@ from tenfac.decompose.completion.row_blocks import (
 
 State = tuple[np.ndarray, list[np.ndarray]]
 
+# Sweeps of a start, while its ridge falls.
+_SWEEPS = 15
 # Conjugate gradient steps on the core in each sweep; it starts from the last core.
 _CORE_STEPS = 5
 # Numbers of features kept between these steps: 128 MB in float64. Above, they are computed again.
@@ -52,7 +54,7 @@ class TuckerProblem:
     True
     """
 
-    sweeps = 15  # of a start, while its ridge falls
+    sweeps = _SWEEPS
 
     def __init__(self, entries: Observed, rank: Sequence[int], rng: np.random.Generator) -> None:
         self.entries, self.rank, self.rng = entries, tuple(rank), rng

@@ -178,38 +178,35 @@ def _matched(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return linear_sum_assignment(scores, maximize=True)
 
 
+def _lengths(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Norms of columns, whose squares may overflow, as products of a number above zero and 0 or about 1."""
+    largest = np.maximum(np.max(np.abs(columns), axis=0), np.finfo(float).tiny)
+    return largest, np.linalg.norm(columns / largest, axis=0)
+
+
 def _unit(columns: np.ndarray) -> np.ndarray:
-    columns = columns / np.maximum(np.max(np.abs(columns), axis=0), np.finfo(float).tiny)
-    norms = np.linalg.norm(columns, axis=0)
-    return columns / np.where(norms > 0, norms, 1.0)
-
-
-def _log_lengths(columns: np.ndarray) -> np.ndarray:
-    """Binary logarithm of the norms of columns, whose squares may overflow; -inf for zero."""
-    largest = np.max(np.abs(columns), axis=0)
-    share = np.linalg.norm(columns / np.where(largest > 0, largest, 1.0), axis=0)
-    with np.errstate(divide="ignore"):
-        return np.log2(largest) + np.log2(share)
+    largest, shares = _lengths(columns)
+    return columns / largest / np.maximum(shares, np.finfo(float).tiny)
 
 
 def _log_norms(t: CP) -> np.ndarray:
-    """Binary logarithms of the norms of terms; 0 for a zero term, whose congruences are zero."""
-    logs = _log_lengths(_read(t.weights)[None, :]) + sum(_log_lengths(_read(f)) for f in t.factors)
-    return np.where(np.isfinite(logs), logs, 0.0)
+    """Binary logarithms of the norms of terms; any number for a zero term, whose congruences are zero."""
+    with np.errstate(divide="ignore"):
+        logs = [
+            np.log2(part) for array in (t.weights[None, :], *t.factors) for part in _lengths(_read(array))
+        ]
+    return np.nan_to_num(sum(logs))
 
 
 def _turned(like: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns with the norms of ``like`` and a positive inner product with it, and their scale."""
+    """Columns with the norms of ``like`` and a positive inner product with it, and their scale.
+
+    Where one of both is zero the norm stays.
+    """
     inner = np.sum(_unit(like).conj() * _unit(columns), axis=0)
     inner = inner if np.iscomplexobj(columns) else np.real(inner)
-    phase = np.where(inner != 0, np.conj(inner) / np.where(inner != 0, np.abs(inner), 1.0), 1.0)
-    wanted, lengths = (np.max(np.abs(part), axis=0) for part in (like, columns))
-    usable = (wanted > 0) & (lengths > 0)
-    shares = [
-        np.linalg.norm(part / np.where(usable, largest, 1.0), axis=0)
-        for part, largest in ((like, wanted), (columns, lengths))
-    ]
-    ratio = np.where(usable, shares[0] / np.where(usable, shares[1], 1.0), 1.0)
-    scale = np.where(usable, wanted / np.where(usable, lengths, 1.0), 1.0) * ratio
-    turned = columns / np.where(usable, lengths, 1.0) * (np.where(usable, wanted, 1.0) * ratio * phase)
-    return turned, scale * phase
+    phase = np.conj(np.where(inner == 0, 1.0, np.sign(inner)))
+    (wanted, mine), (largest, theirs) = _lengths(like), _lengths(columns)
+    kept = mine * theirs == 0
+    wanted, ratio = np.where(kept, largest, wanted), np.where(kept, 1.0, mine / theirs)
+    return columns / largest * (wanted * ratio * phase), wanted / largest * ratio * phase

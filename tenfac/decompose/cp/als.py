@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -126,7 +127,7 @@ def cp(
     """
     return fitted(
         X, rank, init=init, n_init=n_init, max_iter=max_iter, tol=tol, nonnegative=nonnegative,
-        random_state=random_state, verbose=verbose, callback=callback,
+        random_state=random_state, verbose=verbose, callback=callback, warn=True,
     )  # fmt: skip
 
 
@@ -135,20 +136,21 @@ def fitted(
     rank: Any,
     *,
     init: Any = None,
-    n_init: Any = None,
-    max_iter: Any = 2000,
-    tol: Any = 1e-7,
-    nonnegative: Any = False,
-    random_state: Any = 0,
+    n_init: Any,
+    max_iter: Any,
+    tol: Any,
+    nonnegative: Any,
+    random_state: Any,
     verbose: Any = 0,
     callback: Any = None,
-    warn: bool = True,
+    warn: bool,
 ) -> CP:
     """``cp``, which may keep its warning to itself.
 
     Examples
     --------
-    >>> fitted(np.ones((2, 3, 4)), 1, warn=False).rank
+    >>> asked = {"n_init": 2, "max_iter": 9, "tol": 1e-3, "nonnegative": False, "random_state": 0}
+    >>> fitted(np.ones((2, 3, 4)), 1, **asked, warn=False).rank
     1
     """
     start = perf_counter()
@@ -159,7 +161,7 @@ def fitted(
     if not isinstance(nonnegative, (bool, np.bool_)):
         raise TypeError(f"cp: nonnegative must be True or False; got {nonnegative!r}.")
     rng = generator(random_state)
-    X, norm2 = (SparseTensor.from_array(X, "cp"), 0.0) if is_sparse(X) else checked_array(X, "cp")
+    X, norm2 = (SparseTensor.from_array(X, "cp"), math.nan) if is_sparse(X) else checked_array(X, "cp")
     rank = checked_rank(rank, tuple(X.shape))
     if nonnegative and dtype_name(X.dtype).startswith("complex"):
         raise DataError("cp: nonnegative=True needs real data; got complex ones. Take abs(X).")

@@ -28,6 +28,9 @@ from tenfac.decompose.cp.sweep import Starts
 _SMALL = 2**16
 # Random starts: in a core or a small array, and where each sweep passes over all data.
 _STARTS = (10, 3)
+# A core is searched in place of the array where it has at most this share of the entries, and is polished on
+# the array unless what it leaves out is this many roundings or fewer.
+_WORTHWHILE, _NOTHING = 0.5, 10
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def fit_sparse(target: SparseTensor, options: Options) -> Fit:
     return replace(_of(target, search(target, options, _STARTS[1]), options), scale=scale)
 
 
-def _given(target: Any, options: Options, scale: float = 1.0) -> list[Any] | None:
+def _given(target: Any, options: Options, scale: float) -> list[Any] | None:
     if options.init is None:
         return None
     return given_start(options.init, target, options.rank, scale=scale, nonnegative=options.nonnegative)
@@ -108,7 +111,7 @@ def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options)
     if len(shape) == 2 and not options.nonnegative:
         return Fit(target, _singular_vectors(target.array, options.rank, norm2), True, "exact by SVD")
     ranks = [min(options.rank, i) for i in shape]
-    if options.nonnegative or 2 * math.prod(ranks) > size:
+    if options.nonnegative or math.prod(ranks) > _WORTHWHILE * size:
         return _of(target, search(target, options, _STARTS[size > _SMALL or options.nonnegative]), options)
     core, bases, lost = truncate(target.array, ranks, norm2=norm2)
     small, progress = DenseTensor(_wide(core)), options.progress
@@ -117,7 +120,7 @@ def _fit_array(target: DenseTensor, factors: list[Any] | None, options: Options)
     progress.total = lambda error: math.hypot(lost, error * share)
     starts = search(small, options, _STARTS[0])
     factors = expanded(starts.factors, [_wide(basis) for basis in bases])
-    if lost <= 10 * eps(target.dtype):
+    if lost <= _NOTHING * eps(target.dtype):
         return Fit(target, [factor[0] for factor in factors], *_end(starts, options))
     progress.total = float
     like = {"dtype": target.wide, "device": target.device}
@@ -172,25 +175,25 @@ def normalized(factors: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarr
     for factor in factors:
         norms = np.linalg.norm(factor, axis=1)
         weights = weights * norms
-        columns.append((factor / np.where(norms > 0, norms, 1.0)[:, None]).T)
+        columns.append((factor / np.maximum(norms, np.finfo(float).tiny)[:, None]).T)
     order = np.argsort(-weights, kind="stable")
     columns = [column[:, order] for column in columns]
     for n in range(1, len(columns)):
         top = np.take_along_axis(columns[n], np.argmax(np.abs(columns[n]), axis=0)[None], axis=0)[0]
-        size = np.abs(top)
-        phase = np.where(size > 0, top / np.where(size > 0, size, 1.0), 1.0)
+        phase = np.where(top == 0, 1.0, np.sign(top))
         columns[n] = columns[n] * np.conj(phase)
         columns[0] = columns[0] * phase
     return weights[order], columns
 
 
-def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn: bool = True) -> CP:
+def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn: bool) -> CP:
     """The CP tensor of a fit in the dtype of its data, with its report; warns where it did not converge.
 
     Examples
     --------
     >>> options = Options(rank=1)
-    >>> as_result(fit_dense(np.ones((2, 3, 4)), 24.0, options), options, 0, perf_counter()).weights.round(6)
+    >>> fit = fit_dense(np.ones((2, 3, 4)), 24.0, options)
+    >>> as_result(fit, options, 0, perf_counter(), True).weights.round(6)
     array([4.898979])
     """
     target, progress, xp = fit.target, options.progress, fit.target.xp
@@ -207,15 +210,13 @@ def as_result(fit: Fit, options: Options, random_state: Any, start: float, warn:
     like = {"dtype": target.dtype, "device": target.device}
     factors = [xp.asarray(np.ascontiguousarray(column), **like) for column in columns]
     kept = xp.asarray(weights, **like)
-    rel_error = 0.0
-    if target.norm > 0:
-        wide = [xp.astype(xp.matrix_transpose(factor), target.wide) for factor in factors]
-        wide[0] = wide[0] * xp.astype(kept, target.wide)[:, None]
-        rel_error = target.distance(wide) / target.norm
+    wide = [xp.astype(xp.matrix_transpose(factor), target.wide) for factor in factors]
+    wide[0] = wide[0] * xp.astype(kept, target.wide)[:, None]
+    rel_error = target.distance(wide) / max(target.norm, np.finfo(float).tiny)
     report = Report(
         converged, reason, n_iter=progress.n_iter, rel_error=rel_error, history=tuple(progress.history),
         seconds=perf_counter() - start, random_state=seed_of(random_state), warnings=notes,
     )  # fmt: skip
     if warn and not converged and not progress.stopped:
         warn_user(" ".join(notes))
-    return CP(kept * fit.scale if fit.scale != 1.0 else kept, factors, info=report)
+    return CP(kept * fit.scale, factors, info=report)

@@ -178,9 +178,10 @@ def cp_scree(
         for rank in named:
             t = fitted(X, rank, **chosen, random_state=random_state, warn=False)
             error = None if t.info is None else t.info.rel_error
-            points.append(ScreePoint(t.rank, error, corcondia(X, t), t))
+            consistency = corcondia(X, t)
+            points.append(ScreePoint(t.rank, error, consistency, t))
             progress.move()
-            progress.log("rank %d: relative error %.3g, core consistency %.3g", *points[-1][:3])
+            progress.log("rank %d: relative error %.3g, core consistency %.3g", t.rank, error, consistency)
     return points
 
 
@@ -189,10 +190,10 @@ def _inverses(cp: CP) -> list[Any]:
     xp = namespace_of(cp.weights)
     wide = double_of(xp, complex_=is_complex(cp.weights))
     weights = xp.astype(detached(cp.weights), wide)
-    share = xp.abs(weights) ** (1 / cp.ndim)
-    phase = xp.where(xp.abs(weights) > 0, weights / xp.where(weights != 0, xp.abs(weights), 1.0), 1.0)
+    sizes = xp.abs(weights)
+    share = sizes ** (1 / cp.ndim)
     factors = [xp.astype(detached(factor), wide) * share for factor in cp.factors]
-    factors[0] = factors[0] * phase
+    factors[0] = factors[0] * (weights / xp.clip(sizes, xp.finfo(sizes.dtype).smallest_normal))
     rounding = max(*cp.coef_shape, cp.rank) * eps(wide)
     inverses = [xp.linalg.pinv(factor, rtol=rounding) for factor in factors]
     return [xp.astype(inverse, cp.dtype, copy=False) for inverse in inverses]

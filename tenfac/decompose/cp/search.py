@@ -32,8 +32,8 @@ class Options:
 
     Examples
     --------
-    >>> Options(2).progress.max_iter, Options(2).tol
-    (100, 1e-07)
+    >>> Options(2).progress.max_iter, Options(2).tol, Options(2).nonnegative
+    (100, 1e-07, False)
     """
 
     rank: int
@@ -66,14 +66,13 @@ def search(target: Any, options: Options, n_init: int) -> Starts:
     progress, only = options.progress, {"nonnegative": options.nonnegative}
     factors = random_start(target, options.rank, options.n_init or n_init, options.rng, **only)
     starts = Starts(target, factors, options.tol, **only)
-    for n_iter in (*_STAGES, math.inf):
+    half = max(2, (len(starts.errors) + 1) // 2)
+    for n_iter, count in zip((*_STAGES, math.inf), (half, 2, 1), strict=True):
         starts.advance(int(min(n_iter, progress.left)), progress)
         order = np.argsort(starts.errors, kind="stable")
         progress.log("sweep %d, relative errors of the starts %s", progress.n_iter, starts.errors[order])
-        count = max(2, (order.size + 1) // 2) if n_iter == _STAGES[0] else 2
-        if progress.left == 0 or n_iter == math.inf or starts.done.all():
-            count = 1
-        starts.keep(order[:count])
-        if count == 1:
+        ended = progress.left == 0 or starts.done.all()
+        starts.keep(order[: 1 if ended else count])
+        if ended:
             break
     return starts

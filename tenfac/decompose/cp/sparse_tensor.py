@@ -18,8 +18,9 @@ from tenfac.decompose.sparse_input import read_sparse
 
 # Stored entries handled at once, so that rows gathered for them stay near the cache.
 _ENTRIES = 2**14
-# Entries of a dense array up to which small residuals are formed exactly.
-_DENSE = 2**25
+# Below this share of the square of the fit a squared distance has lost digits; up to this many entries of the
+# dense array it is then formed exactly, so many at once.
+_CANCELLED, _DENSE, _BLOCK = 1e-8, 2**25, 2**20
 
 
 class SparseTensor:
@@ -76,7 +77,7 @@ class SparseTensor:
         """
         if in_range(self.norm * self.norm, xp):
             return self, 1.0
-        scale = float(np.max(np.abs(self.values), initial=0.0)) or 1.0
+        scale = float(np.max(np.abs(self.values), initial=np.finfo(float).tiny))
         return SparseTensor(self.indices, (self.values / scale).astype(self.dtype), self.shape), scale
 
     def sweep(self, factors: Sequence[np.ndarray], visit: Visit) -> None:
@@ -103,7 +104,7 @@ class SparseTensor:
             at_entries += float(np.sum(np.abs(self.values[where] - fitted) ** 2))
             off += float(np.sum(np.abs(fitted) ** 2))
         square = at_entries + max(total - off, 0.0)
-        if square < 1e-8 * total and math.prod(self.shape) <= _DENSE:
+        if square < _CANCELLED * total and math.prod(self.shape) <= _DENSE:
             return self._dense_distance(factors)
         return math.sqrt(square)
 
@@ -125,7 +126,7 @@ class SparseTensor:
 
     def _product(self, n: int, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Product of mode n, (I_n, R), from rows (I_m, R) of the other modes."""
-        out = np.zeros((self.shape[n], rows[0].shape[1]), dtype=self.wide)
+        out = np.zeros((self.shape[n], rows[n].shape[1]), dtype=self.wide)
         for first, matrix, others in self._blocks[n]:
             gathered = reduce(np.multiply, [rows[m][index] for m, index in others])
             out[first : first + matrix.shape[0]] += matrix @ gathered
@@ -159,6 +160,6 @@ class SparseTensor:
         return math.sqrt(total)
 
     def _row_ranges(self, columns: int) -> Iterator[tuple[int, int]]:
-        step = max(2**20 // columns, 1)
+        step = max(_BLOCK // columns, 1)
         for start in range(0, self.shape[0], step):
             yield start, min(start + step, self.shape[0])

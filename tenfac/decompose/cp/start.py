@@ -59,16 +59,15 @@ def random_start(
     def draw(size: int) -> Any:
         values = rng.standard_normal((count, rank, size))
         if target.is_complex:
-            values = values + 1j * rng.standard_normal((count, rank, size))
+            values = values.astype(complex)
+            values.imag = rng.standard_normal(values.shape)
         values = np.abs(values) if nonnegative else values
         return target.xp.asarray(values, dtype=target.wide, device=target.device)
 
     return [draw(size) for size in target.shape]
 
 
-def given_start(
-    init: Any, target: Any, rank: int, *, scale: float = 1.0, nonnegative: bool = False
-) -> list[Any]:
+def given_start(init: Any, target: Any, rank: int, *, scale: float, nonnegative: bool) -> list[Any]:
     """Factors of one start from a CP tensor or a ``(weights, factors)`` tuple, which stays as it is.
 
     Returns
@@ -84,7 +83,8 @@ def given_start(
     --------
     >>> from tenfac.decompose.cp.mttkrp import DenseTensor
     >>> X = DenseTensor(np.ones((3, 4)))
-    >>> [f.shape for f in given_start((None, [np.ones((3, 2)), np.ones((4, 2))]), X, 2)]
+    >>> start = None, [np.ones((3, 2)), np.ones((4, 2))]
+    >>> [f.shape for f in given_start(start, X, 2, scale=1.0, nonnegative=False)]
     [(1, 2, 3), (1, 2, 4)]
     """
     init = as_cp(init, "cp", "init")

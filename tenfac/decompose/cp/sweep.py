@@ -14,6 +14,14 @@ from tenfac.decompose.cp.nonnegative import nonnegative_step
 
 # Weight of the old factor in a least-squares step, in roundings: makes singular systems harmless.
 _PROXIMAL = 100
+# An error of this many roundings is no more than rounding.
+_EXACT = 10
+# An error below this power of the rounding is that of the residual itself, not a difference of squares; then
+# it is known to so many roundings, else its square is known to one.
+_SMALL_ERROR, _KNOWN = 0.25, 4
+# The share of the last step that a sweep goes ahead: the first, what it and its ceiling grow by after a sweep
+# that lowers the error, what it shrinks by after one that does not.
+_AHEAD, _GROWTH, _CEILING_GROWTH, _SHRINKAGE = 0.3, 1.3, 1.05, 0.5
 
 
 class Starts:
@@ -66,7 +74,7 @@ class Starts:
         self.errors = np.full(count, math.inf)
         self.history: list[np.ndarray] = []
         self._previous = self.factors
-        self._step = np.full(count, 0.3)
+        self._step = np.full(count, _AHEAD)
         self._ceiling = np.ones(count)
         self._extend = np.zeros(count, dtype=bool)
         self._small = np.zeros(count, dtype=int)
@@ -78,7 +86,7 @@ class Starts:
     @property
     def exact(self) -> np.ndarray:
         """Whether the error is no more than rounding."""
-        return self.errors <= 10 * self.target.rounding
+        return self.errors <= _EXACT * self.target.rounding
 
     def advance(self, n_iter: int, watch: Callable[[float], Any] | None = None) -> None:
         """Sweep ``n_iter`` times, or until all are done or ``watch(best error)`` is true."""
@@ -100,18 +108,20 @@ class Starts:
         self.history = [errors[chosen] for errors in self.history]
 
     def _sweep(self) -> None:
-        share = self._column(np.where(self._extend, self._step, 0.0))
+        share = self._column(self._step * self._extend)
         pairs = zip(self.factors, self._previous, strict=True)
         tried = [a + share * (a - b) for a, b in pairs] if self._extend.any() else self.factors
         if self.nonnegative:
-            tried = [self.target.xp.where(factor > 0, factor, 0.0) for factor in tried]
+            tried = [self.target.xp.clip(factor, 0) for factor in tried]
         factors, errors = sweep(self.target, tried, self.nonnegative)
         raised = ~(errors <= self.errors) & self._extend  # NaN too
-        self._ceiling = np.where(raised, self._step, np.minimum(1.05 * self._ceiling, 1.0))
-        self._step = np.where(raised, self._step / 2, np.minimum(1.3 * self._step, self._ceiling))
+        self._ceiling = np.where(raised, self._step, np.minimum(_CEILING_GROWTH * self._ceiling, 1.0))
+        grown = np.minimum(_GROWTH * self._step, self._ceiling)
+        self._step = np.where(raised, _SHRINKAGE * self._step, grown)
         fall = self.errors - errors
         rounding = self.target.rounding
-        noise = np.where(errors**4 < rounding, 4 * rounding, rounding / np.maximum(errors, rounding))
+        with np.errstate(divide="ignore"):
+            noise = np.where(_cancelled(errors, rounding), _KNOWN * rounding, rounding / errors)
         small = fall <= np.maximum(self.tol * errors, noise)
         self._small = np.where(raised, self._small, np.where(small, self._small + 1, 0))
         self._extend = ~raised & bool(self.history)
@@ -177,10 +187,9 @@ def sweep(target: Any, factors: Sequence[Any], nonnegative: bool = False) -> tup
     factor, product, others = last
     square = target.norm**2 + _inner(factor, others @ factor - 2 * product, target)
     errors = np.sqrt(np.maximum(square, 0.0)) / target.norm
-    cancelled = errors**4 < target.rounding  # then the residual itself is formed
     share = weights ** (1 / len(own))
     balanced = [factor * share[..., None] for factor in own]
-    for s in np.flatnonzero(cancelled):
+    for s in np.flatnonzero(_cancelled(errors, target.rounding)):
         errors[s] = target.distance([factor[int(s), ...] for factor in balanced]) / target.norm
     return balanced, errors
 
@@ -199,7 +208,7 @@ def unit(factors: Sequence[Any], target: Any) -> tuple[list[Any], Any]:
     scaled = []
     for factor in factors:
         norms = xp.sqrt(xp.sum(_products(factor, factor, target), axis=-1))
-        scaled.append(factor / xp.where(norms > 0, norms, 1.0)[..., None])
+        scaled.append(factor / xp.clip(norms, xp.finfo(norms.dtype).smallest_normal)[..., None])
         weights = norms * weights
     return scaled, weights
 
@@ -215,6 +224,11 @@ def gram(factor: Any, target: Any) -> Any:
     """
     adjoint = target.xp.conj(factor) if target.is_complex else factor
     return adjoint @ target.xp.matrix_transpose(factor)
+
+
+def _cancelled(errors: np.ndarray, rounding: float) -> np.ndarray:
+    """Where a difference of squares has so few digits left that the residual itself is formed."""
+    return errors < rounding**_SMALL_ERROR
 
 
 def _products(a: Any, b: Any, target: Any) -> Any:

@@ -202,6 +202,7 @@ def test_a_fit_that_converges_predicts_better_than_zero():
     [
         (0.1, 0.29, True),
         (0.1, 0.31, False),  # more than three times
+        (0.15, 0.42, True),
         (0.3, 0.58, True),
         (0.3, 0.62, False),  # more than twice, and large
         (0.9, 0.94, True),
@@ -394,6 +395,8 @@ def test_a_tensor_far_too_large_to_be_formed_is_completed():
         ({"tol": 0}, RankError, ["tol", "0"]),
         ({"holdout": 0}, ValueError, ["holdout", "at most 0.5"]),
         ({"holdout": 0.6}, ValueError, ["holdout", "0.6"]),
+        ({"holdout": True}, ValueError, ["holdout", "True"]),
+        ({"holdout": "half"}, ValueError, ["holdout", "'half'"]),
         ({"random_state": -1}, ValueError, ["random_state"]),
         ({"random_state": "a"}, TypeError, ["random_state"]),
     ],
@@ -402,6 +405,13 @@ def test_bad_options_are_refused(complete, options, error, parts):
     with pytest.raises(error) as caught:
         complete(tensor((5, 6, 7)), **{"rank": 2, **options})
     assert_says(caught, *parts)
+
+
+def test_a_cp_rank_above_the_number_of_entries_is_refused():
+    X = np.array([[1.0, np.nan, 2.0], [np.nan, 3.0, np.nan]])
+    assert_equal(quietly(cp_complete, X, 3, n_init=1).rank, 3)
+    with pytest.raises(RankError, match="at most the number of observed entries, 3; got 4"):
+        cp_complete(X, 4)
 
 
 @DOORS

@@ -49,6 +49,24 @@ def test_the_blocks_of_a_mode_hold_every_entry_once(block_size):
     assert_equal(sorted(found), sorted(zip(*data.indices, data.values, strict=True)))
 
 
+@pytest.mark.parametrize("most", [30, 60, 2**15])
+@pytest.mark.parametrize("counts", [np.repeat(np.arange(1, 41), 3), np.array([30] * 21 + [31])])
+def test_rows_of_a_block_have_nearly_equal_numbers_of_entries_and_a_block_is_neither_small_nor_large(
+    most, counts
+):
+    indices = np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(c) for c in counts])
+    with mock.patch.object(module, "_ENTRIES", most):
+        blocks = row_blocks(indices, np.ones(len(indices[0])), (len(counts), 40), 0)
+    assert_equal(sorted(np.concatenate([block.rows for block in blocks])), list(range(len(counts))))
+    for block in blocks:
+        held = counts[block.rows]
+        assert_equal(block.values.shape, (len(held), held.max()))
+        assert_below(held.max() / held.min(), 1.25, "largest over smallest number of entries")
+        assert_below(block.values.size, max(most, held.max()), "entries of a block")
+    lengths = 1 + np.log(40) / np.log(1.25)
+    assert_below(len(blocks), 1 + lengths + 2 * counts.sum() / most, "blocks")
+
+
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_a_cp_sweep_solves_the_normal_equations_of_every_row(dtype):
     data, rng = entries(dtype=dtype), np.random.default_rng(5)
@@ -74,13 +92,13 @@ def test_a_cp_sweep_solves_the_normal_equations_of_every_row(dtype):
     assert_equal(np.count_nonzero(swept[1]), 0)  # a mode without blocks has no entries
 
 
-def test_the_penalty_of_a_cp_sweep_is_that_of_gaussian_factors_and_noise():
+@pytest.mark.parametrize(("noise2", "signal2"), [(0.25, 0.75), (0.995, 0.01), (1.7, 0.01)])
+def test_the_penalty_of_a_cp_sweep_is_that_of_gaussian_factors_and_noise(noise2, signal2):
     data, rng = entries(), np.random.default_rng(5)
     factors = [rng.standard_normal((size, 3)) for size in SHAPE]
-    noise2 = 0.25
     with mock.patch.object(cp, "_balanced", lambda swept: swept):
         swept, _ = CPProblem(data, 3, rng).sweep(factors, 0.0, noise2)
-    variance = ((1 - noise2) / 3) ** (1 / 3)  # of each factor's entries: three terms make the signal
+    variance = (signal2 / 3) ** (1 / 3)  # of each factor's entries: three terms make the signal
     for row in range(SHAPE[2]):
         at = data.indices[2] == row
         h = swept[0][data.indices[0][at]] * swept[1][data.indices[1][at]]
@@ -156,6 +174,31 @@ def test_the_spectral_basis_is_that_of_the_dense_gram_matrix_without_diagonal(mo
         assert_close(got @ got.conj().T, want @ want.conj().T, [100, 1e12][n])
 
 
+def test_all_eigenvectors_are_computed_where_the_gram_matrix_is_small_or_most_are_wanted():
+    shape, calls = (40, 11, 12), []
+    data = entries(shape=shape)
+    _, held = np.unique(np.stack(data.indices[1:]), axis=1, return_counts=True)
+    pairs = float(held @ held)  # of entries in one fibre: nonzero products that make the matrix
+    for rows, most, count, iterated in [
+        (256, 3e7, 2, False),
+        (39, 3e7, 2, True),
+        (40, 3e7, 2, False),
+        (256, 1.01 * pairs, 2, False),
+        (256, 0.99 * pairs, 2, True),
+        (0, 0.0, 14, False),
+        (0, 0.0, 13, True),
+    ]:
+        with (
+            mock.patch.object(module, "_DENSE_ROWS", rows),
+            mock.patch.object(module, "_DENSE_PAIRS", most),
+            mock.patch.object(module, "eigsh", side_effect=eigsh) as iteration,
+        ):
+            spectral_basis(data.indices, data.values, shape, 0, count, np.random.default_rng(0))
+            spectral_basis(data.indices, data.values, shape, 1, 1, np.random.default_rng(0))  # few rows
+        calls.append((iteration.call_count == 1, iterated))
+    assert_equal([got for got, _ in calls], [want for _, want in calls])
+
+
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_converge(dtype):
     shape, stopped = (400, 5, 5), []
@@ -172,6 +215,17 @@ def test_the_basis_without_a_gap_is_orthonormal_where_the_iteration_does_not_con
         got = spectral_basis(data.indices, data.values, shape, 0, 6, np.random.default_rng(0))
     assert_equal(len(stopped), 1)
     assert_close(got.conj().T @ got, np.eye(6, dtype=dtype))
+
+
+def test_directions_that_the_iteration_has_found_are_kept_where_it_does_not_converge():
+    shape = (400, 5, 5)
+    data = entries(0.05, shape=shape)
+    found = np.linalg.qr(np.random.default_rng(1).standard_normal((400, 2)))[0]
+    stopped = ArpackNoConvergence("no convergence", np.ones(2), found)
+    with mock.patch.object(module, "eigsh", side_effect=stopped):
+        got = spectral_basis(data.indices, data.values, shape, 0, 6, np.random.default_rng(0))
+    assert_close(got.T @ got, np.eye(6))
+    assert_close(got @ (got.T @ found), found)
 
 
 def test_a_repair_replaces_the_component_that_is_missed_least():

@@ -11,7 +11,7 @@ import pytest
 from tenfac.core.progress import Progress
 from tenfac.decompose.completion import search as module
 from tenfac.decompose.completion.observed import Observed
-from tests.checks import assert_below, assert_close, assert_equal, assert_says
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 
 
 class Scripted:
@@ -119,6 +119,57 @@ def test_repairs_go_on_while_they_gain_and_try_a_smaller_ridge_when_they_do_not(
     assert_equal(repaired(monkeypatch, 0.9 ** np.arange(1, 20), 2)[1], [large] * 4)
     assert_equal(repaired(monkeypatch, [9e-6, 1.0]), (9e-6, [large]))
     assert_equal(repaired(monkeypatch, [], 0), (1.0, []))
+
+
+def test_a_sweep_that_raises_the_error_is_told_with_the_error_that_is_kept():
+    told = []
+    progress = Progress("test", None, 0, lambda _, error: told.append(error))
+    module._settle(Scripted([0.9, 0.8, 0.7, 0.75, 0.6]), 0.0, 1.0, 5, 1e-3, 0.0, progress)
+    assert_close(np.array(told), np.array([0.9, 0.8, 0.7, 0.7, 0.6]))
+
+
+def test_a_start_goes_on_after_its_ridge_has_fallen_while_its_error_falls_but_not_for_ever():
+    problem = Scripted(0.5 * 0.9 ** np.arange(99))
+    problem.evaluate = lambda *_: np.array([0.0])
+    held = Observed((1, 1), (np.array([0]), np.array([0])), np.array([1.0]))
+    fit = module._anneal(problem, 0.0, 1.0, 4, held, Progress("test"))
+    count = len(problem.asked)
+    assert_above(count, 20, "sweeps")
+    assert_below(count, 80, "sweeps")
+    assert_close(fit.train, 0.5 * 0.9 ** (count - 1))
+    assert_close(fit.validation, 1.0)
+
+
+def test_each_start_is_logged_by_its_number(monkeypatch, caplog):
+    made = iter(module._Fit(n, value, value) for n, value in enumerate((0.3, 0.2, 0.1)))
+    monkeypatch.setattr(module, "_anneal", lambda *_: next(made))
+    monkeypatch.setattr(module, "_repaired", lambda *given: given[1])
+    with caplog.at_level("INFO", logger="tenfac"):
+        module._search(Scripted([]), None, 1.0, 3, None, Progress("test", None, 2))
+    said = [record.getMessage().partition(" on ")[0] for record in caplog.records]
+    assert_equal(said, [f"test: start {n}: relative error 0.{4 - n}, 0.{4 - n}" for n in (1, 2, 3)])
+
+
+def test_starts_take_a_large_a_middle_and_a_small_ridge_in_turn(monkeypatch):
+    ridges = []
+
+    def annealed(problem, state, ridge, sweeps, *_):
+        ridges.append((ridge, sweeps))
+        return module._Fit(0, 1.0, 0.9 ** len(ridges))
+
+    monkeypatch.setattr(module, "_anneal", annealed)
+    monkeypatch.setattr(module, "_repaired", lambda *given: given[1])
+    module._search(Scripted([]), None, 0.1, 7, None, Progress("test"))
+    large, middle, small = ridges[:3]
+    assert_equal(ridges, [large, middle, small] * 2 + [large])
+    assert_equal((large > middle > small, {sweeps for _, sweeps in ridges}), (True, {4}))
+
+
+def test_values_are_divided_by_their_root_mean_square_and_zeros_by_one():
+    for largest in (1e-200, 0.1, 1.0, 1e200):
+        assert_close(module._scale(np.array([3.0, -4.0, 0.0, 0.0]) * largest), 2.5 * largest)
+    assert_close(module._scale(np.array([3j, 4.0])), math.sqrt(12.5))
+    assert_equal(module._scale(np.zeros(3)), 1.0)
 
 
 def test_the_share_held_out_is_rounded_and_leaves_both_sides_an_entry():

@@ -103,6 +103,47 @@ def test_a_term_without_a_partner_and_a_zero_term_count_zero():
     assert_close(factor_match_score(a, CP(np.array([1.0, 1.0, 0.0]), [np.eye(3), np.eye(3)])), 2 / 3)
 
 
+def drawn(dtype, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    parts = [rng.standard_normal((size, 3)) * scale for size in (4, 5, 3)]
+    if dtype is complex:
+        parts = [part + 1j * rng.standard_normal(part.shape) for part in parts]
+    return CP(rng.standard_normal(3).astype(dtype), parts)
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_columns_have_the_norms_of_their_partners_and_a_positive_inner_product_with_them(dtype):
+    a, b = drawn(dtype, 0), drawn(dtype, 1, scale=7.0)
+    got = align(a, b)
+    assert_close(got.to_tensor(), cp_dense(b.weights, b.factors), factor=1e3)
+    for mine, theirs in zip(got.factors, a.factors, strict=True):
+        inner = np.sum(theirs.conj() * mine, axis=0)
+        assert_close(inner, np.abs(inner).astype(dtype))
+        assert_close(np.linalg.norm(mine, axis=0), np.linalg.norm(theirs, axis=0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_a_column_orthogonal_to_its_partner_has_its_norm_and_keeps_its_sign(scale):
+    a = CP(None, [np.array([[2.0], [0.0]]), np.ones((3, 1))])
+    b = CP(None, [np.array([[0.0], [scale]]), np.ones((3, 1))])
+    got = align(a, b)
+    assert_close(got.factors[0], np.array([[0.0], [2.0]]))
+    assert_close(got.weights, np.array([scale / 2]))
+
+
+@pytest.mark.parametrize("zero", ["a", "b"])
+def test_a_column_stays_as_it_is_where_it_or_its_partner_is_zero(zero):
+    rng = np.random.default_rng(0)
+    factors = [rng.standard_normal((size, 1)) for size in (4, 5, 3)]
+    hollow = [0 * factors[0], *factors[1:]]
+    a, b = (CP(None, hollow if zero == name else factors) for name in "ab")
+    b = CP(np.array([3.0]), [5.0 * b.factors[0], -2.0 * b.factors[1], b.factors[2]])
+    got = align(a, b)
+    assert_close(got.factors[0], b.factors[0])
+    assert_close(got.weights, np.array([-6.0]))
+    assert_close(got.factors[1], a.factors[1])
+
+
 def test_a_tensor_and_its_negative_do_not_match():
     a = CP(None, [np.eye(2), np.eye(2)])
     assert_below(factor_match_score(a, -1.0 * a), 0.0, "score")

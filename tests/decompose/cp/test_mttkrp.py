@@ -104,8 +104,10 @@ def test_the_distance_is_that_of_the_dense_tensor(make, block):
     assert_close(got, want)
 
 
+@pytest.mark.parametrize("block", [1, 150, 2**20])
 @pytest.mark.parametrize("noise", [1e-3, 1e-7, 1e-11])
-def test_small_distances_of_sparse_arrays_do_not_cancel(noise):
+def test_small_distances_of_sparse_arrays_do_not_cancel(monkeypatch, noise, block):
+    monkeypatch.setattr(sparse_tensor, "_BLOCK", block)
     rng = np.random.default_rng(0)
     factors = [np.where(rng.random((size, 2)) < 0.4, 1.0, 0.0) for size in (9, 8, 7)]
     X = cp_dense(None, factors)
@@ -113,6 +115,36 @@ def test_small_distances_of_sparse_arrays_do_not_cancel(noise):
     target = SparseTensor.from_array(sparse.coo_array(X), "x")
     want = np.linalg.norm(X - cp_dense(None, moved))
     assert_below(abs(target.distance([f.T for f in moved]) / want - 1), 1e-4, "relative")
+
+
+@pytest.mark.parametrize(("size", "off", "dense"), [(9, 0.0, 1), (9, 1.0, 0), (10**6, 0.0, 0)])
+def test_a_sparse_array_is_made_dense_only_where_it_is_small_and_its_distance_cancels(
+    monkeypatch, size, off, dense
+):
+    calls = []
+    monkeypatch.setattr(SparseTensor, "_dense_distance", lambda *_: calls.append(1) or 0.0)
+    target = SparseTensor(np.array([[1], [2], [3]]), np.array([8.0]), (size,) * 3)
+    factors = [np.zeros((1, size)) for _ in range(3)]
+    for n, factor in enumerate(factors):
+        factor[0, n + 1] = 2.0
+    factors[0] *= 1 + off
+    assert_close(target.distance(factors), 8 * off)
+    assert_equal(len(calls), dense)
+
+
+def test_a_sparse_array_times_matrices_is_the_same_in_blocks_of_entries(monkeypatch):
+    X = sparse_numbers((4, 5, 6))
+    matrices = [np.random.default_rng(n).standard_normal((n + 2, size)) for n, size in enumerate(X.shape)]
+    target = SparseTensor.from_array(sparse.coo_array(X), "x")
+    want = np.einsum("ijk,ai,bj,ck->abc", X, *matrices)
+    for entries in (1, 4, 2**14):
+        monkeypatch.setattr(sparse_tensor, "_ENTRIES", entries)
+        assert_close(target.multiplied(matrices), want, factor=1e3)
+
+
+def test_modes_are_cut_in_two_so_that_what_is_left_between_the_large_products_is_small():
+    for shape, cut in {(10,) * 4: 2, (100, 2, 3): 1, (2, 3, 100): 2, (5, 4): 1, (2, 2, 2, 9): 3}.items():
+        assert_equal(mttkrp._split(shape), cut)
 
 
 def test_entries_stored_twice_are_added():

@@ -21,7 +21,7 @@ def dense_formula(X, t):
     core = np.linalg.lstsq(kron_all(factors), X.reshape(-1), rcond=None)[0].reshape((t.rank,) * t.ndim)
     ideal = np.zeros_like(core)
     ideal[(np.arange(t.rank),) * t.ndim] = 1
-    return 100 * (1 - np.sum((core - ideal) ** 2) / t.rank)
+    return 100 * (1 - np.sum(np.abs(core - ideal) ** 2) / t.rank)
 
 
 def noisy(rank, shape=(8, 9, 10), noise=0.05, seed=0):
@@ -37,6 +37,23 @@ def test_core_consistency_is_the_dense_formula(shape, rank):
     X = rng.standard_normal(shape)
     t = CP(rng.standard_normal(rank), [rng.standard_normal((size, rank)) for size in shape])
     assert_close(corcondia(X, t), float(dense_formula(X, t)), factor=1e4)
+
+
+@pytest.mark.parametrize("weights", [[2 + 1j, -3j], [-2.0, 0.5], [0.0, 3.0]])
+def test_complex_negative_and_zero_weights_stand_in_the_terms(weights):
+    rng = np.random.default_rng(0)
+    shapes = [(4, 5, 6), (4, 2), (5, 2), (6, 2)]
+    X, *factors = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for shape in shapes)
+    t = CP(np.array(weights, dtype=complex), factors)
+    assert_close(corcondia(X, t), float(dense_formula(X, t)), factor=1e5)
+
+
+def test_terms_that_are_nearly_the_same_take_the_smallest_core():
+    rng = np.random.default_rng(0)
+    X, factors = rng.standard_normal((4, 5, 6)), [rng.standard_normal((size, 3)) for size in (4, 5, 6)]
+    factors[0][:, 2] = factors[0][:, :2] @ [0.3, 0.7]
+    t = CP(None, factors)
+    assert_close(corcondia(X, t), float(dense_formula(X, t)), factor=1e6)
 
 
 def test_a_rank_above_a_size_takes_the_smallest_core():
@@ -95,6 +112,15 @@ def test_a_scree_keeps_its_warnings_in_the_reports():
         warnings.simplefilter("error")
         point = cp_scree(X, [3], max_iter=3)[0]
     assert_equal(point.cp.info.converged, False)
+
+
+def test_a_scree_logs_a_line_for_each_rank_and_else_says_nothing(caplog, capsys):
+    cp_scree(noisy(2, (4, 5, 6), 0.3), [1])
+    assert_equal((capsys.readouterr().err, caplog.text), ("", ""))
+    with caplog.at_level("INFO", logger="tenfac"):
+        (point,) = cp_scree(noisy(2, (4, 5, 6), 0.3), [2], verbose=2)
+    line = f"rank 2: relative error {point.rel_error:.3g}, core consistency {point.core_consistency:.3g}"
+    assert_says(caplog.text, line)
 
 
 def test_what_does_not_fit_is_refused():

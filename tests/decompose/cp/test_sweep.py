@@ -10,7 +10,15 @@ from tenfac.decompose.cp.degenerate import degeneracy
 from tenfac.decompose.cp.mttkrp import DenseTensor
 from tenfac.decompose.cp.nonnegative import nonnegative_step
 from tenfac.decompose.cp.sweep import Starts
-from tests.checks import assert_above, assert_close, assert_equal, assert_relative, assert_says
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_says,
+)
+from tests.oracles import cp_dense, khatri_rao_dense
 
 X = DenseTensor(np.random.default_rng(0).standard_normal((3, 4, 5)))
 
@@ -71,6 +79,145 @@ def test_starts_do_not_influence_each_other():
     kept.advance(3)
     assert_relative(kept.errors, together.errors[[2, 0]], 1e-9)
     assert_equal(kept.history[-1].shape, (2,))
+
+
+def test_starts_that_raise_the_error_wait_while_the_others_go_on(monkeypatch):
+    seen = scripted(monkeypatch, [[0.9, 0.9], [0.8, 0.8], [0.85, 0.7], [0.8, 0.6]])
+    s = starts(2)
+    s.advance(2)
+    before = s.factors[1]
+    s.advance(2)
+    assert_equal(seen[3][1][0], before[0])
+    assert_above(np.abs(seen[3][1] - seen[2][1])[1].min(), 1.0, "step of the start that goes on")
+
+
+def shares_ahead(monkeypatch, errors):
+    """How far each sweep from the third on goes ahead, in steps of the last two."""
+    seen, here, shares = scripted(monkeypatch, [[error] for error in errors]), [], []
+    s = starts(tol=0)
+    for _ in errors:
+        here.append(s.factors[0])
+        s.advance(1)
+    for n in range(2, len(errors)):
+        step = (here[n] - here[n - 1]).mean()
+        shares.append((seen[n][0] - here[n]).mean() / step if step else 0.0)
+    return np.array(shares)
+
+
+def test_sweeps_go_ever_further_ahead_up_to_a_whole_step_while_the_error_falls(monkeypatch):
+    shares = shares_ahead(monkeypatch, 0.99 ** np.arange(30))
+    assert_above(np.diff(shares).min(), -1e-9, "least growth")
+    assert_above(shares[0], 0.05, "first share")
+    assert_below(shares[0], 0.9, "first share")
+    assert_close(shares[-10:], np.ones(10), factor=1e3)
+
+
+def test_after_a_rise_sweeps_go_less_far_ahead_than_what_failed_and_for_some_while(monkeypatch):
+    errors = list(0.99 ** np.arange(30))
+    errors[3] = 2.0
+    shares = shares_ahead(monkeypatch, errors)
+    failed, then = shares[1], shares[3:]
+    assert_below(then[0], 0.9 * failed, "share after the one that failed")
+    assert_below(then[3], 1.3 * failed, "share some sweeps later")
+    assert_above(then[-1], 1.3 * failed, "share at last")
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [(0.5, 2e-16), (0.01, 1e-14), (3e-4, 3e-13), (1e-6, 2e-16)],  # half a rounding of its square, or one
+)
+def test_a_fall_that_may_be_rounding_is_no_progress_whatever_the_tolerance(monkeypatch, error, known):
+    for fall, done in ((0.9 * known, True), (30 * known, False)):
+        scripted(monkeypatch, [[error - n * fall] for n in range(4)])
+        s = starts(tol=0)
+        s.advance(4)
+        assert_equal((bool(s.done[0]), len(s.history)), (done, 3 if done else 4))
+
+
+def test_an_exact_fit_ends_at_once(monkeypatch):
+    scripted(monkeypatch, [[0.9], [0.0], [0.0]])
+    s = starts(tol=0)
+    s.advance(3)
+    assert_equal((bool(s.exact[0]), len(s.history)), (True, 2))
+
+
+def test_nonnegative_starts_stay_at_zero_or_above_where_they_go_ahead(monkeypatch):
+    seen = []
+
+    def falling(target, factors, nonnegative):
+        seen.append(factors)
+        return [np.maximum(factor - 0.5, 0) for factor in factors], np.array([0.9 / len(seen)])
+
+    monkeypatch.setattr(als, "sweep", falling)
+    s = Starts(
+        X, [np.linspace(0, 2, 2 * size).reshape(1, 2, size) for size in X.shape], 0.0, nonnegative=True
+    )
+    s.advance(2)
+    here = s.factors
+    s.advance(1)
+    for ahead, factor in zip(seen[2], here, strict=True):
+        assert_equal(ahead >= 0, np.ones(ahead.shape, dtype=bool))
+        assert_equal(ahead < factor, factor > 0)
+
+
+def random_factors(dtype=float, seed=2, rank=3, shape=X.shape):
+    rng = np.random.default_rng(seed)
+    parts = [rng.standard_normal((2, rank, size)) for size in shape]
+    return [part + 1j * rng.standard_normal(part.shape) for part in parts] if dtype is complex else parts
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("off", [1.0, 1e-2, 1e-6])
+def test_the_errors_of_a_sweep_are_those_of_its_factors_and_each_term_has_one_norm_in_every_mode(off, dtype):
+    factors = random_factors(dtype)
+    near = cp_dense(None, [factor[0].T for factor in factors])
+    dense = 0.7 * (near + off * np.linalg.norm(near) / np.linalg.norm(X.array) * X.array)
+    balanced, errors = als.sweep(DenseTensor(dense), factors)
+    for s in range(2):
+        own = [factor[s].T for factor in balanced]
+        want = np.linalg.norm(dense - cp_dense(None, own)) / np.linalg.norm(dense)
+        assert_relative(errors[s], np.float64(want), 1e-7)
+        norms = np.stack([np.linalg.norm(factor, axis=0) for factor in own])
+        assert_close(norms, np.broadcast_to(norms[0], norms.shape), factor=1e3)
+    assert_below(errors[0], off, "error beside the solution")
+
+
+def test_a_sweep_solves_each_mode_by_least_squares_in_turn():
+    factors = random_factors()
+    balanced, _ = als.sweep(X, factors)
+    state = [factor[0].T for factor in factors]
+    for n in range(3):
+        a, b = (state[m] for m in range(3) if m != n)
+        unfolded = np.moveaxis(X.array, n, 0).reshape(X.shape[n], -1)
+        state[n] = np.linalg.lstsq(khatri_rao_dense([a, b]), unfolded.T)[0].T
+    want = cp_dense(None, state)
+    assert_relative(cp_dense(None, [factor[0].T for factor in balanced]), want, 1e-9)
+
+
+def test_what_the_data_do_not_determine_stays_as_it_was():
+    factors = [factor[:1, :2] for factor in random_factors()]
+    for factor in factors[1:]:
+        factor[:, 1] = factor[:, 0]  # two terms that differ in mode 0 only: their sum is determined
+    (a, *others), norm = [factor[0] for factor in factors], 1.0
+    for other in others:
+        norm *= np.linalg.norm(other[0])
+    both = np.einsum("ijk,j,k->i", X.array, *(other[0] / np.linalg.norm(other[0]) for other in others))
+    apart = norm * (a[0] - a[1])
+    want = np.stack([both + apart, both - apart])
+    found = als.sweep(X, factors)[0][0][0]
+    rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (found, want)]
+    assert_relative(rows[0], rows[1], 0.05)
+
+
+def test_a_component_that_is_zero_stays_zero():
+    factors = random_factors()
+    for factor in factors:
+        factor[:, 1] = 0.0
+    balanced, errors = als.sweep(X, factors)
+    assert_equal(balanced[2][:, 1], np.zeros((2, 5)))
+    without, want = als.sweep(X, [np.delete(factor, 1, axis=1) for factor in factors])
+    assert_close(errors, want)
+    assert_close(np.delete(balanced[0], 1, axis=1), without[0], factor=1e3)
 
 
 def test_extension_saves_sweeps_on_nearly_parallel_terms():
