@@ -204,3 +204,27 @@ def test_a_point_a_rounding_beyond_the_domain_is_in_the_last_box() -> None:
     for end in ends:
         with pytest.raises(DataError, match="mode 0"):
             pieces.at(end * (1 + 20 * 2.0**-52), 0)
+
+
+def test_a_function_of_one_variable_may_stay_in_one_box(make) -> None:
+    t = Tucker(make.asarray([1.0]), [make.asarray([[0.0], [1.0]])], [Chebyshev(2)])  # x
+    for count in (1, 2):
+        patches = split(t, count, tol=1e-5)
+        assert_equal((patches.shape, patches.domain, patches.counts), ((None,), ((-1.0, 1.0),), (count,)))
+        x = make.asarray([0.5, -0.25, 1.0])
+        assert_close(patches.at(x), x)
+        assert_close(patches.on_grid(x), x)
+        assert_close(patches.on_grid(0.5)[()], x[0])
+        for empty in (patches.at(make.asarray([])), patches.on_grid(make.asarray([]))):
+            assert_equal(tuple(empty.shape), (0,))
+
+
+def test_a_grid_has_the_bytes_of_its_values_and_no_more(make) -> None:
+    patches = split(wave(make), [3, None, 2], tol=1e-4)
+    x, y = [0.9, -1.0, 0.1], [0.0, 0.5, -0.5, 0.25]
+    for axes, count in (((x, None, y), 24), ((x, [1, 0, 1], y), 36), ((0.3, None, y), 8), ((x, 1, 0.3), 3)):
+        size = count * np.dtype(make.dtype).itemsize
+        assert_equal(int(np.prod(patches.on_grid(*axes, max_bytes=size).shape)), count)
+        with pytest.raises(DataError) as error:
+            patches.on_grid(*axes, max_bytes=size - 1)
+        assert_says(error, "on_grid", f"{size:,} bytes")
