@@ -19,7 +19,16 @@ from tenfac import (
     split,
 )
 from tenfac.core.modes.chebyshev import coefficients
-from tests.checks import assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
+from tenfac.functional import patches as module
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_says,
+    library_of,
+    to_numpy,
+)
 
 SIZE = 40
 
@@ -228,3 +237,39 @@ def test_a_grid_has_the_bytes_of_its_values_and_no_more(make) -> None:
         with pytest.raises(DataError) as error:
             patches.on_grid(*axes, max_bytes=size - 1)
         assert_says(error, "on_grid", f"{size:,} bytes")
+
+
+def test_a_single_row_of_many_keeps_the_tolerance() -> None:
+    rows, tol = np.zeros((10_000, 2)), 1e-2
+    rows[:, 0], rows[0, 1] = 1.0, 4 * tol  # was cut: of all rows together it is little
+    core = np.zeros((2, 2, 2))
+    core[0, 0, 0] = core[1, 1, 1] = 1.0
+    t = Tucker(
+        core, [rows, np.eye(8)[:, [1, 3]], np.eye(8)[:, [0, 2]]], [Discrete(10_000), *[Chebyshev(8)] * 2]
+    )
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 500))
+    assert_below(np.abs(split(t, 2, tol=tol).at(0, x, y) - t.at(0, x, y)).max(), tol, "error")
+
+
+@pytest.mark.parametrize("slope", [0.0, 8.0])
+def test_all_cuts_together_may_spend_the_tolerance_and_spend_a_third_at_least(monkeypatch, slope) -> None:
+    spent, shortened = [], module._shortened
+    monkeypatch.setattr(
+        module, "_shortened", lambda t, budget: (spent.append(budget), shortened(t, budget))[1]
+    )
+    mode = Chebyshev(65)
+    step = coefficients(np.tanh(slope * mode.nodes()) if slope else np.ones(65))[:, None]  # 1 at most, or 1
+    t = Tucker(np.full((1, 1, 1), 3.0), [step, np.ones((5, 1)), step], [mode, Discrete(5), mode])
+    split(t, 2, tol=1e-3)
+    assert_equal(len(spent), 2 + 4)  # two halves, then two of each: a value passes two of the cuts
+    assert_below(2 * max(spent), 3 * 1e-3, "budget")
+    assert_above(2 * min(spent), 0.33 * 3 * 1e-3, "budget")
+
+
+def test_a_box_where_the_function_is_below_the_tolerance_holds_one_coefficient() -> None:
+    mode = Chebyshev(41)
+    t = Tucker(np.ones(1), [coefficients(((1 + mode.nodes()) / 2) ** 40)[:, None]], [mode])
+    patches = split(t, 2, tol=1e-8)
+    assert_equal(patches.parts[0].coef_shape, (1,))
+    x = np.linspace(-1, 1, 99)
+    assert_below(np.abs(patches.at(x) - t.at(x)).max(), 1e-8, "error")
