@@ -22,6 +22,8 @@ _SLAB = 2**22
 # Below this tolerance the Gram matrix of the first mode no longer tells what is discarded.
 _GRAM_LIMIT = 1e-5
 _MOST_BYTES = 2**33
+# Smallest squared norm that has all its digits.
+_SMALLEST = 1e-250
 
 
 def is_chunked(X: Any) -> bool:
@@ -87,7 +89,7 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
     by_gram = tol is None or tol >= _GRAM_LIMIT
     X = _Scaled(X)
     squares, vectors, norm2 = _basis(X, n, shape, by_gram)
-    if X.largest > 0 and not 1e-250 < norm2 < math.inf:  # squares overflow, or lose digits
+    if X.largest > 0 and not _SMALLEST < norm2 < math.inf:  # squares overflow, or lose digits
         X.scale = X.largest
         squares, vectors, norm2 = _basis(X, n, shape, by_gram)
     share2 = 0.0 if tol is None else tol**2 * norm2 / len(shape)
@@ -100,27 +102,28 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
     core, factors, rel_error = truncate(small, ranks, left, norm2=small2, modes=rest)
     factors = tuple(factor if m == n else factors[m] for m in range(len(shape)))
     total = math.sqrt((lost2 + rel_error**2 * small2) / norm2) if norm2 > 0 else 0.0
-    core = core if X.scale == 1.0 else core * dtype.type(X.scale)
+    core = core if X.scale is None else core * dtype.type(X.scale)
     return Tucker(core, factors, info=truncation_report("tucker", total, tol, start))
 
 
 class _Scaled:
-    """Slabs of an array divided by ``scale``; remembers the largest magnitude read."""
+    """Slabs of an array, divided by ``scale`` if there is one; remembers the largest magnitude read."""
 
     def __init__(self, X: Any) -> None:
         self.X, self.chunks, self.shape = X, X.chunks, X.shape
-        self.scale, self.largest = 1.0, 0.0
+        self.scale: float | None = None
+        self.largest = 0.0
 
     def read(self, where: tuple[slice, ...]) -> np.ndarray:
         """One slab."""
         slab = as_float(np.asarray(self.X[where]), "tucker")
         self.largest = max(self.largest, float(np.abs(slab).max()))
-        return slab if self.scale == 1.0 else slab / slab.dtype.type(self.scale)
+        return slab if self.scale is None else slab / slab.dtype.type(self.scale)
 
 
 def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
     """The mode whose projection leaves least; of unknown ranks, the longest."""
-    return max(range(len(shape)), key=lambda n: shape[n] / (ranks[n] if ranks else 1))
+    return max(range(len(shape)), key=lambda n: shape[n] / ranks[n] if ranks else shape[n])
 
 
 def _slabs(X: _Scaled, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
