@@ -28,6 +28,8 @@ _NEW = 0.5
 _BYTES = 2**30
 # Share of its data that the tensor so far is taken to hold at least, squared, and the largest error of a cut.
 _LEAST_SHARE, _ALL = 1e-12, 0.99
+# Roundings of the dtype below which nothing is cut.
+_ROUNDINGS = 10
 # Errors that rounding to the dtype allows.
 _REACHED = {"float32": 1e-6, "complex64": 1e-6, "float64": 1e-14, "complex128": 1e-14}
 
@@ -110,7 +112,7 @@ def tucker_append(
     t_norm = to_number(t.norm())
     old_norm = t_norm / math.sqrt(max(1 - old_error**2, _LEAST_SHARE))
     old_lost, norm = old_error * old_norm, math.hypot(old_norm, new_norm)
-    cut = 10 * eps(t.dtype)
+    cut = _ROUNDINGS * eps(t.dtype)
     if tol is not None and new_norm:
         slack = tol * norm - old_lost
         cut = min(max(_NEW * (slack if slack > 0 else tol * norm) / new_norm, cut), _ALL)

@@ -30,8 +30,11 @@ Array = NDArray[Any]
 _SMALL = 50_000
 # Most evaluations when no limit is given.
 _MOST = 5_000_000
-# Most entries drawn to test a fit; four times as many confirm the one that passes.
-_TEST = 1000
+# Most entries drawn to test a fit, at most this part of the limit; how many times as many confirm the one
+# that passes.
+_TEST, _TEST_PART, _CONFIRM = 1000, 20, 4
+# Entries whose largest is the scale of the values, at most this part of the limit.
+_LOOK, _LOOK_PART = 100, 50
 # Share of the tolerance left outside the bases, and reached by a fit before it is compressed.
 _BASIS, _FIT = 0.1, 0.5
 # Entries that fix the core, as a multiple of its size: a stable least-squares problem.
@@ -40,6 +43,10 @@ _OVERSAMPLING = 4.0
 _PATIENCE = 4
 # Fibres added per round and mode beyond half of the rank, and entries of the worst error they go through.
 _EXTRA, _WORST = 8, 4
+# Rows of each mode before there is a basis.
+_ROWS = 16
+# Part of what the test leaves of the tolerance that is spent on smaller ranks.
+_ROOM = 0.8
 
 
 @door
@@ -130,8 +137,8 @@ def tucker_cross(
     progress = Progress("tucker_cross", None, verbose, callback, "entries")
     shape = checked_shape(shape, "tucker_cross")
     progress.max_iter = limit = _limit(max_evals, shape)
-    spare = limit - 1 - math.prod(shape) if _is_read_whole(shape, limit) else limit // 50
-    sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(100, spare))
+    spare = limit - 1 - math.prod(shape) if _is_read_whole(shape, limit) else limit // _LOOK_PART
+    sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(_LOOK, spare))
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
     with progress:
         core, bases, error, end = _approximated(sampler, tol, rng, progress)
@@ -234,13 +241,14 @@ class _Cross:
         self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
         self.limit, self.told = progress.left, 0
         shape = sampler.shape
-        self.n_test = min(_TEST, self.limit // 20)
+        self.n_test = min(_TEST, self.limit // _TEST_PART)
+        self.reserve = self.n_test + _CONFIRM * self.n_test
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
         self.seen = [np.empty((size, 0)) for size in shape]
         self.bases = [np.empty((size, 0)) for size in shape]
-        self.rows = [rng.choice(size, size=min(size, 2 * _EXTRA), replace=False) for size in shape]
+        self.rows = [rng.choice(size, size=min(size, _ROWS), replace=False) for size in shape]
         self.worst = np.empty((0, len(shape)), dtype=np.int64)
-        self.room = 0.8
+        self.room = _ROOM
 
     def run(self) -> tuple[Array, list[Array], float, str]:
         """Core, bases and error of the best fit; what ended the search, if not the tolerance."""
@@ -279,7 +287,7 @@ class _Cross:
         """Read new fibres of every mode; what the bases missed of them, or None if none can be read."""
         shape, first = self.sampler.shape, not self.columns[0].size
         core = _OVERSAMPLING * math.prod(basis.shape[1] for basis in self.bases)
-        left = self.limit - self.sampler.n_evals - 5 * self.n_test - core
+        left = self.limit - self.sampler.n_evals - self.reserve - core
         most = max(int(left / (2 * sum(shape))), 2 if first else 0)
         if most < _EXTRA // 2 and not first:
             return None
@@ -316,7 +324,7 @@ class _Cross:
 
     def _fit(self) -> tuple[Array, list[Array], float] | None:
         """Core by least squares, tested on fresh entries and compressed where the test leaves room."""
-        budget = self.limit - self.sampler.n_evals - 5 * self.n_test
+        budget = self.limit - self.sampler.n_evals - self.reserve
         bases, rows = list(self.bases), list(self.rows)
         while math.prod(map(len, rows)) > budget:
             n = max(range(len(rows)), key=lambda m: len(rows[m]))
@@ -332,7 +340,7 @@ class _Cross:
         core, factors, _ = truncate(core, None, self.room * math.sqrt(self.tol**2 - error**2))
         bases = [basis @ factor for basis, factor in zip(bases, factors, strict=True)]
         self.room /= 2  # should the test of the compressed fit fail
-        return core, bases, self._test(core, bases, 4 * self.n_test)[0]
+        return core, bases, self._test(core, bases, _CONFIRM * self.n_test)[0]
 
     def _test(self, core: Array, bases: list[Array], count: int) -> tuple[float, Array]:
         """Relative error estimated at random entries, and the entries where it is worst.

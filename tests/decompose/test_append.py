@@ -45,7 +45,7 @@ def test_the_tolerance_holds_for_all_data_with_the_ranks_of_all_data(mode, tol):
     X = smooth()
     old, new = split(X, mode, 15)
     t = tucker_append(tucker(old, tol=tol / 10), new, mode, tol=tol)
-    assert_equal((t.shape, t.info.converged), (X.shape, True))
+    assert_equal((t.shape, t.info.converged, t.info.reason), (X.shape, True, "tolerance met"))
     assert_below(true_error(t, X), tol, "true error")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
     assert_below(t.info.rel_error, tol, "reported bound")
@@ -57,7 +57,7 @@ def test_at_a_given_rank_it_is_as_good_as_decomposing_all_data():
     X = smooth() + 1e-3 * np.random.default_rng(0).standard_normal((24, 24, 24))
     old, new = split(X, 0, 20)
     t = tucker_append(tucker(old, 6), new, 0, rank=5)
-    assert_equal(t.rank, (5, 5, 5))
+    assert_equal((t.rank, t.info.reason), ((5, 5, 5), "rank reached"))
     assert_below(true_error(t, X), 1.01 * tucker(X, 5).info.rel_error, "error against that of all data")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
     assert_below(t.info.rel_error, 3 * true_error(t, X), "reported bound against the true error")
@@ -132,6 +132,7 @@ def test_an_error_of_the_start_above_the_tolerance_is_said():
     with pytest.warns(ConvergenceWarning, match=r"above tol=.*decompose all data anew") as caught:
         t = tucker_append(tucker(X[:20], tol=1e-2), X[20:], 0, tol=1e-6)
     assert_equal((len(caught), caught[0].filename, t.info.converged), (1, __file__, False))
+    assert_says(t.info.reason, "error of t above tolerance")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
 
 

@@ -10,7 +10,7 @@ import scipy.linalg
 
 from tenfac import Tucker, tucker_cross
 from tenfac.decompose import cross as module
-from tests.checks import assert_below, assert_close, assert_equal, assert_says
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says
 
 
 def counted(f):
@@ -138,3 +138,66 @@ def test_a_basis_leaves_out_what_the_tolerance_allows_and_condenses_the_rest():
         assert_below(np.abs(basis @ basis.T - left[:, :rank] @ left[:, :rank].T).max(), 1e-9, "distance")
         lost = matrix @ matrix.T - columns @ columns.T
         assert_below(np.abs(lost).max(), 1.01 * (0.01 * tol) ** 2 + 1e-15, "what the columns lose")
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit"),
+    [
+        ((300, 300), 45_000),  # of small tensors half
+        ((150, 100, 100), 500_000),  # of those half a million
+        ((200, 200, 200), 800_000),  # then a tenth
+        ((1000, 1000, 1000), 5_000_000),  # up to five million
+        ((20, 20, 20), 8101),  # few entries are read in full
+        ((2, 30_000), 240_004),  # four times what is needed at least
+    ],
+)
+def test_without_a_limit_a_tenth_of_the_entries_is_read_at_most_or_half_of_few(shape, limit):
+    assert_equal(module._limit(None, shape), limit)
+
+
+def peaked(size=60):
+    """Values with a peak in a corner, and their best approximation of rank one: core and bases."""
+    x = np.linspace(0, 1, size)
+    values = 1 / (x[:, None] + 2 * x + 0.02)
+    u, s, v = np.linalg.svd(values)
+    return values, np.array([[s[0]]]), [u[:, :1], v[:1].T]
+
+
+def state(values, seed=0, tol=1e-6, limit=10_000):
+    rng = np.random.default_rng(seed)
+    sampler = module.Sampler(values, values.shape, 1000, "tucker_cross")
+    return module._Cross(sampler, tol, module.Progress("tucker_cross", limit), rng)
+
+
+def test_the_estimate_of_the_error_is_unbiased_and_finds_the_worst_entries():
+    values, core, bases = peaked()
+    rest = values - bases[0] @ core @ bases[1].T
+    true = np.linalg.norm(rest) / np.linalg.norm(values)
+    cross = state(values)
+    error, worst = cross._test(core, bases, 40_000)
+    assert_below(abs(error / true - 1), 0.02, "estimated over true error - 1")
+    least = np.sort(np.abs(rest).ravel())[-8]  # of 3600, nearly all of which were drawn
+    assert_above(np.abs(rest[tuple(worst.T)]).min(), least * 0.5, "error at the worst entries")
+    assert_above(np.abs(rest[tuple(worst[0])]), np.abs(rest).max() * 0.999, "error at the worst entry")
+    exact = state(bases[0] @ core @ bases[1].T)
+    assert_below(exact._test(core, bases, 500)[0], 1e-14, "error of what is exact")
+    assert_equal(
+        state(np.zeros((9, 8)))._test(np.zeros((1, 1)), [np.eye(9)[:, :1], np.eye(8)[:, :1]], 50)[0], 0.0
+    )
+
+
+def test_new_fibres_are_distinct_and_not_read_yet_and_go_through_the_worst_entries():
+    cross = state(np.ones((6, 9, 7)))
+    cross.rows = [np.array([0, 3]), np.array([1, 4]), np.array([2, 5])]
+    cross.columns[1] = np.array([[0, 2], [3, 5], [1, 1]])
+    cross.worst = np.array([[5, 8, 6], [3, 0, 5]])
+    new = cross._propose(1, 6)
+    assert_equal((new.shape, len(np.unique(new, axis=0))), ((6, 2), 6))
+    assert_equal(new[0].tolist(), [5, 6])
+    known = {(0, 2), (3, 5), (1, 1)}
+    assert_equal(known & set(map(tuple, new.tolist())), set())
+    rows = [fibre for fibre in map(tuple, new.tolist()) if fibre in {(0, 5), (3, 2)}]
+    assert_equal(rows, list(map(tuple, new.tolist()))[1:3])  # then through the rows, two of which are left
+    cross.columns[1] = np.array(list(np.ndindex(6, 7)))
+    assert_equal(len(cross._propose(1, 6)), 0)
+    assert_equal(state(np.ones(5))._propose(0, 3).shape, (1, 0))
