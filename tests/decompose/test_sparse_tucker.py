@@ -89,6 +89,7 @@ def test_ranks_above_what_the_entries_span_are_completed_to_orthonormal_factors(
         t = tucker(coo_array(dense), (4, 3, 5))
         assert_equal(t.rank, (4, 3, 5))
         assert_close(t.to_tensor(), dense, scale=3.0)
+        assert_equal(t.info.rel_error, 1e-7 if dense.any() else 0.0)
         for factor in t.factors:
             assert_close(factor.T @ factor, np.eye(factor.shape[1]))
 
@@ -220,3 +221,39 @@ def test_unfoldings_of_more_columns_than_integers_count_are_decomposed():
     assert_equal(t.rank, (2,) * 9)
     assert_close(t.at(*index.T), np.array([3.0, 2.0, 4.0]), 1e4)
     assert_close(float(t.norm()), float(np.sqrt(29)), 1e4)
+
+
+@pytest.mark.parametrize("shape", [(9, 30, 8), (30, 9, 8), (9, 8, 30)])
+def test_the_mode_that_leaves_fewest_numbers_goes_first(shape, monkeypatch):
+    X = coo_array(scattered(shape, 40))
+    sizes, step = [], module._step
+    monkeypatch.setattr(module, "_step", lambda *a: (sizes.append((a[3], a[2].size)), step(*a))[1])
+    tucker(X, 2)
+    counts = [len(np.unique(np.delete(np.array(X.coords), n, axis=0), axis=1).T) for n in range(3)]
+    assert_equal(counts[shape.index(sizes[0][0])], min(counts))
+    assert_below(sizes[1][1], 2 * min(counts), "numbers after the first mode")
+
+
+def test_the_unfolding_has_its_entries_in_their_rows_and_columns():
+    row, column, block = np.array([2, 0, 2, 1]), np.array([1, 0, 0, 1]), np.arange(1.0, 9.0).reshape(4, 2)
+    want = np.zeros((3, 4))
+    for i, j, pair in zip(row, column, block, strict=True):
+        want[i, 2 * j : 2 * j + 2] = pair
+    assert_equal(module._unfolding(row, column, block, 3, 2).toarray(), want)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+@pytest.mark.parametrize("lanczos", [True, False])
+def test_as_many_singular_vectors_are_kept_as_carry_the_energy(shape, lanczos, monkeypatch):
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((size, 4)))[0] for size in shape)
+    squares = np.array([8.0, 4.0, 2.0, 1.0])
+    matrix = csr_array(left * np.sqrt(squares) @ right.T)
+    monkeypatch.setattr(module, "_GRAM", 0 if lanczos else 100)
+    monkeypatch.setattr(module, "_FIRST", 1)
+    monkeypatch.setattr(module, "_PART", 1)
+    for enough2, rank in ((0.1, 1), (7.9, 1), (8.1, 2), (12.1, 3), (13.9, 3), (14.1, 4), (14.9, 4)):
+        basis = module._leading(matrix, None, enough2)
+        assert_equal(basis.shape, (shape[0], rank))
+        assert_below(np.abs(basis @ basis.T - left[:, :rank] @ left[:, :rank].T).max(), 1e-6, "distance")
+    assert_equal(module._leading(matrix, 2, 0.0).shape, (shape[0], 2))
