@@ -83,7 +83,7 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
         )
     shape = tuple(int(size) for size in X.shape)
     check_shape(shape, "tucker")
-    dtype = as_float(np.empty(0, dtype=np.dtype(str(X.dtype))), "tucker").dtype
+    dtype = as_float(np.empty((), dtype=np.dtype(str(X.dtype))), "tucker").dtype
     ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
     n = _first_mode(shape, ranks)
     by_gram = tol is None or tol >= _GRAM_LIMIT
@@ -92,13 +92,15 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
     if X.largest > 0 and not _SMALLEST < norm2 < math.inf:  # squares overflow, or lose digits
         X.scale = X.largest
         squares, vectors, norm2 = _basis(X, n, shape, by_gram)
-    share2 = 0.0 if tol is None else tol**2 * norm2 / len(shape)
+    share2 = math.nan if tol is None else tol**2 * norm2 / len(shape)
     kept = _kept(squares, share2) if ranks is None else ranks[n]
     factor = vectors[:, :kept].astype(dtype)
     small, lost2 = _projected(X, n, shape, factor)
     rest = [m for m in range(len(shape)) if m != n]
     small2 = squared_norm(small)
-    left = None if tol is None else math.sqrt(max(tol**2 * norm2 - lost2, 0.0) / max(small2, 1e-300))
+    left = tol
+    if tol is not None and small2:
+        left = math.sqrt(max(tol**2 * norm2 - lost2, 0.0) / small2)
     core, factors, rel_error = truncate(small, ranks, left, norm2=small2, modes=rest)
     factors = tuple(factor if m == n else factors[m] for m in range(len(shape)))
     total = math.sqrt((lost2 + rel_error**2 * small2) / norm2) if norm2 > 0 else 0.0
@@ -129,7 +131,7 @@ def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
 def _slabs(X: _Scaled, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Pieces of X that are whole in mode n, and in the other modes some chunks."""
     steps = [size if m == n else _chunk(X, m) for m, size in enumerate(shape)]
-    for m in range(len(shape) - 1, -1, -1):
+    for m in reversed(range(len(shape))):
         steps[m] = min(steps[m] * max(_SLAB // math.prod(steps), 1), shape[m])
     starts = [range(0, size, step) for size, step in zip(shape, steps, strict=True)]
     for corner in product(*starts):
@@ -167,7 +169,7 @@ def _basis(X: _Scaled, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.
             rows = block.T if gathered is None else np.concatenate([gathered, block.T])
             gathered = np.linalg.qr(rows, mode="r")
     if math.isinf(norm2):
-        return np.empty(0), np.empty((0, 0)), norm2
+        return np.empty(()), np.empty(()), norm2
     if by_gram:
         values, vectors = np.linalg.eigh(gathered)
         return np.maximum(values[::-1], 0.0), vectors[:, ::-1], norm2

@@ -130,7 +130,7 @@ def hooi(
         seconds=perf_counter() - start,
         warnings=notes,
     )
-    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
+    return Tucker(core * scale, factors, info=info)
 
 
 def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]:

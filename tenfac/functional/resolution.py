@@ -17,8 +17,8 @@ _GEOMETRIC = 0.4
 _STEP = 2
 # Largest ratio of a sequence that is summed.
 _SLOW = 0.9
-# Share of the largest value below which coefficients are rounding errors.
-_ROUNDING = 1e-15
+# Share of the largest value, for each coefficient, below which the last ones are rounding errors.
+_ROUNDING = 1e-16
 
 
 def spline(x: np.ndarray, values: np.ndarray) -> scipy.interpolate.BSpline:
@@ -104,7 +104,7 @@ def polynomial_error(found: np.ndarray, basis: np.ndarray, height: Callable[[np.
 
     step = max(size // 8, _STEP)
     last, before, first = (window(size - (k + 1) * step, size - k * step) for k in range(3))
-    if max(last, before) <= _ROUNDING * height(basis @ found):
+    if max(last, before) <= _ROUNDING * size * height(basis @ found):
         return last
     if last <= _GEOMETRIC * before and before <= _GEOMETRIC * first:
         ratio = last / before

@@ -63,6 +63,14 @@ def test_the_tolerance_is_kept_and_the_error_is_true(monkeypatch, tol):
     assert_below(np.max(np.subtract(t.rank, tucker(X, tol=tol).rank)), 1, "excess rank")
 
 
+@pytest.mark.parametrize("tol", [0.2, 0.5, 0.8])
+def test_noise_keeps_the_tolerance_and_uses_it(tol):
+    X = np.random.default_rng(0).standard_normal((20, 14, 11))
+    t = tucker(Stored(X, (5, 14, 3)), tol=tol)
+    assert_below(error_of(t, X), tol, "relative error")
+    assert_above(error_of(t, X), 0.85 * tol, "relative error")
+
+
 def test_slabs_are_small_whole_chunks_and_everything_is_read_twice(monkeypatch):
     monkeypatch.setattr(chunked, "_SLAB", 600)
     X = low_rank((20, 12, 10), 3, 0.0)
