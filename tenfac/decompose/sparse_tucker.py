@@ -29,6 +29,7 @@ _FLOOR = 1e-7
 _MOST = 256
 # How many are sought first, and which part of all at most; to which relative error.
 _FIRST, _PART, _LANCZOS = 16, 3, 1e-8
+_SEED = 0  # of the start of the iteration, and of columns that any would do for
 # Rank that a mode is taken to get for a tolerance, when the order of the modes is chosen.
 _GUESS = 10
 # Share of the energy that counts as all of it, as sums are rounded.
@@ -87,7 +88,8 @@ def sparse_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: float
     largest = float(np.max(np.abs(values), initial=np.finfo(values.dtype).tiny))
     wide = (values / largest).astype(np.complex128 if np.iscomplexobj(values) else np.float64)
     norm2 = float(np.vdot(wide, wide).real)
-    core, factors, lost2 = _truncate(indices, wide, shape, ranks, (tol or 0.0) ** 2 * norm2)
+    budget2 = math.nan if tol is None else tol**2 * norm2
+    core, factors, lost2 = _truncate(indices, wide, shape, ranks, budget2)
     rel_error = math.sqrt(lost2 / norm2) if norm2 else 0.0
     full = core.shape == shape
     rel_error = rel_error if norm2 == 0 or (full and tol is None) else max(rel_error, _FLOOR)
@@ -169,7 +171,7 @@ def _step(
     factor = np.zeros((size, found if rank is None else rank), dtype=block.dtype)
     factor[used[: len(basis)] if len(used) else [0], :found] = basis
     if factor.shape[1] > found:  # no energy is left for these columns: any that complete the basis
-        more = np.random.default_rng(0).standard_normal((size, factor.shape[1] - found))
+        more = np.random.default_rng(_SEED).standard_normal((size, factor.shape[1] - found))
         factor[:, found:] = np.linalg.qr(np.concatenate([factor[:, :found], more], axis=1))[0][:, found:]
         pad = np.zeros((len(projected), factor.shape[1] - found), dtype=projected.dtype)
         projected = np.concatenate([projected, pad], axis=1)
@@ -192,7 +194,7 @@ def _leading(matrix: csr_array, rank: int | None, enough2: float) -> Array:
     if shorter <= _GRAM:
         return _by_gram(matrix, rank, enough2)
     count = rank or _FIRST
-    while _PART * count < shorter and count <= max(_MOST, rank or 0):
+    while _PART * count < shorter and count <= (rank or _MOST):
         try:
             vectors, values = _by_lanczos(matrix, count)
         except ArpackError:  # equal singular values, or too slow
@@ -239,7 +241,7 @@ def _by_gram(matrix: csr_array, rank: int | None, enough2: float) -> Array:
 
 
 def _by_lanczos(matrix: csr_array, count: int) -> tuple[Array, Array]:
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
+    start = np.random.default_rng(_SEED).standard_normal(min(matrix.shape)).astype(matrix.dtype)
     vectors, values, _ = svds(matrix, k=min(count, min(matrix.shape) - 1), v0=start, tol=_LANCZOS)
     order = np.argsort(-values)
     return np.linalg.qr(vectors[:, order])[0], values[order]

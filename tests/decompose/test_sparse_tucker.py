@@ -97,6 +97,14 @@ def test_ranks_above_what_the_entries_span_are_completed_to_orthonormal_factors(
             assert_close(factor.T @ factor, np.eye(factor.shape[1]))
 
 
+def test_a_mode_of_one_row_and_no_entries_has_orthonormal_factors():
+    t = tucker(coo_array((1, 3)), (1, 2))
+    assert_equal(t.to_tensor(), np.zeros((1, 3)))
+    assert_equal(t.info.rel_error, 0.0)
+    for factor in t.factors:
+        assert_close(factor.T @ factor, np.eye(factor.shape[1]))
+
+
 def test_every_kind_of_sparse_array_gives_the_same():
     X = scattered((12, 10), 40)
     want = tucker(coo_array(X), 3).to_tensor()
@@ -261,6 +269,14 @@ def test_the_unfolding_has_its_entries_in_their_rows_and_columns():
     for i, j, pair in zip(row, column, block, strict=True):
         want[i, 2 * j : 2 * j + 2] = pair
     assert_equal(module._unfolding(row, column, block, 3, 2).toarray(), want)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(2**31, 1), (2**30, 4), (5, 2)])
+def test_the_unfolding_may_have_more_columns_than_small_integers_count(columns, width):
+    block = np.arange(1.0, width + 1)[None]
+    matrix = module._unfolding(np.array([1]), np.array([columns - 1]), block, 2, columns).tocoo()
+    assert_equal((matrix.shape, matrix.row.tolist()), ((2, columns * width), [1] * width))
+    assert_equal(matrix.col.tolist(), list(range((columns - 1) * width, columns * width)))
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
