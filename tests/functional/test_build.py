@@ -347,6 +347,23 @@ def test_hints_are_carried_from_the_domain_to_the_cube() -> None:
     assert_equal(build._hints(None, evaluator).shape, (0, 2))
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_last_cut_spends_what_the_residual_leaves(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent, tol = [], 1e-4
+    monkeypatch.setattr(
+        build, "shortened", lambda core, made, budget, _: (spent.append(budget), (core, made, 0.0))[1]
+    )
+    for share in (0.0, 0.5, 0.8, 0.95, 2.0):
+        cross = SimpleNamespace(
+            tol=tol, residual=share * tol * scale, scale=scale, axes=[SimpleNamespace(factor=np.ones((2, 1)))]
+        )
+        cross.core = SimpleNamespace(shape=(1,), entries=np.ones(1))
+        cross.evaluate = SimpleNamespace(place=np.zeros(1))
+        build._finished(cross, [(0.0, 1.0)])
+        assert_below(spent[-1], 1.001 * max(1 - share, 0.1) * tol * scale, "budget")
+        assert_above(spent[-1], 0.99 * max(min(1 - share, 0.2), 0.1) * tol * scale, "budget")
+
+
 def test_the_hardest_mode_is_named_with_its_degree() -> None:
     axes = [SimpleNamespace(level=level, size=size) for level, size in ((3, 9), (5, 33), (4, 17))]
     assert_says(build._stalled(SimpleNamespace(ndim=3, axes=axes)), "mode 1 is the hardest, degree 32")
