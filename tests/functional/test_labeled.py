@@ -259,6 +259,8 @@ def test_patches_become_an_array_at_places_that_are_given():
     patches = split(x, [4, None])
     got = to_xarray(patches, ("x", "cell"), {"x": 9, "cell": CELLS})
     assert_close(got.values, np.linspace(-1, 1, 9)[:, None] * [1.0, 2.0, 3.0])
+    whole = to_xarray(split(x, 1), ("x", "cell"), {"x": 9})
+    assert_close(whole.values, got.values)
     with pytest.raises(ShapeError) as caught:
         to_xarray(patches, ("x", "cell"))
     assert_says(caught, "say where 'x' is evaluated", "coords={'x': places}")
