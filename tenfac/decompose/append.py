@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtyping import Shaped
 
-from tenfac.core.arrays import eps, namespace_of, promote, to_number
+from tenfac.core.arrays import dtype_name, eps, namespace_of, promote, to_number
 from tenfac.core.cp import CP
 from tenfac.core.door import door
 from tenfac.core.errors import ShapeError, warn_user
@@ -26,6 +26,12 @@ from tenfac.decompose.checks import checked_array, rescaled
 _NEW = 0.5
 # Largest core of a CP tensor or a train, in bytes.
 _BYTES = 2**30
+# Share of its data that the tensor so far is taken to hold at least, squared, and the largest error of a cut.
+_LEAST_SHARE, _ALL = 1e-12, 0.99
+# Roundings of the dtype below which nothing is cut.
+_ROUNDINGS = 10
+# Errors that rounding to the dtype allows.
+_REACHED = {"float32": 1e-6, "complex64": 1e-6, "float64": 1e-14, "complex128": 1e-14}
 
 
 @door
@@ -102,23 +108,24 @@ def tucker_append(
     shape = tuple(s + X_new.shape[n] if n == mode else s for n, s in enumerate(t.coef_shape))
     ranks, tol = rank_or_tol(rank, tol, shape, t.dtype, "tucker_append")
     before = None if t.info is None else t.info.rel_error
+    old_error = before or 0.0
     t_norm = to_number(t.norm())
-    old_norm = t_norm / math.sqrt(max(1 - (before or 0.0) ** 2, 1e-12))
-    old_lost, norm = (before or 0.0) * old_norm, math.hypot(old_norm, new_norm)
-    least = 10 * eps(t.dtype)
-    slack = 0.0 if tol is None else tol * norm - old_lost
-    share = _NEW * (slack if slack > 0 else (tol or 0.0) * norm)
-    cut = min(max(share / new_norm, least), 0.99) if new_norm else 0.99
+    old_norm = t_norm / math.sqrt(max(1 - old_error**2, _LEAST_SHARE))
+    old_lost, norm = old_error * old_norm, math.hypot(old_norm, new_norm)
+    cut = _ROUNDINGS * eps(t.dtype)
+    if tol is not None and new_norm:
+        slack = tol * norm - old_lost
+        cut = min(max(_NEW * (slack if slack > 0 else tol * norm) / new_norm, cut), _ALL)
     core, factors, new_error = truncate(X_new, None, cut, norm2=norm2)
-    new = Tucker(core if scale == 1.0 else core * scale, factors)
+    new = Tucker(core * scale, factors)
     joined = _stacked(t, new, mode)
     lost = math.hypot(old_lost, new_error * new_norm)
     joined_norm = math.hypot(t_norm, to_number(new.norm()))
-    if ranks is not None:
+    if tol is None:
         rounded = joined.round(ranks)
     else:
-        left = ((tol or 0.0) * norm - lost) / joined_norm if joined_norm else 0.99
-        rounded = joined.round(tol=min(max(left, 1.01 * _reachable(t.dtype)), 0.99))
+        left = (tol * norm - lost) / joined_norm if joined_norm else _ALL
+        rounded = joined.round(tol=min(max(left, _REACHED[dtype_name(t.dtype)]), _ALL))
     lost += (0.0 if rounded.info is None else rounded.info.rel_error) * joined_norm
     info = _report(lost / norm if norm else 0.0, before, tol, start)
     return Tucker(rounded.core, rounded.factors, info=info)
@@ -165,10 +172,6 @@ def _stacked(t: Tucker, new: Tucker, mode: int) -> Tucker:
     first[mode] = xp.concat([above, zeros(below, above)], axis=0)
     second[mode] = xp.concat([zeros(above, below), below], axis=0)
     return Tucker(t.core, first) + Tucker(new.core, second)
-
-
-def _reachable(dtype: Any) -> float:
-    return 1e-6 if eps(dtype) > 1e-10 else 1e-14
 
 
 def _report(error: float, before: float | None, tol: float | None, start: float) -> Report:

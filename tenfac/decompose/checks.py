@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tenfac.core.arrays import as_float, eps, namespace_of, to_number
+from tenfac.core.arrays import as_float, namespace_of, to_number
 from tenfac.core.errors import DataError, ShapeError
-from tenfac.core.precision import double_of
+from tenfac.core.precision import double_of, dtype_name
 from tenfac.core.truncate import squared_norm
+
+# Squared norms between which squares and their sums keep their digits, by the widest floats of a library.
+_IN_RANGE = {"float64": (1e-200, 1e200), "float32": (1e-15, 1e25)}
 
 
 def checked_array(X: Any, where: str, name: str = "X") -> tuple[Any, float]:
@@ -74,7 +77,7 @@ def in_range(norm2: float, xp: Any) -> bool:
     >>> in_range(1e-30, np), in_range(0.0, np)
     (True, False)
     """
-    least, most = (1e-200, 1e200) if eps(double_of(xp)) < 1e-10 else (1e-15, 1e25)
+    least, most = _IN_RANGE[dtype_name(double_of(xp))]
     return least < norm2 < most
 
 

@@ -22,6 +22,8 @@ _SLAB = 2**22
 # Below this tolerance the Gram matrix of the first mode no longer tells what is discarded.
 _GRAM_LIMIT = 1e-5
 _MOST_BYTES = 2**33
+# Smallest squared norm that has all its digits.
+_SMALLEST = 1e-250
 
 
 def is_chunked(X: Any) -> bool:
@@ -81,52 +83,55 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
         )
     shape = tuple(int(size) for size in X.shape)
     check_shape(shape, "tucker")
-    dtype = as_float(np.empty(0, dtype=np.dtype(str(X.dtype))), "tucker").dtype
+    dtype = as_float(np.empty((), dtype=np.dtype(str(X.dtype))), "tucker").dtype
     ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
     n = _first_mode(shape, ranks)
     by_gram = tol is None or tol >= _GRAM_LIMIT
     X = _Scaled(X)
     squares, vectors, norm2 = _basis(X, n, shape, by_gram)
-    if X.largest > 0 and not 1e-250 < norm2 < math.inf:  # squares overflow, or lose digits
+    if X.largest > 0 and not _SMALLEST < norm2 < math.inf:  # squares overflow, or lose digits
         X.scale = X.largest
         squares, vectors, norm2 = _basis(X, n, shape, by_gram)
-    share2 = 0.0 if tol is None else tol**2 * norm2 / len(shape)
+    share2 = math.nan if tol is None else tol**2 * norm2 / len(shape)
     kept = _kept(squares, share2) if ranks is None else ranks[n]
     factor = vectors[:, :kept].astype(dtype)
     small, lost2 = _projected(X, n, shape, factor)
     rest = [m for m in range(len(shape)) if m != n]
     small2 = squared_norm(small)
-    left = None if tol is None else math.sqrt(max(tol**2 * norm2 - lost2, 0.0) / max(small2, 1e-300))
+    left = tol
+    if tol is not None and small2:
+        left = math.sqrt(max(tol**2 * norm2 - lost2, 0.0) / small2)
     core, factors, rel_error = truncate(small, ranks, left, norm2=small2, modes=rest)
     factors = tuple(factor if m == n else factors[m] for m in range(len(shape)))
     total = math.sqrt((lost2 + rel_error**2 * small2) / norm2) if norm2 > 0 else 0.0
-    core = core if X.scale == 1.0 else core * dtype.type(X.scale)
+    core = core if X.scale is None else core * dtype.type(X.scale)
     return Tucker(core, factors, info=truncation_report("tucker", total, tol, start))
 
 
 class _Scaled:
-    """Slabs of an array divided by ``scale``; remembers the largest magnitude read."""
+    """Slabs of an array, divided by ``scale`` if there is one; remembers the largest magnitude read."""
 
     def __init__(self, X: Any) -> None:
         self.X, self.chunks, self.shape = X, X.chunks, X.shape
-        self.scale, self.largest = 1.0, 0.0
+        self.scale: float | None = None
+        self.largest = 0.0
 
     def read(self, where: tuple[slice, ...]) -> np.ndarray:
         """One slab."""
         slab = as_float(np.asarray(self.X[where]), "tucker")
         self.largest = max(self.largest, float(np.abs(slab).max()))
-        return slab if self.scale == 1.0 else slab / slab.dtype.type(self.scale)
+        return slab if self.scale is None else slab / slab.dtype.type(self.scale)
 
 
 def _first_mode(shape: Sequence[int], ranks: Sequence[int] | None) -> int:
     """The mode whose projection leaves least; of unknown ranks, the longest."""
-    return max(range(len(shape)), key=lambda n: shape[n] / (ranks[n] if ranks else 1))
+    return max(range(len(shape)), key=lambda n: shape[n] / ranks[n] if ranks else shape[n])
 
 
 def _slabs(X: _Scaled, n: int, shape: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """Pieces of X that are whole in mode n, and in the other modes some chunks."""
     steps = [size if m == n else _chunk(X, m) for m, size in enumerate(shape)]
-    for m in range(len(shape) - 1, -1, -1):
+    for m in reversed(range(len(shape))):
         steps[m] = min(steps[m] * max(_SLAB // math.prod(steps), 1), shape[m])
     starts = [range(0, size, step) for size, step in zip(shape, steps, strict=True)]
     for corner in product(*starts):
@@ -164,7 +169,7 @@ def _basis(X: _Scaled, n: int, shape: Sequence[int], by_gram: bool) -> tuple[np.
             rows = block.T if gathered is None else np.concatenate([gathered, block.T])
             gathered = np.linalg.qr(rows, mode="r")
     if math.isinf(norm2):
-        return np.empty(0), np.empty((0, 0)), norm2
+        return np.empty(()), np.empty(()), norm2
     if by_gram:
         values, vectors = np.linalg.eigh(gathered)
         return np.maximum(values[::-1], 0.0), vectors[:, ::-1], norm2

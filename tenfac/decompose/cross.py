@@ -30,8 +30,11 @@ Array = NDArray[Any]
 _SMALL = 50_000
 # Most evaluations when no limit is given.
 _MOST = 5_000_000
-# Most entries drawn to test a fit; four times as many confirm the one that passes.
-_TEST = 1000
+# Most entries drawn to test a fit, at most this part of the limit; how many times as many confirm the one
+# that passes.
+_TEST, _TEST_PART, _CONFIRM = 1000, 20, 4
+# Entries whose largest is the scale of the values, at most this part of the limit.
+_LOOK, _LOOK_PART = 100, 50
 # Share of the tolerance left outside the bases, and reached by a fit before it is compressed.
 _BASIS, _FIT = 0.1, 0.5
 # Entries that fix the core, as a multiple of its size: a stable least-squares problem.
@@ -40,6 +43,21 @@ _OVERSAMPLING = 4.0
 _PATIENCE = 4
 # Fibres added per round and mode beyond half of the rank, and entries of the worst error they go through.
 _EXTRA, _WORST = 8, 4
+# The rank over this is how many fibres more are added; a round reads at most this part of what is left, some
+# fibres at least.
+_GROWTH, _ROUND, _FIRST, _LEAST = 2, 2, 2, 4
+# Fibres drawn for each that is added.
+_POOL = 4
+# Rows of each mode before there is a basis.
+_ROWS = 16
+# Share of the error that the condensed fibres may lose.
+_CONDENSED = 0.01
+# What is left of a basis whose entries would be too many, and the fewest rows of one.
+_SHRINK, _FEW = 0.8, 2
+# Part of what the test leaves of the tolerance that is spent on smaller ranks; how much less the next time.
+_ROOM, _LESS = 0.8, 2
+# Roundings of the dtype that core and bases of a few modes add up to.
+_ROUNDINGS = 3
 
 
 @door
@@ -130,8 +148,8 @@ def tucker_cross(
     progress = Progress("tucker_cross", None, verbose, callback, "entries")
     shape = checked_shape(shape, "tucker_cross")
     progress.max_iter = limit = _limit(max_evals, shape)
-    spare = limit - 1 - math.prod(shape) if _is_read_whole(shape, limit) else limit // 50
-    sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(100, spare))
+    spare = limit - 1 - math.prod(shape) if _is_read_whole(shape, limit) else limit // _LOOK_PART
+    sampler = Sampler(f, shape, batch, "tucker_cross", rng, min(_LOOK, spare))
     tol = check_tol(tol, sampler.dtype, "tucker_cross")
     with progress:
         core, bases, error, end = _approximated(sampler, tol, rng, progress)
@@ -147,8 +165,7 @@ def _approximated(
     sampler: Sampler, tol: float, rng: np.random.Generator, progress: Progress
 ) -> tuple[Array, list[Array], float, str]:
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
-    rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when the result is rounded
-    tol = max(tol - rounding, tol / 2)
+    tol = tol - _ROUNDINGS * eps(sampler.dtype)  # which rounding the result may take
     if not _is_read_whole(sampler.shape, progress.left):
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])
@@ -234,19 +251,20 @@ class _Cross:
         self.sampler, self.tol, self.progress, self.rng = sampler, tol, progress, rng
         self.limit, self.told = progress.left, 0
         shape = sampler.shape
-        self.n_test = min(_TEST, self.limit // 20)
+        self.n_test = min(_TEST, self.limit // _TEST_PART)
+        self.reserve = self.n_test + _CONFIRM * self.n_test
         self.columns = [np.empty((0, len(shape) - 1), dtype=np.int64) for _ in shape]
         self.seen = [np.empty((size, 0)) for size in shape]
         self.bases = [np.empty((size, 0)) for size in shape]
-        self.rows = [rng.choice(size, size=min(size, 2 * _EXTRA), replace=False) for size in shape]
+        self.rows = [rng.choice(size, size=min(size, _ROWS), replace=False) for size in shape]
         self.worst = np.empty((0, len(shape)), dtype=np.int64)
-        self.room = 0.8
+        self.room = _ROOM
 
     def run(self) -> tuple[Array, list[Array], float, str]:
         """Core, bases and error of the best fit; what ended the search, if not the tolerance."""
         best: Any = None
         errors: list[float] = []
-        fitted = -1
+        fitted: int | None = None
         while True:
             missed = self._grow()
             if (
@@ -279,11 +297,13 @@ class _Cross:
         """Read new fibres of every mode; what the bases missed of them, or None if none can be read."""
         shape, first = self.sampler.shape, not self.columns[0].size
         core = _OVERSAMPLING * math.prod(basis.shape[1] for basis in self.bases)
-        left = self.limit - self.sampler.n_evals - 5 * self.n_test - core
-        most = max(int(left / (2 * sum(shape))), 2 if first else 0)
-        if most < _EXTRA // 2 and not first:
+        left = self.limit - self.sampler.n_evals - self.reserve - core
+        most = int(left / (_ROUND * sum(shape)))
+        if first:
+            most = max(most, _FIRST)
+        elif most < _LEAST:
             return None
-        new = [self._propose(n, min(b.shape[1] // 2 + _EXTRA, most)) for n, b in enumerate(self.bases)]
+        new = [self._propose(n, min(b.shape[1] // _GROWTH + _EXTRA, most)) for n, b in enumerate(self.bases)]
         if not any(map(len, new)):
             return None
         missed, worst = 0.0, []
@@ -306,23 +326,23 @@ class _Cross:
     def _propose(self, n: int, count: int) -> Array:
         """Fibres of mode ``n`` not read yet: through the worst entries, through chosen rows, anywhere."""
         others = [m for m in range(len(self.rows)) if m != n]
-        chosen = [self.rng.choice(self.rows[m], size=4 * count) for m in others]
-        anywhere = [self.rng.integers(self.sampler.shape[m], size=4 * count) for m in others]
-        parts = [self.worst[:, others], *(np.stack(p, axis=1) for p in (chosen, anywhere) if p)]
-        pool = np.concatenate([self.columns[n], *parts]) if others else np.empty((1, 0), dtype=np.int64)
+        chosen = [self.rng.choice(self.rows[m], size=_POOL * count) for m in others]
+        anywhere = [self.rng.integers(self.sampler.shape[m], size=_POOL * count) for m in others]
+        parts = [self.worst[:, others], *(np.stack(p, axis=1) for p in (chosen, anywhere))]
+        pool = np.concatenate([self.columns[n], *parts])
         _, first = np.unique(pool, axis=0, return_index=True)
         fresh = np.sort(first[first >= len(self.columns[n])])
         return pool[fresh[:count]]
 
     def _fit(self) -> tuple[Array, list[Array], float] | None:
         """Core by least squares, tested on fresh entries and compressed where the test leaves room."""
-        budget = self.limit - self.sampler.n_evals - 5 * self.n_test
+        budget = self.limit - self.sampler.n_evals - self.reserve
         bases, rows = list(self.bases), list(self.rows)
         while math.prod(map(len, rows)) > budget:
             n = max(range(len(rows)), key=lambda m: len(rows[m]))
-            if len(rows[n]) <= 2:
+            if len(rows[n]) <= _FEW:
                 return None
-            bases[n] = bases[n][:, : max(bases[n].shape[1] * 4 // 5, 1)]
+            bases[n] = bases[n][:, : int(_SHRINK * bases[n].shape[1])]
             rows[n] = _choose_rows(bases[n], len(rows))
         inverse = [np.linalg.pinv(basis[row]) for basis, row in zip(bases, rows, strict=True)]
         core = contract(self.sampler.grid(rows), inverse)
@@ -331,8 +351,8 @@ class _Cross:
             return core, bases, error
         core, factors, _ = truncate(core, None, self.room * math.sqrt(self.tol**2 - error**2))
         bases = [basis @ factor for basis, factor in zip(bases, factors, strict=True)]
-        self.room /= 2  # should the test of the compressed fit fail
-        return core, bases, self._test(core, bases, 4 * self.n_test)[0]
+        self.room /= _LESS  # should the test of the compressed fit fail
+        return core, bases, self._test(core, bases, _CONFIRM * self.n_test)[0]
 
     def _test(self, core: Array, bases: list[Array], count: int) -> tuple[float, Array]:
         """Relative error estimated at random entries, and the entries where it is worst.
@@ -353,11 +373,11 @@ class _Cross:
             axis=1,
         )
         drawn = np.prod([w[i] * len(w) for w, i in zip(leverage, points.T, strict=True)], axis=0)
-        weights = 1 / np.sqrt(1 + drawn)
+        root = np.sqrt(1 + drawn)
         values = self.sampler.entries(points)
         rows = [basis[column] for basis, column in zip(bases, points.T, strict=True)]
         rest = values - contract(core, rows, paired=range(len(rows)))
-        norm, left = np.linalg.norm(weights * values), np.linalg.norm(weights * rest)
+        norm, left = np.linalg.norm(values / root), np.linalg.norm(rest / root)
         error = left / norm if norm else math.inf if left else 0.0
         return float(error), points[np.argsort(-np.abs(rest))[:_WORST]]
 
@@ -372,7 +392,7 @@ def _leading(matrix: Array, tol: float) -> tuple[Array, Array]:
     """Orthonormal basis of the columns of a matrix to a relative error; and the columns, condensed."""
     vectors, values, _ = np.linalg.svd(matrix, full_matrices=False)
     tails = np.sqrt(np.append(np.cumsum(values[::-1] ** 2)[::-1], 0.0))
-    rank, more = (max(int(np.argmax(tails <= share * tails[0])), 1) for share in (tol, 0.01 * tol))
+    rank, more = (max(int(np.argmax(tails <= share * tails[0])), 1) for share in (tol, _CONDENSED * tol))
     return vectors[:, :rank], vectors[:, :more] * values[:more]
 
 
@@ -382,12 +402,11 @@ def _choose_rows(basis: Array, d: int) -> Array:
     rows = list(qr(basis.conj().T, mode="economic", pivoting=True)[2][:rank])
     inverse = np.linalg.pinv(basis[rows].conj().T @ basis[rows], hermitian=True)
     scaled = basis @ inverse
-    leverage = np.einsum("ir,ir->i", scaled, basis.conj()).real
     for _ in range(min(math.ceil(rank * _OVERSAMPLING ** (1 / d)), size) - rank):
-        leverage[rows] = -1.0
+        leverage = np.einsum("ir,ir->i", scaled, basis.conj()).real
+        leverage[rows] = -np.inf
         new = int(np.argmax(leverage))
         rows.append(new)
         along = scaled @ basis[new].conj()
-        leverage = leverage - np.abs(along) ** 2 / (1 + along[new].real)
         scaled = scaled - np.outer(along, scaled[new]) / (1 + along[new].real)
     return np.sort(np.asarray(rows, dtype=np.int64))

@@ -21,6 +21,9 @@ from tenfac.core.tucker import Tucker
 from tenfac.decompose.checks import check_count, checked_array, rescaled
 from tenfac.decompose.residual import clear, relative_error
 
+# Roundings of the dtype that the sums of squares of an error may make.
+_ROUNDINGS = 8
+
 
 @door
 def hooi(
@@ -130,7 +133,7 @@ def hooi(
         seconds=perf_counter() - start,
         warnings=notes,
     )
-    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
+    return Tucker(core * scale, factors, info=info)
 
 
 def _start_from(init: Tucker, X: Any, ranks: tuple[int, ...]) -> tuple[Any, ...]:
@@ -176,7 +179,7 @@ def _iterate(
         else:
             core = renewed
         history.append(error)
-        settled = history[-2] - error <= max(tol, _rounding(error, X.dtype)) * error
+        settled = history[-2] - error <= max(tol * error, _rounding(error, X.dtype))
         progress(error)
     progress.log("relative error after %d sweeps %.6g", progress.n_iter, history[-1])
     return core, history, settled
@@ -204,7 +207,6 @@ def _project(tensor: Any, factors: Sequence[Any], modes: Sequence[int]) -> Any:
 
 
 def _rounding(error: float, dtype: Any) -> float:
-    """Relative change of the error that rounding alone can make."""
-    if error == 0:
-        return 0.0
-    return 8 * eps(dtype) / (error**2 if error**2 > clear(dtype) else error)
+    """Change of the error that rounding alone can make."""
+    least = _ROUNDINGS * eps(dtype)
+    return least / error if error**2 > clear(dtype) else least  # of a difference of squares, or a residual

@@ -110,7 +110,7 @@ def randomized_tucker(
         seconds=perf_counter() - start,
         random_state=seed_of(random_state),
     )
-    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
+    return Tucker(core * scale, factors, info=info)
 
 
 def ranks_at(tensor: Any, n: int, rank: int) -> list[int]:

@@ -18,6 +18,9 @@ from tenfac.decompose.checks import check_count
 
 Array = NDArray[Any]
 
+# Magnitudes between which squares and their sums have all digits.
+_TINY, _HUGE = 1e-100, 1e100
+
 
 class Sampler:
     """Reads entries of ``f`` at integer indices, in float64 or complex128, and counts them.
@@ -80,7 +83,7 @@ class Sampler:
         if rng is not None and n_scale > 0:
             points = np.stack([rng.integers(size, size=n_scale) for size in self.shape], axis=1)
             largest = float(np.max(np.abs(self.entries(points))))
-            self.scale = largest if largest and not 1e-100 < largest < 1e100 else 1.0
+            self.scale = largest if largest and not _TINY < largest < _HUGE else 1.0
 
     def native(self, array: Array) -> Any:
         """Bring an array to the library, device and precision of the values of ``f``."""
@@ -119,7 +122,7 @@ class Sampler:
         values = [to_numpy(self._call(part)) for part in parts]
         joined = np.concatenate(values) if values else np.empty(0)
         joined = joined.astype(np.complex128 if np.iscomplexobj(joined) else np.float64, copy=False)
-        return joined if self.scale == 1.0 else joined / self.scale
+        return joined / self.scale
 
     def _call(self, indices: Array) -> Any:
         """One call of ``f``; its values checked, at least float32."""
@@ -146,7 +149,7 @@ def _reader(array: Any) -> Callable[[Array], Any]:
         return lambda indices: array.at(*indices.T)
     if is_array(array):
         xp, device = namespace_of(array), device_of(array)
-        if xp is not namespace_of(np.empty(0)):
+        if xp is not namespace_of(np.empty(())):
             return lambda indices: array[tuple(xp.asarray(column, device=device) for column in indices.T)]
     return lambda indices: array[tuple(indices.T)]
 

@@ -27,6 +27,13 @@ _GRAM = 1500
 _FLOOR = 1e-7
 # Most singular vectors sought for a tolerance where no Gram matrix is formed.
 _MOST = 256
+# How many are sought first, and which part of all at most; to which relative error.
+_FIRST, _PART, _LANCZOS = 16, 3, 1e-8
+_SEED = 0  # of the start of the iteration, and of columns that any would do for
+# Rank that a mode is taken to get for a tolerance, when the order of the modes is chosen.
+_GUESS = 10
+# Share of the energy that counts as all of it, as sums are rounded.
+_WHOLE = 1 - 1e-15
 _MAX_BYTES = 2**32
 
 
@@ -78,10 +85,11 @@ def sparse_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: float
     ranks, tol = rank_or_tol(rank, tol, shape, values.dtype, "tucker")
     if tol is not None and tol < 1e-6:
         raise RankError(f"tucker: tol must be at least 1e-6 for a sparse array; got {tol:g}. Raise tol.")
-    largest = float(np.max(np.abs(values), initial=0.0)) or 1.0
+    largest = float(np.max(np.abs(values), initial=np.finfo(values.dtype).tiny))
     wide = (values / largest).astype(np.complex128 if np.iscomplexobj(values) else np.float64)
     norm2 = float(np.vdot(wide, wide).real)
-    core, factors, lost2 = _truncate(indices, wide, shape, ranks, (tol or 0.0) ** 2 * norm2)
+    budget2 = math.nan if tol is None else tol**2 * norm2
+    core, factors, lost2 = _truncate(indices, wide, shape, ranks, budget2)
     rel_error = math.sqrt(lost2 / norm2) if norm2 else 0.0
     full = core.shape == shape
     rel_error = rel_error if norm2 == 0 or (full and tol is None) else max(rel_error, _FLOOR)
@@ -135,7 +143,7 @@ def _cheapest(
             distinct = others[first]
         else:
             distinct, column = np.unique(others, axis=0, return_inverse=True)
-        size = len(distinct) * (ranks[n] if ranks is not None else min(shape[n], 10))
+        size = len(distinct) * (ranks[n] if ranks is not None else min(shape[n], _GUESS))
         if size < best[0]:
             best = (size, (distinct, column.reshape(-1)), n)
     return best[1], best[2]
@@ -163,7 +171,7 @@ def _step(
     factor = np.zeros((size, found if rank is None else rank), dtype=block.dtype)
     factor[used[: len(basis)] if len(used) else [0], :found] = basis
     if factor.shape[1] > found:  # no energy is left for these columns: any that complete the basis
-        more = np.random.default_rng(0).standard_normal((size, factor.shape[1] - found))
+        more = np.random.default_rng(_SEED).standard_normal((size, factor.shape[1] - found))
         factor[:, found:] = np.linalg.qr(np.concatenate([factor[:, :found], more], axis=1))[0][:, found:]
         pad = np.zeros((len(projected), factor.shape[1] - found), dtype=projected.dtype)
         projected = np.concatenate([projected, pad], axis=1)
@@ -185,8 +193,8 @@ def _leading(matrix: csr_array, rank: int | None, enough2: float) -> Array:
     shorter = min(matrix.shape)
     if shorter <= _GRAM:
         return _by_gram(matrix, rank, enough2)
-    count = rank or 16
-    while 3 * count < shorter and count <= max(_MOST, rank or 0):
+    count = rank or _FIRST
+    while _PART * count < shorter and count <= (rank or _MOST):
         try:
             vectors, values = _by_lanczos(matrix, count)
         except ArpackError:  # equal singular values, or too slow
@@ -225,7 +233,7 @@ def _by_gram(matrix: csr_array, rank: int | None, enough2: float) -> Array:
     values, vectors = np.linalg.eigh((matrix @ adjoint if wide else adjoint @ matrix).toarray())
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if rank is None:
-        rank = int(np.argmax(np.append(np.cumsum(values), math.inf) >= enough2 * (1 - 1e-15))) + 1
+        rank = int(np.argmax(np.append(np.cumsum(values), math.inf) >= enough2 * _WHOLE)) + 1
     rank = min(rank, len(values))
     if wide:
         return vectors[:, :rank]
@@ -233,7 +241,7 @@ def _by_gram(matrix: csr_array, rank: int | None, enough2: float) -> Array:
 
 
 def _by_lanczos(matrix: csr_array, count: int) -> tuple[Array, Array]:
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape)).astype(matrix.dtype)
-    vectors, values, _ = svds(matrix, k=min(count, min(matrix.shape) - 1), v0=start, tol=1e-8)
+    start = np.random.default_rng(_SEED).standard_normal(min(matrix.shape)).astype(matrix.dtype)
+    vectors, values, _ = svds(matrix, k=min(count, min(matrix.shape) - 1), v0=start, tol=_LANCZOS)
     order = np.argsort(-values)
     return np.linalg.qr(vectors[:, order])[0], values[order]

@@ -22,6 +22,8 @@ from tenfac.decompose.checks import check_count, checked_array, rescaled
 from tenfac.decompose.residual import clear, residual_error
 
 _WHERE = "tucker_nonnegative"
+_ROUNDINGS = 8  # of the dtype, relative to the error: a smaller fall is none
+_PACE = 1.0  # of the momentum, at first and after it is dropped
 _STEPS = 10  # on one block: they cost little beside the product with X that they share
 
 
@@ -137,7 +139,7 @@ def tucker_nonnegative(
         random_state=seed_of(random_state),
         warnings=notes,
     )
-    return Tucker(core if scale == 1.0 else core * scale, factors, info=info)
+    return Tucker(core * scale, factors, info=info)
 
 
 def _iterate(
@@ -157,7 +159,7 @@ def _iterate(
         error = _error(X, core, factors, product, norm2, xp)
         before = progress.history[-1] if progress.history else math.inf
         progress(min(error, before))
-        settled = before - error <= max(tol, 8 * eps(X.dtype)) * error
+        settled = before - error <= max(tol, _ROUNDINGS * eps(X.dtype)) * error
     progress.log("relative error after %d sweeps %.6g", progress.n_iter, progress.history[-1])
     return core, settled
 
@@ -186,11 +188,11 @@ def _descend(apply: Callable[[Any], Any], product: Any, old: Any, height: float,
     if height == 0:
         return old
     x = ahead = old
-    pace = 1.0
+    pace = _PACE
     for _ in range(_STEPS):
         found = xp.clip(ahead + (product - apply(ahead)) / height, 0.0, None)
         if to_number(xp.sum((ahead - found) * (found - x))) > 0:  # the momentum points uphill
-            pace = 1.0
+            pace = _PACE
             found = xp.clip(x + (product - apply(x)) / height, 0.0, None)
         faster = (1 + math.sqrt(1 + 4 * pace * pace)) / 2
         ahead = found + (pace - 1) / faster * (found - x)

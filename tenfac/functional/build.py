@@ -25,8 +25,8 @@ from tenfac.functional.cross.evaluator import Evaluator, OutOfEvaluationsError
 from tenfac.functional.cross.train_core import TrainCore
 from tenfac.functional.finish import shortened, shortened_train
 
-# Share of the tolerance that rounding and shortening may use.
-_ROUNDING = 0.3
+# Shares of the tolerance that rounding and shortening may use: at most, and where the residual leaves less.
+_ROUNDING, _LEAST = 0.3, 0.1
 # Largest value of a function below which the squares of its errors would vanish.
 _SMALLEST = 1e-120
 _WHERE = "chebyshev_tucker"
@@ -268,12 +268,12 @@ def _stalled(cross: Cross) -> str:
 
 def _finished(cross: Cross, box: list[tuple[float, float]]) -> tuple[Tucker | TuckerTrain, float]:
     """The function of a cross, shortened, and the largest change that made."""
-    left = cross.tol - cross.residual / max(cross.scale, 1e-300)
-    budget = min(max(left, 0.1 * cross.tol), _ROUNDING * cross.tol) * cross.scale
     if not cross.scale or 0 in cross.core.shape:
         return Tucker(
             np.zeros((1,) * len(box)), [np.ones((1, 1))] * len(box), [Chebyshev(1, ab) for ab in box]
         ), 0.0
+    left = cross.tol - cross.residual / cross.scale
+    budget = min(max(left, _LEAST * cross.tol), _ROUNDING * cross.tol) * cross.scale
     factors, place = [axis.factor for axis in cross.axes], cross.evaluate.place
     if isinstance(cross.core, TrainCore):
         return _finished_train(cross.core, factors, budget, place, box)

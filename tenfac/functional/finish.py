@@ -17,6 +17,9 @@ from tenfac.functional.cross.train_core import chain_values
 # Shares of the budget that are tried as Frobenius norm of what is cut, the largest first.
 _SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 _POINTS = 400
+_SEED = 0  # of those points
+# Smallest relative error of a cut: below it there are rounding errors only.
+_FLOOR = 1e-16
 
 
 def shortened(
@@ -152,7 +155,7 @@ def evaluate(
 def _cut(
     core: np.ndarray, bases: Sequence[np.ndarray], budget: float, size: float, discrete: Collection[int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    core, turns, _ = truncate(core, None, max(budget / size, 1e-16))
+    core, turns, _ = truncate(core, None, max(budget / size, _FLOOR))
     factors = [basis @ turn for basis, turn in zip(bases, turns, strict=True)]
     for n, factor in enumerate(factors):
         if n in discrete:
@@ -188,7 +191,7 @@ def _lower(factor: np.ndarray, core: np.ndarray, budget: float) -> tuple[np.ndar
 
 def _places(ndim: int, place: np.ndarray | None) -> np.ndarray:
     """Points of the cube, a third each: anywhere, with coordinates at the ends, around the place."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     points = rng.uniform(-1, 1, (_POINTS, ndim))
     third = _POINTS // 3
     ends = points[:third]

@@ -32,8 +32,13 @@ _DATA, _ROUNDING = 0.3, 0.3
 _BYTES = 2**30
 # Entries at which the size of the function and the error of interpolation are looked at.
 _ENTRIES = 2000
+# Smallest relative error of a cut: below it there are rounding errors only.
+_FLOOR = 1e-16
+# Relative distance of places that are Chebyshev points, and nodes per place at which errors are looked at.
+_SAME, _FINE = 1e-12, 2
 # Entries from which a larger one is looked for along every mode in turn, and how often.
 _STARTS, _SWEEPS = 8, 3
+_SEED = 0  # of the entries looked at
 
 
 @door
@@ -156,7 +161,7 @@ def _check(
         )
     box = [None if pair is None else check_interval(pair, _WHERE) for pair in pairs]
     for n, (x, ab) in enumerate(zip(places, box, strict=True)):
-        if ab is not None and x is not None:
+        if ab is not None:
             _check_reach(x, ab, n)
     return places, box
 
@@ -194,7 +199,7 @@ def _check_values(data: Any) -> None:
         raise ShapeError(f"{_WHERE}: `data` must have modes and entries; got shape {tuple(data.shape)}.")
 
 
-def _check_reach(x: np.ndarray, ab: tuple[float, float], n: int) -> None:
+def _check_reach(x: Any, ab: tuple[float, float], n: int) -> None:
     a, b = ab
     if a < x[0] - (x[1] - x[0]) or b > x[-1] + (x[-1] - x[-2]) or a > x[0] or b < x[-1]:
         raise DataError(
@@ -208,7 +213,7 @@ def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], fl
     if isinstance(data, Tucker):
         held, own = to_numpy(data.core).astype(float), [to_numpy(f).astype(float) for f in data.factors]
         size = _height(held, own)
-        return held / (size or 1.0), own, size
+        return held / size if size else held, own, size
     if isinstance(data, CP):
         return _from_cp(data, tol)
     values = to_numpy(data).astype(float)
@@ -217,7 +222,7 @@ def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], fl
         return np.zeros((1,) * values.ndim), [np.ones((i, 1)) for i in values.shape], 0.0
     values = values / size  # first, for squares of 1e-200 vanish
     norm = float(np.linalg.norm(values))  # in the sup norm an error is at most as large as in the l2 norm
-    core, factors, _ = truncate(values, None, max(_DATA * tol / norm, 1e-16))
+    core, factors, _ = truncate(values, None, max(_DATA * tol / norm, _FLOOR))
     return core, list(factors), size
 
 
@@ -227,23 +232,22 @@ def _from_cp(data: CP, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]
     factors = [to_numpy(f).astype(float) for f in data.factors]
     norms = [np.linalg.norm(f, axis=0) for f in factors]
     size = _cp_height(weights, factors)
-    weights = weights / (size or 1.0)
-    terms = np.abs(weights) * np.prod(norms, axis=0)
+    weights = weights / size if size else weights
     columns, bases = [], []
-    for factor, norm in zip(factors, norms, strict=True):
-        unit = factor / np.where(norm > 0, norm, 1.0)
-        left, sizes, _ = np.linalg.svd(unit * terms, full_matrices=False)
+    for n, factor in enumerate(factors):
+        heavy = np.abs(weights) * np.prod(np.delete(norms, n, axis=0), axis=0)
+        left, sizes, _ = np.linalg.svd(factor * heavy, full_matrices=False)
         tails = np.sqrt(np.cumsum(sizes[::-1] ** 2)[::-1])
         # an error is at most the sum over the terms of what each column loses
         allowed = _DATA * tol / (len(factors) * np.sqrt(len(weights)))
-        rank = max(int((tails > max(allowed, 1e-16 * tails[0])).sum()), 1)
+        rank = max(int((tails > max(allowed, _FLOOR * tails[0])).sum()), 1)
         bases.append(left[:, :rank])
         columns.append(left[:, :rank].T @ factor)
     return CP(weights, columns).to_tensor(), bases, size
 
 
 def _cp_height(weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     rows = [f[rng.integers(len(f), size=_ENTRIES)] for f in factors]
     peaks = [f[np.abs(f).argmax(axis=0)] for f in factors]  # where each term is largest
     found = [np.abs(np.prod(rs, axis=0) @ weights).max() for rs in (rows, peaks)]
@@ -252,7 +256,7 @@ def _cp_height(weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
 
 def _height(core: np.ndarray, factors: Sequence[np.ndarray]) -> float:
     """Largest magnitude: of entries drawn at random, and from the best of them along each mode in turn."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     drawn = [
         np.append(rng.integers(len(f), size=_ENTRIES), np.linalg.norm(f, axis=1).argmax()) for f in factors
     ]
@@ -277,11 +281,11 @@ def _interpolated(
     def height(rows: np.ndarray) -> float:
         return _height(core, [rows if m == n else f for m, f in enumerate(factors)])
 
-    if np.abs(Chebyshev(count, ab).nodes() - x).max() <= 1e-12 * max(abs(a), abs(b), b - a):
+    if np.abs(Chebyshev(count, ab).nodes() - x).max() <= _SAME * max(abs(a), abs(b)):
         found = coefficients(factor)
         mode = Chebyshev(count)
-        return found, polynomial_error(found, mode.rows(np.eye(count), lobatto(2 * count)), height)
-    size = 2 ** int(np.ceil(np.log2(2 * count))) + 1
+        return found, polynomial_error(found, mode.rows(np.eye(count), lobatto(_FINE * count)), height)
+    size = 2 ** int(np.ceil(np.log2(_FINE * count))) + 1
     nodes = np.clip((a + b) / 2 + (b - a) / 2 * lobatto(size), a, b)
     return coefficients(spline(x, factor)(nodes)), spline_error(x, factor, nodes, height)
 

@@ -297,8 +297,8 @@ def _axis(dim: str, mode: Mode | _Interval, given: Any) -> tuple[Any, Any]:
             raise ShapeError(
                 f"to_xarray: say where {dim!r} is evaluated: coords={{{dim!r}: places}}, or their number."
             )
-        # the last eighth of the coefficients of this grid is zero, by which it is known to be fine enough
-        places = Chebyshev(mode.size + mode.size // 4 + 2, mode.domain).nodes()
+        # the last quarter of the coefficients of this grid is zero, by which it is known to be fine enough
+        places = Chebyshev(mode.size + mode.size // 3 + 4, mode.domain).nodes()
         return places, places
     if isinstance(given, Integral) and not isinstance(given, bool) and int(given) > 1:
         places = np.linspace(*mode.domain, int(given))

@@ -27,6 +27,7 @@ _RANKS, _DEGREES = 0.3, 0.1
 # Smallest relative error of a rounding.
 _FLOOR = {"float64": 1e-14, "float32": 1e-6}
 _MOST = 1_000_000  # boxes: each is a tensor, made in a millisecond
+_SLACK = 8  # roundings by which a point may lie outside
 
 
 @door
@@ -258,7 +259,7 @@ class Patches:
         edge = self.edges[n]
         if not len(edge):
             return np.zeros(x.shape, dtype=np.int64)
-        slack = 8 * np.finfo(np.float32 if x.dtype == np.float32 else np.float64).eps
+        slack = _SLACK * np.finfo(np.float32 if x.dtype == np.float32 else np.float64).eps
         slack *= max(edge[-1] - edge[0], *np.abs(edge))
         bad = np.flatnonzero(~((x >= edge[0] - slack) & (x <= edge[-1] + slack)))
         if len(bad):
@@ -313,8 +314,11 @@ def split(t: Tucker | TuckerTrain, counts: int | Sequence[int | None], *, tol: f
     edges = []
     for mode, count in zip(t.modes, counts, strict=True):
         edges.append(np.linspace(*mode.domain, count + 1) if mode.domain is not None else np.empty(0))
-    # the coefficient norm is at most sqrt(2) per mode times the largest value
-    budget = tol * _size(t) / math.sqrt(2) ** sum(mode.domain is not None for mode in t.modes)
+    # the squared coefficient norm is at most 2 per continuous mode, and the rows of the others, times the
+    # square of the largest value
+    budget = (
+        tol * _size(t) / math.sqrt(math.prod(mode.size if mode.domain is None else 2 for mode in t.modes))
+    )
     parts = [t]
     for n, edge in enumerate(edges):  # mode by mode, rounded in between: the boxes share the work
         if len(edge) > 2:
@@ -370,7 +374,7 @@ def _shortened(t: Any, budget: float) -> Any:
     size = _size(t)
     if not size:
         return t
-    least = min(max(_RANKS * budget / size, _FLOOR[dtype_name(t.dtype)]), 0.5)
+    least = max(_RANKS * budget / max(size, budget), _FLOOR[dtype_name(t.dtype)])
     t = (
         t._rounded(None, None, least)[0]
         if isinstance(t, TuckerTrain)

@@ -13,10 +13,12 @@ _GAIN = 1 / 8
 _FEW = 8
 # Ratio of the last coefficients to those before up to which they are taken to fall geometrically.
 _GEOMETRIC = 0.4
+# Fewest coefficients that are looked at together.
+_STEP = 2
 # Largest ratio of a sequence that is summed.
 _SLOW = 0.9
-# Share of the largest value below which coefficients are rounding errors.
-_ROUNDING = 1e-15
+# Share of the largest value, for each coefficient, below which the last ones are rounding errors.
+_ROUNDING = 1e-16
 
 
 def spline(x: np.ndarray, values: np.ndarray) -> scipy.interpolate.BSpline:
@@ -43,7 +45,7 @@ def spline_error(
     Smooth functions gain 16 from twice as many places, kinks 2, what no grid resolves nothing.
     """
     if len(x) == 2:  # nothing shows that the function is linear
-        return height((values[1:] - values[:1]) / 2)
+        return height(np.diff(values, axis=0) / 2)
     fine = spline(x, values)(nodes)
     half = max(height(_on(_every(len(x), 2, at), x, values, nodes) - fine) for at in (0, 1))
     quarter = height(_on(_every(len(x), 4, 0), x, values, nodes) - fine)
@@ -100,12 +102,12 @@ def polynomial_error(found: np.ndarray, basis: np.ndarray, height: Callable[[np.
         low = max(low, 1)
         return height(basis[:, low:high] @ found[low:high]) if low < high else 0.0
 
-    step = max(size // 8, min(2, size // 2))
+    step = max(size // 8, _STEP)
     last, before, first = (window(size - (k + 1) * step, size - k * step) for k in range(3))
-    if max(last, before) <= _ROUNDING * height(basis @ found):
+    if max(last, before) <= _ROUNDING * size * height(basis @ found):
         return last
     if last <= _GEOMETRIC * before and before <= _GEOMETRIC * first:
-        ratio = last / before if before else 0.0
+        ratio = last / before
         return 2 * last * max(ratio / (1 - ratio), 0.1)
     last, before = window(size // 2, size), window(size // 4, size // 2)
     ratio = min(last / before, _SLOW) if before else _SLOW

@@ -19,6 +19,7 @@ from tenfac import (
     tucker_append,
 )
 from tests.checks import (
+    assert_above,
     assert_below,
     assert_close,
     assert_equal,
@@ -44,7 +45,7 @@ def test_the_tolerance_holds_for_all_data_with_the_ranks_of_all_data(mode, tol):
     X = smooth()
     old, new = split(X, mode, 15)
     t = tucker_append(tucker(old, tol=tol / 10), new, mode, tol=tol)
-    assert_equal((t.shape, t.info.converged), (X.shape, True))
+    assert_equal((t.shape, t.info.converged, t.info.reason), (X.shape, True, "tolerance met"))
     assert_below(true_error(t, X), tol, "true error")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
     assert_below(t.info.rel_error, tol, "reported bound")
@@ -56,7 +57,7 @@ def test_at_a_given_rank_it_is_as_good_as_decomposing_all_data():
     X = smooth() + 1e-3 * np.random.default_rng(0).standard_normal((24, 24, 24))
     old, new = split(X, 0, 20)
     t = tucker_append(tucker(old, 6), new, 0, rank=5)
-    assert_equal(t.rank, (5, 5, 5))
+    assert_equal((t.rank, t.info.reason), ((5, 5, 5), "rank reached"))
     assert_below(true_error(t, X), 1.01 * tucker(X, 5).info.rel_error, "error against that of all data")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
     assert_below(t.info.rel_error, 3 * true_error(t, X), "reported bound against the true error")
@@ -131,7 +132,40 @@ def test_an_error_of_the_start_above_the_tolerance_is_said():
     with pytest.warns(ConvergenceWarning, match=r"above tol=.*decompose all data anew") as caught:
         t = tucker_append(tucker(X[:20], tol=1e-2), X[20:], 0, tol=1e-6)
     assert_equal((len(caught), caught[0].filename, t.info.converged), (1, __file__, False))
+    assert_says(t.info.reason, "error of t above tolerance")
     assert_below(true_error(t, X), t.info.rel_error, "true error against the reported bound")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_nothing_more_is_lost_the_reported_error_is_that_of_the_start(known):
+    X = np.random.default_rng(0).standard_normal((9, 4, 3))
+    old, new = split(X, 0, 5)
+    t = tucker(old, (2, 3, 2))
+    got = tucker_append(t if known else Tucker(t.core, t.factors), new, 0, rank=(6, 4, 3))
+    want = true_error(got, X) if known else 0.0  # as much of the whole as t lost of its part
+    assert_below(abs(got.info.rel_error - want), 1e-9, "reported minus true error")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_scale_of_data_whose_start_is_too_coarse_does_not_matter(scale):
+    X = smooth(12)
+    made = []
+    for Y in (X, scale * X):
+        with pytest.warns(ConvergenceWarning):
+            made.append(tucker_append(tucker(Y[:8], tol=0.1), Y[8:], 0, tol=1e-3))
+    assert_equal(made[1].rank, made[0].rank)
+    assert_below(abs(made[1].info.rel_error / made[0].info.rel_error - 1), 1e-9, "reported errors")
+    assert_below(true_error(made[0], X), made[0].info.rel_error, "error")
+    rest = np.linalg.norm((made[0].to_tensor() - X)[8:]) / np.linalg.norm(X)
+    assert_below(rest, 1e-3, "error of the new slices")
+
+
+def test_a_coarse_tolerance_leaves_the_error_and_the_rank_that_it_allows():
+    X = smooth() + 0.3 * np.random.default_rng(0).standard_normal((24, 24, 24))
+    t = tucker_append(tucker(X[:12], tol=0.02), X[12:], 0, tol=0.2)
+    assert_equal(t.info.converged, True)
+    assert_above(t.info.rel_error, 0.1, "reported bound")
+    assert_below(np.prod(t.rank), 1.5 * np.prod(tucker(X, tol=0.14).rank), "numbers of the core")
 
 
 def test_zeros_are_appended_to_zeros():

@@ -63,6 +63,14 @@ def test_the_tolerance_is_kept_and_the_error_is_true(monkeypatch, tol):
     assert_below(np.max(np.subtract(t.rank, tucker(X, tol=tol).rank)), 1, "excess rank")
 
 
+@pytest.mark.parametrize("tol", [0.2, 0.5, 0.8])
+def test_noise_keeps_the_tolerance_and_uses_it(tol):
+    X = np.random.default_rng(0).standard_normal((20, 14, 11))
+    t = tucker(Stored(X, (5, 14, 3)), tol=tol)
+    assert_below(error_of(t, X), tol, "relative error")
+    assert_above(error_of(t, X), 0.85 * tol, "relative error")
+
+
 def test_slabs_are_small_whole_chunks_and_everything_is_read_twice(monkeypatch):
     monkeypatch.setattr(chunked, "_SLAB", 600)
     X = low_rank((20, 12, 10), 3, 0.0)
@@ -155,3 +163,21 @@ def test_the_fewest_values_are_kept_whose_others_are_within_the_share():
     squares = np.array([4.0, 2.0, 1.0])
     for share, count in ((0.0, 3), (0.99, 3), (1.0, 2), (2.99, 2), (3.0, 1), (7.0, 1), (100.0, 1)):
         assert_equal(chunked._kept(squares, share), count)
+
+
+def test_the_mode_that_shrinks_most_is_projected_first(monkeypatch):
+    X = low_rank((40, 10, 3), 3, 0.1)
+    monkeypatch.setattr(chunked, "_MOST_BYTES", 40 * 1 * 3 * 8)
+    assert_equal(tucker(Stored(X, (4, 10, 3)), rank=(20, 1, 3)).rank, (20, 1, 3))
+    monkeypatch.setattr(chunked, "_MOST_BYTES", 2 * 10 * 3 * 8)
+    assert_equal(tucker(Stored(X, (4, 10, 3)), rank=(2, 1, 3)).rank, (2, 1, 3))
+
+
+def test_an_array_without_chunks_is_read_in_rows_of_the_first_mode(monkeypatch):
+    X = low_rank((7, 5, 4), 2, 0.0)
+    for slab, largest in ((1, 7), (15, 14), (28, 28), (140, 140)):
+        monkeypatch.setattr(chunked, "_SLAB", slab)
+        stored = Stored(X, (7, 5, 4))
+        stored.chunks = None  # as of a contiguous data set of h5py
+        assert_close(tucker(stored, rank=2).to_tensor(), X, factor=1e4)
+        assert_equal((stored.largest, stored.total), (largest, 2 * X.size))

@@ -112,10 +112,13 @@ def test_the_least_number_of_evaluations_is_said_and_taken(shape, least):
     assert_says(error, f"at least {least:,} for shape")
 
 
+@pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("dtype", [float, complex])
-def test_each_row_beyond_the_pivots_is_the_one_that_raises_the_determinant_most(dtype):
+def test_each_row_beyond_the_pivots_is_the_one_that_raises_the_determinant_most(dtype, alike):
     rng = np.random.default_rng(0)
     basis = rng.standard_normal((30, 5)) * np.geomspace(1, 5, 30)[:, None] + (0j if dtype is complex else 0)
+    if alike:  # six rows each: one of them makes the next ones worth less
+        basis = np.repeat(basis[:5], 6, axis=0) + 0.3 * basis
     basis = np.linalg.qr(basis + (1j * rng.standard_normal((30, 5)) if dtype is complex else 0))[0]
     rows = list(scipy.linalg.qr(basis.conj().T, pivoting=True)[2][:5])
     for _ in range(5):  # 5 * 4 ** (1 / 2) rows
@@ -133,8 +136,25 @@ def test_a_basis_leaves_out_what_the_tolerance_allows_and_condenses_the_rest():
     sizes = np.array([1.0, 1e-2, 1e-4, 1e-6])
     matrix = left * sizes @ right.T
     for tol, rank, kept in ((2e-2, 1, 2), (1.1e-4, 2, 3), (1e-5, 3, 4), (1e-8, 4, 4), (2.0, 1, 1)):
+        for scale in (1e-3, 1e3):
+            assert_equal(module._leading(scale * matrix, tol)[0].shape, (9, rank))
         basis, columns = module._leading(matrix, tol)
         assert_equal((basis.shape, columns.shape[1]), ((9, rank), kept))
         assert_below(np.abs(basis @ basis.T - left[:, :rank] @ left[:, :rank].T).max(), 1e-9, "distance")
         lost = matrix @ matrix.T - columns @ columns.T
         assert_below(np.abs(lost).max(), 1.01 * (0.01 * tol) ** 2 + 1e-15, "what the columns lose")
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit"),
+    [
+        ((300, 300), 45_000),  # of small tensors half
+        ((150, 100, 100), 500_000),  # of those half a million
+        ((200, 200, 200), 800_000),  # then a tenth
+        ((1000, 1000, 1000), 5_000_000),  # up to five million
+        ((20, 20, 20), 8101),  # few entries are read in full
+        ((2, 30_000), 240_004),  # four times what is needed at least
+    ],
+)
+def test_without_a_limit_a_tenth_of_the_entries_is_read_at_most_or_half_of_few(shape, limit):
+    assert_equal(module._limit(None, shape), limit)

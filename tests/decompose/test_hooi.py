@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, Tucker, hooi, tucker
+from tenfac.decompose import hooi as module
 from tests.checks import (
     assert_above,
     assert_below,
@@ -112,6 +113,26 @@ def test_too_few_sweeps_are_said_and_the_best_value_is_returned():
 def test_scaling_the_data_scales_the_core(scale):
     X = noise(6, 5, 4)
     assert_close(hooi(X * scale, 2).core / scale, hooi(X, 2).core, factor=1e6)
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (7, 6, 5), (5, 5, 4, 4), (3, 3, 3, 3, 3, 3)])
+def test_a_sweep_takes_two_products_with_the_data(shape, monkeypatch):
+    sizes, plain = [], module._project
+    monkeypatch.setattr(module, "_project", lambda X, *a: (sizes.append(X.shape), plain(X, *a))[1])
+    X = noise(*shape)
+    factors = list(tucker(X, 2).factors)
+    core = module._sweep(X, factors, range(X.ndim))
+    assert_equal(sizes.count(shape), 2)
+    assert_below(len(sizes), 2 * len(shape) - 2, "products")
+    assert_close(core, tucker_dense(X, [f.T for f in factors]))
+
+
+def test_a_sweep_that_gains_no_more_than_rounding_is_the_last(make):
+    X = make(6, 6, 6)
+    for rank, most in ((5, 1000), (6, 2)):
+        t = hooi(X, rank, tol=1e-15, max_iter=most)
+        assert_equal(t.info.converged, True)
+        assert_below(t.info.history[-2] - t.info.rel_error, 100 * make.eps, "last fall of the error")
 
 
 def test_a_zero_tensor_and_a_tensor_at_full_rank_are_done_in_one_sweep(make):

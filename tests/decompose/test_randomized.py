@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tenfac import RankError, randomized_tucker, tucker
+from tenfac.decompose import randomized as module
 from tests.checks import (
     assert_below,
     assert_close,
@@ -62,6 +63,25 @@ def test_power_iterations_lower_the_error_of_noisy_data():
     errors = [randomized_tucker(X, 4, power_iterations=q, oversampling=2).info.rel_error for q in (0, 1, 3)]
     assert_below(errors[1], errors[0] - 1e-3, "one power iteration against none")
     assert_below(errors[2], errors[1], "three power iterations against one")
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank", "modes"),
+    [
+        ((80, 79, 30), 2, [0]),  # of modes of eight sketches of ten columns and more
+        ((100, 160, 12), (2, 2, 2), [1, 0]),  # the one that shrinks most first
+        ((100, 160, 12), (2, 4, 2), [0, 1]),
+        ((400, 3, 3), 2, []),  # not where the unfolding has fewer columns than the sketch
+        ((400, 5, 2), 2, [0]),
+    ],
+)
+def test_long_modes_are_sketched_and_the_others_are_not(shape, rank, modes, monkeypatch):
+    sketched, plain = [], module._sketched
+    monkeypatch.setattr(module, "_sketched", lambda X, n, *a: (sketched.append(n), plain(X, n, *a))[1])
+    X = noisy(shape, rank=2, noise=0.1)
+    t = randomized_tucker(X, rank)
+    assert_equal(sketched, modes)
+    assert_below(abs(t.info.rel_error / true_error(t, X) - 1), 1e-6, "reported over true error - 1")
 
 
 def test_the_same_seed_gives_the_same_bits():

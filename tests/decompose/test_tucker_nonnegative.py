@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import reduce
 
 import numpy as np
 import pytest
 
 from tenfac import ConvergenceWarning, DataError, RankError, ShapeError, tucker, tucker_nonnegative
-from tenfac.decompose.tucker_nonnegative import _descend
+from tenfac.decompose import tucker_nonnegative as module
 from tests.checks import (
     assert_above,
     assert_below,
@@ -105,7 +106,7 @@ def test_what_is_negative_cannot_be_fitted_and_zero_is():
         assert_equal(t.info.rel_error, 1.0 if X.any() else 0.0)
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-3, 1e3, 1e160, 1e300])
 def test_scaling_the_data_scales_the_core(scale):
     X = planted((5, 4, 3), 2 * np.ones(3, int), noise=0.2)
     got, want = (quietly(tucker_nonnegative, x, 2, max_iter=9).core for x in (X * scale, X))
@@ -135,13 +136,45 @@ def test_too_few_sweeps_are_said():
 @pytest.mark.parametrize(("curvature", "distance"), [(0.2, 0.022), (0.3, 0.006)])
 def test_momentum_that_points_uphill_is_dropped(curvature, distance):
     # of a parabola with its minimum at 3; with all momentum kept the end is four times as far from it
-    end = _descend(lambda x: curvature * x, np.array([3 * curvature]), np.array([1.0]), 1.0, np)
+    end = module._descend(lambda x: curvature * x, np.array([3 * curvature]), np.array([1.0]), 1.0, np)
     assert_below(abs(end[0] - 3), distance, "distance to the minimum")
+
+
+def test_the_momentum_is_that_of_nesterov():
+    paces = [1.0]
+    while len(paces) < 11:  # t^2 - t is the square of the last
+        paces.append(max(np.roots([1, -1, -(paces[-1] ** 2)])))
+    curvature, here, ahead = 0.05, 1.0, 1.0
+    for before, after in itertools.pairwise(paces):
+        found = ahead - curvature * (ahead - 3)
+        ahead = found + (before - 1) / after * (found - here)
+        here = found
+    end = module._descend(lambda x: curvature * x, np.array([3 * curvature]), np.array([1.0]), 1.0, np)
+    assert_close(end, np.array([here]))
+
+
+@pytest.mark.parametrize(("steepness", "taken"), [(1.9, True), (2.1, False), (2.9, False)])
+def test_a_step_is_taken_where_it_ends_lower_than_it_began(steepness, taken, monkeypatch):
+    monkeypatch.setattr(module, "_STEPS", 1)  # one step of length one down a parabola steeper than is said
+    end = module._descend(lambda x: steepness * x, np.array([3.0 * steepness]), np.array([2.5]), 1.0, np)
+    assert_equal(end[0] != 2.5, taken)
+
+
+def test_the_residual_is_formed_only_where_the_error_is_small(monkeypatch):
+    formed = []
+    plain = module.residual_error
+    monkeypatch.setattr(module, "residual_error", lambda *a: (formed.append(plain(*a)), formed[-1])[1])
+    quietly(tucker_nonnegative, planted(noise=0.2), (2, 3, 2), max_iter=5)
+    assert_equal(formed, [])
+    X = reduce(np.multiply.outer, [np.arange(1.0, n + 1) for n in (3, 4, 5)])
+    t = tucker_nonnegative(X, 1)
+    assert_below(max(formed), 1.3e-4, "error where the residual is formed")
+    assert_equal(t.info.rel_error, min(formed))
 
 
 def test_steps_that_end_higher_than_they_began_are_not_taken():
     start = np.array([2.9])
-    end = _descend(lambda x: 4 * x, np.array([12.0]), start, 1.0, np)  # four times as steep as is said
+    end = module._descend(lambda x: 4 * x, np.array([12.0]), start, 1.0, np)  # four times as steep as is said
     assert_equal(end, start)
 
 

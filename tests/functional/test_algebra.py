@@ -20,6 +20,7 @@ from tenfac import (
     compose,
 )
 from tenfac.core.modes.chebyshev import coefficients
+from tenfac.core.report import Report
 from tenfac.functional import algebra
 from tests.checks import assert_below, assert_equal, assert_relative, assert_says, quietly, to_numpy
 
@@ -219,6 +220,40 @@ def test_labels_are_constructed_one_by_one_and_keep_the_tolerance():
     assert_equal(made.info.n_evals, 3 * one.info.n_evals)
     x, y = np.random.default_rng(0).random((2, 200))
     assert_below(np.abs(made.at(1, x, y) - np.sin(np.exp(x) * np.cos(y))).max(), 2e-6, "error")
+
+
+def test_the_report_of_many_labels_is_that_of_the_worst() -> None:
+    made = [
+        Report(True, "tolerance met", n_evals=5, rel_error=1e-3),
+        Report(False, "a kink", n_evals=7, rel_error=1e-5),
+        Report(False, "a step", n_evals=None, rel_error=1e-4),
+        Report(True, "tolerance met", n_evals=11, rel_error=1e-9),
+    ]
+    whole = algebra._summary(made, 0.5)
+    assert_equal((whole.converged, whole.reason, whole.n_evals), (False, "a step", 23))
+    assert_equal((whole.rel_error, whole.seconds), (1e-3, 0.5))
+    assert_equal(algebra._summary(made[::3], 0.5).converged, True)
+
+
+def test_labels_of_different_degrees_and_ranks_are_joined_exactly() -> None:
+    rng = np.random.default_rng(0)
+    made = [
+        Tucker(
+            rng.standard_normal(rank),
+            [rng.standard_normal((k, r)) for k, r in zip(sizes, rank, strict=True)],
+            [Chebyshev(k, box) for k, box in zip(sizes, BOX, strict=True)],
+        )
+        for sizes, rank in (((3, 5), (2, 1)), ((4, 2), (1, 2)), ((2, 2), (1, 1)), ((5, 4), (3, 2)))
+    ]
+    like = Tucker(
+        np.ones((1,) * 4),
+        [np.ones((2, 1)), np.ones((5, 1)), np.ones((2, 1)), np.ones((5, 1))],
+        [Discrete(2), Chebyshev(5, BOX[0]), Discrete(2), Chebyshev(5, BOX[1])],
+    )
+    joined = algebra._joined(made, like, [2, 2], 1e-10)
+    assert_equal(joined.modes, (Discrete(2), Chebyshev(5, BOX[0]), Discrete(2), Chebyshev(5, BOX[1])))
+    for k, t in enumerate(made):
+        assert_relative(joined.at(k // 2, X[0], k % 2, X[1]), t.at(*X), 1e-9)
 
 
 def test_a_function_of_one_variable_is_composed() -> None:

@@ -6,12 +6,13 @@ import math
 import multiprocessing
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tenfac import ConvergenceWarning, DataError, ShapeError, chebyshev_tucker
+from tenfac import ConvergenceWarning, DataError, ShapeError, Tucker, TuckerTrain, chebyshev_tucker
 from tenfac.functional import build
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 from tests.functional.battery import CUBE, EIGHT, FORTY, UNIT, points_of
@@ -337,6 +338,46 @@ def test_no_warning_of_numpy_is_left_when_all_is_well() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert chebyshev_tucker(cosine, CUBE).info.converged
+
+
+def test_hints_are_carried_from_the_domain_to_the_cube() -> None:
+    evaluator = SimpleNamespace(low=np.array([0.0, 1.0]), high=np.array([2.0, 5.0]))
+    points = build._hints([[0.5, 4.0], [0.0, 5.0]], evaluator)
+    assert_close(points, np.array([[-0.5, 0.5], [-1.0, 1.0]]))
+    assert_equal(build._hints(None, evaluator).shape, (0, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_last_cut_spends_what_the_residual_leaves(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent, tol = [], 1e-4
+    monkeypatch.setattr(
+        build, "shortened", lambda core, made, budget, _: (spent.append(budget), (core, made, 0.0))[1]
+    )
+    for share in (0.0, 0.5, 0.8, 0.95, 2.0):
+        cross = SimpleNamespace(
+            tol=tol, residual=share * tol * scale, scale=scale, axes=[SimpleNamespace(factor=np.ones((2, 1)))]
+        )
+        cross.core = SimpleNamespace(shape=(1,), entries=np.ones(1))
+        cross.evaluate = SimpleNamespace(place=np.zeros(1))
+        build._finished(cross, [(0.0, 1.0)])
+        assert_below(spent[-1], 1.001 * max(1 - share, 0.1) * tol * scale, "budget")
+        assert_above(spent[-1], 0.99 * max(min(1 - share, 0.2), 0.1) * tol * scale, "budget")
+
+
+def test_the_hardest_mode_is_named_with_its_degree() -> None:
+    axes = [SimpleNamespace(level=level, size=size) for level, size in ((3, 9), (5, 33), (4, 17))]
+    assert_says(build._stalled(SimpleNamespace(ndim=3, axes=axes)), "mode 1 is the hardest, degree 32")
+
+
+def test_of_five_variables_the_smaller_format_is_returned() -> None:
+    few = chebyshev_tucker(lambda *x: np.exp(x[0] * x[4]) * x[2], [(0, 1)] * 5, 1e-4)
+    many = chebyshev_tucker(lambda *x: 1 / (1 + sum(k * v for k, v in enumerate(x))), [(0, 1)] * 5, 1e-4)
+    assert isinstance(few, Tucker)
+    assert isinstance(many, TuckerTrain)
+    assert_below(many.n_params, many.to_tucker().n_params, "numbers of the train")
+    assert_below(few.core.size, 30, "numbers of the core")
+    for F in (few, many):
+        assert_equal(F.info.converged, True)
 
 
 def test_what_the_last_cut_loses_is_part_of_the_reported_error(monkeypatch: pytest.MonkeyPatch) -> None:

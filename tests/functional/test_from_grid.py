@@ -18,7 +18,16 @@ from tenfac import (
     tucker,
 )
 from tenfac.core.modes.chebyshev import Chebyshev
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
+from tenfac.functional import from_grid
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_relative,
+    assert_says,
+    quietly,
+)
 from tests.functional.battery import UNIT, points_of
 
 NODES = Chebyshev(30, (0.0, 1.0)).nodes()
@@ -136,6 +145,29 @@ def test_the_weights_of_a_cp_tensor_set_its_ranks() -> None:
     assert G.rank[0] < F.rank[0]
 
 
+def test_the_norms_of_columns_may_stand_in_any_factor() -> None:
+    data = gaussians()
+    sizes = np.geomspace(1e-6, 1e6, 40)
+    first, second, third = data.factors
+    same = CP(data.weights, [first * sizes, second, third / sizes])
+    F, G = (chebyshev_from_grid(t, [UNIFORM, None, None], 1e-6) for t in (data, same))
+    assert_equal(G.rank, F.rank)
+    assert_relative(G.at(0.1, 256, 300), F.at(0.1, 256, 300), 1e-6)
+
+
+@pytest.mark.parametrize("share", [2.0, 0.02])
+def test_of_many_terms_that_nearly_cancel_a_direction_is_kept_where_their_sum_needs_it(share: float) -> None:
+    # 64 terms that cancel but for `share` of the tolerance, in a direction that each holds a 64th of
+    tol, signs = 1e-4, np.tile([1.0, -1.0], 32)
+    first = np.zeros((3, 65))
+    first[0, 0], first[1, 1:], first[2, 1:] = 1.0, 1.0, share * tol / 64 * signs
+    data = CP(np.append(1.0, signs), [first, np.ones((2, 65))])
+    core, bases, size = from_grid._from_cp(data, tol)
+    assert_equal((size, bases[0].shape), (1.0, (3, 3 if share > 1 else 2)))
+    dense = bases[0] @ core @ bases[1].T
+    assert_below(np.abs(dense - data.to_tensor()).max(), tol, "error")
+
+
 def test_heavy_terms_that_nearly_cancel_keep_what_is_left() -> None:
     x = Chebyshev(12, (0.0, 1.0)).nodes()
     near = np.stack([x, x + 1e-4 * x**2], axis=1)
@@ -152,9 +184,27 @@ def test_the_scale_of_the_values_does_not_matter() -> None:
 
 
 def test_zeros_are_zero() -> None:
-    F = chebyshev_from_grid(np.zeros((5, 6)), [np.arange(5), np.arange(6)])
-    assert F.info.converged
-    assert_equal(float(F.at(2.5, 3.5)), 0.0)
+    for zeros in (
+        np.zeros((5, 6)),
+        CP(None, [np.zeros((5, 2)), np.ones((6, 2))]),
+        tucker(np.zeros((5, 6)), 2),
+    ):
+        F = chebyshev_from_grid(zeros, [np.arange(5), np.arange(6)])
+        assert_equal((F.info.converged, F.info.rel_error, F.rank), (True, 0.0, (1, 1)))
+        assert_equal(float(F.at(2.5, 3.5)), 0.0)
+
+
+@pytest.mark.parametrize("width", [1e-8, 1e8])
+@pytest.mark.parametrize("start", [0.0, -1.0])
+def test_places_are_told_from_chebyshev_points_whatever_their_unit(width: float, start: float) -> None:
+    unit = Chebyshev(12, (start, start + 1)).nodes()
+    even = np.linspace(start, start + 1, 12)
+    for x in (unit, even):
+        F = quietly(chebyshev_from_grid, np.exp(x), [width * x], 1e-9)
+        G = quietly(chebyshev_from_grid, np.exp(x), [x], 1e-9)
+        assert_equal((F.coef_shape, F.info.converged), (G.coef_shape, x is unit))
+        assert_relative(F.at(width * (start + 0.3)), G.at(start + 0.3), 1e-9)
+        assert_below(abs(G.at(start + 0.3) / np.exp(start + 0.3) - 1), 1e-9 if x is unit else 1e-3, "error")
 
 
 def test_a_mode_without_places_stays_discrete_for_arrays_cp_and_tucker() -> None:

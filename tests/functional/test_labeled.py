@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 from typing import Any
 
@@ -65,7 +66,29 @@ def test_a_count_is_equal_steps_and_nothing_is_the_chebyshev_points():
     assert_close(to_xarray(t, ["x"], {"x": 9}).x.values, np.linspace(0, 2, 9))
     got = to_xarray(t)
     assert_equal(got.dims, ("dim_0",))
-    assert_equal(got.dim_0.values, Chebyshev(8, (0.0, 2.0)).nodes())
+    assert_equal(got.dim_0.values, Chebyshev(10, (0.0, 2.0)).nodes())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 17, 61])
+def test_the_chebyshev_points_are_enough_to_find_the_function_again(size):
+    slow = 1 / np.arange(1.0, size + 1)[:, None]  # was too coarse a grid for coefficients that do not fall
+    t = Tucker(np.ones(1), [slow], [Chebyshev(size, (0.0, 2.0))])
+    got = to_xarray(t)
+    assert_below(got.size, 4 / 3 * size + 4, "places")
+    F = from_xarray(got, 1e-12)
+    assert_equal((F.modes, F.info.converged), (t.modes, True))
+    assert_close(F.at(0.7), t.at(0.7), 1e4)
+
+
+def test_two_places_are_the_fewest_of_a_count():
+    t = Tucker(np.ones(1), [np.eye(5)[:, 1:2]], [Chebyshev(5, (0.0, 2.0))])
+    assert_equal(to_xarray(t, ["x"], {"x": 2}).values.tolist(), [-1.0, 1.0])
+    assert_equal(to_xarray(model(), coords={"x": 2}).x.values.tolist(), [0.0, 2.0])
+    for count in (1, True):
+        with pytest.raises(ShapeError):
+            to_xarray(t, ["x"], {"x": count})
+        with pytest.raises(ShapeError):
+            to_xarray(model(), coords={"x": count})
 
 
 def test_cp_and_discrete_formats_are_their_dense_arrays():
@@ -154,6 +177,28 @@ def test_data_that_are_no_function_are_refused(change, error, parts):
     assert_says(caught, "from_xarray", *parts)
 
 
+def test_dates_as_objects_are_refused_and_labels_as_objects_stay_discrete():
+    days = [datetime.date(2020, 1, day) for day in (1, 2, 3)]
+    for along in (days, [None, *days[1:]], [*days[:2], None]):
+        data = table()[:, :3].assign_coords(cell=np.array(along, dtype=object))
+        if along[0] is None:
+            assert_equal(from_xarray(data, 1e-5).modes[1], Discrete(3))
+        else:
+            with pytest.raises(DataError) as caught:
+                from_xarray(data, 1e-5)
+            assert_says(caught, "'cell'", "dates")
+    labels = table().assign_coords(cell=np.array(CELLS, dtype=object))
+    assert_equal(from_xarray(labels, 1e-5).modes[1], Discrete(3))
+
+
+def test_how_many_values_are_missing_is_said():
+    data = table()
+    data[3, 1], data[5, 0] = np.nan, np.inf
+    with pytest.raises(DataError) as caught:
+        from_xarray(data)
+    assert_says(caught, "2 of 180 are NaN or infinite")
+
+
 def test_names_that_are_no_dimension_are_refused():
     for given in ({"discrete": ["cells"]}, {"domain": {"cells": (0, 1)}}):
         with pytest.raises(ShapeError) as caught:
@@ -214,6 +259,8 @@ def test_patches_become_an_array_at_places_that_are_given():
     patches = split(x, [4, None])
     got = to_xarray(patches, ("x", "cell"), {"x": 9, "cell": CELLS})
     assert_close(got.values, np.linspace(-1, 1, 9)[:, None] * [1.0, 2.0, 3.0])
+    whole = to_xarray(split(x, 1), ("x", "cell"), {"x": 9})
+    assert_close(whole.values, got.values)
     with pytest.raises(ShapeError) as caught:
         to_xarray(patches, ("x", "cell"))
     assert_says(caught, "say where 'x' is evaluated", "coords={'x': places}")
@@ -235,6 +282,14 @@ def test_a_posterior_on_a_grid_has_the_names_of_the_table_and_its_predictions():
     for name, values in zip(("mean", "std"), want, strict=True):
         assert_equal(got[name].values.ravel(), values)
     assert_equal(got["mean"].sel(cell="B", x=1.25).values[()], want[0][3])
+
+
+def test_a_posterior_on_a_grid_has_the_bytes_of_its_mean_and_deviation():
+    fitted = model()
+    places = {"x": [0.5, 1.25], "cell": ["T", "B"]}
+    assert_equal(to_xarray(fitted, coords=places, max_bytes=64)["mean"].size, 4)
+    with pytest.raises(DataError, match="64 bytes"):
+        to_xarray(fitted, coords=places, max_bytes=63)
 
 
 def test_a_posterior_without_places_is_on_what_it_has_seen_and_a_count_is_equal_steps():

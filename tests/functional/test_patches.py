@@ -19,7 +19,16 @@ from tenfac import (
     split,
 )
 from tenfac.core.modes.chebyshev import coefficients
-from tests.checks import assert_below, assert_close, assert_equal, assert_says, library_of, to_numpy
+from tenfac.functional import patches as module
+from tests.checks import (
+    assert_above,
+    assert_below,
+    assert_close,
+    assert_equal,
+    assert_says,
+    library_of,
+    to_numpy,
+)
 
 SIZE = 40
 
@@ -204,3 +213,63 @@ def test_a_point_a_rounding_beyond_the_domain_is_in_the_last_box() -> None:
     for end in ends:
         with pytest.raises(DataError, match="mode 0"):
             pieces.at(end * (1 + 20 * 2.0**-52), 0)
+
+
+def test_a_function_of_one_variable_may_stay_in_one_box(make) -> None:
+    t = Tucker(make.asarray([1.0]), [make.asarray([[0.0], [1.0]])], [Chebyshev(2)])  # x
+    for count in (1, 2):
+        patches = split(t, count, tol=1e-5)
+        assert_equal((patches.shape, patches.domain, patches.counts), ((None,), ((-1.0, 1.0),), (count,)))
+        x = make.asarray([0.5, -0.25, 1.0])
+        assert_close(patches.at(x), x)
+        assert_close(patches.on_grid(x), x)
+        assert_close(patches.on_grid(0.5)[()], x[0])
+        for empty in (patches.at(make.asarray([])), patches.on_grid(make.asarray([]))):
+            assert_equal(tuple(empty.shape), (0,))
+
+
+def test_a_grid_has_the_bytes_of_its_values_and_no_more(make) -> None:
+    patches = split(wave(make), [3, None, 2], tol=1e-4)
+    x, y = [0.9, -1.0, 0.1], [0.0, 0.5, -0.5, 0.25]
+    for axes, count in (((x, None, y), 24), ((x, [1, 0, 1], y), 36), ((0.3, None, y), 8), ((x, 1, 0.3), 3)):
+        size = count * np.dtype(make.dtype).itemsize
+        assert_equal(int(np.prod(patches.on_grid(*axes, max_bytes=size).shape)), count)
+        with pytest.raises(DataError) as error:
+            patches.on_grid(*axes, max_bytes=size - 1)
+        assert_says(error, "on_grid", f"{size:,} bytes")
+
+
+def test_a_single_row_of_many_keeps_the_tolerance() -> None:
+    rows, tol = np.zeros((10_000, 2)), 1e-2
+    rows[:, 0], rows[0, 1] = 1.0, 4 * tol  # was cut: of all rows together it is little
+    core = np.zeros((2, 2, 2))
+    core[0, 0, 0] = core[1, 1, 1] = 1.0
+    t = Tucker(
+        core, [rows, np.eye(8)[:, [1, 3]], np.eye(8)[:, [0, 2]]], [Discrete(10_000), *[Chebyshev(8)] * 2]
+    )
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 500))
+    assert_below(np.abs(split(t, 2, tol=tol).at(0, x, y) - t.at(0, x, y)).max(), tol, "error")
+
+
+@pytest.mark.parametrize("slope", [0.0, 8.0])
+def test_all_cuts_together_may_spend_the_tolerance_and_spend_a_third_at_least(monkeypatch, slope) -> None:
+    spent, shortened = [], module._shortened
+    monkeypatch.setattr(
+        module, "_shortened", lambda t, budget: (spent.append(budget), shortened(t, budget))[1]
+    )
+    mode = Chebyshev(65)
+    step = coefficients(np.tanh(slope * mode.nodes()) if slope else np.ones(65))[:, None]  # 1 at most, or 1
+    t = Tucker(np.full((1, 1, 1), 3.0), [step, np.ones((5, 1)), step], [mode, Discrete(5), mode])
+    split(t, 2, tol=1e-3)
+    assert_equal(len(spent), 2 + 4)  # two halves, then two of each: a value passes two of the cuts
+    assert_below(2 * max(spent), 3 * 1e-3, "budget")
+    assert_above(2 * min(spent), 0.33 * 3 * 1e-3, "budget")
+
+
+def test_a_box_where_the_function_is_below_the_tolerance_holds_one_coefficient() -> None:
+    mode = Chebyshev(41)
+    t = Tucker(np.ones(1), [coefficients(((1 + mode.nodes()) / 2) ** 40)[:, None]], [mode])
+    patches = split(t, 2, tol=1e-8)
+    assert_equal(patches.parts[0].coef_shape, (1,))
+    x = np.linspace(-1, 1, 99)
+    assert_below(np.abs(patches.at(x) - t.at(x)).max(), 1e-8, "error")

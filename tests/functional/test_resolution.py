@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 
 from tenfac.core.modes.chebyshev import lobatto
 from tenfac.functional.resolution import _beyond, polynomial_error, spline, spline_error
-from tests.checks import assert_close, assert_equal
+from tests.checks import assert_above, assert_close, assert_equal
 
 INSIDE = lobatto(65)
 
@@ -25,8 +25,14 @@ def lost(kept: Any, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_two_places_lose_half_of_their_difference() -> None:
-    values = np.array([[1.0, 2.0], [4.0, -3.0]])
-    assert_equal(spline_error(np.array([-1.0, 1.0]), values, INSIDE, largest), 2.5)
+    values = np.array([[1.0, 2.0], [4.0, -4.0]])
+    assert_equal(spline_error(np.array([-1.0, 1.0]), values, INSIDE, largest), 3.0)
+
+
+def test_zeros_lose_nothing() -> None:
+    for count in (2, 5, 12, 33):
+        assert_equal(spline_error(np.linspace(-1, 1, count), np.zeros((count, 1)), INSIDE, largest), 0.0)
+        assert_equal(chebyshev(np.zeros(count)), 0.0)
 
 
 @pytest.mark.parametrize(("count", "degree"), [(2, 1), (3, 2), (4, 3)])
@@ -37,7 +43,7 @@ def test_few_places_have_the_polynomial_through_them(count: int, degree: int) ->
 
 def test_many_places_lose_what_half_of_them_lose_times_the_gain_over_a_quarter() -> None:
     x = np.linspace(-1, 1, 33)
-    for f in (lambda x: np.exp(3 * x), lambda x: np.abs(x - 0.1), lambda x: np.cos(40 * x)):
+    for f in (lambda x: np.exp(3 * x), lambda x: np.abs(x - 0.1), np.abs, lambda x: np.cos(40 * x)):
         y = f(x)
         odd = np.unique([0, *range(1, 33, 2), 32])
         half, quarter = (
@@ -69,7 +75,13 @@ def test_beyond_the_places_a_spline_loses_twice_what_it_loses_at_an_end_that_is_
         2 * abs(float(CubicSpline(x[rest], y[rest])(x[end]) - y[end]))
         for rest, end in ((slice(1, None), 0), (slice(-1), -1))
     )
-    for nodes, want in ((INSIDE, max(low, high)), (INSIDE[INSIDE < 0.9], low), (INSIDE[INSIDE > -0.9], high)):
+    for nodes, want in (
+        (INSIDE, max(low, high)),
+        (INSIDE[INSIDE < 0.9], low),
+        (INSIDE[INSIDE > -0.9], high),
+        (np.append(-1.0, x), low),
+        (np.append(x, 1.0), high),
+    ):
         for way in (1, -1):  # the first node is the least, or the largest of a function turned round
             assert_close(_beyond(x, way * y[:, None], np.sort(nodes), largest), want, 1e9)
     assert_equal(_beyond(x, y[:, None], x, largest), 0.0)
@@ -98,3 +110,31 @@ def test_coefficients_that_fall_as_a_power_are_summed_by_octaves() -> None:
         last, before = float(found[32:].sum()), float(found[16:32].sum())
         share = min(last / before, 0.9)
         assert_close(chebyshev(found), last * share / (1 - share), 1e4)
+
+
+def test_the_scale_of_the_coefficients_is_that_of_the_error() -> None:
+    rounding = np.append(np.ones(16), np.full(16, 1e-18))
+    geometric, power = 0.5 ** np.arange(32.0), (1.0 + np.arange(64)) ** -2
+    for found in (rounding, geometric, power):
+        for scale in (1e-9, 1e9):
+            assert_close(chebyshev(scale * found), scale * chebyshev(found), 1e4)
+
+
+@pytest.mark.parametrize("windows", [(1.0, 1.0, 0.1), (1.0, 0.1, 0.1)])
+def test_a_single_fall_is_not_taken_for_geometric(windows: tuple[float, ...]) -> None:
+    found = 1e-6 * np.repeat([1.0, *windows], [20, 4, 4, 4])  # the last three windows of 32
+    last, before = found[16:].sum(), found[8:16].sum()
+    share = min(last / before, 0.9)
+    assert_close(chebyshev(found), last * share / (1 - share), 1e4)
+
+
+def test_three_places_may_lack_as_much_as_they_show_of_slope_and_curvature() -> None:
+    for found in ([5.0, 0.1, 0.0], [0.0, 0.1, 0.01], [1.0, 0.0, 0.2]):
+        assert_above(chebyshev(np.array(found)), sum(found[1:]), "error")
+    assert_equal(chebyshev(np.array([5.0, 0.0, 0.0])), 0.0)
+
+
+def test_rounding_errors_are_told_by_the_values_of_the_function() -> None:
+    found = np.append(np.ones(16), np.full(16, 1e-18))[:, None]
+    basis = np.cos(np.outer(np.linspace(0, np.pi, 101), np.arange(32)))
+    assert_close(polynomial_error(found, basis, largest), 4e-18)

@@ -51,6 +51,21 @@ def test_gradients_reach_points_and_parameters():
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+def test_a_function_of_two_variables_takes_rows():
+    module = to_torch(Tucker(np.ones((1, 1)), [np.eye(2)[:, 1:]] * 2, [Chebyshev(2)] * 2))  # x y
+    points = torch.tensor([[0.5, 0.5], [-1.0, 0.25]], dtype=torch.float64)
+    assert_close(module(points), np.array([0.25, -0.25]), like=points)
+
+
+def test_places_that_are_whole_numbers_have_a_slope_and_row_numbers_must_be_whole():
+    module = to_torch(some())
+    points = torch.tensor([[1.0, 0.0, -1.0], [2.0, 1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(module(points).sum(), points)
+    assert_close(slope[:, [0, 2]], some().value_and_grad([1.0, 2.0], [0, 1], [-1.0, 1.0])[1], like=slope)
+    with pytest.raises(DataError, match="mode 1"):
+        module(torch.tensor([[1.0, 0.5, 0.0]]))
+
+
 def test_a_state_dict_carries_the_function():
     module, other = to_torch(some()), to_torch(2 * some())
     other.load_state_dict(module.state_dict())
@@ -81,6 +96,7 @@ def test_a_function_of_one_variable_takes_rows_columns_and_single_numbers():
     assert_close(module(rows), np.array([1.0, -0.5, 2.0]), like=rows)
     assert_close(module(rows[:, 0]), np.array([1.0, -0.5, 2.0]), like=rows)
     assert_close(module(rows[:2].T), np.array([[1.0, -0.5]]), like=rows)
+    assert_close(module(rows[:1, 0]), np.array([1.0]), like=rows)
     assert_equal(float(module(0.5)), 1.0)
 
 
