@@ -43,7 +43,8 @@ def neighbors(
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """Blocks of points ``start:stop`` with the pairs (row in the block, charge) nearer than the cutoff."""
     if not len(points):
-        yield 0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        none = np.array([], dtype=np.int64)
+        yield 0, 0, none, none
         return
     step = max(int(_PAIRS / _per_point(tree, points, cutoff)), 16)
     for span in spans(len(points), step):

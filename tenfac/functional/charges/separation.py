@@ -59,7 +59,7 @@ class Separation:
     exponents: np.ndarray
     weights: np.ndarray
     error: float
-    slater: bool = False
+    slater: bool
 
     @property
     def scale(self) -> float:

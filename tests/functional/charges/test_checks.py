@@ -43,6 +43,9 @@ def test_without_a_box_there_are_three_columns_and_any_finite_place() -> None:
             check_charges(centers, [1.0], domain, "here", ("places", "heights"))
         assert_says(error, "here: `places`", parts)
     with pytest.raises(ShapeError) as error:
+        check_charges(np.zeros((0, 2)), [], BOX, "here", ("places", "heights"))
+    assert_says(error, "`places` must have a row or more")
+    with pytest.raises(ShapeError) as error:
         check_charges([[0.5, 0.0]] * 2, [[1.0], [1.0]], BOX, "here", ("places", "heights"))
     assert_says(error, "`heights`", "2 places", "(2, 1)")
     with pytest.raises(DataError) as error:

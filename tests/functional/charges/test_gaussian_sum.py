@@ -57,8 +57,9 @@ def test_the_check_of_many_terms_has_a_bounded_cost(monkeypatch, count, terms) -
     assert_below(each, 64, "random points")
     assert_below(at_centers, each, "centers")
     assert_above(at_centers, min(each / 2, count), "centers")
-    if 4 < each < 64:
+    if each > 4:
         assert_below(each * count * terms, 4000, "kernel values")
+    if each < 64:
         assert_above((each + 1) * count * terms, 4000, "kernel values")
 
 

@@ -62,5 +62,8 @@ def test_one_place_is_to_rounding_of_the_largest_coordinate_and_the_first_two_ro
         with pytest.raises(DataError) as error:
             check_apart(cKDTree(near), "here")
         assert_says(error, "here", "rows [0, 2]")
+        with pytest.raises(DataError) as error:
+            check_apart(cKDTree(near[[1, 2, 4, 0]]), "here")
+        assert_says(error, "rows [1, 3]")
         near[2, 1], near[3, 1] = 2e-11 * scale, -2e-11 * scale
         check_apart(cKDTree(near), "here")
