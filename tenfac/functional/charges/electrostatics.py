@@ -305,9 +305,8 @@ class Electrostatics:
         """The smooth part: from the compressed tensor, or from the core where gradients are recorded."""
         xp = namespace_of(targets)
         recorded = getattr(self.core, "requires_grad", False)
-        core = self.core if recorded else self.long_range.core
-        modes = self.basis.modes if recorded else self.long_range.modes
-        factors = self.basis.function(core, compressed=False).factors if recorded else self.long_range.factors
+        function = self.basis.function(self.core, compressed=False) if recorded else self.long_range
+        core, factors, modes = function.core, function.factors, function.modes
         first = xp.reshape(core, (core.shape[0], -1))
         values, slopes = [], []
         for span in spans(targets.shape[0], max(_NUMBERS // first.shape[1], 64)):
