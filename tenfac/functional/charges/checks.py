@@ -10,12 +10,22 @@ from tenfac.core.arrays import device_of, is_array, namespace_of, promote, to_nu
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.modes.chebyshev import check_interval
 
+# Least tolerance that float64 can give.
+_LEAST = 1e-13
+
 
 def check_tol(tol: Any, where: str) -> float:
     """A tolerance that float64 can keep."""
-    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.floating)) or not 1e-13 <= tol < 1:
-        raise DataError(f"{where}: tol must be from 1e-13, what float64 can give, to below 1; got {tol!r}.")
+    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.floating)) or not _LEAST <= tol < 1:
+        raise DataError(
+            f"{where}: tol must be from {_LEAST:g}, what float64 can give, to below 1; got {tol!r}."
+        )
     return float(tol)
+
+
+def share_of(tol: float, share: float) -> float:
+    """A share of a tolerance, or the least one that float64 can give."""
+    return max(share * tol, _LEAST)
 
 
 def check_charges(

@@ -25,7 +25,7 @@ from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError, check_option, warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
-from tenfac.functional.charges.checks import check_charges, check_points, check_tol
+from tenfac.functional.charges.checks import check_charges, check_points, check_tol, share_of
 from tenfac.functional.charges.gaussian_basis import GaussianBasis, rows_of
 from tenfac.functional.charges.lattice import find_lattice
 from tenfac.functional.charges.neighbors import check_apart, neighbors, pairs
@@ -35,12 +35,18 @@ from tenfac.functional.charges.separation import separate
 # part:
 # forces and an energy of charges that nearly cancel lose a digit that potentials keep.
 _GAUSSIANS, _QUADRATURE, _CUTOFF, _ROUNDING = 0.05, 0.02, 0.002, 0.02
+# Least error asked of the quadrature.
+_FINEST = 2e-14
 # Screening in 1 / side of the box below which Slater's kernel is summed to a smaller tolerance.
 _FLAT = 0.05
 # Largest alpha chosen, in 1 / half box: the rank is about 8 + 5 alpha at tol = 1e-10.
 _LARGEST = 16.0
 # Neighbors of a charge that "auto" aims at.
 _NEIGHBORS = 120
+# A side of the box counts as this share of the longest at least where neighbors are counted.
+_THINNEST = 1e-3
+# erfc(x) / x is less than exp(-x^2) by about this where x is of order 1.
+_BELOW = 10
 # Numbers of the core's size handled at once.
 _NUMBERS = 2**21
 # Charges at which the result is compared with the direct sum.
@@ -163,12 +169,12 @@ class Electrostatics:
             check_apart(self._tree, where)
         self.alpha = _chosen(len(places), sides, self.tol, self.kappa) if given is None else given
         # forces of a kernel that hardly changes over the box are small beside its potentials
-        tol = self.tol * min(_FLAT * self.kappa * float(sides.max()), 1.0) if slater else self.tol
-        diameter, share = float(np.linalg.norm(sides)), max(_QUADRATURE * tol, 2e-14)
+        tol = min(_FLAT * self.kappa * float(sides.max()) * self.tol, self.tol) if slater else self.tol
+        diameter, share = float(np.linalg.norm(sides)), max(_QUADRATURE * tol, _FINEST)
         self._split = separate(self.alpha, diameter, share, self.kappa, slater=slater)
         self.cutoff = self._split.cutoff(_CUTOFF * tol)
         sums, sides_of = (self._split.exponents, self._split.weights), [(low, high) for low, high in box]
-        self.basis = GaussianBasis(*sums, domain=sides_of, tol=max(_GAUSSIANS * tol, 1e-13))
+        self.basis = GaussianBasis(*sums, domain=sides_of, tol=share_of(tol, _GAUSSIANS))
         self.domain = self.basis.domain
         self._moments = (
             self.basis.moments(self.positions, self.charges)
@@ -292,17 +298,15 @@ class Electrostatics:
         points = xp.astype(points, self.positions.dtype)
         if points.ndim != 2 or points.shape[1] != 3:
             raise ShapeError(f"{where}: `points` must have shape (N, 3); got {tuple(points.shape)}.")
-        if points.shape[0]:
-            check_points(points, self.domain, where)
+        check_points(points, self.domain, where)
         return points
 
     def _long(self, targets: Any, gradient: bool) -> tuple[Any, Any]:
         """The smooth part: from the compressed tensor, or from the core where gradients are recorded."""
         xp = namespace_of(targets)
         recorded = getattr(self.core, "requires_grad", False)
-        core = self.core if recorded else self.long_range.core
-        modes = self.basis.modes if recorded else self.long_range.modes
-        factors = self.basis.function(core, compressed=False).factors if recorded else self.long_range.factors
+        function = self.basis.function(self.core, compressed=False) if recorded else self.long_range
+        core, factors, modes = function.core, function.factors, function.modes
         first = xp.reshape(core, (core.shape[0], -1))
         values, slopes = [], []
         for span in spans(targets.shape[0], max(_NUMBERS // first.shape[1], 64)):
@@ -459,8 +463,8 @@ def _bounds(places: np.ndarray, alpha: float | None) -> np.ndarray:
 
 def _chosen(count: int, sides: np.ndarray, tol: float, kappa: float) -> float:
     """Alpha for about ``_NEIGHBORS`` charges within the cutoff, but no larger than keeps the rank small."""
-    volume = float(np.prod(np.maximum(sides, 1e-3 * sides.max())))
+    volume = float(np.prod(np.maximum(sides, _THINNEST * sides.max())))
     reach = (3 * _NEIGHBORS * volume / (4 * math.pi * count)) ** (1 / 3)
-    wanted = math.sqrt(math.log(10 / (_CUTOFF * tol))) / reach
+    wanted = math.sqrt(math.log(_BELOW / (_CUTOFF * tol))) / reach
     half = float(sides.max()) / 2
     return max(min(max(wanted, 1 / half), _LARGEST / half), kappa / 4)

@@ -10,6 +10,9 @@ import numpy as np
 from tenfac.core.door import door
 from tenfac.core.errors import DataError
 
+# Atoms of charge 1, and none other, that a file may have; more are the occupancies of a plain PDB file.
+_IONS = 4
+
 
 @door
 def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +79,7 @@ def read_charges(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
             f"read_charges: an atom must have a charge; got {len(table)} atoms of charge 0 in "
             f"{Path(path).name}."
         )
-    if tagged and len(table) > 4 and np.ptp(table[:, 3]) == 0 and table[0, 3] == 1:
+    if tagged and len(table) > _IONS and (table[:, 3] == 1).all():
         raise DataError(
             f"read_charges: the charges of {Path(path).name} must be charges; got 1.00 for all "
             f"{len(table)} atoms, the "
@@ -89,9 +92,10 @@ def _pqr(line: str) -> list[float] | None:
     """x y z charge of an atom, by fields; by the columns of PDB where fields run together."""
     fields = line.split()
     found = _numbers(fields[-5:], 5) if len(fields) >= 8 else None
-    if found is None and len(line.rstrip()) > 62 and not line[66:].strip(" .0123456789"):
-        found = _numbers([line[30:38], line[38:46], line[46:54], line[54:62], line[62:].split()[0]], 5)
-    return None if found is None else found[:4]
+    rest = line[62:]
+    if found is None and not rest.strip(" .0123456789"):
+        found = _numbers([line[30:38], line[38:46], line[46:54], line[54:62], *rest.split()[:1]], 5)
+    return None if found is None else found[:-1]
 
 
 def _numbers(fields: list[str], count: int) -> list[float] | None:

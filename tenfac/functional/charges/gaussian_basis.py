@@ -20,10 +20,18 @@ from tenfac.functional.charges.checks import check_box, check_charges, check_ter
 
 # Share of the tolerance that the basis may use, the part of it a degree may use, and the share of rounding.
 _BASIS, _DEGREE, _ROUNDING = 0.3, 0.1, 0.1
+# Room for what the estimate of a mode's coefficients leaves out: a share of the budget, and coefficients.
+_SLACK, _MORE = 1e3, 24
 # Most coefficients of a mode: 63 tables of this size squared are 0.5 GB.
 _MOST = 1024
 # Numbers formed at once: 32 MB in float64.
 _NUMBERS = 2**22
+# Errors of one Gaussian of height 1 allowed: no less than rounding, no more than all of it.
+_BUDGETS = 4e-16, 1.0
+# Exponents below it (a box is 2 wide) are taken together with it.
+_SMOOTH = 0.125
+# Largest share of its size that a core may lose, and the least in roundings.
+_MOST_LOST, _LEAST_LOST = 0.5, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +120,9 @@ class GaussianBasis:
         self.tol = check_tol(tol, where)
         self.exponents, self.weights = check_terms(exponents, weights, where)
         total = np.abs(self.weights).sum()
-        share = total / (len(self.weights) * np.maximum(np.abs(self.weights), 1e-300 * total))
-        budgets = np.clip(_BASIS * self.tol * share, 4e-16, 1.0)
+        with np.errstate(divide="ignore", over="ignore"):  # a weight of 0
+            share = total / (len(self.weights) * np.abs(self.weights))
+        budgets = np.clip(_BASIS * self.tol * share, *_BUDGETS)
         found: dict[float, _Axis] = {}
         axes = []
         for interval in self.domain:
@@ -223,8 +232,9 @@ class GaussianBasis:
             part = moments[place]
             for n, table in enumerate(tables):
                 scaled = table * weight if n == 0 else table
-                part = _times(xp.asarray(scaled, **like), part, n, xp)
-            out = _add(out, place, part)
+                turned = xp.matrix_transpose(xp.reshape(part, (len(table), -1)))
+                part = turned @ xp.asarray(scaled, **like)  # symmetric; the next mode comes first
+            out = _add(out, place, xp.reshape(part, tuple(len(table) for table in tables)))
         return out
 
     def sum(self, centers: Any, amplitudes: Any, *, compressed: bool = True) -> Tucker:
@@ -267,14 +277,10 @@ class GaussianBasis:
         modes = self.modes
         if not compressed:
             return Tucker(core, factors, modes)
-        if to_number(xp.max(xp.abs(core))) == 0:  # charges that cancel, or are zero
-            flat = [xp.ones((1, 1), dtype=core.dtype, device=device_of(core)) for _ in factors]
-            return Tucker(
-                xp.zeros_like(core[(slice(1),) * core.ndim]), flat, [Chebyshev(1, m.domain) for m in modes]
-            )
         size = to_number(xp.linalg.vector_norm(xp.reshape(core, (-1,))))
-        share = _ROUNDING * self.tol if budget is None else min(budget / size, 0.5)
-        small, turns, _ = truncate(core, None, max(share, 4 * eps(core.dtype)))
+        given = budget is not None and size  # charges that cancel, or are zero, have no size
+        share = min(budget / size, _MOST_LOST) if given else _ROUNDING * self.tol
+        small, turns, _ = truncate(core, None, max(share, _LEAST_LOST * eps(core.dtype)))
         return Tucker(small, [xp.matmul(w, u) for w, u in zip(factors, turns, strict=True)], modes)
 
 
@@ -293,8 +299,7 @@ def _axis(tau: np.ndarray, budgets: np.ndarray, where: str) -> _Axis:
     grams = [_trimmed(_table(t, n), _DEGREE * b) for t, n, b in zip(tau, sizes, budgets, strict=True)]
     size = max(len(gram) for gram in grams)
     size += size % 2
-    octaves = np.floor(np.log2(np.maximum(tau, 1e-300)) / 2)
-    octaves = np.where(tau < 0.25, octaves.min(), octaves)
+    octaves = np.floor(np.log2(np.maximum(tau, _SMOOTH)) / 2)
     bases = [_nested([gram[p::2, p::2] for gram in grams], budgets, octaves, size // 2) for p in (0, 1)]
     factor = np.zeros((size, sum(basis.shape[1] for basis, _ in bases)))
     n_even = bases[0][0].shape[1]
@@ -312,7 +317,7 @@ def _axis(tau: np.ndarray, budgets: np.ndarray, where: str) -> _Axis:
 
 def _size(tau: float, budget: float) -> int:
     """Coefficients that are enough for ``exp(-tau (x - s)^2)``: they fall like ``exp(-n^2 / 4 tau)``."""
-    return int(2 * math.sqrt(tau * math.log(1e3 / budget)) + 2 * math.log10(1e3 / budget)) + 12
+    return int(2 * math.sqrt(tau * math.log(_SLACK / budget))) + _MORE
 
 
 def _table(tau: float, size: int) -> np.ndarray:
@@ -325,7 +330,7 @@ def _table(tau: float, size: int) -> np.ndarray:
 def _trimmed(table: np.ndarray, budget: float) -> np.ndarray:
     """Without the degrees whose sum is below the budget."""
     tails = np.cumsum(np.abs(table).max(axis=1)[::-1])[::-1]
-    kept = max(int(np.sum(tails > budget)), 1)
+    kept = int(np.sum(tails > budget))
     return table[:kept, :kept]
 
 
@@ -349,7 +354,7 @@ def _nested(
         u, s, _ = np.linalg.svd(joint, full_matrices=False)
         tails = np.sqrt(np.cumsum((s**2)[::-1])[::-1])
         new = u[:, : int(np.sum(tails > math.sqrt(len(members))))]
-        basis = np.linalg.qr(np.concatenate([basis, new - basis @ (basis.T @ new)], axis=1))[0]
+        basis = np.linalg.qr(np.concatenate([basis, new], axis=1))[0]
         ranks += [basis.shape[1]] * len(members)
     return basis, ranks
 
@@ -370,17 +375,6 @@ def row_products(rows: Sequence[Any], n_points: int, xp: Any) -> Any:
     for row in rows:
         made = row if made is None else xp.reshape(made[:, :, None] * row[:, None, :], (n_points, -1))
     return made
-
-
-def _times(table: Any, tensor: Any, mode: int, xp: Any) -> Any:
-    """A symmetric matrix times one mode of a tensor."""
-    shape = tensor.shape
-    if mode == 0:
-        return xp.reshape(table @ xp.reshape(tensor, (shape[0], -1)), shape)
-    if mode == len(shape) - 1:
-        return xp.reshape(xp.reshape(tensor, (-1, shape[-1])) @ table, shape)
-    flat = xp.reshape(tensor, (math.prod(shape[:mode]), shape[mode], -1))
-    return xp.reshape(xp.matmul(table, flat), shape)
 
 
 def _add(array: Any, place: tuple[slice, ...], values: Any) -> Any:

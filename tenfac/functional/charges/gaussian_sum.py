@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +15,17 @@ from tenfac.core.door import door
 from tenfac.core.errors import warn_user
 from tenfac.core.report import Report
 from tenfac.core.tucker import Tucker
-from tenfac.functional.charges.checks import check_charges, check_tol
+from tenfac.functional.charges.checks import check_charges, check_tol, share_of
 from tenfac.functional.charges.gaussian_basis import GaussianBasis
 
 # Share of the tolerance that one center may use, for the sake of many.
 _MANY = 0.3
-# Kernel values computed to check a result.
-_CHECKED = 2**21
+# Kernel values computed to check a result at centers, and as many at random points.
+_CHECKED = 2**20
+# Least and most centers checked.
+_FEWEST, _MOST = 4, 64
+# Of the random points.
+_SEED = 0
 
 
 @door
@@ -78,7 +83,7 @@ def gaussian_sum(
     """
     start = time.perf_counter()
     tol = check_tol(tol, "gaussian_sum")
-    basis = GaussianBasis(exponents, weights, domain=domain, tol=max(_MANY * tol, 1e-13))
+    basis = GaussianBasis(exponents, weights, domain=domain, tol=share_of(tol, _MANY))
     made = basis.sum(centers, amplitudes)
     centers, amplitudes = check_charges(centers, amplitudes, basis.domain, "gaussian_sum")
     error = _measured(basis, made, to_numpy(centers), to_numpy(amplitudes))
@@ -98,11 +103,11 @@ def gaussian_sum(
 
 def _measured(basis: GaussianBasis, made: Tucker, centers: np.ndarray, amplitudes: np.ndarray) -> float:
     """Largest error at some centers and random points, relative to the largest value there."""
-    each = min(max(_CHECKED // (2 * len(centers) * len(basis.weights)), 4), 64)
-    rng = np.random.default_rng(0)
+    each = min(max(_CHECKED // (len(centers) * len(basis.weights)), _FEWEST), _MOST)
+    rng = np.random.default_rng(_SEED)
     low, high = np.array(basis.domain).T
     points = np.concatenate(
-        [centers[:: max(len(centers) // each, 1)][:each], rng.uniform(low, high, (each, len(low)))]
+        [centers[:: math.ceil(len(centers) / each)], rng.uniform(low, high, (each, len(low)))]
     )
     points = points.astype(centers.dtype).astype(float)
     want = np.array([_direct(basis, point, centers, amplitudes) for point in points])

@@ -17,8 +17,8 @@ from tenfac.functional.charges.separation import Separation
 
 # Cells of the grid per charge up to which it is used: 8 hold a diamond crystal.
 _SPARSEST = 8
-# Distances between planes below this share of the box are rounding.
-_SAME = 1e-9
+# Distance said of planes where there is one only.
+_ALONE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +123,16 @@ def find_lattice(places: np.ndarray) -> Lattice | None:
 def _step(x: np.ndarray, most: int) -> float | None:
     """Distance of the planes on which coordinates lie, ``most`` planes at most."""
     planes = np.unique(x).astype(float)
-    span = planes[-1] - planes[0]
-    if span == 0:
-        return 1.0
-    gaps = np.diff(planes)
-    count = round(span / float(gaps[gaps > _SAME * span].min()))
+    off = planes - planes.min()
+    rounding = 8 * eps(x.dtype) * np.abs(planes).max()
+    gaps = np.diff(off)
+    gaps = gaps[gaps > rounding]
+    if not len(gaps):
+        return _ALONE
+    span = off.max()
+    count = round(span / float(gaps.min()))
     if count >= most:
         return None
     step = span / count
-    off = planes - planes[0]
     off -= step * np.rint(off / step)
-    return float(step) if np.abs(off).max() <= 8 * eps(x.dtype) * np.abs(planes).max() else None
+    return float(step) if np.abs(off).max() <= rounding else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,29 +11,30 @@ from scipy.spatial import cKDTree
 from tenfac.core.arrays import spans
 from tenfac.core.errors import DataError
 
-# Pairs handled at once.
+# Points and pairs handled at once.
 _PAIRS = 2**20
+# Points whose neighbors are counted to know how many are handled at once.
+_SAMPLE = 64
+# Charges nearer than this, relative to the largest coordinate, are at one place.
+_SAME = 1e-12
 
 
 def check_apart(tree: cKDTree, where: str) -> None:
     """No two charges at one place."""
-    if tree.n < 2:
-        return
-    size = float(np.abs(tree.data).max())
-    distance = tree.query(tree.data, k=2)[0][:, 1]
+    limit = _SAME * float(np.abs(tree.data).max())
+    distance = tree.query(tree.data, k=[2])[0][:, 0]
     worst = int(distance.argmin())
-    if distance[worst] <= 1e-12 * size:
-        other = next(int(j) for j in tree.query(tree.data[worst], k=2)[1] if j != worst)
+    if distance[worst] <= limit:
+        rows = sorted(tree.query_ball_point(tree.data[worst], limit))
         raise DataError(
             f"{where}: no two charges may be at one place, their energy is infinite; got "
-            f"{tree.data[worst].tolist()} "
-            f"in rows {sorted((worst, other))}. Join them into one charge."
+            f"{tree.data[worst].tolist()} in rows {rows[:2]}. Join them into one charge."
         )
 
 
 def _per_point(tree: cKDTree, points: np.ndarray, cutoff: float) -> float:
     """Neighbors of a point, from a sample, rounded up."""
-    sample = points[:: max(len(points) // 64, 1)]
+    sample = points[:: math.ceil(len(points) / _SAMPLE)]
     return float(np.mean(tree.query_ball_point(sample, cutoff, return_length=True))) + 1
 
 
@@ -41,7 +43,8 @@ def neighbors(
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """Blocks of points ``start:stop`` with the pairs (row in the block, charge) nearer than the cutoff."""
     if not len(points):
-        yield 0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        none = np.array([], dtype=np.int64)
+        yield 0, 0, none, none
         return
     step = max(int(_PAIRS / _per_point(tree, points, cutoff)), 16)
     for span in spans(len(points), step):

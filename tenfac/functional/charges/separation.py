@@ -13,12 +13,18 @@ import scipy.special
 from tenfac.core.arrays import library_name
 from tenfac.core.errors import DataError
 
-# Most quadrature nodes per panel; a panel doubles the width.
-_NODES = 16
-# Distances at which the quadrature is checked.
-_CHECKED = 400
+# Quadrature nodes per panel are fewer; a panel doubles the width.
+_NODES = 17
+# Distances at which the quadrature is checked, and the nearest but 0, in 1 / alpha.
+_CHECKED, _NEAREST = 400, 1e-4
 # exp(-x^2 / 4) at x = 13 is 4e-19.
 _VANISHED = 13
+# Nodes per panel of the quadrature that others are compared with.
+_FINE = 40
+# Weights below this share of the largest are left out.
+_LOST = 1e-18
+# Halvings of an interval until the cutoff is known to rounding.
+_HALVINGS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +59,12 @@ class Separation:
     exponents: np.ndarray
     weights: np.ndarray
     error: float
-    slater: bool = False
+    slater: bool
 
     @property
     def scale(self) -> float:
         """What errors are relative to: Coulomb's long part at 0, or Slater's kernel at 0, which is 1."""
-        return 1.0 if self.slater else 2 * self.alpha / math.sqrt(math.pi)
+        return _scale(self.alpha, self.slater)
 
     @property
     def at_zero(self) -> float:
@@ -67,11 +73,9 @@ class Separation:
 
     def cutoff(self, tol: float) -> float:
         """Distance from which the short part is below ``tol`` times ``scale``."""
-        low, high = 1e-6 / self.alpha, 1 / self.alpha
+        low, high = 0.0, _VANISHED / self.alpha
         bound = tol * self.scale
-        while self.short(np.array(high)) > bound:
-            low, high = high, 2 * high
-        for _ in range(30):
+        for _ in range(_HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if self.short(np.array(middle)) > bound else (low, middle)
         return high
@@ -106,11 +110,7 @@ class Separation:
         """``exp(+-kappa r) erfc(alpha r +- kappa / (2 alpha))`` without overflow."""
         shift = self.kappa / (2 * self.alpha)
         gauss = f.exp(-((self.alpha * r) ** 2) - shift**2)
-        minus = self.alpha * r - shift
-        inside = minus < 0
-        above = f.where(inside, 0 * minus, minus)
-        below = f.where(inside, minus, 0 * minus)
-        second = f.where(inside, f.exp(-self.kappa * r) * f.erfc(below), f.erfcx(above) * gauss)
+        second = f.exp(-self.kappa * r) * f.erfc(self.alpha * r - shift)
         return f.erfcx(self.alpha * r + shift) * gauss, second
 
 
@@ -150,24 +150,28 @@ def separate(
         )
     panels = max(math.ceil(math.log2(alpha * diameter)), _panels(alpha, kappa), 0)
     edges = np.concatenate([[0.0], alpha * 2.0 ** np.arange(-panels, 1.0)])
-    r = diameter * np.concatenate([[0.0], np.geomspace(1e-4 / max(alpha * diameter, 1.0), 1.0, _CHECKED)])
+    r = np.concatenate([[0.0], np.geomspace(_NEAREST / alpha, diameter, _CHECKED)])
     exact = _long(r, alpha, kappa, slater)
-    scale = 1.0 if slater else 2 * alpha / math.sqrt(math.pi)
-    for nodes in range(2, _NODES + 1):
-        x, w = np.polynomial.legendre.leggauss(nodes)
-        half = np.diff(edges)[:, None] / 2
-        t = (edges[:-1, None] + half * (1 + x)).ravel()
-        weights = (half * w).ravel() * _density(t, kappa, slater)
+    scale = _scale(alpha, slater)
+    for nodes in range(1, _NODES):
+        t, w = _quadrature(edges, nodes)
+        weights = w * _density(t, kappa, slater)
         got = np.exp(-np.multiply.outer(r**2, t**2)) @ weights
         error = float(np.abs(got - exact).max() / scale)
         if error <= tol:
             break
     else:
         raise DataError(
-            f"separate: {_NODES} nodes per panel must keep tol={tol:g}; got {error:.2g}. Use a larger tol."
+            f"separate: {_NODES - 1} nodes per panel must keep tol={tol:g}; got {error:.2g}. Use a "
+            "larger tol."
         )
-    kept = weights > 1e-18 * weights.max()
+    kept = weights > _LOST * weights.max()
     return Separation(alpha, kappa, t[kept] ** 2, weights[kept], error, slater)
+
+
+def _scale(alpha: float, slater: bool) -> float:
+    """Coulomb's long part at 0, or Slater's kernel at 0."""
+    return 1.0 if slater else 2 * alpha / math.sqrt(math.pi)
 
 
 def _panels(alpha: float, kappa: float) -> int:
@@ -175,9 +179,16 @@ def _panels(alpha: float, kappa: float) -> int:
     return math.ceil(math.log2(_VANISHED * alpha / kappa)) if kappa > 0 else 0
 
 
+def _quadrature(edges: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre on each panel: places and weights."""
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    sizes = np.diff(edges)[:, None]
+    return (edges[:-1, None] + sizes * (x + 1) / 2).ravel(), (sizes * w / 2).ravel()
+
+
 def _density(t: np.ndarray, kappa: float, slater: bool) -> np.ndarray:
     """What the Gaussian ``exp(-r^2 t^2)`` is weighted with under the integral."""
-    u = np.minimum(kappa / (2 * t), 40.0)
+    u = kappa / (2 * t)
     density = 2 / math.sqrt(math.pi) * np.exp(-(u**2))
     return density * u**2 * (2 / kappa) if slater else density
 
@@ -185,22 +196,19 @@ def _density(t: np.ndarray, kappa: float, slater: bool) -> np.ndarray:
 def _long(r: np.ndarray, alpha: float, kappa: float, slater: bool) -> np.ndarray:
     """The long part in closed form, ascending distances, the first 0."""
     if kappa == 0:
-        return np.concatenate([[2 * alpha / math.sqrt(math.pi)], scipy.special.erf(alpha * r[1:]) / r[1:]])
+        return np.concatenate([[_scale(alpha, slater)], scipy.special.erf(alpha * r[1:]) / r[1:]])
     # near 0 the difference of two large numbers: there a fine quadrature of the defining integral
-    x, w = np.polynomial.legendre.leggauss(40)
-    edges = alpha * 2.0 ** np.arange(-max(40.0, _panels(alpha, kappa)), 1.0)
-    half = np.diff(edges)[:, None] / 2
-    t, w = (edges[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
+    t, w = _quadrature(alpha * 2.0 ** np.arange(-_panels(alpha, kappa), 1.0), _FINE)
     return np.exp(-np.multiply.outer(r**2, t**2)) @ (w * _density(t, kappa, slater))
 
 
 def _functions(array: Any) -> Any:
-    """exp, erfc, erfcx and where of the library of an array."""
+    """exp, erfc and erfcx of the library of an array."""
     library = library_name(array)
     if library == "torch":
         import torch
 
         special = torch.special
-        return SimpleNamespace(exp=torch.exp, erfc=special.erfc, erfcx=special.erfcx, where=torch.where)
+        return SimpleNamespace(exp=torch.exp, erfc=special.erfc, erfcx=special.erfcx)
     special = scipy.special
-    return SimpleNamespace(exp=np.exp, erfc=special.erfc, erfcx=special.erfcx, where=np.where)
+    return SimpleNamespace(exp=np.exp, erfc=special.erfc, erfcx=special.erfcx)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import scipy.special
 
 from tenfac.functional.charges.lattice import find_lattice
@@ -36,3 +39,36 @@ def test_the_near_part_of_a_grid_is_the_sum_over_its_pairs() -> None:
         tail = 2 * 1.5 / np.sqrt(np.pi) * np.exp(-((1.5 * r) ** 2))
         along = near * -(scipy.special.erfc(1.5 * r) / r + tail) / r / r * charges
         assert_close(slope, np.einsum("ij,ijn->in", along, delta), 1e4, scale=1.0)
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_grid_is_one_in_any_unit_wherever_it_begins(unit, dtype) -> None:
+    cells = crystal(4, 1.0)[0][3:]
+    places = (unit * (cells * [0.1, 0.7, 1.0] + [0.13, -5.0, 3.3])).astype(dtype)
+    ulp = np.spacing(np.abs(places[5]).max())
+    places[7:20, 1] += ulp  # a plane in two halves, a rounding apart
+    found = find_lattice(places)
+    assert_equal(found.shape, (4, 4, 4))
+    assert_equal(found.cells.tolist(), np.ravel_multi_index(cells.astype(int).T, (4, 4, 4)).tolist())
+    assert_close(found.step, unit * np.array([0.1, 0.7, 1.0]), 100 * np.finfo(dtype).eps / 2.0**-52)
+    places[:, 2] = places[0, 2] + np.spacing(places[0, 2]) * (cells[:, 2] == 1)  # one plane
+    assert_equal(find_lattice(places[cells[:, 2] < 2][::2]).shape, (4, 4, 1))
+    for n in range(2):
+        moved = places.copy()
+        moved[40, n] += 40 * np.spacing(np.abs(places[:, n]).max())
+        assert_equal(find_lattice(moved), None)
+
+
+def test_the_kernel_is_made_for_the_distances_there_are_and_no_others() -> None:
+    split, shapes = separate(1.5, 20.0, 1e-8), []
+
+    def short(r):
+        shapes.append(r.shape)
+        return split.short(r)
+
+    lattice = find_lattice(crystal(5, 1.0)[0][:50] * [1.0, 2.0, 1.0])
+    assert_equal(lattice.shape, (2, 5, 5))
+    for cutoff in (1.5, 4.5, 1e9):
+        lattice.short(SimpleNamespace(short=short), cutoff, np.ones(50), False)
+    assert_equal(shapes, [(3, 1, 3), (3, 5, 9), (3, 9, 9)])
