@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 # A new order must lower the worst bond, in logarithms of singular values, to this share.
@@ -38,11 +39,12 @@ def chain_order(weight: Callable[[Sequence[int]], float], given: Sequence[int]) 
         return known[part]
 
     def worst(order: Sequence[int]) -> float:
-        return max((cut(order[:k]) for k in range(2, len(order) - 1)), default=0.0)
+        return max(cut(order[:k]) for k in range(2, len(order) - 1))
 
-    pairs = [(a, b) for a in given for b in given if a < b]
-    order: list[int] = list(min(pairs, key=lambda pair: cut(list(pair))))
-    while len(order) < len(everything):
-        rest = sorted(everything - set(order))
-        order.append(min(rest, key=lambda n: cut([*order, n])) if len(rest) > 1 else rest[0])
+    if len(everything) < 4:
+        return list(given)  # modes are cut off in pairs at least
+    order = list(min(itertools.combinations(sorted(given), 2), key=cut))
+    while len(rest := sorted(everything - set(order))) > 2:
+        order.append(min(rest, key=lambda n: cut([*order, n])))
+    order += rest  # in whatever order, the cuts are the same
     return order if worst(order) < _BETTER * worst(given) else list(given)

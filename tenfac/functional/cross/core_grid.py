@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from tenfac.core.contract import contract
 
 # Entries of a core evaluated at once.
 _CHUNK = 2**17
+# Singular values of chosen rows that are taken for zero, relative to the largest.
+_ZERO = 1e-15
+# Rounding errors of values, relative to the largest.
+_ROUNDOFF = 2e-15
 
 
 class WholeCore:
@@ -49,7 +54,7 @@ class WholeCore:
     def look(self, points: np.ndarray) -> None:
         """Nothing: the core has no gaps."""
 
-    def grow(self, places: Sequence[np.ndarray], cut: float = 0.0) -> None:  # noqa: ARG002 - as in a train
+    def grow(self, places: Sequence[np.ndarray], cut: float | None = None) -> None:  # noqa: ARG002 - as in a train
         """Entries at more coordinates, those known before first."""
 
         def values(spans: Sequence[slice]) -> np.ndarray:
@@ -107,8 +112,19 @@ def grid_points(axes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.stack([x[i] for x, i in zip(axes, places, strict=True)], axis=1)
 
 
-def span(columns: np.ndarray, noise: float) -> np.ndarray:
-    """Orthonormal basis of the columns, without what is smaller than ``noise``; one column or more.
+def noise(share: float, rows: int, largest: float, roundoff: float = _ROUNDOFF) -> float:
+    """Norm of a column of noise: its root mean square is a share of the largest value, or rounding errors.
+
+    Examples
+    --------
+    >>> noise(1e-3, 4, 10.0)
+    0.02
+    """
+    return max(share, roundoff) * math.sqrt(rows) * largest
+
+
+def span(columns: np.ndarray, smallest: float) -> np.ndarray:
+    """Orthonormal basis of the columns, without what is below a size; one column or more.
 
     Examples
     --------
@@ -116,7 +132,7 @@ def span(columns: np.ndarray, noise: float) -> np.ndarray:
     (2, 1)
     """
     left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    return left[:, : max(int((sizes > noise).sum()), 1)]
+    return left[:, : max(int((sizes > smallest).sum()), 1)]
 
 
 def more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -135,9 +151,18 @@ def more_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
         row_space = scipy.linalg.orth(basis[index].T)
         rest = basis - (basis @ row_space) @ row_space.T
     _, _, order = scipy.linalg.qr(rest.T, mode="economic", pivoting=True)
-    known = set(index.tolist())
-    fresh = [row for row in order[: missing + len(index)] if row not in known]
-    return np.concatenate([index, np.array(fresh[:missing], dtype=int)])
+    return np.concatenate([index, order[~np.isin(order, index)][:missing]])
+
+
+def fit_to_rows(basis: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The matrix that makes coefficients of a basis from values at some of its rows: their least squares fit.
+
+    Examples
+    --------
+    >>> fit_to_rows(np.array([[1.0], [5.0], [2.0]]), np.array([0, 2])).round(3)
+    array([[0.2, 0.4]])
+    """
+    return np.linalg.pinv(basis[index], rcond=_ZERO)
 
 
 def steady_rows(basis: np.ndarray, index: np.ndarray, bound: float) -> np.ndarray:
@@ -151,7 +176,7 @@ def steady_rows(basis: np.ndarray, index: np.ndarray, bound: float) -> np.ndarra
     [0, 1, 2]
     """
     while len(index) < len(basis):
-        inverse = np.linalg.pinv(basis[index], rcond=1e-15)
+        inverse = fit_to_rows(basis, index)
         if np.linalg.norm(inverse, 2) <= bound:
             break
         leverage = np.linalg.norm(basis @ inverse, axis=1)

@@ -18,15 +18,16 @@ import numpy as np
 import scipy.linalg
 
 from tenfac.core.modes.chebyshev import Chebyshev, coefficients, lobatto
-from tenfac.functional.cross.core_grid import WholeCore, more_rows, span, steady_rows
+from tenfac.functional.cross.core_grid import WholeCore, fit_to_rows, more_rows, noise, span, steady_rows
 from tenfac.functional.cross.train_core import TrainCore
 
 # Up to so many variables all entries of the core are evaluated; beyond, the core is a tensor train.
 _WHOLE = 4
 # Share of the tolerance, relative to the largest value seen, at which coefficients are noise.
 _NOISE = 0.1
-# The same for combinations of fibres, by the root mean square; lowered when ranks stand still; roundings.
-_SPAN, _LOWER, _ROUNDOFF, _FIBRE_ROUNDOFF = 0.03, 0.3, 2e-15, 1e-14
+# The same for combinations of fibres, by the root mean square; how it is lowered when ranks stand still;
+# roundings where a fibre is tried.
+_SPAN, _LOWER, _FIBRE_ROUNDOFF = 0.03, 0.3, 1e-14
 # Rounding errors of a fibre's polynomial, and of the argument of a steep function; of its last coefficients.
 _SPOT_ROUNDOFF, _TAIL_ROUNDOFF = 1e-13, 1e-15
 # Norm of the fit to the rows of the core, over the least that it can be, above which rows are added; from
@@ -34,24 +35,34 @@ _SPOT_ROUNDOFF, _TAIL_ROUNDOFF = 1e-13, 1e-15
 _STEADY, _NEAR = 4.5, 1e3
 # Share of a factor's coefficients, the highest degrees, that must be noise before its grid is fine enough.
 _TAIL = 8
-_FIRST_LEVEL, _FIRST_PIVOTS, _RANDOM, _MAX_ROUNDS = 4, 2, 100, 100
-# New pivots a round, as a share of the largest rank; residual, in tolerances, at which the search begins, and
-# at which it refuses.
-_GROWTH, _ENOUGH, _REFUSED = 0.3, 0.5, 0.6
-# Rounds without a new row of the core, and without a smaller residual, after which there is nothing to gain.
-_STALLED, _PATIENCE = 5, 12
-# Rows of the grid, besides those of the core, on which a fibre is tried.
-_EXTRA = 8
+_FIRST_LEVEL, _MAX_ROUNDS = 4, 100
+# Random pivots to begin with, of few variables and of many.
+_FIRST_PIVOTS, _FIRST_OF_MANY = 2, 1
+# Random points a round, and how many of them share coordinates with faces and with the largest value.
+_RANDOM, _SHARING = 100, 50
+# New pivots a round, as a share of the largest rank, and at least; residual, in tolerances, at which the
+# search begins, and at which it refuses.
+_GROWTH, _FEWEST, _ENOUGH, _REFUSED = 0.3, 2, 0.5, 0.6
+# Rounds without a new row of the core, and without a smaller residual, after which there is nothing to gain;
+# what a residual must fall to for that.
+_STALLED, _PATIENCE, _SMALLER = 5, 12, 0.8
+# Of the tolerance, what the modes of a train may miss together.
+_TOGETHER = 2
+# Rows of the grid, besides those of the core, on which a fibre is tried if that is at most one of so many.
+_EXTRA, _ONE_OF = 8, 2
 # A fibre as many times larger than all known ones is drawn although they span it: it tells its degree better.
 _LARGER = 2
 # Probability of such a coordinate.
 _SHARED = 0.3
 # Of the new pivots at most this part are points of fibres of one mode.
 _SHARE = 2
-# Steps of the search along an axis, as shares of the cube's half edge: down to peaks a thousandth wide.
-_STEPS, _CLOUD, _CORNERS = np.geomspace(1e-3, 1, 14), 36, 12
+# Distances of the search, as shares of the cube's half edge: down to peaks a thousandth wide. Points to one
+# side of a line, of the cloud with the corners, corners of many variables, bad points that become pivots.
+_REACH, _STEPS, _CLOUD, _CORNERS, _WORST = (1e-3, 1.0), 14, 36, 12, 4
 # Beyond so many evaluations one more on a face for so many of them, up to a number.
 _FREE, _PER_FACE, _FACES, _AT_ENDS = 1000, 50, 500, 0.6
+# Their distances from the end, logarithms.
+_ENDS = (math.log(1e-6), 0.0)
 _PER_LINE, _LINES = 3000, 4
 
 
@@ -76,7 +87,7 @@ class Axis:
     def __init__(self, ndim: int) -> None:
         self.level = _FIRST_LEVEL
         self.pivots, self.spots, self.fibres = np.empty((0, ndim)), np.empty(0), np.empty((self.size, 0))
-        self.index, self.factor = np.empty(0, dtype=int), np.empty((0, 0))
+        self.index, self.factor = np.empty(0, dtype=int), self.fibres
 
     @property
     def size(self) -> int:
@@ -109,17 +120,22 @@ class Cross:
     ) -> None:
         self.evaluate, self.ndim, self.tol, self.rng, self.max_level = evaluate, ndim, tol, rng, max_level
         self.axes = [Axis(ndim) for _ in range(ndim)]
-        few = ndim <= _WHOLE
-        self.core: Any = WholeCore(evaluate, ndim) if few else TrainCore(evaluate, ndim, tol, rng)
+        self.few = ndim <= _WHOLE
+        self.core: Any = WholeCore(evaluate, ndim) if self.few else TrainCore(evaluate, ndim, tol, rng)
         self.residual, self.rounds, self.weakest = np.inf, 0, np.zeros(ndim)
         self.cut = _SPAN
-        self.share = 1.0 if few else 2 / ndim  # of the tolerance: errors of many modes add up
+        self.mode_tol = tol if self.few else _TOGETHER * tol / ndim  # errors of many modes add up
         self.unresolved: dict[int, float] = {}  # mode: where on [-1, 1]
 
     @property
     def scale(self) -> float:
         """Largest magnitude seen."""
         return self.evaluate.largest
+
+    @property
+    def allowed(self) -> float:
+        """The tolerance in units of the function."""
+        return self.tol * self.scale
 
     def values(self, points: np.ndarray) -> np.ndarray:
         """The approximation at points of the cube."""
@@ -128,9 +144,9 @@ class Cross:
 
     def run(self, hints: np.ndarray, log: Callable[..., None] | None = None) -> None:
         """Refine until the residual is below the tolerance or nothing is gained any more."""
-        count = _FIRST_PIVOTS if self.ndim <= _WHOLE else 1
-        points = np.concatenate([hints, self.rng.uniform(-1, 1, (count, self.ndim))])
-        still, best, since = 0, np.inf, 0
+        points = np.concatenate([hints, self._random(_FIRST_PIVOTS if self.few else _FIRST_OF_MANY)])
+        best = np.inf
+        still = since = 0
         for _ in range(_MAX_ROUNDS):
             before = self.core.sizes
             self.add_pivots(points)
@@ -139,19 +155,23 @@ class Cross:
             self.rounds += 1
             if log is not None:
                 log("round %d: rank %s, residual %.3g", self.rounds, self.core.shape, self.residual)
-            points = self.worst(max(2, int(_GROWTH * max(self.core.shape))))
-            if not self.unresolved and self.residual <= _ENOUGH * self.tol * self.scale:
+            points = self.worst(max(_FEWEST, int(_GROWTH * max(self.core.shape))))
+            if not self.unresolved and self.residual <= _ENOUGH * self.allowed:
                 points = self.search()
                 if not len(points):
                     return
             still = still + 1 if self.core.sizes == before else 0
-            since = 0 if self.residual < 0.8 * best else since + 1
+            since = 0 if self.residual < _SMALLER * best else since + 1
             best = min(best, self.residual)
             if self.unresolved or still >= _STALLED or since >= _PATIENCE:
                 break
-            self.cut *= _LOWER if still else 1
-        if not self.unresolved and self.residual <= self.tol * self.scale:
+            if still:
+                self.cut *= _LOWER
+        if not self.unresolved and self.residual <= self.allowed:
             self.search()  # what stands still just below the tolerance has not been searched yet
+
+    def _random(self, count: int) -> np.ndarray:
+        return self.rng.uniform(-1, 1, (count, self.ndim))
 
     # --- growing ----------------------------------------------------------------------------------------
 
@@ -189,7 +209,7 @@ class Cross:
     def _first_rows(self, n: int, axis: Axis, points: np.ndarray) -> np.ndarray:
         """Rows on which fibres are tried: those that index the core, some between, those of the points."""
         first = np.ones(axis.size, dtype=bool)
-        if len(axis.index) and 2 * (len(axis.index) + len(points) + _EXTRA) < axis.size:
+        if len(axis.index) and _ONE_OF * (len(axis.index) + len(points) + _EXTRA) < axis.size:
             first[:] = False
             first[axis.index] = True
             first[np.linspace(0, axis.size - 1, _EXTRA).astype(int)] = True
@@ -199,8 +219,8 @@ class Cross:
     def _independent(self, fibres: np.ndarray) -> np.ndarray:
         """Columns that the others do not span, up to noise."""
         _, triangle, order = scipy.linalg.qr(fibres, mode="economic", pivoting=True)
-        noise = max(self._noise(fibres), _FIBRE_ROUNDOFF * np.sqrt(len(fibres)) * self.scale)
-        return np.sort(order[: int((np.abs(np.diag(triangle)) > noise).sum())])
+        smallest = noise(self.cut * self.tol, len(fibres), self.scale, _FIBRE_ROUNDOFF)
+        return np.sort(order[: int((np.abs(np.diag(triangle)) > smallest).sum())])
 
     def _sample(self, n: int, points: np.ndarray, grid: np.ndarray) -> np.ndarray:
         lines = np.repeat(points[None], len(grid), axis=0)
@@ -209,12 +229,12 @@ class Cross:
 
     def _resolved(self, n: int, axis: Axis) -> bool:
         """Whether the last coefficients are noise, and polynomials hold between the points of the grid."""
-        found, noise = coefficients(axis.fibres), max(_NOISE * self.share * self.tol, _TAIL_ROUNDOFF)
-        if np.abs(found[-max(axis.size // _TAIL, 2) :]).max() > noise * self.scale:
+        found, least = coefficients(axis.fibres), max(_NOISE * self.mode_tol, _TAIL_ROUNDOFF)
+        if np.abs(found[-(axis.size // _TAIL) :]).max() > least * self.scale:
             return False
         basis = Chebyshev(axis.size).basis(axis.pivots[:, n], np)
         missed = np.abs((basis * found.T).sum(axis=1) - axis.spots)
-        return bool(missed.max() <= max(_ENOUGH * self.share * self.tol, _SPOT_ROUNDOFF) * self.scale)
+        return bool(missed.max() <= max(_ENOUGH * self.mode_tol, _SPOT_ROUNDOFF) * self.scale)
 
     def _refine(self, n: int, axis: Axis) -> None:
         """Twice as fine a grid, old values kept."""
@@ -227,7 +247,7 @@ class Cross:
         """Factors from the fibres, more core indices, and the new blocks of the core."""
         bases = [self._span(axis.fibres) for axis in self.axes]
         rows = [more_rows(basis, axis.index) for basis, axis in zip(bases, self.axes, strict=True)]
-        if self.ndim <= _WHOLE and self.residual < _NEAR * self.tol * self.scale:
+        if self.few and self.residual < _NEAR * self.allowed:
             rows = [self._steady(*pair) for pair in zip(bases, rows, strict=True)]
         places = [lobatto(axis.size)[index] for axis, index in zip(self.axes, rows, strict=True)]
         try:
@@ -236,35 +256,31 @@ class Cross:
             if self.core.shape == tuple(map(len, rows)):
                 for axis, basis, index in zip(self.axes, bases, rows, strict=True):
                     axis.index = index
-                    axis.factor = coefficients(basis) @ np.linalg.pinv(basis[index], rcond=1e-15)
+                    axis.factor = coefficients(basis) @ fit_to_rows(basis, index)
 
     def _steady(self, basis: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Rows chosen for former bases fit this one badly at times, and what fibres miss is multiplied."""
         return steady_rows(basis, index, _STEADY * math.sqrt(len(basis) / basis.shape[1]))
 
     def _span(self, fibres: np.ndarray) -> np.ndarray:
-        return span(fibres, self._noise(fibres))
-
-    def _noise(self, fibres: np.ndarray) -> float:
-        """Norm below which a combination of fibres is noise."""
-        return max(self.cut * self.tol, _ROUNDOFF) * float(np.sqrt(len(fibres))) * self.scale
+        return span(fibres, noise(self.cut * self.tol, len(fibres), self.scale))
 
     # --- looking for what is missed ---------------------------------------------------------------------
 
     def worst(self, count: int) -> np.ndarray:
         """Points where the approximation is worst: random ones, evaluated, and those of all fibres, free."""
-        points = self.rng.uniform(-1, 1, (_RANDOM, self.ndim))
-        if self.ndim > _WHOLE:  # few are near a peak or an edge: half share coordinates with these
-            drawn, half = self.rng.random((_RANDOM // 2, self.ndim)), points[: _RANDOM // 2]
-            half[drawn < _SHARED] = np.sign(half[drawn < _SHARED])
-            points[: _RANDOM // 2] = np.where(drawn > 1 - _SHARED, self.evaluate.place, half)
+        points = self._random(_RANDOM)
+        if not self.few:  # few are near a peak or an edge: half share coordinates with these
+            drawn, some = self.rng.random((_SHARING, self.ndim)), points[:_SHARING]
+            ends, same = drawn < _SHARED, drawn > 1 - _SHARED
+            points[:_SHARING] = np.where(same, self.evaluate.place, np.where(ends, np.sign(some), some))
         gaps = np.abs(self.evaluate(points) - self.values(points))
         self.residual, self.weakest = float(gaps.max()), points[gaps.argmax()]
         order = np.argsort(-gaps)[:count]
         pools, heights = [points[order]], [gaps[order]]
         for n, axis in enumerate(self.axes):
             found, missed = self._along_fibres(n, axis)
-            order = np.argsort(-missed)[: max(count // _SHARE, 1)]
+            order = np.argsort(-missed)[: count // _SHARE]
             pools, heights = [*pools, found[order]], [*heights, missed[order]]
             self.residual = max(self.residual, float(missed.max()))
         best = np.argsort(-np.concatenate(heights), kind="stable")[:count]
@@ -279,25 +295,25 @@ class Cross:
         place = self.evaluate.place
         corners = self._corners()
         count = _CLOUD - len(corners)
-        cloud = self.rng.uniform(-1, 1, (count, self.ndim)) * np.geomspace(1e-3, 1, count)[:, None]
+        cloud = self._random(count) * np.geomspace(*_REACH, count)[:, None]
         starts = np.stack([place, self.weakest, np.zeros(self.ndim)])
         points = np.concatenate([self._lines(starts), np.clip(place + cloud, -1, 1), corners, self._faces()])
         gaps = self._gaps(points)
         for _ in range(min((self.evaluate.n_evals - _FREE) // _PER_LINE, _LINES)):
-            if gaps.max() > _REFUSED * self.tol * self.scale:
+            if gaps.max() > _REFUSED * self.allowed:
                 break
             more = self._lines(points[[gaps.argmax()]])
             points, gaps = np.concatenate([points, more]), np.concatenate([gaps, self._gaps(more)])
         self.residual = max(self.residual, float(gaps.max()))
-        bad = np.flatnonzero(gaps > _REFUSED * self.tol * self.scale)
-        return points[bad[np.argsort(-gaps[bad])][:4]]
+        bad = np.flatnonzero(gaps > _REFUSED * self.allowed)
+        return points[bad[np.argsort(-gaps[bad])][:_WORST]]
 
     def _gaps(self, points: np.ndarray) -> np.ndarray:
         return np.abs(self.evaluate(points) - self.values(points))
 
     def _lines(self, starts: np.ndarray) -> np.ndarray:
         """Points on lines along all axes."""
-        some = _STEPS[:: math.ceil(self.ndim / _WHOLE)]
+        some = np.geomspace(*_REACH, _STEPS)[:: math.ceil(self.ndim / _WHOLE)]
         steps = np.concatenate([-some, some])
         lines = np.repeat(starts[:, None, None], self.ndim, axis=1).repeat(len(steps), axis=2)
         for n in range(self.ndim):
@@ -306,7 +322,7 @@ class Cross:
 
     def _corners(self) -> np.ndarray:
         """Corners, in few dimensions all: where a product or a sum is largest, and few points are."""
-        if self.ndim <= _WHOLE:
+        if self.few:
             return np.array(list(itertools.product([-1.0, 1.0], repeat=self.ndim)))
         corners = self.rng.choice([-1.0, 1.0], (_CORNERS, self.ndim))
         corners[:2] = [[-1.0], [1.0]]
@@ -314,9 +330,9 @@ class Cross:
 
     def _faces(self) -> np.ndarray:
         """Points on faces and edges, where polynomials err most: the more, the more was evaluated."""
-        count = min(max(self.evaluate.n_evals - _FREE, 0) // _PER_FACE, _FACES)
-        points = self.rng.uniform(-1, 1, (count, self.ndim))
-        ends = np.sign(points) * (1 - 10 ** self.rng.uniform(-6, 0, points.shape))
+        count = max(min((self.evaluate.n_evals - _FREE) // _PER_FACE, _FACES), 0)
+        points = self._random(count)
+        ends = np.sign(points) * (1 - np.exp(self.rng.uniform(*_ENDS, points.shape)))
         return np.where(self.rng.random(points.shape) < _AT_ENDS, ends, points)
 
     def _along_fibres(self, n: int, axis: Axis) -> tuple[np.ndarray, np.ndarray]:

@@ -54,20 +54,21 @@ class Evaluator:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         if self.n_evals + len(points) > self.max_evals:
             raise OutOfEvaluationsError
+        if not len(points):
+            return np.empty(0)
         places = self.to_domain(points)
         values = self._called(places)
         self.n_evals += len(points)
         if self.moved is not None:
             self.moved(len(points))
-        if len(values):
-            at = int(np.abs(values).argmax())
-            if abs(values[at]) > self.largest:
-                self.largest, self.place = float(abs(values[at])), points[at]
-            if self.largest > _LARGEST:
-                raise DataError(
-                    f"chebyshev_tucker: `f` must be below {_LARGEST:g} in magnitude, for its square to be a "
-                    f"number; got {values[at]:g}. Divide f by {self.largest:.0e}."
-                )
+        at = int(np.abs(values).argmax())
+        if abs(values[at]) > self.largest:
+            self.largest, self.place = float(abs(values[at])), points[at]
+        if self.largest > _LARGEST:
+            raise DataError(
+                f"chebyshev_tucker: `f` must be below {_LARGEST:g} in magnitude, for its square to be a "
+                f"number; got {values[at]:g}. Divide f by {self.largest:.0e}."
+            )
         return values
 
     def _shaped(self, values: Any, count: int) -> np.ndarray:
@@ -101,7 +102,7 @@ class Evaluator:
         if self.executor is None:
             values = self._shaped(_call(self.function, places), len(places))
         else:
-            parts = np.array_split(places, min(_PARTS, max(len(places), 1)))
+            parts = np.array_split(places, min(_PARTS, len(places)))
             found = self.executor.map(partial(_call, self.function), parts)
             values = np.concatenate([self._shaped(x, len(p)) for x, p in zip(found, parts, strict=True)])
         if np.iscomplexobj(values):

@@ -9,28 +9,31 @@ Suffixes are added where a few entries beyond the block are not what the bond ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
+from tenfac.core.arrays import spans
 from tenfac.functional.cross.chain_order import chain_order
-from tenfac.functional.cross.core_grid import grown, more_rows, span
+from tenfac.functional.cross.core_grid import fit_to_rows, grown, more_rows, noise, span
 
 # Share of the tolerance below which a combination of columns is noise, by the root mean square; how it is
-# lowered; roundings; columns that are missed are that many times larger.
-_CUT, _LOWER, _LOWERED, _ROUNDOFF, _MISSED = 0.03, 0.3, 3, 2e-15, 3.0
+# lowered; columns that are missed are that many times larger.
+_CUT, _LOWER, _LOWERED, _MISSED = 0.03, 0.3, 3, 3.0
 # Rows and columns tried at a bond, and so many more as a share of its prefixes.
 _TRIED, _MORE = 4, 0.5
 # Prefixes tried for each index of an entry that is not met.
 _AROUND = 16
 # Random entries of the whole core that are checked, and the residual allowed there, in tolerances.
 _ENTRIES, _ENOUGH, _MAX_SWEEPS = 100, 0.3, 30
-# Share of the largest bond: entries not met that are looked into at once.
-_WORST = 0.2
-# Rows and columns of the matrices by which orders of the chain are compared.
-_SAMPLES = 12
+# Entries not met that are looked into at once: as a share of the largest bond, and at least.
+_WORST, _FEWEST = 0.2, 2
+# Rows and columns of the matrices by which orders of the chain are compared; what that costs for D variables,
+# over D^2.
+_SAMPLES, _COMPARED = 12, 120
 # Singular values below this share of the largest do not count: where few samples tell cuts apart.
 _DISTINCT = 1e-6
 _CHUNK = 2**17
@@ -72,24 +75,20 @@ class TrainCore:
         self.evaluate, self.ndim, self.tol, self.rng = evaluate, ndim, tol, rng
         self.cut = _CUT
         self.order, self.chain, self.reconsidered = list(range(ndim)), list(range(ndim)), False
-        self.places = [np.empty(0)] * ndim
+        self.places: list[np.ndarray] = []
         self.cores = [np.zeros((1, 0, 1))] * ndim
-        self.doubtful = np.empty((0, ndim))  # points to look at
-        self.missed = np.empty((0, ndim), dtype=int)  # entries that are not met
+        self.nothing = np.empty((0, ndim), dtype=int)
+        self.doubtful = self.nothing  # points to look at
+        self.missed = self.nothing  # entries that are not met
         self._restart()
 
     def _restart(self) -> None:
-        bonds = range(1, self.ndim)
-        self.prefixes = [np.empty((1, 0), dtype=int), *(np.empty((0, n), dtype=int) for n in bonds)]
-        self.suffixes = [
-            *(np.empty((0, self.ndim - n), dtype=int) for n in bonds),
-            np.empty((1, 0), dtype=int),
-        ]
-        self.rows = [
-            np.empty((0, 2), dtype=int) for _ in range(self.ndim)
-        ]  # prefix of the bond before, index
-        self.blocks = [np.empty((0, 0, 0)) for _ in range(self.ndim)]
-        self.carried: list[Any] = [None] * (self.ndim - 1)
+        bonds, whole = range(1, self.ndim), np.array([[]], dtype=int)
+        self.prefixes = [whole, *(self.nothing[:, :n] for n in bonds)]
+        self.suffixes = [*(self.nothing[:, n:] for n in bonds), whole]
+        self.rows = [self.nothing[:, :2] for _ in bonds]  # prefix of the bond before, index
+        self.blocks = [np.array([[[]]]) for _ in self.chain]  # no entries
+        self.carried: list[Any] = [None for _ in bonds]
 
     # --- facts --------------------------------------------------------------------------------------------
 
@@ -130,11 +129,6 @@ class TrainCore:
         half = np.tensordot(before, self.cores[spot], axes=1)
         return np.matmul(half, after[..., None])[..., 0]
 
-    @property
-    def _comparison(self) -> int:
-        """About the cost of comparing orders of the chain."""
-        return _SAMPLES**2 * self.ndim * (self.ndim - 1)
-
     # --- growing ------------------------------------------------------------------------------------------
 
     def look(self, points: np.ndarray) -> None:
@@ -144,18 +138,17 @@ class TrainCore:
     def grow(self, places: Sequence[np.ndarray], cut: float = _CUT) -> None:
         """Take in more coordinates of each mode, those known before first, and refine the train."""
         self.places, self.cut = list(places), min(self.cut, cut)
-        self.missed, lowered = self.missed[:0], 0
+        self.missed, lowered = self.nothing, 0
         if not len(self.suffixes[0]):
             self._start()
         for _ in range(_MAX_SWEEPS):
+            if not self.reconsidered and self._large():
+                self.reconsidered = True
+                self._reorder()
             before = [len(suffixes) for suffixes in self.suffixes]
             self._sweep()
-            if not self.reconsidered and sum(block.size for block in self.blocks) > self._comparison:
-                self.reconsidered = True
-                if self._reorder():
-                    continue
             if before != [len(suffixes) for suffixes in self.suffixes]:
-                self.missed = self.missed[:0]
+                self.missed = self.nothing
                 continue
             if len(self.missed):  # no bond is to blame: what they take for noise adds up
                 if lowered == _LOWERED:
@@ -165,15 +158,18 @@ class TrainCore:
             if not len(self.missed):
                 return
 
+    def _large(self) -> bool:
+        """Whether comparing orders of the chain costs less than the blocks do."""
+        return sum(block.size for block in self.blocks) > _COMPARED * self.ndim * self.ndim
+
     def _start(self) -> None:
         """First suffixes: from a large entry, climbed to along the modes."""
         where = self.evaluate.place
         spot = np.array([np.abs(self.places[n] - where[n]).argmin() for n in self.chain])
         for p, length in enumerate(self.lengths):
-            if length > 1:
-                line = np.repeat(spot[None], length, axis=0)
-                line[:, p] = np.arange(length)
-                spot[p] = np.abs(self._values(line)).argmax()
+            line = np.repeat(spot[None], length, axis=0)
+            line[:, p] = np.arange(length)
+            spot[p] = np.abs(self._values(line)).argmax()
         self.suffixes[:-1] = [spot[None, p:] for p in range(1, self.ndim)]
 
     def _sweep(self) -> None:
@@ -199,7 +195,7 @@ class TrainCore:
         self.rows[p] = np.concatenate([self.rows[p], new])
         prefixes = np.concatenate([self.prefixes[p][new[:, 0]], new[:, 1:]], axis=1)
         self.prefixes[p + 1] = np.concatenate([self.prefixes[p + 1], prefixes])
-        self.carried[p] = basis @ np.linalg.pinv(basis[index], rcond=1e-15)
+        self.carried[p] = basis @ fit_to_rows(basis, index)
         self._filled(p + 1)
 
     def _filled(self, p: int) -> np.ndarray:
@@ -208,15 +204,15 @@ class TrainCore:
         shape = tuple(map(len, parts))
         if self.blocks[p].shape != shape:
 
-            def values(spans: Sequence[slice]) -> np.ndarray:
-                return self._outer(*(part[some] for part, some in zip(parts, spans, strict=True)))
+            def values(block: Sequence[slice]) -> np.ndarray:
+                return self._outer(*(part[some] for part, some in zip(parts, block, strict=True)))
 
             self.blocks[p] = grown(self.blocks[p], shape, values)
         return self.blocks[p]
 
     def _noise(self, rows: int) -> float:
         """Norm below which a combination of columns is noise."""
-        return max(self.cut * self.tol, _ROUNDOFF) * float(np.sqrt(rows)) * self.evaluate.largest
+        return noise(self.cut * self.tol, rows, self.evaluate.largest)
 
     def _outer(self, *parts: np.ndarray) -> np.ndarray:
         """Entries at all combinations of parts of an index."""
@@ -226,8 +222,8 @@ class TrainCore:
 
     def _values(self, index: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(index), _CHUNK):
-            some = index[start : start + _CHUNK]
+        for part in spans(len(index), _CHUNK):
+            some = index[part]
             points = np.empty(some.shape)
             for p, n in enumerate(self.chain):
                 points[:, n] = self.places[n][some[:, p]]
@@ -280,15 +276,13 @@ class TrainCore:
     def _misses(self) -> np.ndarray:
         """Entries of the core that the train does not meet, of random ones and those next to points."""
         lengths = self.lengths
-        count = int(min(_ENTRIES, np.prod(np.array(lengths, dtype=float)) - 1))
-        index = np.stack([self.rng.integers(0, length, count) for length in lengths], axis=1)
+        count = min(_ENTRIES, math.prod(lengths))
+        index = np.stack([self.rng.integers(length, size=count) for length in lengths], axis=1)
         near = [np.abs(self.places[n] - self.doubtful[:, n, None]).argmin(axis=1) for n in self.chain]
         index = np.concatenate([index, np.stack(near, axis=1)])
-        self.doubtful = self.doubtful[:0]
-        if not len(index):
-            return index
+        self.doubtful = self.nothing
         gaps = np.abs(self._values(index) - self._met(index))
-        worst = np.argsort(-gaps)[: max(2, int(_WORST * max(self.bonds)))]
+        worst = np.argsort(-gaps)[: max(_FEWEST, int(_WORST * max(self.bonds)))]
         return index[worst[gaps[worst] > _ENOUGH * self.tol * self.evaluate.largest]]
 
     def _met(self, index: np.ndarray) -> np.ndarray:
@@ -297,7 +291,7 @@ class TrainCore:
             state = np.einsum("na,anb->nb", state, core[:, index[:, p]])
         return state[:, 0]
 
-    def _reorder(self) -> bool:
+    def _reorder(self) -> None:
         """Begin again along a better chain, if there is one."""
         first, second = self.rng.uniform(-1, 1, (2, _SAMPLES, self.ndim))
 
@@ -306,16 +300,14 @@ class TrainCore:
             points[..., list(modes)] = first[:, None, list(modes)]
             entries = self.evaluate(points.reshape(-1, self.ndim))
             sizes = np.linalg.svd(entries.reshape(_SAMPLES, _SAMPLES), compute_uv=False)
-            least = max(self.tol, _DISTINCT) * sizes[0] + np.finfo(float).tiny
-            return float(np.log(np.maximum(sizes / least, 1)).sum())
+            least = max(max(self.tol, _DISTINCT) * sizes.max(), np.finfo(float).tiny)
+            return float(np.log(np.maximum(sizes, least) / least).sum())
 
         order = chain_order(weight, self.chain)
-        if order == self.chain:
-            return False
-        self.chain, self.missed = order, self.missed[:0]
-        self._restart()
-        self._start()
-        return True
+        if order != self.chain:
+            self.chain, self.missed = order, self.nothing
+            self._restart()
+            self._start()
 
 
 def chain_values(cores: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:

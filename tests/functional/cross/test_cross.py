@@ -41,7 +41,7 @@ def test_rows_are_added_until_the_fit_to_them_is_certain() -> None:
     assert_below(np.linalg.norm(np.linalg.pinv(basis[rows]), 2), 4.0, "norm of the fit")
     assert_below(len(rows), 13, "rows")
     assert_equal(steady_rows(basis, rows, 4.0), rows)
-    assert_equal(len(steady_rows(basis, order, 0.9)), 40)  # no fit has a norm below 1
+    assert_equal(sorted(steady_rows(basis, order, 0.9)), list(range(40)))  # no fit has a norm below 1
 
 
 def test_a_point_on_a_known_line_gives_no_line() -> None:
@@ -74,9 +74,9 @@ def test_grids_of_points_come_in_c_order_and_in_chunks(monkeypatch: pytest.Monke
 
 def test_the_place_of_a_kink_is_where_fibres_bend_most() -> None:
     x = lobatto(513)
-    for slope in (0, 5):  # a slope alone bends nothing, however uneven the grid
-        kinks = np.maximum(x - 0.3, 0) + slope * x
-        assert_below(abs(_roughest(kinks[:, None]) - 0.3), 0.01, "distance from the kink")
+    for slope in (0, 1000):  # a slope alone bends nothing, however uneven the grid
+        kinks = np.maximum(x - x[100], 0) + slope * x
+        assert_equal(_roughest(np.stack([slope * x, kinks], axis=1)), float(x[100]))
 
 
 def test_the_cross_interpolates_where_it_was_sampled() -> None:

@@ -36,6 +36,14 @@ def test_more_than_the_limit_is_refused_before_the_function_is_called() -> None:
     assert_equal(evaluate.n_evals, 5)
 
 
+def test_the_first_place_without_a_number_is_named_and_no_points_are_no_call() -> None:
+    evaluate = Evaluator(lambda x: np.where(x > 0.5, np.nan, x), [(0, 2)], 100, True)
+    with pytest.raises(DataError) as error:
+        evaluate(np.array([[-0.9], [-0.2], [0.5]]))
+    assert_says(error, "nan at (0.8)")
+    assert_equal(Evaluator(max, [(0, 2)], 100, True)(np.empty((0, 1))), np.empty(0))
+
+
 def test_a_scalar_function_is_given_numbers_one_by_one() -> None:
     seen = []
 
