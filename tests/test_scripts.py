@@ -48,9 +48,13 @@ def test_a_csv_becomes_predictions_draws_and_a_report(
     scores = {line.split(" RMSE ")[0].strip(): float(line.split()[-6]) for line in said if " RMSE " in line}
     assert scores["FunctionalTucker"] < scores["3 nearest neighbours"], said
     out, new = pd.read_csv("predictions.csv"), pd.read_csv("new.csv")
-    assert_equal(list(out.columns[:7]), [*new.columns, "mean", "std", "lower_95", "upper_95"])
+    names = ["mean", "std", "observation_std", "lower_95", "upper_95"]  # what `tenfac predict` calls them
+    assert_equal(list(out.columns[:8]), [*new.columns, *names])
     assert_equal(out[list(new.columns)].to_numpy().tolist(), new.to_numpy().tolist())
-    assert_close((out.upper_95 - out.lower_95).to_numpy(), 2 * 1.96 * out["std"].to_numpy(), factor=1e10)
+    spread = out["observation_std"].to_numpy()
+    assert_close((out.upper_95 - out.lower_95).to_numpy(), 2 * 1.96 * spread, factor=1e10)
+    noise = np.sqrt(spread**2 - out["std"].to_numpy() ** 2)  # of a new measurement, alike in all rows
+    assert_close(noise, np.full(noise.size, noise.mean()), factor=1e10)
     draws = out.filter(like="draw_").to_numpy()
     apart = (draws.mean(axis=1) - out["mean"].to_numpy()) / out["std"].to_numpy()
     assert np.abs(apart).max() < 5 / np.sqrt(200), apart
@@ -86,3 +90,25 @@ def test_a_stream_that_was_killed_goes_on_to_the_same_forecasts(
     assert_equal(len(seen), 6 * 16)
     assert inside.sum() >= 84, inside.mean()  # fewer in one stream of 1,000 if 95 % are right
     assert_equal(capsys.readouterr().out.count("RMSE"), 6 + 2 + 4)  # no batch was done twice
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wrong"),
+    [
+        ("posterior_from_csv", [], "response"),  # the value of the demo, not of this table
+        ("posterior_from_csv", ["--value", "OD", "--log", "dos"], "dos"),
+        ("posterior_from_csv", ["--value", "OD", "--log", "strain"], "strain"),
+        ("streaming", ["--value", "OD", "--by", "huor"], "huor"),
+        ("streaming", ["--value", "OD", "--by", "strain"], "strain"),  # in what order do labels arrive?
+    ],
+)
+def test_a_column_that_is_not_there_or_has_no_numbers_is_named_beside_those_that_are(
+    name: str, options: list[str], wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("strain,hour,OD\nwt,0,0.1\nmut,1,0.3\n")
+    with pytest.raises(SystemExit):
+        script(name)["main"]([str(path), *options])
+    said = capsys.readouterr().err
+    assert f"no numbers in a column ['{wrong}']" in said, said
+    assert "mine.csv, which has ['strain', 'hour', 'OD']" in said, said

@@ -41,17 +41,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.demo:
         return demo(args.table)
-    table = pd.read_csv(args.table).dropna(subset=args.value)
+    table = pd.read_csv(args.table)
+    if absent := {args.value, *args.log} - set(table.select_dtypes("number")):
+        parser.error(f"no numbers in a column {sorted(absent)} of {args.table}, which has {list(table)}")
+    table = table.dropna(subset=args.value)
     X, y = table.drop(columns=args.value), table[args.value].to_numpy()
     X[args.log] = np.log10(X[args.log])
-
     # A tenth of the rows is held out, but no first row of a label: of a label never seen nothing is known.
     labels = [c for c in X if c in (args.discrete or []) or not pd.api.types.is_numeric_dtype(X[c])]
     held = np.random.default_rng(0).random(len(y)) < 0.1
     held &= np.all([X.duplicated(c) for c in labels], axis=0)
     model = FunctionalTucker(discrete=args.discrete).fit(X[~held], y[~held])
     print(model.info_, *model.info_.warnings, sep="\n")  # did it converge, and what does it warn of?
-
     # Is it better than the plain way, and do its intervals hold what they promise?
     mean, std = model.predict(X[held], return_std=True, include_noise=True)
     comparable = make_column_transformer((OneHotEncoder(), labels), remainder=StandardScaler())
@@ -61,16 +62,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"95 % intervals hold {100 * np.mean(abs(mean - y[held]) < 1.96 * std):.1f} % of them")
     if args.report:
         plot.report(model, X[~held], y[~held], args.report, test=(X[held], y[held]), value=args.value)
-
     model.partial_fit(X[held], y[held])  # the posterior of all rows
     new = pd.read_csv(args.new) if args.new else table.drop(columns=args.value)
-    asked = new[list(X)].copy()
-    asked[args.log] = np.log10(asked[args.log])
-    mean, std = model.predict(asked, return_std=True)  # of the function; of a measurement: include_noise=True
-    out = new.assign(mean=mean, std=std, lower_95=mean - 1.96 * std, upper_95=mean + 1.96 * std)
+    asked = new[list(X)].assign(**{c: np.log10(new[c]) for c in args.log})
+    mean, std = model.predict(asked, return_std=True)  # of the function
+    _, spread = model.predict(asked, return_std=True, include_noise=True)  # of a new measurement
+    out = new.assign(mean=mean, std=std, observation_std=spread)
+    out = out.assign(lower_95=mean - 1.96 * spread, upper_95=mean + 1.96 * spread)  # holds 95 % of these
     # A draw is one function that agrees with the data, whole: for differences, maxima, areas, with errors.
-    draws = model.sample(asked, args.draws, random_state=0)
-    draws = pd.DataFrame(draws.T, columns=[f"draw_{k}" for k in range(args.draws)], index=new.index)
+    draws = pd.DataFrame(model.sample(asked, args.draws).T, index=new.index).add_prefix("draw_")
     pd.concat([out, draws], axis=1).to_csv(args.out, index=False, float_format="%.8g")
     print(f"wrote {len(out)} predictions to {args.out}")
 

@@ -38,7 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.demo:
         return demo(args.table)
-    table = pd.read_csv(args.table).dropna(subset=args.value)
+    table = pd.read_csv(args.table)
+    if absent := {args.value, args.by} - set(table.select_dtypes("number")):
+        parser.error(f"no numbers in a column {sorted(absent)} of {args.table}, which has {list(table)}")
+    table = table.dropna(subset=args.value)
     times = np.unique(table[args.by])
     args.out.mkdir(exist_ok=True)
     # The model itself knows how far it came, by the last index of the mode --by: nothing else is kept.
@@ -46,9 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         model = load(args.model)
     else:
         # Lengthscales and noise are learned here and stay: the first batches should show what may happen.
-        model = FunctionalTucker(discrete=args.discrete)
         rows = table[table[args.by].isin(times[: args.first])]
-        model.fit(rows.drop(columns=args.value), rows[args.value])
+        model = FunctionalTucker(discrete=args.discrete).fit(rows.drop(columns=args.value), rows[args.value])
         save(model, args.model)
     last = model.indices_[model.mode_names_.index(args.by)][-1]
     print(f"{model.info_}; learned up to {args.by} {last:g}")
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         mean, std = model.predict(X, return_std=True, include_noise=True)
         model.partial_fit(X, y)
         low, high = mean - 1.96 * std, mean + 1.96 * std
-        out = rows.assign(mean=mean, std=std, lower_95=low, upper_95=high)
+        out = rows.assign(mean=mean, observation_std=std, lower_95=low, upper_95=high)
         out.to_csv(args.out / f"{time}.csv", index=False, float_format="%.8g")
         # Killed before `save`, the batch is done again, to the same file; `save` never leaves half a model.
         save(model, args.model)
