@@ -23,7 +23,6 @@ from tenfac.decompose.residual import clear, residual_error
 
 _WHERE = "tucker_nonnegative"
 _ROUNDINGS = 8  # of the dtype, relative to the error: a smaller fall is none
-_PACE = 1.0  # of the momentum, at first and after it is dropped
 _STEPS = 10  # on one block: they cost little beside the product with X that they share
 
 
@@ -158,7 +157,7 @@ def _iterate(
         core, product = _renewed_core(X, core, factors, xp)
         error = _error(X, core, factors, product, norm2, xp)
         before = progress.history[-1] if progress.history else math.inf
-        progress(min(error, before))
+        progress(error)
         settled = before - error <= max(tol, _ROUNDINGS * eps(X.dtype)) * error
     progress.log("relative error after %d sweeps %.6g", progress.n_iter, progress.history[-1])
     return core, settled
@@ -188,11 +187,11 @@ def _descend(apply: Callable[[Any], Any], product: Any, old: Any, height: float,
     if height == 0:
         return old
     x = ahead = old
-    pace = _PACE
+    pace = 1.0
     for _ in range(_STEPS):
         found = xp.clip(ahead + (product - apply(ahead)) / height, 0.0, None)
         if to_number(xp.sum((ahead - found) * (found - x))) > 0:  # the momentum points uphill
-            pace = _PACE
+            pace = 1.0
             found = xp.clip(x + (product - apply(x)) / height, 0.0, None)
         faster = (1 + math.sqrt(1 + 4 * pace * pace)) / 2
         ahead = found + (pace - 1) / faster * (found - x)
