@@ -33,6 +33,8 @@ _EQUAL = 4 * np.finfo(float).eps
 _DEGREES, _DEGREE = {1: 128, 2: 64}, 32
 # Relative fall of the objective at which the last fit stops.
 _SETTLED = 1e-6
+# Unit of values that are all 0.
+_UNIT = 1.0
 # Of the error of a constant: what a function must be below to count as found.
 _OF_CONSTANT = 0.98
 # Share of the validation error that cutting the last coefficients may cost, and ranks; these at least.
@@ -211,12 +213,12 @@ def _merged(
     points: np.ndarray, values: np.ndarray, heavy: np.ndarray, place: np.ndarray, modes: tuple[Any, ...]
 ) -> _Data:
     """One row per point, in units of the root mean square."""
-    largest = float(np.abs(values).max()) or 1.0
+    largest = float(np.abs(values).max()) or _UNIT
     values = values / largest
     total = np.bincount(place, heavy)
     means = np.bincount(place, heavy * values) / total
     square = float(heavy @ values**2) / heavy.sum()
-    scale = math.sqrt(square) or 1.0
+    scale = math.sqrt(square) or _UNIT
     mean = float(heavy @ values) / heavy.sum()
     spread = math.sqrt(float(heavy @ (values - mean) ** 2) / heavy.sum())
     if spread <= _EQUAL * abs(mean):
@@ -369,8 +371,8 @@ def _finished(found: Found, data: _Data, free: bool) -> Tucker:
         labels = mode.domain is None
         flat = np.moveaxis(core, n, 0).reshape(core.shape[n], -1)
         heights = np.abs(factor @ flat).sum(axis=1)
-        kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > budget)
-        size = len(factor) if labels else max(kept[-1] + 1 if len(kept) else 1, factor.shape[1])
+        kept = int((np.cumsum(heights[::-1]) > budget).sum())  # what the last ones add up to only grows
+        size = len(factor) if labels else max(kept, factor.shape[1])
         rows = _contrasts(size) @ factor if labels else factor[:size]
         basis, triangle = np.linalg.qr(rows)
         core = contract(core, [triangle if m == n else None for m in range(core.ndim)])
@@ -384,7 +386,7 @@ def _finished(found: Found, data: _Data, free: bool) -> Tucker:
 
 def _constant(data: _Data, start: float) -> Tucker:
     """All values are one."""
-    core = np.full((1,) * len(data.modes), data.values[0] * data.scale)
+    core = np.full((1,) * len(data.modes), data.values.mean() * data.scale)
     sizes = [mode.size if labels else 1 for mode, labels in zip(data.modes, data.discrete, strict=True)]
     core = core * math.sqrt(math.prod(sizes))
     factors = [np.full((size, 1), 1 / math.sqrt(size)) for size in sizes]
