@@ -159,7 +159,7 @@ def first_fit(
     for decay in _DECAYS:
         tried(_prior(decay, discrete))
     if len(bases) > 1:
-        for n, change in itertools.product(np.flatnonzero(prior.decays), _CHANGES):
+        for n, change in itertools.product(np.flatnonzero(prior.decays).tolist(), _CHANGES):
             tried(prior.changed(change, n))
     if len(set(filter(None, prior.decays))) > 1:
         fit = PolynomialFit(bases, weights, prior)

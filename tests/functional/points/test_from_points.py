@@ -397,7 +397,9 @@ def test_what_is_cut_in_the_end_changes_the_function_by_a_thousandth_of_its_erro
         assert_below(lost, 2e-3 * error, "change without a lower rank")
 
 
-def test_ranks_that_are_given_are_kept_and_others_cut_where_they_do_not_matter() -> None:
+def test_ranks_that_are_given_are_kept_and_others_cut_where_they_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = module._data(*smooth(60), BOX[:2], None)
     found = found_of(1e-2, (2, 2), (4, 4))
     low = replace(found, core=np.outer([1.0, 2.0], [1.0, 1.0]) + 1e-9 * np.eye(2))
@@ -406,8 +408,12 @@ def test_ranks_that_are_given_are_kept_and_others_cut_where_they_do_not_matter()
     exact = module._finished(replace(low, score=1e-30), data, True)
     assert_equal(exact.rank, (2, 2))
     X = points(60, 2)
-    for rank in (1, 2):
-        assert_equal(quietly(fitted, X, X[:, 0], BOX[:2], degree=2, rank=rank).rank, (rank, rank))
+    finish, free = module._finished, []
+    monkeypatch.setattr(module, "_finished", lambda *args: free.append(args[2]) or finish(*args))
+    for rank in (1, 2, None):
+        F = quietly(fitted, X, X[:, 0], BOX[:2], degree=2, rank=rank)
+        assert_equal(F.rank, (rank or 1,) * 2)
+    assert_equal(free, [False, False, True])
 
 
 def test_labels_keep_all_rows_whatever_is_cut() -> None:
