@@ -43,7 +43,8 @@ def chain_order(weight: Callable[[Sequence[int]], float], given: Sequence[int]) 
 
     if len(everything) < 4:
         return list(given)  # modes are cut off in pairs at least
-    order = list(min(itertools.combinations(sorted(given), 2), key=cut))
+    pair = min(itertools.combinations(sorted(given), 2), key=cut)
+    order = list(pair)
     while len(rest := sorted(everything - set(order))) > 2:
         order.append(min(rest, key=lambda n: cut([*order, n])))
     order += rest  # in whatever order, the cuts are the same

@@ -90,8 +90,7 @@ def grown(
     core[tuple(map(slice, old.shape))] = old
     for n, (before, after) in enumerate(zip(old.shape, shape, strict=True)):
         # a block: old below mode n, new in mode n, all above
-        spans = [slice(old.shape[m]) if m < n else slice(shape[m]) for m in range(len(shape))]
-        spans[n] = slice(before, after)
+        spans = [*map(slice, old.shape[:n]), slice(before, after), *map(slice, shape[n + 1 :])]
         if all(span.start != span.stop and span.stop != 0 for span in spans):
             core[tuple(spans)] = values(spans)
     return core

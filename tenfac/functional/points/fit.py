@@ -18,8 +18,10 @@ _NUMBERS = 2**22
 _DAMPING = (0.0, 1e-3, 1e-1, 10.0)
 # Least share of a row's residual that is its own: a row the fit goes through says nothing.
 _OWN = 1e-6
-# Jitter of the normal equations, on columns of unit length.
-_JITTER = 1e-14
+# Jitter of the normal equations, on columns of unit length; how many times more where it is too small.
+_JITTER, _MORE = 1e-14, 100
+# Mean square of residuals that are rounding errors, of values of mean square 1.
+_EXACT = np.finfo(float).eps ** 2
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class PointsProblem:
     def solve(self, state: State, ridge: float, max_iter: int, tol: float) -> tuple[State, int, bool]:
         """Gauss-Newton steps until the objective falls by less than ``tol`` of itself; their number too."""
         objective = self._objective(state, ridge)
-        floor = len(self.y) * np.finfo(float).eps ** 2
+        floor = len(self.y) * _EXACT
         for n in range(1, max_iter + 1):
             new, found = self._step(state, ridge, objective)
             fall, state, objective = objective - found, new, found
@@ -103,8 +105,8 @@ class PointsProblem:
         """
         tangent = _Tangent(state)
         gram, _, _ = self._normal(tangent, ridge)
-        scale = 1 / np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-        lower = _cholesky(gram * scale * scale[:, None])
+        matrix, scale = _unit_diagonal(gram)
+        lower = _cholesky(matrix)
         leverages = np.concatenate(
             [
                 np.sum(solve_triangular(lower, (rows * scale).T, lower=True, check_finite=False) ** 2, axis=0)
@@ -132,7 +134,7 @@ class PointsProblem:
         for rows, span in self._rows(tangent):
             gram += rows.T @ rows
             right += rows.T @ residual[span]
-        free = tangent.jacobian([np.eye(1, size) for size in self.sizes])[0]
+        (free,) = tangent.jacobian([np.eye(1, size) for size in self.sizes])
         here = np.zeros(tangent.size)
         here[: tangent.state.core.size] = tangent.state.core.ravel()
         gram -= ridge * np.outer(free, free)
@@ -143,8 +145,7 @@ class PointsProblem:
         """A step that lowers the objective, or the state as it was."""
         tangent = _Tangent(state)
         gram, right, pull = self._normal(tangent, ridge)
-        scale = 1 / np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-        matrix = gram * scale * scale[:, None]
+        matrix, scale = _unit_diagonal(gram)
         for damping in _DAMPING:
             factor = _cholesky(matrix + damping * np.eye(len(scale)))
             step = scale * cho_solve((factor, True), scale * (right - pull), check_finite=False)
@@ -248,6 +249,12 @@ def _products(rows: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
+def _unit_diagonal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A Gram matrix of columns made as long as one another, and what each was multiplied by."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
+    return gram * scale * scale[:, None], scale
+
+
 def _cholesky(matrix: np.ndarray) -> np.ndarray:
     """Lower factor of a matrix with unit diagonal, with as much jitter as it needs."""
     jitter = _JITTER
@@ -255,4 +262,4 @@ def _cholesky(matrix: np.ndarray) -> np.ndarray:
         try:
             return np.tril(cho_factor(matrix + jitter * np.eye(len(matrix)), lower=True)[0])
         except LinAlgError:
-            jitter *= 100
+            jitter *= _MORE

@@ -27,14 +27,18 @@ from tenfac.functional.points.search import MODELS, Found, Model, Search
 from tenfac.functional.points.start import first_fit
 
 _WHERE = "chebyshev_from_points"
+# Standard deviation, in units of the mean, of values that differ by rounding only.
+_EQUAL = 4 * np.finfo(float).eps
 # Largest degree tried for one and two variables, and for more.
 _DEGREES, _DEGREE = {1: 128, 2: 64}, 32
 # Relative fall of the objective at which the last fit stops.
 _SETTLED = 1e-6
+# Unit of values that are all 0.
+_UNIT = 1.0
 # Of the error of a constant: what a function must be below to count as found.
 _OF_CONSTANT = 0.98
-# Share of the validation error that cutting the last coefficients may cost.
-_CHOP = 1e-3
+# Share of the validation error that cutting the last coefficients may cost, and ranks; these at least.
+_CHOP, _LEAST_CHOP = 1e-3, 1e-15
 
 
 @door
@@ -161,7 +165,6 @@ class _Data:
     modes: tuple[Any, ...]
     scale: float
     within: float  # weighted mean square of values about the mean of their point
-    square: float  # weighted mean square of values
     spread: float  # weighted standard deviation of values
 
     @property
@@ -210,20 +213,18 @@ def _merged(
     points: np.ndarray, values: np.ndarray, heavy: np.ndarray, place: np.ndarray, modes: tuple[Any, ...]
 ) -> _Data:
     """One row per point, in units of the root mean square."""
-    largest = float(np.abs(values).max()) or 1.0
+    largest = float(np.abs(values).max()) or _UNIT
     values = values / largest
     total = np.bincount(place, heavy)
     means = np.bincount(place, heavy * values) / total
     square = float(heavy @ values**2) / heavy.sum()
-    scale = math.sqrt(square) or 1.0
+    scale = math.sqrt(square) or _UNIT
     mean = float(heavy @ values) / heavy.sum()
     spread = math.sqrt(float(heavy @ (values - mean) ** 2) / heavy.sum())
-    if spread <= 4 * np.finfo(float).eps * abs(mean):
+    if spread <= _EQUAL * abs(mean):
         spread = 0.0
     within = float(heavy @ (values - means[place]) ** 2) / heavy.sum() / scale**2
-    return _Data(
-        points, means / scale, total / total.mean(), modes, scale * largest, within, 1.0, spread / scale
-    )
+    return _Data(points, means / scale, total / total.mean(), modes, scale * largest, within, spread / scale)
 
 
 def _array(values: Any, name: str) -> np.ndarray:
@@ -316,7 +317,7 @@ def _ranks(rank: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
     ranks = tucker_rank(rank, sizes, _WHERE)
     total = math.prod(ranks)
     for n, r in enumerate(ranks):
-        if r * r > total and r > 1:
+        if r * r > total:
             raise RankError(
                 f"{_WHERE}: the rank of mode {n} must be at most the product of the others, {total // r}; "
                 f"got {ranks}."
@@ -370,22 +371,22 @@ def _finished(found: Found, data: _Data, free: bool) -> Tucker:
         labels = mode.domain is None
         flat = np.moveaxis(core, n, 0).reshape(core.shape[n], -1)
         heights = np.abs(factor @ flat).sum(axis=1)
-        kept = np.flatnonzero(np.cumsum(heights[::-1])[::-1] > budget)
-        size = len(factor) if labels else max(kept[-1] + 1 if len(kept) else 1, factor.shape[1])
+        kept = int((np.cumsum(heights[::-1]) > budget).sum())  # what the last ones add up to only grows
+        size = len(factor) if labels else max(kept, factor.shape[1])
         rows = _contrasts(size) @ factor if labels else factor[:size]
         basis, triangle = np.linalg.qr(rows)
         core = contract(core, [triangle if m == n else None for m in range(core.ndim)])
         factors.append(basis)
         modes.append(mode if labels else Chebyshev(size, mode.domain))
     if free:
-        core, turns, _ = truncate(core, None, max(_CHOP * math.sqrt(found.score), 1e-15))
+        core, turns, _ = truncate(core, None, max(_CHOP * math.sqrt(found.score), _LEAST_CHOP))
         factors = [factor @ turn for factor, turn in zip(factors, turns, strict=True)]
     return Tucker(core, factors, modes)
 
 
 def _constant(data: _Data, start: float) -> Tucker:
     """All values are one."""
-    core = np.full((1,) * len(data.modes), data.values[0] * data.scale)
+    core = np.full((1,) * len(data.modes), data.values.mean() * data.scale)
     sizes = [mode.size if labels else 1 for mode, labels in zip(data.modes, data.discrete, strict=True)]
     core = core * math.sqrt(math.prod(sizes))
     factors = [np.full((size, 1), 1 / math.sqrt(size)) for size in sizes]

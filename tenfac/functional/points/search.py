@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,16 +16,21 @@ from tenfac.functional.points.start import PolynomialFit, Prior
 
 # Models of this many numbers at most, and of this share of the rows.
 _PARAMS, _SHARE = 1200, 0.7
-# Steps in the search, and how much better (in mean square) a model must be to be taken.
-_STEPS, _GAIN = 6, 0.998
+# Steps in the search, relative fall of the objective at which they end, and how much better (in mean square)
+# a model must be to be taken.
+_STEPS, _SETTLED, _GAIN = 6, 1e-3, 0.998
 # Models that may fail to be better in a row while the rank grows.
 _PATIENCE = 1
 # Models tried at most.
 MODELS = 80
 # Mean square of rounding, in units of that of the values: nothing is left to find.
 _EXACT = 1e-26
-# What singular values of the first fit are cut at, each a share of the one before.
-_CUT = 0.6
+# What singular values of the first fit are cut at in turn, as shares of the largest: down to rounding.
+_CUTS = 0.6 ** np.arange(1, 69)
+# Changes that are tried: of the ridge, which stays above the third (of a row), and of decays.
+_RIDGED, _SMOOTHED, _LEAST_RIDGE = (0.05, 8.0), (0.8, 1.25), 1e-18
+# Coefficients of a variable: at least; a part of their number, and at least so many, that are added.
+_SHORTEST, _PART, _ADDED = 2, 3, 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Search:
         """Fit a model from coefficients near it."""
         self.tried += 1
         problem = self.problem(model)
-        state, _, _ = problem.solve(problem.adopted(core, factors, model.rank), model.ridge, _STEPS, 1e-3)
+        state, _, _ = problem.solve(problem.adopted(core, factors, model.rank), model.ridge, _STEPS, _SETTLED)
         score, _ = problem.leave_one_out(state, model.ridge)
         self.progress.move()
         self.progress.log(
@@ -132,7 +138,7 @@ class Search:
         if (rank > sizes).any() or (rank < 1).any() or (rank.astype(float) ** 2 > rank.prod()).any():
             return False
         numbers = rank.prod() + sum(r * (k - r) for r, k in zip(model.rank, sizes, strict=True))
-        return numbers <= min(_PARAMS, max(_SHARE * len(self.y), 2))
+        return numbers <= min(_PARAMS, _SHARE * len(self.y))
 
     def _may_try(self, trial: Model, model: Model) -> bool:
         same = (trial.rank, trial.sizes) == (model.rank, model.sizes)
@@ -145,10 +151,10 @@ class Search:
             for n, size in enumerate(tensor.shape)
         ]
         best = self.fit(self._shortened(replace(model, rank=(1,) * len(values))), tensor, eyes)
-        failed, seen, cut = 0, best.model.rank, max(v[0] for v in values)
-        floor = 1e-15 * cut
-        while failed <= _PATIENCE and cut > floor and best.score > _EXACT:
-            cut *= _CUT
+        failed, seen = 0, best.model.rank
+        for cut in max(v[0] for v in values) * _CUTS:
+            if failed > _PATIENCE or best.score <= _EXACT:
+                break
             rank = self._allowed(tuple(max(int((v > cut).sum()), 1) for v in values), model)
             if rank == seen:
                 continue
@@ -163,7 +169,7 @@ class Search:
 
     def _shortened(self, model: Model) -> Model:
         """Fewer coefficients where there are too few rows; the ridge makes the last of them small anyway."""
-        least = tuple(max(r, 2) if decay else k for r, k, decay in self._of_modes(model))
+        least = tuple(max(r, _SHORTEST) if decay else k for r, k, decay in self._of_modes(model))
         while not self.fits(model) and "sizes" not in self.fixed:
             sizes = tuple(max(k - 1, low) for k, low in zip(model.sizes, least, strict=True))
             if sizes == model.sizes:
@@ -178,7 +184,7 @@ class Search:
         """Ranks of which none is larger than the product of the others."""
         made = [min(r, size) for r, size in zip(rank, model.sizes, strict=True)]
         for _ in made:
-            total = int(np.prod(made))
+            total = math.prod(made)
             made = [min(r, total // r) for r in made]
         return tuple(made)
 
@@ -202,27 +208,33 @@ class Search:
         """Moves in turn, until each was tried in vain since the last that helped."""
         moves = list(self._moves(best.model))
         idle = 0
-        while idle < len(moves) and best.score > _EXACT and self.tried < MODELS:
+        while idle < len(moves) and not self._ended(best):
             move = moves.pop(0)
             moves.append(move)
             idle += 1
-            while (trial := move(best.model)) != best.model and self._may_try(trial, best.model):
+            while not self._ended(best):
+                trial = move(best.model)
+                if trial == best.model or not self._may_try(trial, best.model):
+                    break
                 larger = any(a > b for a, b in zip(trial.rank, best.model.rank, strict=True))
                 start = self._more(best) if larger else (best.core, best.factors)
                 found = self.fit(trial, *start)
                 if not found.score < _GAIN * best.score:
                     break
-                best, idle = found, 0
+                best, idle = found, 1  # which is tried again at once
         self.exhausted = idle < len(moves) and best.score > _EXACT
         return best
 
+    def _ended(self, best: Found) -> bool:
+        return best.score <= _EXACT or self.tried >= MODELS
+
     def _moves(self, model: Model) -> Iterator[Callable[[Model], Model]]:
         if "ridge" not in self.fixed:
-            for factor in (0.05, 8.0):
+            for factor in _RIDGED:
                 yield partial(self._ridged, factor=factor)
         if "sizes" not in self.fixed:
             yield lambda m: replace(m, sizes=self._longer(m))
-        for factor in (0.8, 1.25):
+        for factor in _SMOOTHED:
             yield partial(_smoothed, factor=factor)
         if "rank" not in self.fixed and len(model.rank) > 1:
             for change in (1, -1):
@@ -231,11 +243,12 @@ class Search:
                 yield partial(_ranked, change=-1, modes=(n,))
 
     def _ridged(self, model: Model, factor: float) -> Model:
-        return replace(model, ridge=max(model.ridge * factor, 1e-18 * len(self.y)))
+        return replace(model, ridge=max(model.ridge * factor, _LEAST_RIDGE * len(self.y)))
 
     def _longer(self, model: Model) -> tuple[int, ...]:
         return tuple(
-            min(size + max(size // 3, 2), most) for size, most in zip(model.sizes, self.most, strict=True)
+            min(size + max(size // _PART, _ADDED), most)
+            for size, most in zip(model.sizes, self.most, strict=True)
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import numpy as np
 
 # Polynomials of several variables at most, and numbers of the box that holds their coefficients.
 _TERMS, _BOX = 300, 2**21
-# Decay of coefficients per degree that is tried for all modes, then for each.
+# Decay of coefficients per degree that chooses terms; those tried for all modes, then changes for each.
+_TYPICAL = 2.0
 _DECAYS = (2.5, 2.1, 1.75, 1.5, 1.3, 1.15)
 _CHANGES = (0.75, 1.33)
 _SLOWEST, _FASTEST = 1.02, 2.5
@@ -18,6 +20,10 @@ _SLOWEST, _FASTEST = 1.02, 2.5
 _GAIN, _ROUNDING = 0.99, 1e-15
 # Ridges tried, as a share of the number of rows.
 _RIDGES = np.geomspace(1e-16, 1e2, 55)
+# Share of the rows, at least, that a fit is taken to leave free; ridge of a fit without one, of its scale.
+_FREE, _JITTER = 0.02, 1e-15
+# Digits to which sums of logarithms must differ, for one term to be likelier than another.
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class PolynomialFit:
         found = vectors.T @ (scale * (self.design.T @ target))
         residual = target[:, None] - self.design @ (scale[:, None] * (vectors @ (found[:, None] / shrunk)))
         free = 1 - (1 + (values / shrunk).sum(axis=0)) / n
-        scores = (residual**2).sum(axis=0) / n / np.maximum(free, 0.02) ** 2
+        scores = (residual**2).sum(axis=0) / n / np.maximum(free, _FREE) ** 2
         scores += _ROUNDING
         k = int(np.flatnonzero(scores <= scores.min() / _GAIN)[-1])  # the smoothest
         return float(scores[k]), float(_RIDGES[k] * n)
@@ -108,7 +114,7 @@ class PolynomialFit:
         """Coefficients of the fit as a tensor."""
         scale, target = self._scale(prior), self._target(y)
         gram = self.gram * scale * scale[:, None]
-        gram[np.diag_indices_from(gram)] += max(ridge, 1e-14 * np.trace(gram) / max(len(gram), 1))
+        gram[np.diag_indices_from(gram)] += max(ridge, _JITTER * np.trace(gram))
         found = scale * np.linalg.solve(gram, scale * (self.design.T @ target))
         tensor = np.zeros(self.shape)
         tensor[tuple(self.index.T)] = found
@@ -139,23 +145,25 @@ def first_fit(
     >>> bool(prior.decays[0] > 2), bool(ridge < 1e-6)
     (True, True)
     """
-    fit = PolynomialFit(bases, weights, _prior(2.0, discrete))
-    prior = _prior(_DECAYS[0], discrete)
-    score, ridge = fit.best(y, prior)
-    others = [_prior(decay, discrete) for decay in _DECAYS[1:]]
-    for other in others:
-        found = fit.best(y, other)
-        if found[0] < _GAIN * score:
-            (score, ridge), prior = found, other
-    for n, labels in enumerate(discrete):
-        for change in _CHANGES if len(bases) > 1 and not labels else ():
-            other = prior.changed(change, n)
-            found = fit.best(y, other)
-            if found[0] < _GAIN * score:
-                (score, ridge), prior = found, other
+    fit = PolynomialFit(bases, weights, _prior(_TYPICAL, discrete))
+    prior: Prior
+    ridge: float
+    score = math.inf
+
+    def tried(other: Prior) -> None:
+        nonlocal prior, score, ridge
+        error, best = fit.best(y, other)
+        if error < _GAIN * score:
+            prior, score, ridge = other, error, best
+
+    for decay in _DECAYS:
+        tried(_prior(decay, discrete))
+    if len(bases) > 1:
+        for n, change in itertools.product(np.flatnonzero(prior.decays).tolist(), _CHANGES):
+            tried(prior.changed(change, n))
     if len(set(filter(None, prior.decays))) > 1:
         fit = PolynomialFit(bases, weights, prior)
-        score, ridge = fit.best(y, prior)
+        _, ridge = fit.best(y, prior)
     return fit, prior, ridge
 
 
@@ -165,10 +173,10 @@ def _prior(decay: float, discrete: Sequence[bool]) -> Prior:
 
 def _likeliest(scales: Sequence[np.ndarray], limit: int) -> np.ndarray:
     """Multi-indices of the largest products of scales, the largest first, (P, D)."""
-    index, costs = np.zeros((1, 0), dtype=int), np.zeros(1)
+    index, costs = np.array([[]], dtype=int), np.zeros(1)
     for scale in scales:
         total = costs[:, None] - np.log(scale)
-        order = np.argsort(total.round(9), axis=None, kind="stable")[:limit]
+        order = np.argsort(total.round(_DIGITS), axis=None, kind="stable")[:limit]
         rows, columns = np.unravel_index(order, total.shape)
         index, costs = np.concatenate([index[rows], columns[:, None]], axis=1), total[rows, columns]
     return index

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
 
-from tenfac.functional.points.fit import PointsProblem, State, _cholesky, _Tangent
+import numpy as np
+import pytest
+
+from tenfac.functional.points import fit
+from tenfac.functional.points.fit import PointsProblem, State, _cholesky, _Tangent, _unit_diagonal
 from tenfac.functional.points.search import Model, Search
 from tenfac.functional.points.start import PolynomialFit, Prior
-from tests.checks import assert_below, assert_close, assert_equal
+from tests.checks import assert_above, assert_below, assert_close, assert_equal
 
 RNG = np.random.default_rng(0)
 N, SIZES = 60, (4, 5)
@@ -184,3 +188,120 @@ def test_basis_functions_of_very_different_size_are_fitted_alike() -> None:
     p = PointsProblem([basis], [scale], y, np.ones(60))
     found, _, _ = p.solve(State(np.ones(1), (np.eye(20, 1),)), 0.0, 30, 1e-5)
     assert_below(np.abs(p.values(found) - y).max(), 1e-9, "error")
+
+
+# --- against tensors of all coefficients ------------------------------------------------------------------
+
+ROOTS = np.sqrt(WEIGHTS)
+
+
+def dense(here: State) -> np.ndarray:
+    """All coefficients, in units of their prior, of two modes."""
+    return here.factors[0] @ here.core @ here.factors[1].T
+
+
+def test_the_objective_is_that_of_the_dense_problem_with_a_free_constant() -> None:
+    p, here = problem(), state((2, 3))
+    full = dense(here)
+    want = np.sum(WEIGHTS * (Y - DENSE @ full.ravel()) ** 2) + 50.0 * (np.sum(full**2) - full[0, 0] ** 2)
+    assert_close(p._objective(here, 50.0), float(want), 1e3)
+
+
+def test_the_normal_equations_are_those_of_the_dense_problem_in_the_directions_of_the_tangent() -> None:
+    p, here, ridge = problem(), state((2, 3)), 7.0
+    tangent = _Tangent(here)
+    entries = np.indices(SIZES).reshape(2, -1)
+    moves = tangent.jacobian(
+        [np.eye(k)[i] for k, i in zip(SIZES, entries, strict=True)]
+    )  # of all coefficients
+    free = np.ones(20)
+    free[0] = 0
+    rows = DENSE * ROOTS[:, None]
+    gram, right, pull = p._normal(tangent, ridge)
+    assert_close(gram, moves.T @ (rows.T @ rows + ridge * np.diag(free)) @ moves, 1e4)
+    full = dense(here).ravel()
+    assert_close(right, moves.T @ (rows.T @ (ROOTS * (Y - DENSE @ full))), 1e4)
+    assert_close(pull, ridge * moves.T @ (free * full), 1e4)
+
+
+def test_a_tangent_has_as_many_directions_as_tensors_of_its_rank() -> None:
+    sizes, rank = (5, 4, 6), (2, 2, 3)
+    factors = tuple(np.linalg.qr(RNG.standard_normal((k, r)))[0] for k, r in zip(sizes, rank, strict=True))
+    tangent = _Tangent(State(RNG.standard_normal(rank), factors))
+    assert_equal(tangent.size, 12 + 3 * 2 + 2 * 2 + 3 * 3)
+    entries = np.indices(sizes).reshape(3, -1)
+    moves = tangent.jacobian([np.eye(k)[i] for k, i in zip(sizes, entries, strict=True)])
+    assert_equal(int(np.linalg.matrix_rank(moves)), tangent.size)
+
+
+def test_steps_end_when_the_objective_falls_by_less_than_the_tolerance_or_at_the_limit() -> None:
+    p = PointsProblem(BASES, SCALES, 1e-3 * Y, WEIGHTS)
+    here = start = state((1, 1))
+    objective, falls = p._objective(here, 0.1), []
+    for _ in range(12):
+        here, after = p._step(here, 0.1, objective)
+        falls.append((objective - after) / after)
+        objective = after
+    for tol in (0.5, 1e-2, 1e-4):
+        steps = 1 + int(np.flatnonzero(np.array(falls) <= tol)[0])
+        _, count, at_rest = p.solve(start, 0.1, 50, tol)
+        assert_equal((count, at_rest), (steps, True))
+        assert_above(steps, 2, "steps")
+        assert_equal(p.solve(start, 0.1, steps, tol)[1:], (steps, True))
+        _, count, at_rest = p.solve(start, 0.1, steps - 1, tol)
+        assert_equal((count, at_rest), (steps - 1, False))
+
+
+def test_values_without_noise_are_met_to_rounding_however_loose_the_tolerance_is_at_rest() -> None:
+    full = dense(state((2, 2)))
+    p = PointsProblem(BASES, SCALES, DENSE @ full.ravel(), WEIGHTS)
+    found, steps, at_rest = p.solve(p.adopted(np.eye(4, 5), [np.eye(4), np.eye(5)], (4, 5)), 0.0, 50, 0.0)
+    assert_equal(at_rest, True)
+    assert_below(steps, 6, "steps")
+    assert_below(np.abs(p.values(found) - p.y).max(), 1e-13, "error")
+
+
+def test_a_step_that_overshoots_is_damped_until_the_objective_falls() -> None:
+    p = problem()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        factors = tuple(np.linalg.qr(rng.standard_normal((k, 2)))[0] for k in SIZES)
+        here = State(0.01 * rng.standard_normal((2, 2)), factors)
+        before = p._objective(here, 1e-3)
+        _, after = p._step(here, 1e-3, before)
+        assert_below(after / before, 0.999, "objective after a step")
+
+
+def test_columns_are_made_as_long_as_one_another_and_those_of_zeros_stay() -> None:
+    columns = RNG.standard_normal((9, 3)) * [1e-6, 1.0, 0.0]
+    matrix, scale = _unit_diagonal(columns.T @ columns)
+    assert_close(np.diag(matrix), np.array([1.0, 1.0, 0.0]))
+    assert_close((scale * columns).T @ (scale * columns), matrix)
+
+
+def test_steps_that_help_in_no_way_are_damped_more_and_more_and_then_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p, here, tried = problem(), state((2, 2)), []
+    monkeypatch.setattr(fit, "_cholesky", lambda matrix: tried.append(matrix) or _cholesky(matrix))
+    p._objective = lambda *_: np.inf
+    new, objective = p._step(here, 0.1, 3.0)
+    assert_equal((new is here, objective), (True, 3.0))
+    assert_close(np.diag(tried[0]), np.ones(len(tried[0])))
+    for less, more in itertools.pairwise(tried):
+        added = np.diag(more - less)
+        assert_close(more - less, added.min() * np.eye(len(added)), 1e4, scale=1.0)
+        assert_above(added.min(), 1e-4, "damping")
+
+
+def test_leaving_rows_out_is_exact_whatever_the_size_of_basis_functions() -> None:
+    x, scale = np.cos(np.linspace(0, np.pi, 60)), 2.5 ** -np.arange(10.0)
+    basis = np.polynomial.chebyshev.chebvander(x, 9)
+    y = np.cos(9 * x) + 0.1 * RNG.standard_normal(60)
+    p = PointsProblem([basis], [scale], y, np.ones(60))
+    found, _, _ = p.solve(State(np.ones(1), (np.eye(10, 1),)), 0.0, 30, 1e-5)
+    score, trace = p.leave_one_out(found, 0.0)
+    turn = np.linalg.qr(basis)[0]
+    want = (y - turn @ (turn.T @ y)) / (1 - np.sum(turn**2, axis=1))
+    assert_below(abs(score / np.mean(want**2) - 1), 1e-6, "relative difference")
+    assert_below(abs(trace - 10), 1e-6, "difference of the trace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from tenfac import Chebyshev, ConvergenceWarning, DataError, Discrete, RankError, ShapeError
 from tenfac import chebyshev_from_points as fitted
 from tenfac.functional.points import from_points as module
+from tenfac.functional.points.search import Found, Model
+from tenfac.functional.points.start import Prior
 from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_says, quietly
 
 BOX = [(-1, 1)] * 3
@@ -290,3 +293,179 @@ def test_a_ridge_is_added_per_row_in_units_of_the_mean_square() -> None:
     assert_above(slope, min(slopes) - 1e-9, "slope")
     assert_below(slope, max(slopes) + 1e-9, "slope")
     assert_close(float(F.at(x).mean()), float(y.mean()), 1e4)  # the constant is free
+
+
+# --- the parts --------------------------------------------------------------------------------------------
+
+
+def repeated() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of which points occur up to three times, with weights below and above 1."""
+    rng = np.random.default_rng(4)
+    place = rng.integers(40, size=90)
+    y = 7 * np.sin(3 * np.linspace(-1, 1, 40)[place]) + 2 + rng.standard_normal(90)
+    return np.linspace(-1, 1, 40)[place][:, None], y, rng.uniform(0.1, 3, 90)
+
+
+def test_rows_of_one_point_are_merged_to_their_weighted_mean_and_what_they_differ_by_is_kept() -> None:
+    X, y, heavy = repeated()
+    data = module._data(X, y, [(-1, 1)], heavy)
+    rms = np.sqrt(np.average(y**2, weights=heavy))
+    assert_close(data.scale, float(rms), 1e3)
+    means = {x: np.average(y[X[:, 0] == x], weights=heavy[X[:, 0] == x]) for x in X[:, 0].tolist()}
+    assert_close(data.values * data.scale, np.array([means[x] for x in sorted(means)]), 1e3)
+    sums = np.array([heavy[X[:, 0] == x].sum() for x in sorted(means)])
+    assert_close(data.weights, sums / sums.mean(), 1e3)
+    off = y - np.array([means[x] for x in X[:, 0].tolist()])
+    assert_close(data.within, float(np.average(off**2, weights=heavy) / rms**2), 1e4)
+    spread = np.sqrt(np.average((y - np.average(y, weights=heavy)) ** 2, weights=heavy))
+    assert_close(data.spread, float(spread / rms), 1e4)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-250, 1e250])
+def test_the_reported_error_is_that_at_all_rows_and_the_unit_of_weights_does_not_matter(unit: float) -> None:
+    X, y, heavy = repeated()
+    F = fitted(X, y, [(-1, 1)], weights=heavy * unit)
+    rms = np.sqrt(np.average(y**2, weights=heavy))
+    assert_close(
+        F.info.rel_error, float(np.sqrt(np.average((F.at(X[:, 0]) - y) ** 2, weights=heavy)) / rms), 1e6
+    )
+    assert_above(F.info.validation_error, F.info.rel_error, "error at rows left out")
+    assert_below(F.info.validation_error, 1.3 * F.info.rel_error, "error at rows left out")
+    assert_below(abs(F.info.seconds - 30), 30, "distance of the seconds from half a minute")
+    assert_equal(F.info.converged, True)
+
+
+def test_values_that_differ_by_rounding_are_a_constant_and_others_a_function() -> None:
+    x = points(30, 1)
+    y = np.where(x[:, 0] > 0, 0.3, 0.1 + 0.2)
+    F = fitted(x, y, BOX[:1])
+    assert_equal(F.info.reason, "all values are equal")
+    assert_above(module._data(x, 0.3 + 1e-12 * np.sign(x[:, 0]), BOX[:1], None).spread, 1e-13, "spread")
+
+
+def test_a_constant_has_orthonormal_factors_and_no_error() -> None:
+    rows = np.stack([np.arange(20) % 4, points(20)[:, 0], np.zeros(20)], axis=1)
+    F = fitted(rows, np.full(20, -2.5), [4, (-1, 1), 1])
+    for factor in F.factors:
+        assert_close(factor.T @ factor, np.eye(1))
+    assert_close(F.at(2, 0.3, 0), -2.5)
+    assert_equal((F.info.rel_error, F.info.validation_error, F.info.n_iter), (0.0, 0.0, 0))
+    assert_below(abs(F.info.seconds - 30), 30, "distance of the seconds from half a minute")
+    assert_equal([mode.size for mode in F.modes], [4, 1, 1])
+
+
+def test_one_row_of_a_table_is_a_constant_factor() -> None:
+    x = points(80, 1)
+    F = fitted(np.concatenate([np.zeros((80, 1)), x], axis=1), x[:, 0] ** 2, [1, (-1, 1)])
+    assert_below(abs(F.at(0, 0.6) - 0.36), 1e-9, "error")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_contrasts_are_orthogonal_and_of_mean_square_1_the_constant_first(size: int) -> None:
+    contrasts = module._contrasts(size)
+    assert_close(contrasts.T @ contrasts / size, np.eye(size))
+    assert_close(contrasts[:, 0], np.ones(size))
+
+
+def found_of(score: float, rank: tuple[int, int], sizes: tuple[int, int]) -> Found:
+    """Coefficients that fall by a tenth per degree."""
+    rng = np.random.default_rng(0)
+    factors = tuple(
+        rng.uniform(0.5, 1, (k, r)) * 0.1 ** np.arange(k)[:, None] for k, r in zip(sizes, rank, strict=True)
+    )
+    model = Model(rank, sizes, Prior((2.0, 2.0)), 1.0)
+    return Found(model, rng.uniform(0.5, 1, rank), factors, score)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_what_is_cut_in_the_end_changes_the_function_by_a_thousandth_of_its_error(free: bool) -> None:
+    X, y = smooth(60)
+    data, error = module._data(X, 40 * y, BOX[:2], None), 1e-2
+    found = found_of(error**2, (2, 3), (9, 12))
+    F = module._finished(found, data, free)
+    T = points(500, 2, seed=3)
+    rows = [np.polynomial.chebyshev.chebval(x, f).T for x, f in zip(T.T, found.factors, strict=True)]
+    want = data.scale * np.einsum("np,pq,nq->n", rows[0], found.core, rows[1])
+    lost = np.abs(F.at(*T.T) - want).max() / data.scale
+    assert_below(lost, 5e-3 * error, "change")
+    assert_below(max(F.degree), 6, "degree")
+    assert_above(min(F.degree), 3, "degree")
+    for factor in F.factors:
+        assert_close(factor.T @ factor, np.eye(factor.shape[1]))
+    if not free:
+        assert_equal(F.rank, (2, 3))
+        assert_below(lost, 2e-3 * error, "change without a lower rank")
+
+
+def test_ranks_that_are_given_are_kept_and_others_cut_where_they_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = module._data(*smooth(60), BOX[:2], None)
+    found = found_of(1e-2, (2, 2), (4, 4))
+    low = replace(found, core=np.outer([1.0, 2.0], [1.0, 1.0]) + 1e-9 * np.eye(2))
+    assert_equal(module._finished(low, data, True).rank, (1, 1))
+    assert_equal(module._finished(low, data, False).rank, (2, 2))
+    exact = module._finished(replace(low, score=1e-30), data, True)
+    assert_equal(exact.rank, (2, 2))
+    X = points(60, 2)
+    finish, free = module._finished, []
+    monkeypatch.setattr(module, "_finished", lambda *args: free.append(args[2]) or finish(*args))
+    for rank in (1, 2, None):
+        F = quietly(fitted, X, X[:, 0], BOX[:2], degree=2, rank=rank)
+        assert_equal(F.rank, (rank or 1,) * 2)
+    assert_equal(free, [False, False, True])
+
+
+def test_labels_keep_all_rows_whatever_is_cut() -> None:
+    rows = np.stack([np.arange(60) % 6, points(60)[:, 0]], axis=1)
+    data = module._data(rows, smooth(60)[1], [6, (-1, 1)], None)
+    found = found_of(1.0, (1, 2), (6, 7))
+    F = module._finished(found, data, False)
+    assert_equal(F.shape[0], 6)
+    x = points(6, 1)[:, 0]
+    rows = module._contrasts(6) @ found.factors[0], np.polynomial.chebyshev.chebval(x, found.factors[1]).T
+    want = np.einsum("np,pq,nq->n", rows[0], found.core, rows[1])
+    assert_below(np.abs(F.at(np.arange(6), x) / data.scale - want).max(), 5e-3, "change")
+    assert_below(F.degree[1], 4, "degree")
+
+
+@pytest.mark.parametrize(
+    ("changed", "fixed"),
+    [({}, set()), ({"degree": 12}, {"sizes"}), ({"rank": 2}, {"rank"}), ({"ridge": 1e-3}, {"ridge"})],
+)
+def test_what_is_given_is_fixed_in_the_search_and_where_it_begins(
+    changed: dict[str, Any], fixed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BegunError(Exception):
+        """The search begins."""
+
+    def run(search: Any, model: Any) -> None:
+        raise BegunError(search, model)
+
+    monkeypatch.setattr("tenfac.functional.points.search.Search.run", run)
+    rows = np.stack([np.arange(90) % 80, *points(90, 2).T], axis=1)
+    with pytest.raises(BegunError) as caught:
+        fitted(rows, rows[:, 1] * rows[:, 2] + rows[:, 0], [80, (-1, 1), (-1, 1)], **changed)
+    search, model = caught.value.args
+    assert_equal(search.fixed, fixed)
+    assert_equal(model.sizes[0], 80)
+    assert_equal(model.rank, (2, 2, 2) if "rank" in changed else (1, 1, 1))
+    if "degree" in changed:
+        assert_equal(model.sizes, (80, 13, 13))
+    else:
+        assert_equal(model.sizes[1:], tuple(min(max(k, model.rank[1]), 33) for k in search.first.shape[1:]))
+        assert_below(max(model.sizes[1:]), 20, "coefficients to begin with")
+
+
+@pytest.mark.parametrize(("share", "converged"), [(0.97, True), (0.99, False), (1.5, False)])
+def test_a_fit_that_predicts_no_better_than_a_constant_has_found_nothing(
+    share: float, converged: bool
+) -> None:
+    X, y, heavy = repeated()
+    data = module._data(X, y, [(-1, 1)], heavy)
+    found = Found(Model((1,), (2,), Prior((2.0,)), 1.0), np.ones(1), (np.eye(2, 1),), 0.0)
+    found = replace(found, score=(share * data.spread) ** 2 - data.within)
+    result = module._finished(found, data, True)
+    info = quietly(module._report, result, found, data, (3, True, 9), 0.0)
+    assert_close(info.validation_error, share * data.spread, 1e3)
+    assert_equal((info.converged, len(info.warnings)), (converged, 0 if converged else 1))
