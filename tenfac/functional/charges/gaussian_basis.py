@@ -278,8 +278,8 @@ class GaussianBasis:
         if not compressed:
             return Tucker(core, factors, modes)
         size = to_number(xp.linalg.vector_norm(xp.reshape(core, (-1,))))
-        given = budget is not None and size  # charges that cancel, or are zero, have no size
-        share = min(budget / size, _MOST_LOST) if given else _ROUNDING * self.tol
+        # charges that cancel, or are zero, have no size
+        share = _ROUNDING * self.tol if budget is None or not size else min(budget / size, _MOST_LOST)
         small, turns, _ = truncate(core, None, max(share, _LEAST_LOST * eps(core.dtype)))
         return Tucker(small, [xp.matmul(w, u) for w, u in zip(factors, turns, strict=True)], modes)
 

@@ -70,7 +70,7 @@ def test_a_grid_is_used_unless_a_gradient_is_recorded() -> None:
         made = Electrostatics(*given, tol=1e-3)
         assert made._lattice is None
         assert made.energy().requires_grad
-        assert made.potential(GRID[:2] + 0.1).requires_grad
+        assert made.potential(GRID[:2] + 0.1, part="long").requires_grad
 
 
 @pytest.mark.parametrize(("kernel", "kappa"), KERNELS)

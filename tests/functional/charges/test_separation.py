@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
+from tenfac import GaussianBasis
+from tenfac.functional.charges.lattice import find_lattice
 from tenfac.functional.charges.separation import Separation, separate
 from tests.checks import assert_above, assert_below, assert_close, assert_equal
 
@@ -99,3 +101,20 @@ def test_the_short_part_is_the_smaller_beyond_the_cutoff_and_keeps_its_digits(ka
             continue
         assert_below(split.short(np.array(cutoff * (1 + 1e-9))), bound, "beyond")
         assert_above(split.short(np.array(cutoff * (1 - 1e-9))), bound, "inside")
+
+
+@pytest.mark.parametrize(
+    ("make_one", "name"),
+    [
+        (lambda: separate(1.0, 1.0, 1e-3), "alpha"),
+        (lambda: find_lattice(np.eye(3)), "step"),
+        (lambda: GaussianBasis([1.0], domain=[(0.0, 1.0)])._axes[0], "factor"),
+    ],
+    ids=["split", "lattice", "axis"],
+)
+def test_what_is_worked_out_once_stays_and_is_compared_as_a_whole(make_one, name) -> None:
+    one, other = make_one(), make_one()
+    with pytest.raises(AttributeError):
+        setattr(one, name, 2.0)
+    assert one != other
+    assert_equal(len({one, other}), 2)
