@@ -167,9 +167,10 @@ class TrainCore:
         where = self.evaluate.place
         spot = np.array([np.abs(self.places[n] - where[n]).argmin() for n in self.chain])
         for p, length in enumerate(self.lengths):
-            line = np.repeat(spot[None], length, axis=0)
-            line[:, p] = np.arange(length)
-            spot[p] = np.abs(self._values(line)).argmax()
+            if length > 1:
+                line = np.repeat(spot[None], length, axis=0)
+                line[:, p] = np.arange(length)
+                spot[p] = np.abs(self._values(line)).argmax()
         self.suffixes[:-1] = [spot[None, p:] for p in range(1, self.ndim)]
 
     def _sweep(self) -> None:
@@ -276,7 +277,7 @@ class TrainCore:
     def _misses(self) -> np.ndarray:
         """Entries of the core that the train does not meet, of random ones and those next to points."""
         lengths = self.lengths
-        count = min(_ENTRIES, math.prod(lengths))
+        count = min(_ENTRIES, math.prod(lengths) - 1)  # none of a single entry
         index = np.stack([self.rng.integers(length, size=count) for length in lengths], axis=1)
         near = [np.abs(self.places[n] - self.doubtful[:, n, None]).argmin(axis=1) for n in self.chain]
         index = np.concatenate([index, np.stack(near, axis=1)])

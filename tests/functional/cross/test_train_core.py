@@ -216,6 +216,14 @@ def test_growing_evaluates_only_what_is_new() -> None:
     assert_equal((len(asked), float(new.sum())), (2, 15.0 - 6))
 
 
+def test_the_only_entry_of_a_core_is_evaluated_once_for_each_bond_and_no_other() -> None:
+    evaluate = Evaluator(lambda *x: np.cos(sum(x)), SIX, 1000, True)
+    core = TrainCore(evaluate, 6, 1e-8, np.random.default_rng(0))
+    core.grow([np.array([0.1])] * 6)
+    assert_equal(evaluate.n_evals, 6)
+    assert_close(core.at([np.ones((1, 1))] * 6), np.cos([0.6]))
+
+
 def test_modes_that_depend_on_each_other_become_neighbors_and_a_symmetric_function_keeps_its_order() -> None:
     linked = ({0, 4}, {1, 3}, {2, 5})
 
