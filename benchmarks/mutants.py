@@ -74,6 +74,11 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
         self.depth -= 1
 
+    def visit_If(self, node: ast.If) -> None:
+        """Not what only type checkers read."""
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
     def visit_Raise(self, node: ast.Raise) -> None:
         """Messages are not drawn."""
 
