@@ -129,6 +129,18 @@ def check_values(likelihood: str, y: Any, where: str = "FunctionalTucker.fit") -
         )
 
 
+def check_trials(likelihood: str, y: Any, sample_weight: Any) -> None:
+    """Refuse shares of successes of which nobody said how many trials there were."""
+    between = (y > 0) & (y < 1)
+    if likelihood == "binomial" and sample_weight is None and between.any():
+        first = int(np.argmax(between))
+        raise DataError(
+            "FunctionalTucker.fit: with likelihood='binomial', `sample_weight` must hold the numbers of "
+            f"trials where y is a share of successes; got none, and the share {y[first].item()!r} in row "
+            f"{first}. Give them: of one trial each, y is 0 or 1."
+        )
+
+
 def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | None = None) -> int | None:
     """The mode whose indices have a noise scale each, None where there is one noise; checks `noise`."""
     if isinstance(noise, Sequence) and not isinstance(noise, str) and len(noise) == 2 and noise[0] == "slice":
@@ -146,9 +158,9 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
 
 def discrete_of(discrete: str | int | Sequence[str | int] | None) -> list[str | int]:
     """The setting `discrete` as a list; one name or number is one mode."""
-    if isinstance(discrete, str | int):
-        return [discrete]
-    return [] if discrete is None else list(discrete)
+    if isinstance(discrete, str) or not isinstance(discrete, Iterable):
+        return [] if discrete is None else [discrete]
+    return list(discrete)
 
 
 def plain(setting: Any) -> Any:
@@ -333,7 +345,8 @@ def _several(rank: Any) -> bool:
 
 
 def _checked_rank(value: Any, index: ModeIndex) -> int:
-    if isinstance(value, bool) or value != int(value) or not 1 <= value <= index.size:
+    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or not 1 <= value <= index.size:
         raise RankError(
             f"FunctionalTucker: the rank of mode {index.name!r} must be an integer from 1 to {index.size}, "
             f"its number of distinct indices; got {value!r}. Lower it, or give one per continuous mode."
