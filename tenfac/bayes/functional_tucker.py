@@ -349,8 +349,8 @@ class FunctionalTucker(
         columns, names, y = self._read(X, y)
         slice_mode_of(self.noise, self.likelihood, names)
         check_values(self.likelihood, y)
-        check_trials(self.likelihood, y, sample_weight)
         weights = weights_of(sample_weight, y, "FunctionalTucker.fit")
+        check_trials(self.likelihood, y, weights)
         keep = weights > 0
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")

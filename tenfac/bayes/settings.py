@@ -129,15 +129,18 @@ def check_values(likelihood: str, y: Any, where: str = "FunctionalTucker.fit") -
         )
 
 
-def check_trials(likelihood: str, y: Any, sample_weight: Any) -> None:
-    """Refuse shares of successes of which nobody said how many trials there were."""
-    between = (y > 0) & (y < 1)
-    if likelihood == "binomial" and sample_weight is None and between.any():
-        first = int(np.argmax(between))
+def check_trials(likelihood: str, y: Any, weights: Any) -> None:
+    """Refuse shares of successes that no number of trials can have, the weights; 0 leaves a row out."""
+    if likelihood != "binomial":
+        return
+    wins = y * weights
+    bad = (weights != np.round(weights)) | (np.abs(wins - np.round(wins)) > 1e-6 * weights)
+    if bad.any():
+        first = int(np.argmax(bad))
         raise DataError(
-            "FunctionalTucker.fit: with likelihood='binomial', `sample_weight` must hold the numbers of "
-            f"trials where y is a share of successes; got none, and the share {y[first].item()!r} in row "
-            f"{first}. Give them: of one trial each, y is 0 or 1."
+            "FunctionalTucker.fit: with likelihood='binomial', `sample_weight` must hold whole numbers of "
+            f"trials, and y times these be whole successes; got {y[first]:g} of {weights[first]:g} "
+            f"trials in row {first}. Give the numbers of trials, and shares with all their digits."
         )
 
 

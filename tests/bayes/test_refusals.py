@@ -287,10 +287,18 @@ def test_a_column_vector_of_values_is_taken_for_labels_as_for_numbers() -> None:
         assert_equal(model.predict(table), FunctionalTucker(max_iter=0).fit(table, Y).predict(table))
 
 
-def test_shares_of_successes_need_their_numbers_of_trials() -> None:
+@pytest.mark.parametrize(
+    ("trials", "got"),
+    [(None, "0.25 of 1 trials"), ([3] * 12, "0.25 of 3 trials"), ([4, 4.5] * 6, "4.5 trials")],
+)
+def test_shares_of_successes_need_their_numbers_of_trials(trials: Any, got: str) -> None:
     share = np.tile([0.0, 0.25, 1.0], 4)
-    error = fit_fails(DataError, TABLE, share, likelihood="binomial")
-    assert_says(error, "`sample_weight` must hold the numbers of trials", "got none", "0.25 in row 1")
+    error = fit_fails(DataError, TABLE, share, trials, likelihood="binomial")
+    assert_says(error, "whole numbers of trials", got, "in row 1", "Give the numbers of trials")
+
+
+def test_a_share_of_one_trial_is_a_failure_or_a_success() -> None:
+    share = np.tile([0.0, 0.25, 1.0], 4)
     one_each = FunctionalTucker(likelihood="binomial", max_iter=0).fit(TABLE, np.round(share))
     same = FunctionalTucker(likelihood="bernoulli", max_iter=0).fit(TABLE, np.round(share))
     assert_equal(one_each.predict(TABLE), same.predict(TABLE))
