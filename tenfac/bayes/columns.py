@@ -251,9 +251,12 @@ def numbers_of(y: Any, where: str) -> Any:
         except (TypeError, ValueError) as error:
             wrong = error
     first = values.ravel()[:1].tolist()
+    remedy = "Convert it, and leave out the rows without a number."
+    if values.dtype.kind == "c":
+        remedy = "Complex data not supported: fit y.real and y.imag one by one."
     raise DataError(
         f"{where}: `y` must hold real numbers; got values such as {first[0] if first else None!r} of dtype "
-        f"{values.dtype}. Convert it, and leave out the rows without a number."
+        f"{values.dtype}. {remedy}"
     ) from wrong
 
 

@@ -262,7 +262,7 @@ def test_weights_that_are_all_zero_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("y", "first"), [(["low"] * 12, "'low'"), (Y + 1j, "1j"), (Y.astype("M8[D]"), "datetime.date(")]
+    ("y", "first"), [(["low"] * 12, "'low'"), (Y + 1j, "y.imag"), (Y.astype("M8[D]"), "datetime.date(")]
 )
 def test_values_that_are_no_real_numbers_are_refused_wherever_they_are_asked_for(y: Any, first: str) -> None:
     model = FunctionalTucker(max_iter=0).fit(TABLE, Y)
