@@ -173,9 +173,9 @@ def test_a_type_error_of_the_user_s_own_function_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda: F + np.nan, ("must be finite; got nan",)),
-        (lambda: np.inf * F, ("must be finite; got inf",)),
-        (lambda: K * np.nan, ("must be finite; got nan",)),
+        (lambda: F + np.nan, ("must be finite and no larger than floats; got nan",)),
+        (lambda: np.inf * F, ("must be finite and no larger than floats; got inf",)),
+        (lambda: K * np.nan, ("must be finite and no larger than floats; got nan",)),
         (lambda: K.shifted(-1), ("KroneckerOperator.shifted: every factor must equal", "factors[0]")),
         (
             lambda: tenfac.compose(lambda x: x * np.nan, F),

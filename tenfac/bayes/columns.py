@@ -134,7 +134,7 @@ def columns_of(table: Any, names: Sequence[str]) -> list[NDArray[Any]]:
     columns = [as_column(table[keys[name]]) for name in names]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         shapes = ", ".join(f"{name}: {column.shape}" for name, column in zip(names, columns, strict=True))
-        raise ShapeError(f"every column of the table must be 1-D and of one length; got {shapes}.")
+        raise ShapeError(f"arrays: every column of the table must be 1-D and of one length; got {shapes}.")
     return columns
 
 
@@ -231,3 +231,61 @@ def looks_discrete(column: NDArray[Any]) -> bool:
 def is_numeric_frame(X: Any) -> bool:
     """Whether X is a DataFrame of numbers, which scikit-learn's validation understands."""
     return hasattr(X, "dtypes") and all(getattr(dtype, "kind", "O") in "iuf" for dtype in X.dtypes)
+
+
+def numbers_of(y: Any, where: str) -> Any:
+    """``y`` as an array, text that reads as numbers read; None stays, for scikit-learn's words.
+
+    Raises
+    ------
+    DataError
+        If it holds text, dates or complex numbers.
+    """
+    values = None if y is None else np.asarray(y)
+    if values is None or values.dtype.kind not in "OUScMm":
+        return values
+    wrong = None
+    if values.dtype.kind in "OUS":
+        try:
+            return values.astype(float)
+        except (TypeError, ValueError) as error:
+            wrong = error
+    first = values.ravel()[:1].tolist()
+    remedy = "Convert it, and leave out the rows without a number."
+    if values.dtype.kind == "c":
+        remedy = "Complex data not supported: fit y.real and y.imag one by one."
+    raise DataError(
+        f"{where}: `y` must hold real numbers; got values such as {first[0] if first else None!r} of dtype "
+        f"{values.dtype}. {remedy}"
+    ) from wrong
+
+
+def weights_of(sample_weight: Any, y: NDArray[Any], where: str) -> NDArray[Any]:
+    """One weight per row of ``y``, 1 by default; checked.
+
+    Raises
+    ------
+    DataError
+        If they are not finite numbers from 0 up, one per row.
+    """
+    if sample_weight is None:
+        return np.ones(y.size)
+    found = np.asarray(sample_weight)
+    found = np.full(y.size, found) if found.ndim == 0 else found
+    try:
+        weights = found.astype(float) if found.dtype.kind != "c" else None
+    except (TypeError, ValueError):
+        weights = None
+    if weights is not None and weights.shape == y.shape and (np.isfinite(weights) & (weights >= 0)).all():
+        return weights
+    if found.shape != y.shape:
+        got = f"shape {found.shape} for {y.size} rows"
+    elif weights is None:
+        got = f"values such as {found.tolist()[0]!r}"
+    else:
+        first = int(np.argmax(~(np.isfinite(weights) & (weights >= 0))))
+        got = f"{weights[first].item()!r} in row {first}"
+    raise DataError(
+        f"{where}: `sample_weight` must hold one finite number per row, 0 or more; got {got}. Give how often "
+        "each row counts, or leave it out."
+    )

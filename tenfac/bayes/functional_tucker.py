@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from tenfac.bayes.collapsed.fit import CollapsedMethods
 from tenfac.bayes.collapsed.journal import Journal
@@ -22,7 +22,9 @@ from tenfac.bayes.columns import (
     is_numeric_frame,
     is_table,
     looks_discrete,
+    numbers_of,
     text_columns,
+    weights_of,
 )
 from tenfac.bayes.inference import fitter_of, restored, state_of
 from tenfac.bayes.mode_methods import ModeMethods
@@ -31,6 +33,7 @@ from tenfac.bayes.settings import (
     cep_ranks,
     check_settings,
     check_swings,
+    check_trials,
     check_values,
     discrete_of,
     kernels_of,
@@ -346,7 +349,8 @@ class FunctionalTucker(
         columns, names, y = self._read(X, y)
         slice_mode_of(self.noise, self.likelihood, names)
         check_values(self.likelihood, y)
-        weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
+        weights = weights_of(sample_weight, y, "FunctionalTucker.fit")
+        check_trials(self.likelihood, y, weights)
         keep = weights > 0
         if not keep.any():
             raise DataError("FunctionalTucker.fit: every sample_weight is zero; at least one row must count.")
@@ -372,7 +376,7 @@ class FunctionalTucker(
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
         for value, name in ((X, "X"), (y, "y")):
             refuse_decomposed(value, "FunctionalTucker.fit", name)
-        y = _numbers(y)
+        y = numbers_of(y, "FunctionalTucker.fit")
         text = text_columns(X)
         if text is not None:
             X = {str(n): column for n, column in enumerate(text)}
@@ -385,6 +389,7 @@ class FunctionalTucker(
                 del self.feature_names_in_
             self.n_features_in_ = len(names)
             y = np.asarray(y, dtype=float)
+            y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y  # as for numbers alone
             if y.shape != columns[0].shape:
                 raise DataError(
                     f"FunctionalTucker.fit: y must have one value per row; got shape {y.shape} for "
@@ -436,20 +441,6 @@ class FunctionalTucker(
     ) -> Journal:
         named = {f"mode {name!r}": column for name, column in zip(self.mode_names_, columns, strict=True)}
         return Journal.open(path, {**named, "y": y, "sample_weight": weights}, self.get_params())
-
-
-def _numbers(y: Any) -> Any:
-    """``y`` as an array, text that reads as numbers read; None stays, for scikit-learn's words."""
-    values = None if y is None else np.asarray(y)
-    if values is None or values.dtype.kind not in "OUS":
-        return values
-    try:
-        return values.astype(float)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"FunctionalTucker.fit: `y` must hold numbers; got values such as {values.ravel().tolist()[0]!r} "
-            f"of dtype {values.dtype}. Convert it, and leave out the rows without a number."
-        ) from error
 
 
 def _check_finite(y: Array) -> None:

@@ -67,8 +67,8 @@ def state_of(model: Any) -> tuple[dict[str, Any], Arrays]:
         header = {**stored.header_of(model), "cep": own}
         return header, {**stored.indices_of(model), **arrays}
     raise DataError(
-        f"save: a model fitted with inference={model._fitted_by!r} holds draws of a Pyro program; got one. "
-        "Keep them with model._prediction.posterior.to_datatree().to_netcdf(path), or save a fit by "
+        f"save: a model fitted with inference={model._fitted_by!r} holds draws of a Pyro program, which have "
+        "no file of tenfac. Keep the draws by model.posterior_.to_netcdf(path), or save a fit by "
         "inference='collapsed'."
     )
 

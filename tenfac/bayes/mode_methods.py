@@ -90,7 +90,8 @@ class ModeMethods(FittedModel):
         Raises
         ------
         DataError
-            If there is no such mode, or ``x`` holds an unseen label.
+            If there is no such mode, ``x`` holds an unseen label, or another inference than "collapsed"
+            fitted the model.
         RankError
             If ``rank`` is not an integer from 1 up.
 
@@ -118,6 +119,7 @@ class ModeMethods(FittedModel):
         number, x, positions = self._read_mode(mode, x, where)
         if isinstance(rank, bool) or not hasattr(rank, "__index__") or rank < 1:
             raise RankError(f"{where}: `rank` must be an integer from 1 up; got {rank!r}.")
+        self._only_collapsed(where)
         index = self._modes[number]
         found = mode_functions(self._prediction, number, index.positions(index.values), positions, int(rank))
         return x, found.mean, found.std, self._response.spread * found.singular_values
@@ -230,5 +232,14 @@ class ModeMethods(FittedModel):
             raise DataError(f"{where}: `max_degree` must be an integer of 16 or more; got {max_degree!r}.")
         if modes not in ("chebyshev", "gp"):
             raise DataError(f'{where}: `modes` must be "chebyshev" or "gp"; got {modes!r}.')
+        self._only_collapsed(where)
         products = MeanProducts(self._prediction, self._modes, self._response)
         return mean_tucker(products, tol, max_degree, modes)
+
+    def _only_collapsed(self, where: str) -> None:
+        if self._fitted_by != "collapsed":
+            raise DataError(
+                f"{where}: the mean is a sum of products of mode functions with inference='collapsed' only; "
+                f"got inference={self._fitted_by!r}. Fit with inference='collapsed', or ask `predict` and "
+                "`mode_posterior`, which every inference answers."
+            )

@@ -136,7 +136,7 @@ class PosteriorMethods(FittedModel):
         Raises
         ------
         DataError
-            If ``n`` is no count, or as in ``predict``.
+            If ``n`` is no count, after ``inference="cep"``, which has no joint draws, or as in ``predict``.
 
         Notes
         -----
@@ -187,7 +187,8 @@ class PosteriorMethods(FittedModel):
         Raises
         ------
         DataError
-            If the mode has no derivative (labels, "matern12"), or no standard deviation can be had.
+            If the mode has no derivative (labels, "matern12"), no standard deviation can be had, or another
+            inference than "collapsed" fitted the model.
 
         Examples
         --------

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from tenfac.bayes.collapsed.search import Task
+from tenfac.bayes.columns import numbers_of
 from tenfac.bayes.likelihoods.added import Gaussian
 from tenfac.bayes.likelihoods.counts import Counts
 from tenfac.bayes.likelihoods.named import kind_of
@@ -219,7 +220,7 @@ class ScoringMethods(PosteriorMethods):
     def _read_unseen(self, X: Any, y: Any, sample_weight: Any, where: str) -> tuple[Array, Unseen]:
         """Checked values, and what is expected of them."""
         check_is_fitted(self, "info_")
-        positions, y = self._read_positions(X), np.asarray(y, dtype=float)
+        positions, y = self._read_positions(X), np.asarray(numbers_of(y, where), dtype=float)
         if y.shape != positions[0].shape:
             raise DataError(
                 f"{where}: y must have one value per row; got shape {y.shape} for {positions[0].size} rows."

@@ -129,6 +129,21 @@ def check_values(likelihood: str, y: Any, where: str = "FunctionalTucker.fit") -
         )
 
 
+def check_trials(likelihood: str, y: Any, weights: Any) -> None:
+    """Refuse shares of successes that no number of trials can have, the weights; 0 leaves a row out."""
+    if likelihood != "binomial":
+        return
+    wins = y * weights
+    bad = (weights != np.round(weights)) | (np.abs(wins - np.round(wins)) > 1e-6 * weights)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            "FunctionalTucker.fit: with likelihood='binomial', `sample_weight` must hold whole numbers of "
+            f"trials, and y times these be whole successes; got {y[first]:g} of {weights[first]:g} "
+            f"trials in row {first}. Give the numbers of trials, and shares with all their digits."
+        )
+
+
 def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | None = None) -> int | None:
     """The mode whose indices have a noise scale each, None where there is one noise; checks `noise`."""
     if isinstance(noise, Sequence) and not isinstance(noise, str) and len(noise) == 2 and noise[0] == "slice":
@@ -146,9 +161,9 @@ def slice_mode_of(noise: Any, likelihood: str, names: list[str], exact: int | No
 
 def discrete_of(discrete: str | int | Sequence[str | int] | None) -> list[str | int]:
     """The setting `discrete` as a list; one name or number is one mode."""
-    if isinstance(discrete, str | int):
-        return [discrete]
-    return [] if discrete is None else list(discrete)
+    if isinstance(discrete, str) or not isinstance(discrete, Iterable):
+        return [] if discrete is None else [discrete]
+    return list(discrete)
 
 
 def plain(setting: Any) -> Any:
@@ -333,7 +348,8 @@ def _several(rank: Any) -> bool:
 
 
 def _checked_rank(value: Any, index: ModeIndex) -> int:
-    if isinstance(value, bool) or value != int(value) or not 1 <= value <= index.size:
+    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or not 1 <= value <= index.size:
         raise RankError(
             f"FunctionalTucker: the rank of mode {index.name!r} must be an integer from 1 to {index.size}, "
             f"its number of distinct indices; got {value!r}. Lower it, or give one per continuous mode."

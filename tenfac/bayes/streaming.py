@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _check_sample_weight
 
 from tenfac.bayes.collapsed.evidence import Problem
 from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.collapsed.prediction import Prediction
 from tenfac.bayes.collapsed.search import Task
-from tenfac.bayes.columns import ModeIndex
+from tenfac.bayes.columns import ModeIndex, numbers_of, weights_of
 from tenfac.bayes.exact import levels, smoother
 from tenfac.bayes.exact.posterior import CoefficientPosterior
 from tenfac.bayes.posterior_methods import PosteriorMethods
@@ -291,7 +290,7 @@ class StreamingMethods(PosteriorMethods):
         started = time.perf_counter()
         columns = self._read_columns(X)
         y = self._check_added(y, columns[0].size)
-        weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
+        weights = weights_of(sample_weight, y, "FunctionalTucker.partial_fit")
         keep = weights > 0
         if not keep.any():
             raise DataError(
@@ -304,7 +303,8 @@ class StreamingMethods(PosteriorMethods):
         return self
 
     def _check_added(self, y: Any, count: int) -> Array:
-        where, y = "FunctionalTucker.partial_fit", np.asarray(y, dtype=float)
+        where = "FunctionalTucker.partial_fit"
+        y = np.asarray(numbers_of(y, where), dtype=float)
         if count == 0:
             raise DataError(f"{where}: the table is empty; give at least one row.")
         if y.shape != (count,):

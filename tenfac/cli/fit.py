@@ -95,6 +95,11 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse what cannot be written, before anything is read."""
     if (args.predict is None) != (args.out is None):
         raise DataError("--predict NEW_TABLE and --out PREDICTIONS.csv go together: give both or neither.")
+    if args.save and args.inference in ("svi", "nuts"):
+        raise DataError(
+            f"--save with --inference {args.inference}: its draws of a Pyro program have no file. Leave "
+            "--save out, or keep a fit by --inference collapsed or cep."
+        )
     for option in ("save", "plot", "report", "out"):
         check_writable(f"--{option}", getattr(args, option), args.table, args.predict)
     if args.plot or args.report:

@@ -113,6 +113,8 @@ def _instead(obj: Any, path: Any) -> str:
         return "The object comes first: save(obj, path)."
     if hasattr(obj, "named_parameters"):
         return "Save adapters with tenfac.save_adapter, whole models with torch.save."
+    if hasattr(obj, "to_datatree"):
+        return "Keep its draws by post.to_datatree().to_netcdf(path)."
     return "Save arrays with numpy.save."
 
 

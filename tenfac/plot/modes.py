@@ -112,7 +112,7 @@ def mode_functions(model: Any, axes: Any = None) -> np.ndarray:
     ['time', 'cell']
     """
     require_matplotlib("plot.mode_functions")
-    count = len(_names(model, "mode_functions"))
+    count = len(names_of(model, "mode_functions"))
     panels = list(new_axes(count)) if axes is None else check_axes("mode_functions", axes, count)
     for number, ax in enumerate(panels):
         mode_function(model, number, ax=ax)
@@ -125,7 +125,7 @@ def mode_functions(model: Any, axes: Any = None) -> np.ndarray:
     return found
 
 
-def _names(model: Any, where: str) -> list[str]:
+def names_of(model: Any, where: str) -> list[str]:
     """Names of the modes of a model that was fitted."""
     if not hasattr(model, "mode_names_"):
         raise TypeError(
@@ -136,7 +136,7 @@ def _names(model: Any, where: str) -> list[str]:
 
 
 def _number(model: Any, mode: int | str) -> int:
-    names = _names(model, "mode_function")
+    names = names_of(model, "mode_function")
     if isinstance(mode, str) and mode in names:
         return names.index(mode)
     if not isinstance(mode, str) and -len(names) <= mode < len(names):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tenfac.bayes.columns import numbers_of
 from tenfac.bayes.predictive import columns_by_mode
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, ShapeError
@@ -17,7 +18,7 @@ from tenfac.plot import html
 from tenfac.plot.check import LEVELS, Check, held_out, left_out
 from tenfac.plot.coverage import calibration
 from tenfac.plot.diagnostics import pit_histogram, progress, residual_histogram, residual_scatter
-from tenfac.plot.modes import mode_function
+from tenfac.plot.modes import mode_function, names_of
 from tenfac.plot.style import literal, require_matplotlib
 from tenfac.plot.wording import Axis, axes_of, number, percent, rows_text, with_unit
 
@@ -96,7 +97,8 @@ def report(
         raise DataError(
             f"report: cannot write {os.fspath(path)}: there is no folder {folder}. Make it first."
         )
-    columns, y = columns_by_mode(model, X), np.asarray(y, dtype=float)
+    names_of(model, "report")
+    columns, y = columns_by_mode(model, X), np.asarray(numbers_of(y, "report"), dtype=float)
     if y.shape != next(iter(columns.values())).shape:
         raise ShapeError(
             f"report: `y` must have one value per row of `X`; got shape {y.shape} for "

@@ -197,6 +197,12 @@ def test_one_warning_in_the_users_line_says_that_cep_did_not_converge() -> None:
     assert_equal(caught[0].filename, __file__)
 
 
+def test_the_bar_of_cep_is_named_after_what_the_user_called(capsys: pytest.CaptureFixture[str]) -> None:
+    fitted(inference="cep", rank=1, max_iter=1, verbose=1)
+    said = capsys.readouterr().err
+    assert_equal(("FunctionalTucker:" in said, "fit_cep" in said), (True, False))
+
+
 def test_joint_questions_are_refused_in_words() -> None:
     fit = cep()._prediction
     for ask in (fit.cov, fit.sample, fit.derivative, fit.affine, lambda: fit.problem):
@@ -401,7 +407,10 @@ def test_draws_are_described_like_any_fit(inference: str) -> None:
 def test_draws_are_not_saved_and_it_is_said_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         save(drawn("nuts"), tmp_path / "a")
-    assert_says(error, "inference='nuts'", "to_datatree()", "inference='collapsed'")
+    assert_says(error, "inference='nuts'", "model.posterior_.to_netcdf(path)", "inference='collapsed'")
+    with pytest.raises(DataError) as error:
+        save(drawn("nuts")._prediction.posterior, tmp_path / "a")
+    assert_says(error, "PyroPosterior", "to_datatree().to_netcdf(path)")
 
 
 def test_too_many_points_for_a_program_are_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 from tenfac import DataError, FunctionalTucker, RankError, ShapeError
 from tests.checks import assert_equal, assert_says
@@ -87,7 +87,7 @@ def test_columns_of_different_lengths_are_refused() -> None:
 def test_values_that_are_no_numbers_are_refused_by_name() -> None:
     for table in (TABLE, NUMBERS):
         said = fit_fails(DataError, table, ["high"] * 12)
-        assert_says(said, "FunctionalTucker.fit: `y` must hold numbers", "'high'", "Convert it")
+        assert_says(said, "FunctionalTucker.fit: `y` must hold real numbers", "'high'", "Convert it")
 
 
 def test_a_table_of_indices_of_one_mode_is_refused(model: FunctionalTucker) -> None:
@@ -212,7 +212,9 @@ def test_an_unknown_verbosity_is_refused(inference: str, verbose: Any) -> None:
     assert_says(error, "`verbose` must be 0", f"got {verbose!r}")
 
 
-@pytest.mark.parametrize("rank", [0, -1, 1.5, True, [0, 1], [1, 2.5], [13, 1], [1, 4]])
+@pytest.mark.parametrize(
+    "rank", [0, -1, 1.5, True, np.nan, [0, 1], [1, 2.5], [13, 1], [1, 4], [None, 1], ["two", 1], [1, np.nan]]
+)
 def test_a_rank_that_no_mode_can_have_is_refused(rank: Any) -> None:
     bad = [value for value in (rank if isinstance(rank, list) else [rank]) if value != 1 or value is True]
     error = fit_fails(RankError, TABLE, rank=rank)
@@ -224,9 +226,80 @@ def test_a_rank_of_another_length_is_refused(rank: list[int]) -> None:
     assert_says(fit_fails(RankError, TABLE, rank=rank), "one per continuous mode", f"got {len(rank)}")
 
 
-@pytest.mark.parametrize("weights", [np.zeros(12), np.full(12, -1.0), np.full(12, np.nan), np.ones(11)])
-def test_weights_that_count_nothing_are_refused(weights: np.ndarray) -> None:
-    assert_says(fit_fails(ValueError, TABLE, weights=weights), "sample_weight" if weights.any() else "weight")
+@pytest.mark.parametrize("discrete", [2.5, [2.5], True, np.int64(3)])
+def test_what_names_no_discrete_mode_is_refused(discrete: Any) -> None:
+    first = discrete[0] if isinstance(discrete, list) else discrete
+    assert_says(fit_fails(DataError, TABLE, discrete=discrete), f"no mode {first!r}", "cell, time, dose")
+
+
+def test_a_number_of_numpy_names_a_discrete_mode() -> None:
+    kinds = FunctionalTucker(discrete=np.int64(2), max_iter=0).fit(TABLE, Y).kinds_
+    assert_equal(kinds, ("discrete", "continuous", "discrete"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "got"),
+    [
+        (np.full(12, -1.0), "-1.0 in row 0"),
+        ([*[1] * 11, np.nan], "nan in row 11"),
+        (np.ones(11), "shape (11,) for 12 rows"),
+        (np.ones((12, 1)), "shape (12, 1) for 12 rows"),
+        (["much"] * 12, "values such as 'much'"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused_in_fit_and_partial_fit(weights: Any, got: str) -> None:
+    model = FunctionalTucker(max_iter=0).fit(NUMBERS, Y)
+    for ask, where in ((FunctionalTucker().fit, "fit"), (model.partial_fit, "partial_fit")):
+        with pytest.raises(DataError) as error:
+            ask(NUMBERS, Y, sample_weight=weights)
+        assert_says(
+            error, f"FunctionalTucker.{where}: `sample_weight` must hold one finite number", f"got {got}"
+        )
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    assert_says(fit_fails(DataError, TABLE, weights=np.zeros(12)), "every sample_weight is zero")
+
+
+@pytest.mark.parametrize(
+    ("y", "first"), [(["low"] * 12, "'low'"), (Y + 1j, "y.imag"), (Y.astype("M8[D]"), "datetime.date(")]
+)
+def test_values_that_are_no_real_numbers_are_refused_wherever_they_are_asked_for(y: Any, first: str) -> None:
+    model = FunctionalTucker(max_iter=0).fit(TABLE, Y)
+    for ask in (
+        FunctionalTucker().fit,
+        model.partial_fit,
+        model.log_predictive,
+        model.pit,
+        model.calibration,
+    ):
+        with pytest.raises(DataError) as error:
+            ask(TABLE, y)
+        assert_says(error, f"FunctionalTucker.{ask.__name__}: `y` must hold real numbers", first)
+
+
+def test_a_column_vector_of_values_is_taken_for_labels_as_for_numbers() -> None:
+    for table in (NUMBERS, TABLE):
+        with pytest.warns(DataConversionWarning):
+            model = FunctionalTucker(max_iter=0).fit(table, Y[:, None])
+        assert_equal(model.predict(table), FunctionalTucker(max_iter=0).fit(table, Y).predict(table))
+
+
+@pytest.mark.parametrize(
+    ("trials", "got"),
+    [(None, "0.25 of 1 trials"), ([3] * 12, "0.25 of 3 trials"), ([4, 4.5] * 6, "4.5 trials")],
+)
+def test_shares_of_successes_need_their_numbers_of_trials(trials: Any, got: str) -> None:
+    share = np.tile([0.0, 0.25, 1.0], 4)
+    error = fit_fails(DataError, TABLE, share, trials, likelihood="binomial")
+    assert_says(error, "whole numbers of trials", got, "in row 1", "Give the numbers of trials")
+
+
+def test_a_share_of_one_trial_is_a_failure_or_a_success() -> None:
+    share = np.tile([0.0, 0.25, 1.0], 4)
+    one_each = FunctionalTucker(likelihood="binomial", max_iter=0).fit(TABLE, np.round(share))
+    same = FunctionalTucker(likelihood="bernoulli", max_iter=0).fit(TABLE, np.round(share))
+    assert_equal(one_each.predict(TABLE), same.predict(TABLE))
 
 
 # --- imports ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def bad(X: np.ndarray, y: np.ndarray) -> dict[str, tuple[Any, Any, Any, type[Exc
             DataError,
             ("between the bounds", "got -100 in row 7", "Fit all"),
         ),
-        "negative weights": (X, y, -np.ones(90), ValueError, ("Negative values", "sample_weight")),
+        "negative weights": (X, y, -np.ones(90), DataError, ("`sample_weight`", "-1.0 in row 0")),
         "no rows": (X[:0], y[:0], None, ValueError, ("0 sample",)),
         "an empty table": ({n: x[:0] for n, x in named.items()}, y[:0], None, DataError, ("is empty",)),
     }

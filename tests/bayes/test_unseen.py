@@ -283,7 +283,8 @@ def test_what_another_inference_answers_is_right_and_the_rest_refused_in_words()
         (lambda: model.predict(X, return_cov=True), "covariance between points"),
         (lambda: model.sample(X), "joint draws"),
         (lambda: model.predict_derivative(X, 1), "derivatives"),
-        (lambda: model.mode_functions(1), "products of mode functions"),
+        (lambda: model.mode_functions(1), "FunctionalTucker.mode_functions: the mean is a sum of products"),
+        (lambda: model.mean_tucker(), "FunctionalTucker.mean_tucker: the mean is a sum of products"),
         (lambda: model.posterior_, "joint draws"),
         (lambda: model.partial_fit(X, y), "takes no rows after the fit"),
     ):

@@ -83,6 +83,10 @@ OPTIONS = {
     "predict without out": (["--value", "y", "--predict", "new.csv"], ["--out", "go together"]),
     "unknown option": (["--valeu", "y"], ["--valeu", "Did you mean '--value'?", "--help"]),
     "no folder to save in": (["--value", "y", "--save", "no/such/m.tenfac"], ["--save", "no folder no/such"]),
+    "draws to save": (
+        ["--value", "y", "--inference", "svi", "--save", "m"],
+        ["--save with --inference svi", "cep"],
+    ),
     "a folder to plot to": (["--value", "y", "--plot", "."], ["--plot", "cannot write"]),
 }
 

@@ -242,6 +242,12 @@ def test_what_cannot_be_reported_is_refused(fitted: Any, tmp_path: Path) -> None
     with pytest.raises(DataError) as error:
         plot.report(model, X, y, tmp_path / "no folder" / "r.html")
     assert_says(error, "cannot write", "no folder")
+    with pytest.raises(TypeError) as wrong:
+        plot.report(FunctionalTucker(), X, y, tmp_path / "r.html")
+    assert_says(wrong, "report: needs a fitted model", "FunctionalTucker().fit(X, y)")
+    with pytest.raises(DataError) as error:
+        plot.report(model, X, ["high"] * 160, tmp_path / "r.html")
+    assert_says(error, "report: `y` must hold real numbers", "'high'")
     shares = FunctionalTucker(likelihood="binomial", max_iter=0).fit([[0.0], [1.0]], [0.5, 1.0], [2, 3])
     with pytest.raises(DataError) as error:
         held_out(shares, [[0.0], [1.0]], np.array([0.5, 1.0]), [[0.5]], np.array([0.5]))

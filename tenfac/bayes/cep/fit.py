@@ -147,7 +147,7 @@ def fit_cep(
     order = sorted(range(len(grids)), key=lambda d: -sizes[d])
     rng = generator(random_state)
     first = lengthscales or (None,) * len(grids)
-    with one_thread(), Progress("fit_cep", None, verbose) as bar:
+    with one_thread(), Progress("FunctionalTucker", None, verbose) as bar:
         starts = [starting_state(shape, chains, rng, first) for _ in range(n_starts)]
         sweeper, reason = Sweeper(rows, shape, order, bar.move), "the bound stands"
         if held_out > 0 and round(held_out * y.size) >= _LEAST_HELD_OUT:

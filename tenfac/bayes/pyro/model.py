@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils.validation import _check_sample_weight
 
 from tenfac.bayes.collapsed.choose import choose_exact
 from tenfac.bayes.collapsed.hyper import Hyper
+from tenfac.bayes.columns import numbers_of, weights_of
 from tenfac.bayes.functional_tucker import FunctionalTucker
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import TERMS, check_numbers, check_response, mode_number, terms_of
 from tenfac.core.arrays import generator
 from tenfac.core.door import door
-from tenfac.core.errors import DataError, MissingExtraError
+from tenfac.core.errors import DataError, MissingExtraError, check_verbose
 
 if TYPE_CHECKING:
     from tenfac.bayes.collapsed.evidence import Problem
@@ -138,8 +139,8 @@ def nuts(
     chains : int
         Run one after another.
     random_state : int, numpy Generator or None
-    verbose : {0, 1}
-        1 shows a progress bar.
+    verbose : {0, 1, 2}
+        From 1 on a progress bar; there are no stages to log.
 
     Returns
     -------
@@ -162,6 +163,7 @@ def nuts(
     require("nuts")
     for name, value, least in (("num_samples", num_samples, 1), ("warmup", warmup, 1), ("chains", chains, 1)):
         _check_count("nuts", name, value, least)
+    check_verbose(verbose, "nuts")
     from tenfac.bayes.pyro.inference import run_nuts
 
     program, reader = _build(model, X, y, sample_weight, prior, fixed, collapsed, kernels)
@@ -204,8 +206,8 @@ def svi(
     num_samples : int
         Draws from the guide.
     random_state : int, numpy Generator or None
-    verbose : {0, 1}
-        1 shows a progress bar.
+    verbose : {0, 1, 2}
+        From 1 on a progress bar; there are no stages to log.
 
     Returns
     -------
@@ -229,8 +231,13 @@ def svi(
     require("svi")
     _check_count("svi", "max_iter", max_iter, 10)
     _check_count("svi", "num_samples", num_samples, 1)
-    if not learning_rate > 0:
-        raise DataError(f"svi: `learning_rate` must be a positive number; got {learning_rate!r}.")
+    real = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
+    if not real or not 0 < learning_rate < np.inf:
+        raise DataError(
+            f"svi: `learning_rate` must be a finite number above 0; got {learning_rate!r}. Leave it out for "
+            "0.03."
+        )
+    check_verbose(verbose, "svi")
     from tenfac.bayes.pyro.inference import check_guide, run_svi
 
     check_guide(guide)
@@ -265,7 +272,7 @@ def _seed(random_state: Any) -> int | None:
 def _check_sites(program: PyroModel) -> None:
     if program.fixed and program.collapsed:
         raise DataError(
-            "pyro_model: with `fixed` and `collapsed` nothing is left to sample. Leave `collapsed` out, or "
+            "arrays: with `fixed` and `collapsed` nothing is left to sample. Leave `collapsed` out, or "
             "take `program.log_density`."
         )
 
@@ -278,15 +285,15 @@ def _build(
     from tenfac.bayes.pyro.program import PyroModel
 
     if not isinstance(model, FunctionalTucker):
-        raise DataError(f"pyro_model: `model` must be a FunctionalTucker; got {type(model).__name__}.")
+        raise DataError(f"arrays: `model` must be a FunctionalTucker; got {type(model).__name__}.")
     if prior not in ("gp", "sde"):
-        raise DataError(f"pyro_model: `prior` must be 'gp' or 'sde'; got {prior!r}.")
+        raise DataError(f"arrays: `prior` must be 'gp' or 'sde'; got {prior!r}.")
     fitted = hasattr(model, "info_")
     if fixed and not fitted:
-        raise DataError("pyro_model: `fixed` keeps learned hyperparameters; fit the model first.")
+        raise DataError("arrays: `fixed` keeps learned hyperparameters; fit the model first.")
     if fixed and model._fitted_by != "collapsed":
         raise DataError(
-            "pyro_model: `fixed` keeps the hyperparameters that inference='collapsed' learns; got a model "
+            "arrays: `fixed` keeps the hyperparameters that inference='collapsed' learns; got a model "
             f"fitted with inference={model._fitted_by!r}. Fit it with 'collapsed', or leave `fixed` out."
         )
     source = model if fitted else clone(model)
@@ -320,24 +327,24 @@ def _observe(
 
     if source.likelihood != "gaussian" or source.noise not in ("auto", "constant"):
         raise DataError(
-            "pyro_model: the estimator must have likelihood='gaussian' and noise='auto' or noise='constant'; "
+            "arrays: the estimator must have likelihood='gaussian' and noise='auto' or noise='constant'; "
             f"got likelihood={source.likelihood!r}, noise={source.noise!r}. Make one without them."
         )
     if fitted:
-        columns, y = source._read_columns(X), np.asarray(y, dtype=float)
+        columns, y = source._read_columns(X), np.asarray(numbers_of(y, "arrays"), dtype=float)
         if y.shape != columns[0].shape or not np.isfinite(y).all() or y.size == 0:
             raise DataError(
-                f"pyro_model: y must have one finite value per row; got shape {y.shape} for "
+                f"arrays: y must have one finite value per row; got shape {y.shape} for "
                 f"{columns[0].size} rows, {int((~np.isfinite(y)).sum())} of them not finite. Drop these rows."
             )
     else:
         check_numbers(source.max_iter, source.max_functions, source.label_rank, source.tol)
         check_response(source.response)
         columns, names, y = source._read(X, y)
-    weights = _check_sample_weight(sample_weight, y, dtype=float, ensure_non_negative=True)
+    weights = weights_of(sample_weight, y, "arrays")
     keep = weights > 0
     if not keep.any():
-        raise DataError("pyro_model: every sample_weight is zero; at least one row must count.")
+        raise DataError("arrays: every sample_weight is zero; at least one row must count.")
     columns, y, weights = [column[keep] for column in columns], y[keep], weights[keep]
     if not fitted:
         columns = source._learn_modes(columns, names)
@@ -345,7 +352,7 @@ def _observe(
     low, high = response.bounds
     if (y <= low).any() or (y >= high).any():
         raise DataError(
-            f"pyro_model: the fitted response takes y between {low:.6g} and {high:.6g}; got {y.min():.6g} to "
+            f"arrays: the fitted response takes y between {low:.6g} and {high:.6g}; got {y.min():.6g} to "
             f"{y.max():.6g}. Fit the model on rows that span it."
         )
     positions = np.column_stack(
@@ -354,7 +361,7 @@ def _observe(
     points, codes = np.unique(positions, axis=0, return_inverse=True)
     if points.shape[0] > _MOST_POINTS:
         raise DataError(
-            f"pyro_model: at most {_MOST_POINTS} distinct points; got {points.shape[0]}. Thin the rows: "
+            f"arrays: at most {_MOST_POINTS} distinct points; got {points.shape[0]}. Thin the rows: "
             "FunctionalTucker itself takes them all."
         )
     seen = Observations(tuple(columns), y, response.latent(y), weights, points, codes.reshape(-1))
@@ -373,7 +380,7 @@ def _start(source: FunctionalTucker, exact: int) -> Hyper:
     if terms and (source._modes[exact].discrete or len(sizes) == 1):
         what = "one mode" if len(sizes) == 1 else "a discrete longest mode"
         raise DataError(
-            f"pyro_model: terms {terms} need two modes or more, the longest continuous; got {what}. Leave "
+            f"arrays: terms {terms} need two modes or more, the longest continuous; got {what}. Leave "
             "`terms` out."
         )
     hyper = hyper.with_terms(**dict.fromkeys(terms, True))
@@ -389,24 +396,29 @@ def _dense(
 ) -> DensePrior:
     from tenfac.bayes.pyro.prior import DensePrior, ModeKernel, SliceScales, tensor
 
-    given = {mode_number(mode, source.mode_names_, "pyro_model"): k for mode, k in (kernels or {}).items()}
+    if kernels is not None and not isinstance(kernels, Mapping):
+        raise DataError(
+            "arrays: `kernels` must be a dict from the name or number of a mode to a GPyTorch kernel; "
+            f"got {type(kernels).__name__}. Write kernels={{{source.mode_names_[0]!r}: kernel}}."
+        )
+    given = {mode_number(mode, source.mode_names_, "arrays"): k for mode, k in (kernels or {}).items()}
     for n, kernel in given.items():
         if source._modes[n].discrete or not callable(kernel):
             raise DataError(
-                f"pyro_model: `kernels` gives a continuous mode a GPyTorch kernel; got "
+                f"arrays: `kernels` gives a continuous mode a GPyTorch kernel; got "
                 f"{type(kernel).__name__} for the {source.kinds_[n]} mode {source.mode_names_[n]!r}."
             )
     swinging = [n for n, name in enumerate(source._kernels) if name == "oscillator"]
     if swinging:
         raise DataError(
-            "pyro_model: the kernel of every continuous mode must be a Matérn kernel; got 'oscillator' for "
+            "arrays: the kernel of every continuous mode must be a Matérn kernel; got 'oscillator' for "
             f"mode {source.mode_names_[swinging[0]]!r}. Build the model with another `kernel`."
         )
     modes = [ModeKernel(name, _held(given.get(n))) for n, name in enumerate(source._kernels)]
     scales = SliceScales()
     if problem is not None and problem.residual is not None and problem.residual.learned is not None:
         raise DataError(
-            "pyro_model: the model has learned from its slices how cells go together, which the program does "
+            "arrays: the model has learned from its slices how cells go together, which the program does "
             "not know. Give a model fitted with noise='constant'."
         )
     if problem is not None and problem.residual is not None and problem.residual.dof is not None:
@@ -422,18 +434,18 @@ def _state(dense: DensePrior, reference: Hyper) -> StatePrior:
     terms = [name for name in TERMS if getattr(reference, name).size]
     if terms:
         raise DataError(
-            f"pyro_model: prior='sde' must have a model without terms beside the product; got {terms}. Take "
+            f"arrays: prior='sde' must have a model without terms beside the product; got {terms}. Take "
             "prior='gp', or a model with terms=()."
         )
     points = dense.points.numpy()
     lines = [n for n, kernel in enumerate(dense.kernels) if kernel.name is not None and kernel.given is None]
     if not lines:
-        raise DataError("pyro_model: prior='sde' needs a continuous Matérn mode. Take prior='gp'.")
+        raise DataError("arrays: prior='sde' needs a continuous Matérn mode. Take prior='gp'.")
     state = StatePrior.along(dense, max(lines, key=lambda n: np.unique(points[:, n]).size))
     wide = state.others.shape[0] * (1 + state.order)
     if state.size > _MOST_WHITE or wide > _MOST_STATE:
         raise DataError(
-            f"pyro_model: prior='sde' would need a state of {wide} numbers and {state.size} in all (at most "
+            f"arrays: prior='sde' would need a state of {wide} numbers and {state.size} in all (at most "
             f"{_MOST_STATE} and {_MOST_WHITE}), because the points form no grid. Take prior='gp'."
         )
     return state

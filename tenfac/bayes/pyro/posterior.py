@@ -16,12 +16,14 @@ from tenfac.bayes.pyro.prior import TorchHyper, tensor
 from tenfac.bayes.pyro.program import PyroModel
 from tenfac.bayes.tree import datatree, hyperparameters
 from tenfac.core.arrays import generator
+from tenfac.core.door import door
 from tenfac.core.report import Report
 
 Array = NDArray[Any]
 _JITTER = 1e-10  # of the prior variance: f at close points is all but determined
 
 
+@door
 @dataclass(frozen=True, eq=False)
 class PyroPosterior:
     """Draws of the function and of the hyperparameters, from ``tenfac.nuts`` or ``tenfac.svi``.
@@ -120,7 +122,7 @@ class PyroPosterior:
         std = np.sqrt((square + spread) / count)
         return (mean, std) if return_std else mean
 
-    def sample(self, X: Any, random_state: int | np.random.Generator | None = 0) -> Array:
+    def sample(self, X: Any, *, random_state: int | np.random.Generator | None = 0) -> Array:
         """Joint draws of the function at any indices, one per posterior draw.
 
         Parameters

@@ -359,6 +359,13 @@ def test_runs_that_cannot_be_are_refused() -> None:
         (svi, {"guide": "mean field"}, "'mean field'"),
         (svi, {"max_iter": 2}, "max_iter"),
         (svi, {"learning_rate": -1.0}, "learning_rate"),
+        (svi, {"learning_rate": "fast"}, "svi: `learning_rate` must be a finite number above 0; got 'fast'"),
+        (svi, {"learning_rate": np.inf}, "got inf"),
+        (svi, {"verbose": "yes"}, "svi: `verbose` must be 0"),
+        (nuts, {"verbose": 3}, "nuts: `verbose` must be 0"),
+        (svi, {"kernels": "rbf"}, "svi: `kernels` must be a dict"),
+        (nuts, {"prior": "GP"}, "nuts: `prior` must be 'gp' or 'sde'"),
+        (svi, {"sample_weight": [1, 2]}, "svi: `sample_weight` must hold one finite number per row"),
         (nuts, {"chains": 0}, "chains"),
         (nuts, {"num_samples": 2.5}, "num_samples"),
         (nuts, {"fixed": True, "collapsed": True}, "nothing is left to sample"),
@@ -366,6 +373,14 @@ def test_runs_that_cannot_be_are_refused() -> None:
         with pytest.raises(tenfac.DataError) as error:
             run(model, *LINE, **options)
         assert_says(error, word)
+
+
+def test_a_number_of_draws_is_not_taken_for_a_seed() -> None:
+    model = FunctionalTucker(max_iter=0).fit(*LINE)
+    post = svi(model, *LINE, fixed=True, max_iter=10, num_samples=3)
+    with pytest.raises(TypeError) as error:
+        post.sample([[0.2]], 5)  # of FunctionalTucker.sample the number of draws
+    assert_says(error, "PyroPosterior.sample", "random_state=")
 
 
 def test_data_that_cannot_be_are_refused() -> None:
@@ -376,6 +391,7 @@ def test_data_that_cannot_be_are_refused() -> None:
     for call, words in (
         (lambda: pyro_model(model, [[0.5]], [7.0]), ("takes y between", "7")),
         (lambda: pyro_model(model, [[0.5]], [np.nan]), ("one finite value per row",)),
+        (lambda: svi(model, [[0.5]], ["half"]), ("svi: `y` must hold real numbers", "'half'")),
         (lambda: pyro_model(FunctionalTucker(), big, big[:, 0]), ("at most 1000", "1200")),
         (
             lambda: pyro_model(FunctionalTucker(), labels, [0.0, 1.0], prior="sde"),
