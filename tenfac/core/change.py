@@ -193,8 +193,7 @@ class _Lines(NamedTuple):
         rows = []
         for m, (mode, factor) in enumerate(zip(plain.modes, plain.factors, strict=True)):
             if m == n:
-                unit = np.tile(np.eye(rank), (_LINES, 1))
-                rows.append(np.broadcast_to(unit, (*factor.shape[:-2], *unit.shape)))
+                rows.append(np.tile(np.eye(rank), (_LINES, 1)))  # the same for all of a batch
                 continue
             if mode.domain is None:
                 x: NDArray[Any] = rng.integers(mode.size, size=_LINES)
