@@ -198,7 +198,8 @@ class _Lines(NamedTuple):
             if mode.domain is None:
                 x: NDArray[Any] = rng.integers(mode.size, size=_LINES)
             else:
-                x = rng.uniform(*mode.domain, _LINES)
+                low, high = mode.domain
+                x = rng.uniform(low, high, _LINES)
                 x[rng.integers(_LINES, size=_AT_ENDS)] = rng.choice(mode.domain, _AT_ENDS)
             rows.append(np.repeat(mode.rows(factor, x, xp=xp), rank, axis=-2))
         values = plain._at_rows(rows, xp)
