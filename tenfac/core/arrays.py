@@ -266,17 +266,16 @@ def points_like(values: Any, array: Any, where: str = "at") -> Any:
     'i'
     """
     xp = namespace_of(array)
-    if type(values) in _NAMESPACES and _NAMESPACES[type(values)] is xp:
-        points = values
-    else:
+    points = values
+    if not is_array(values):
         try:
-            points = values if is_array(values) else np.asarray(values)
+            points = np.asarray(values)
         except ValueError:
             raise ShapeError(
                 f"{where}: index values must be a number or an array; got nested sequences of different "
                 "lengths. Give every mode its own flat sequence."
             ) from None
-        if not is_array(values) and points.size == 0:
+        if points.size == 0:
             points = points.astype(np.int64)
     if isinstance(points, np.ndarray) and points.dtype.kind not in "biuf":
         raise DataError(
@@ -480,14 +479,11 @@ def tensorly_backend(array: Any) -> Iterator[Any]:
 
 def _load_jax_backend() -> None:
     """Import TensorLy's JAX backend and put JAX's 64-bit switch back to where it was."""
-    if "tensorly.backend.jax_backend" in sys.modules and not _LOADING.locked():
-        return
     with _LOADING:
-        if "tensorly.backend.jax_backend" in sys.modules:
-            return
-        thread = threading.Thread(target=_import_jax_backend)  # a new thread sees the process's own switch
-        thread.start()
-        thread.join()
+        if "tensorly.backend.jax_backend" not in sys.modules:
+            thread = threading.Thread(target=_import_jax_backend)  # it sees the process's own switch
+            thread.start()
+            thread.join()
 
 
 def _import_jax_backend() -> None:

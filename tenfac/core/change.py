@@ -21,8 +21,12 @@ from tenfac.core.rank import check_tol
 from tenfac.core.report import Report
 from tenfac.core.tracing import clock, constant
 
-_LINES = 100  # through points of the other modes, on which values are compared
-_LARGEST = 4097  # coefficients of a mode that is found
+_LINES, _AT_ENDS = 100, 20  # on which values are compared; in each other mode so many at an end of it
+_BETWEEN = np.array([0.0, 0.3, 0.55])  # where, in shares of the way from one node to the next
+_FIRST, _LARGEST = 17, 4097  # coefficients of a mode that is found
+_FOUND, _DROPPED = 0.5, 0.2  # shares of the tolerance that a found mode, and what it drops, may take
+_ROUNDING = 100  # no tolerance is smaller, in eps
+_SEED = 0  # of the lines
 
 
 class Changes(Facts):
@@ -84,7 +88,7 @@ class Changes(Facts):
         (True, True)
         """
         n = check_mode(mode, self.ndim, "change_mode")
-        start, tol = clock(self._like), max(check_tol(tol, None, "change_mode"), 100 * eps(self.dtype))
+        start, tol = clock(self._like), max(check_tol(tol, None, "change_mode"), _ROUNDING * eps(self.dtype))
         source = self.modes[n]
         wide: Any = self._wide()  # a Format
         if isinstance(target, type) or not hasattr(target, "rows"):
@@ -135,7 +139,7 @@ def _check_found(t: Any, n: int) -> None:
 
 
 def _check_target(source: Mode, target: Any, n: int) -> None:
-    if isinstance(target, Discrete) or not hasattr(target, "factor"):
+    if not hasattr(target, "factor"):  # Discrete has none
         raise ShapeError(
             f"change_mode: `target` must be a mode that takes values at nodes, Chebyshev or GP; got "
             f"{target}. For a discrete mode give the points of its rows: t.change_mode(n, points)."
@@ -184,20 +188,19 @@ class _Lines(NamedTuple):
 
     @classmethod
     def of(cls, t: Any, n: int) -> _Lines:
-        plain, rng = in_double(t), np.random.default_rng(0)
+        plain, rng = in_double(t), np.random.default_rng(_SEED)
         xp, rank = plain._xp, plain.factors[n].shape[-1]
         rows = []
         for m, (mode, factor) in enumerate(zip(plain.modes, plain.factors, strict=True)):
             if m == n:
-                unit = np.tile(np.eye(rank), (_LINES, 1))
-                rows.append(np.broadcast_to(unit, (*factor.shape[:-2], *unit.shape)))
+                rows.append(np.tile(np.eye(rank), (_LINES, 1)))  # the same for all of a batch
                 continue
             if mode.domain is None:
-                x: NDArray[Any] = rng.integers(0, mode.size, _LINES)
+                x: NDArray[Any] = rng.integers(mode.size, size=_LINES)
             else:
-                ends = rng.choice(mode.domain, _LINES)
                 low, high = mode.domain
-                x = np.where(rng.random(_LINES) < 0.2, ends, rng.uniform(low, high, _LINES))
+                x = rng.uniform(low, high, _LINES)
+                x[rng.integers(_LINES, size=_AT_ENDS)] = rng.choice(mode.domain, _AT_ENDS)
             rows.append(np.repeat(mode.rows(factor, x, xp=xp), rank, axis=-2))
         values = plain._at_rows(rows, xp)
         return cls(values.reshape(*values.shape[:-1], _LINES, rank))
@@ -213,7 +216,7 @@ class _Lines(NamedTuple):
         after = self.along(target.rows(_moved(source, plain, target), x))
         scale = np.abs(before).max()
         change = np.abs(after - before).max()
-        return float(change / scale) if scale else float(change > 0)
+        return float(change / scale if scale else change)
 
 
 def _plain(factor: Any) -> NDArray[Any]:
@@ -226,25 +229,25 @@ def _between(*modes: Any) -> NDArray[np.float64]:
     low, high = modes[-1].domain
     nodes = np.concatenate([[low, high], *(mode.nodes() for mode in modes)])
     nodes = np.unique(np.clip(nodes, low, high))
-    thirds = nodes[:-1, None] + np.diff(nodes)[:, None] * np.array([0.0, 0.3, 0.55])
+    thirds = nodes[:-1, None] + np.diff(nodes)[:, None] * _BETWEEN
     return np.append(thirds, high)
 
 
 def _resolved(t: Any, n: int, tol: float) -> tuple[Chebyshev, float]:
     """The shortest mode of 2^k + 1 coefficients that keeps the lines, without its last ones; its error."""
     source, factor, lines = t.modes[n], _plain(t.factors[n]), _Lines.of(t, n)
-    size = 17
+    size = _FIRST
     while True:
         target = Chebyshev(size, source.domain)
         change = lines.change(source, factor, target)
-        if change <= 0.5 * tol or size >= _LARGEST:
+        if change <= _FOUND * tol or size >= _LARGEST:
             break
         size = 2 * size - 1
     values = source.rows(factor, target.nodes())
     scale = np.abs(lines.along(values)).max()
     heights = np.abs(lines.along(target.factor(values))).reshape(-1, size).max(axis=0)
     tails = np.cumsum(heights[::-1])[::-1]
-    short = Chebyshev(max(int(np.sum(tails > 0.2 * tol * scale)), 1), source.domain)
+    short = Chebyshev(max(int(np.sum(tails > _DROPPED * tol * scale)), 1), source.domain)
     shorter = lines.change(source, factor, short)
     return (short, shorter) if shorter <= max(tol, change) else (target, change)
 

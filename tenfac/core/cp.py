@@ -118,19 +118,17 @@ class CP(Format):
     def _dense(self, xp: Any) -> Any:
         """One matrix product of two Khatri-Rao products, split so that both are small."""
         shape = self.coef_shape
-        split = min(range(1, self.ndim + 1), key=lambda n: math.prod(shape[:n]) + math.prod(shape[n:]))
-        left = self._columns(self.factors[:split], xp) * self.weights[..., None, :]
-        if split == self.ndim:
-            return xp.reshape(xp.sum(left, axis=-1), (*self.batch_shape, *shape))
+        split = min(range(self.ndim), key=lambda n: math.prod(shape[:n]) + math.prod(shape[n:]))
+        left = self._columns([*self.factors[:split], self.weights[..., None, :]], xp)
         right = xp.matrix_transpose(self._columns(self.factors[split:], xp))
         return xp.reshape(xp.matmul(left, right), (*self.batch_shape, *shape))
 
     def _columns(self, factors: Sequence[Any], xp: Any) -> Any:
         """Khatri-Rao product ``(*b, prod(K), R)``."""
-        lead = self.batch_shape
 
         def product(a: Any, b: Any) -> Any:
-            return xp.reshape(a[..., :, None, :] * b[..., None, :, :], (*lead, -1, self.rank))
+            sizes = (*self.batch_shape, a.shape[-2] * b.shape[-2], self.rank)
+            return xp.reshape(a[..., :, None, :] * b[..., None, :, :], sizes)
 
         return reduce(product, factors)
 

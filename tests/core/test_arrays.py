@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
 
+from tenfac.core import arrays as module
 from tenfac.core.arrays import (
     as_float,
+    device_of,
     dtype_name,
     eps,
     generator,
+    is_array,
     namespace_of,
+    points_like,
     promote,
     spans,
     tensorly_backend,
+    triangular_factor,
 )
 from tenfac.core.errors import DataError
-from tests.checks import assert_close, assert_equal, assert_says, library_of
+from tests.checks import assert_close, assert_equal, assert_says, library_of, to_numpy
 from tests.fresh import in_fresh_python
 
 
@@ -47,6 +54,81 @@ def test_what_is_not_an_array_is_refused_with_a_remedy(value):
     with pytest.raises(TypeError) as error:
         namespace_of(value)
     assert_says(error, type(value).__name__, "numpy.asarray")
+
+
+def test_only_several_arrays_of_a_library_with_devices_are_asked_for_theirs(make, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "device_of", lambda array: asked.append(array) or "cpu")
+    namespace_of(make(2))
+    assert_equal(len(asked), 0)
+    namespace_of(make(2), make(3))
+    assert_equal(len(asked), 0 if make.library == "numpy" else 2)
+
+
+def test_sparse_arrays_are_refused_with_the_way_to_dense_ones():
+    sparse, torch = pytest.importorskip("scipy.sparse"), pytest.importorskip("torch")
+    kinds = [
+        sparse.coo_array,
+        lambda x: torch.tensor(x).to_sparse(),
+        lambda x: torch.tensor(x).to_sparse_csr(),
+    ]
+    for kind in kinds:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch: CSR is in beta
+            array = kind(np.eye(3))
+        with pytest.raises(TypeError) as error:
+            as_float(array)
+        assert_says(error, "got the sparse", "x.to_dense()")
+
+
+def test_what_counts_as_an_array_need_not_have_been_seen_before():
+    class Fresh(np.ndarray):
+        """A kind of array that nobody passed yet."""
+
+    for array in (np.ones(2).view(Fresh), np.float64(1.0)):
+        assert_equal(is_array(array), True)
+    for other in ([1.0], 1.0, "1", None):
+        assert_equal(is_array(other), False)
+
+
+@pytest.mark.parametrize(
+    "values", [0.5, [0.5], [0.5, -1.0], [[2.5], [3.5]], np.float32(0.5), np.array([0.5])]
+)
+def test_points_are_brought_to_the_library_and_keep_their_values(make, values):
+    got = points_like(values, make(3))
+    assert_equal(library_of(got), make.library)
+    assert_equal(to_numpy(got).tolist(), np.asarray(values).tolist())
+
+
+def test_no_points_are_integers_and_fit_every_mode(make):
+    for values in ([], (), [[]]):
+        assert_equal(dtype_name(points_like(values, make(3)).dtype), "int64")
+
+
+def test_points_of_torch_keep_their_gradient_and_follow_the_device():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([0.5, 1.5], requires_grad=True)
+    assert points_like(x, torch.ones(3)) is x
+    assert_equal(points_like(x.detach(), torch.ones(3, device="meta")).device.type, "meta")
+    assert_equal(points_like(x.detach(), np.ones(3)), np.array([0.5, 1.5], dtype="float32"))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax.numpy", "array_api_strict"])
+def test_the_triangular_factor_has_the_gram_matrix_of_the_whole(library):
+    for shape in [(3, 7)] if library == "jax.numpy" else [(7, 3), (3, 3), (3, 7)]:
+        X = np.random.default_rng(0).standard_normal(shape).astype("float32")
+        R = np.asarray(triangular_factor(pytest.importorskip(library).asarray(X)))
+        assert_equal(R.shape, (min(shape), shape[1]))
+        assert_equal(np.tril(R, -1), np.zeros_like(R))
+        assert_close(R.T @ R, X.T @ X)
+
+
+def test_under_jit_an_array_has_no_device():
+    jax, seen = pytest.importorskip("jax"), []
+    x = jax.numpy.ones(2)
+    jax.jit(lambda x: seen.append(device_of(x)) or x)(x)
+    assert_equal(seen, [None])
+    assert_equal(device_of(x), x.device)
 
 
 def test_masked_arrays_are_refused_because_the_mask_would_be_lost():
@@ -157,6 +239,24 @@ def test_the_tensorly_door_is_thread_safe():
     for thread in threads:
         thread.join()
     assert_equal(failures, [])
+
+
+def test_the_first_door_for_jax_leaves_its_64_bit_switch_alone(monkeypatch):
+    jax = pytest.importorskip("jax")
+    from tensorly.backend import BackendManager
+    from tensorly.backend.core import Backend
+
+    before = jax.config.jax_enable_x64
+    monkeypatch.delitem(sys.modules, "tensorly.backend.jax_backend", raising=False)
+    monkeypatch.delitem(Backend._available_backends, "jax", raising=False)
+    monkeypatch.delitem(BackendManager._loaded_backends, "jax", raising=False)
+    try:
+        for _ in range(2):
+            with tensorly_backend(jax.numpy.ones(2)) as tl:
+                assert_equal((tl.get_backend(), jax.config.jax_enable_x64), ("jax", before))
+            assert_equal(jax.config.jax_enable_x64, before)
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def test_decomposing_numpy_arrays_imports_no_heavy_library():

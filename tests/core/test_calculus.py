@@ -359,3 +359,19 @@ def test_wrong_values_are_refused_by_the_name_of_what_was_called():
     with pytest.raises(ShapeError) as caught:
         t.restrict(None)
     assert_says(caught, "restrict: needs one interval or None per mode, 2")
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_value_and_gradient_need_no_derivative_in_the_format(rank, monkeypatch):
+    monkeypatch.setattr(CP, "diff", None)
+    t = CP(None, [np.ones((3, rank))] * 2, [Chebyshev(3)] * 2)
+    value, gradient = t.value_and_grad(0.5, 1.0)  # 1 + x + 2 x^2 - 1 in each mode
+    assert_close(value, 3.0 * rank)
+    assert_close(gradient, np.array([9.0, 5.0]) * rank)
+
+
+def test_a_function_of_rank_zero_is_zero_with_its_gradient():
+    t = CP(None, [np.ones((3, 0))] * 2, [Chebyshev(3)] * 2)
+    value, gradient = t.value_and_grad([0.5, 1.0], 1.0)
+    assert_equal(value, np.zeros(2))
+    assert_equal(gradient, np.zeros((2, 2)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 import tenfac
-from tenfac import GP, Chebyshev, ConvergenceWarning, DataError, Discrete, ShapeError, Tucker
+from tenfac import CP, GP, Chebyshev, ConvergenceWarning, DataError, Discrete, ShapeError, Tucker
 from tests.checks import (
     assert_above,
     assert_below,
@@ -16,6 +18,7 @@ from tests.checks import (
     assert_says,
     to_numpy,
 )
+from tests.core.test_formats import Line
 from tests.core.test_hybrid import DOSES, FACTOR, KNOTS, TIMES, VALUES, Numpy, created, dense
 from tests.oracles import matern_dense
 
@@ -88,6 +91,97 @@ def test_a_missed_tolerance_is_said_with_the_knob():
     assert_above(made.info.rel_error, 0.8 * error, "measured change")
 
 
+@pytest.mark.parametrize("degree", [0, 3, 16, 17, 40])
+def test_the_class_finds_the_shortest_polynomials_that_keep_the_tolerance(degree):
+    coefficients = np.full((60, 1), 1e-13)  # far below the tolerance together
+    coefficients[degree] = 1.0
+    t = Tucker(np.ones(1), [coefficients], [Chebyshev(60, DOSES)])
+    found = t.change_mode(0, Chebyshev, tol=1e-8)
+    assert_equal((found.modes[0].size, found.modes[0].domain), (degree + 1, DOSES))
+    assert_below(found.info.rel_error, 1e-11, "change")
+    assert_equal((t * 0.0).change_mode(0, Chebyshev).modes[0].size, 1)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
+def test_the_class_keeps_its_tolerance_where_coefficients_fall_slowly(tol):
+    falling = 0.8 ** np.arange(200.0)[:, None]
+    t = Tucker(np.ones(1), [falling], [Chebyshev(200)])
+    found, x = t.change_mode(0, Chebyshev, tol=tol), np.linspace(-1, 1, 4001)
+    change = np.abs(found.at(x) - t.at(x)).max() / np.abs(t.at(x)).max()
+    assert_below(change, tol, "change")
+    assert_equal(found.info.converged, True)
+    needed = np.log(tol * 0.2) / np.log(0.8)  # the tail of a geometric series is five times its first term
+    assert_below(found.modes[0].size, needed + 10, "coefficients")
+
+
+def test_no_tolerance_asks_for_more_than_the_precision_holds():
+    t = Tucker(np.ones(1, "f4"), [0.5 ** np.arange(30.0, dtype="f4")[:, None]], [Chebyshev(30)])
+    found = t.change_mode(0, Chebyshev, tol=1e-10)
+    assert_equal((found.info.converged, found.dtype), (True, np.dtype("f4")))
+    assert_below(found.modes[0].size, 24, "coefficients")
+
+
+def test_what_no_polynomials_hold_stops_at_the_largest_and_says_so(monkeypatch):
+    monkeypatch.setattr("tenfac.core.change._LARGEST", 65)
+    rough = GP("matern12", KNOTS, lengthscale=2.0)
+    t = Tucker(np.ones(1), [rough.factor(VALUES[:, :1])], [rough])
+    with pytest.warns(ConvergenceWarning):
+        found = t.change_mode(0, Chebyshev, tol=1e-9)
+    assert_equal((found.info.converged, found.info.reason), (False, "tolerance missed"))
+    assert_below(found.modes[0].size, 65, "coefficients")
+    assert_above(found.modes[0].size, 33, "coefficients")
+
+
+@pytest.mark.parametrize("where", ["a first row", "a lower end", "an upper end"])
+def test_what_changes_only_at_a_row_or_an_end_of_another_mode_is_seen(where):
+    if where == "a first row":
+        other, edge, constant = Discrete(2), np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    else:  # ((1 + x) / 2)^999 is below 1/e farther than a 500th from its end
+        other, sign = Chebyshev(1000), 1.0 if where == "an upper end" else -1.0
+        edge = other.factor(((1 + sign * other.nodes()) / 2)[:, None] ** 999)[:, 0]
+        constant = np.eye(1000)[0]
+    bent, flat = np.eye(9)[8], np.eye(9)[0]
+    t = CP(None, [np.stack([edge, constant], axis=1), np.stack([bent, flat], axis=1)], [other, Chebyshev(9)])
+    with pytest.warns(ConvergenceWarning):
+        made = t.change_mode(1, Chebyshev(5), tol=1e-3)
+    assert_above(made.info.rel_error, 0.7, "change")
+
+
+def test_a_batch_is_changed_as_each_of_it_and_measured_together(make):
+    values = np.random.default_rng(1).normal(size=(3, 6, 2))
+    table = CP(None, [make.asarray(values), make(3, 4, 2)])
+    curves = table.change_mode(0, GP("matern52", KNOTS, lengthscale=2.0))
+    smooth = curves.change_mode(0, Chebyshev, tol=1e-3)
+    assert_equal((curves.batch_shape, smooth.info.converged), ((3,), True))
+    times, rows = np.linspace(0, 6, 50), np.arange(50) % 4
+    for k in range(3):
+        one = CP(None, [f[k] for f in table.factors]).change_mode(0, curves.modes[0])
+        want = to_numpy(one.at(times, rows))
+        assert_close(curves.at(times, rows)[k], want, FACTOR, like=table.factors[0])
+        change = np.abs(to_numpy(smooth.at(times, rows))[k] - want).max()
+        assert_below(change, 2e-3 * np.abs(to_numpy(curves.at(times, rows))).max(), "change")
+
+
+@pytest.mark.parametrize("kind", ["tucker", "cp", "train"])
+def test_a_batch_of_one_or_more_modes_is_measured_like_its_worst(kind):
+    rng = np.random.default_rng(0)
+    for modes in ([Chebyshev(12)], [Chebyshev(12), Discrete(3)]):
+        batch = CP(rng.normal(size=(2, 2)), [rng.normal(size=(2, m.size, 2)) for m in modes], modes)
+        batch = {"cp": lambda t: t, "tucker": CP.to_tucker, "train": CP.to_train}[kind](batch)
+        with pytest.warns(ConvergenceWarning):
+            made = batch.change_mode(0, Chebyshev(9))
+        grid = [np.linspace(-1, 1, 400), *[None] * (len(modes) - 1)]
+        before, after = batch.on_grid(*grid), made.on_grid(*grid)
+        change = np.abs(after - before).max() / np.abs(before).max()
+        assert_below(abs(made.info.rel_error / change - 1), 0.1, "measured over true change, less 1")
+
+
+def test_the_seconds_of_a_change_are_those_it_took():
+    start = time.perf_counter()
+    info = created("tucker", Numpy()).change_mode(2, Chebyshev, tol=1e-2).info
+    assert 0 < info.seconds <= time.perf_counter() - start
+
+
 def test_gradients_of_torch_pass_through_a_change():
     import torch
 
@@ -110,6 +204,8 @@ def test_gradients_of_torch_pass_through_a_change():
         (0, GP("matern12", [0.0, 1.0], lengthscale=1.0), ShapeError, ["mode 0 has 3", "has 2"]),
         (2, Discrete(4), ShapeError, ["t.change_mode(n, points)"]),
         (2, Chebyshev(4, (0.0, 8.0)), DataError, ["[-1.0, 7.0]", "[0.0, 8.0]"]),
+        (2, Chebyshev(4, (-2.0, 5.0)), DataError, ["[-1.0, 7.0]", "[-2.0, 5.0]"]),
+        (2, Line(4), ShapeError, ["a mode that takes values at nodes", "Line"]),
         (2, [[1.0]], ShapeError, ["1-way"]),
         (2, [8.0], DataError, ["mode 2", "8"]),
         (3, Chebyshev, ShapeError, ["mode"]),

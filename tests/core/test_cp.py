@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,26 @@ def test_the_norm_of_a_tensor_with_nan_is_nan_and_never_zero(make):
     weights[1] = np.nan
     t = CP(make.asarray(weights), [make(3, 2), make(4, 2)])
     assert_equal(str(float(t.norm())), "nan")
+
+
+def test_the_norm_of_what_nearly_cancels_is_that_of_the_rest(make):
+    for rest in (0.5, 2.0**-8):
+        t = CP(make.asarray([1.0, rest - 1.0]), [make.asarray(np.ones((size, 2))) for size in (1, 2)])
+        assert_close(t.norm(), rest * np.sqrt(2.0), like=t.weights, scale=1.0)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 4, 50), (50, 2, 3, 4), (1, 6), (3, 1, 1)])
+def test_the_dense_tensor_is_one_product_of_the_smallest_two_parts(make, shape, monkeypatch):
+    t, seen, columns = CP(make(2), [make(size, 2) for size in shape]), [], CP._columns
+    monkeypatch.setattr(CP, "_columns", lambda *args: seen.append(columns(*args)) or seen[-1])
+    assert_close(t.to_tensor(), cp_dense(t.weights, t.factors), like=t.weights)
+    splits = [math.prod(shape[:n]) + math.prod(shape[n:]) for n in range(len(shape) + 1)]
+    assert_equal(sum(part.shape[0] for part in seen), min(splits))
+
+
+def test_a_tensor_of_rank_zero_is_zero(make):
+    for shape in ((3,), (3, 4), (3, 4, 2)):
+        assert_equal(CP(make(0), [make(size, 0) for size in shape]).to_tensor(), make(*shape) * 0)
 
 
 @pytest.mark.parametrize(

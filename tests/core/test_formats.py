@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfac import CP, DataError, Discrete, Report, ShapeError, Tucker, TuckerTrain
+from tenfac import CP, GP, Chebyshev, DataError, Discrete, Report, ShapeError, Tucker, TuckerTrain
 from tenfac.core.arrays import namespace_of, points_like
 from tests.checks import assert_close, assert_equal, assert_says, dtype_name, library_of
 from tests.oracles import format_dense
@@ -108,6 +108,17 @@ def test_the_repr_is_one_line_with_shape_rank_dtype_and_size(make, case):
     text = repr(case.create(make))
     assert_says(text, "shape=(4, 5, 3)", f"{make.library}.{make.dtype}", "60 entries", "rank=")
     assert "\n" not in text
+
+
+def test_the_repr_names_a_device_that_is_not_the_cpu_and_what_a_mode_has():
+    torch = pytest.importorskip("torch")
+    for device, said in (("meta", "torch.float32 on meta, "), ("cpu", "torch.float32, ")):
+        assert_says(repr(CP(None, [torch.ones(3, 2, device=device)])), said)
+    text = repr(CP(None, [np.ones((3, 2))] * 2, [Chebyshev(3), Discrete(3)]))
+    assert_says(text, "domain=[-1, 1] x -, degree=(2, -), rank=2, numpy.float64, ")
+    assert "knots" not in text
+    mode = GP("matern12", [0.0, 1.0], lengthscale=1.0)
+    assert_says(repr(CP(None, [np.ones((mode.size, 2))], [mode])), "domain=[0, 1], knots=(2), rank=2")
 
 
 def test_at_equals_the_entries_of_the_dense_tensor(make, case):
