@@ -144,7 +144,7 @@ def points_in_block(width: int) -> int:
     >>> points_in_block(1), points_in_block(10_000)
     (4096, 64)
     """
-    return min(max(_CACHED // max(width, 1), _FEWEST), _POINTS)
+    return min(max(_CACHED // width, _FEWEST), _POINTS) if width else _POINTS
 
 
 def _columns(mode: Any, factor: Any, x: Any, n: int, scratch: Scratch, xp: Any) -> Any:
@@ -308,7 +308,7 @@ def _gradient_by_rows(
     inner = np.matmul(flat, matrix, scratch.get("inner", 2 * count, rest[0] * rest[1]))
     inner = inner.reshape(count, 2, *rest)
     value, slope = np.matmul(middle, inner[:, 0]).transpose(1, 0, 2)
-    along = np.matmul(middle[:, :1], inner[:, 1])[:, 0]
+    along = np.matmul(middle[:, None, 0], inner[:, 1])[:, 0]
     ends = [(along, last[:, 0]), (slope, last[:, 0]), (value, last[:, 1]), (value, last[:, 0])]
     *slopes, value = [np.einsum("nr,nr->n", a, b) for a, b in ends]
     return value, slopes
@@ -376,7 +376,7 @@ def _gradient(core: Any, pairs: Sequence[tuple[Any, Any]], xp: Any) -> tuple[Any
     matrix = xp.reshape(core, (core.shape[0], -1))
     first, *rest = columns
     if not rest:
-        ends = [matrix * xp.ones_like(first)]
+        ends = [xp.broadcast_to(matrix, first.shape)]
     else:
         beyond = reduce(lambda a, b: row_pairs(a, b, xp), rest)
         tensor = xp.matmul(xp.matrix_transpose(matrix), first)

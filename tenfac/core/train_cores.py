@@ -210,8 +210,8 @@ def summed_over_modes(cores: Sequence[Any], changed: Sequence[int], xp: Any) -> 
         places = [(0, r, after)] if n in changed else []
         places += [(0, 0, 0)] if n < last else []
         places += [(s, 0, after)] if n > 0 else []
-        empty = xp.zeros((*core.shape[:-3], *sizes), dtype=core.dtype, device=device_of(core))
-        made.append(sum((_placed(core, place, sizes, xp) for place in places), empty))
+        first, *others = (_placed(core, place, sizes, xp) for place in places)
+        made.append(sum(others, first))
     return made
 
 

@@ -175,8 +175,9 @@ class SumOfKronecker(StructuredMatrix):
         for term in self.terms:
             check_hermitian(term.factors, where)
         xp = self._xp
-        first, second, basis, log_volume, sizes = [], [], [], 0, self.terms[0].row_shape
-        for mode, (a, b) in enumerate(zip(*(term.factors for term in self.terms), strict=True)):
+        left, right = self.terms
+        first, second, basis, log_volume, sizes = [], [], [], 0, left.row_shape
+        for mode, (a, b) in enumerate(zip(left.factors, right.factors, strict=True)):
             a_values, b_values, vectors, log_det = _both_diagonal(a, b, mode, xp)
             first.append(a_values)
             second.append(b_values)

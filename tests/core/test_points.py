@@ -176,6 +176,7 @@ def test_polynomials_are_evaluated_at_so_many_points_that_they_fill_eight_megaby
         ((20, 2, 3), 20, False),
         ((4, 3, 2, 5), 20, False),
         ((8, 9, 8), 64, True),
+        ((7, 10, 10), 70, True),
         ((16, 16, 8, 8), 256, False),
     ],
 )
@@ -200,6 +201,22 @@ def test_scratch_is_written_into_again_and_grows():
     assert_equal(np.shares_memory(first, scratch.get("a", 2)), True)
     assert_equal(np.shares_memory(first, scratch.get("b", 2, 3)), False)
     assert_equal((scratch.get("a", 7).shape, Scratch(None).get("a", 2)), ((7,), None))
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("kind", ["tucker", "cp", "train"])
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_number_is_added_to_every_value(kind, d, batch):
+    rng = np.random.default_rng(0)
+    t = CP(
+        rng.standard_normal((*batch, 2)),
+        [rng.standard_normal((*batch, 4, 2)) for _ in range(d)],
+        [Chebyshev(4)] * d,
+    )
+    t = {"cp": lambda: t, "tucker": t.to_tucker, "train": t.to_train}[kind]()
+    x = rng.uniform(-1, 1, (d, 5))
+    assert_close((t + 2.5).at(*x), t.at(*x) + 2.5, 1000)
+    assert_equal(type(t + 2.5), type(t))
 
 
 def test_half_precision_is_computed_in_float32(make):

@@ -54,9 +54,11 @@ def test_the_error_of_a_rank_is_the_best_one_and_said_to_one_percent_at_every_si
 def test_gram_matrices_decide_alone_where_much_is_discarded():
     X = np.random.default_rng(0).standard_normal((6, 7, 8))
     assert_equal(steps_of(lambda: truncate(X, (4, 4, 4))), {"_gram_basis"})
+    assert_equal(steps_of(lambda: truncate(planted(1e-4), (3, 40), modes=[0])), {"_gram_basis"})
     assert_equal(steps_of(lambda: truncate(X, None, 0.5, modes=[1])), {"_gram_basis"})
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize(
     ("error", "rank", "tol", "again"),
     [
@@ -68,9 +70,9 @@ def test_gram_matrices_decide_alone_where_much_is_discarded():
     ],
 )
 def test_small_errors_are_measured_and_a_mode_is_done_again_by_qr_only_if_that_can_help(
-    error, rank, tol, again
+    error, rank, tol, again, scale
 ):
-    X = planted(error)
+    X = planted(error) * scale
     ranks = None if rank is None else (rank, 40)
     want = {"_gram_basis", "_residual2", *(["_qr_basis"] if again else [])}
     assert_equal(steps_of(lambda: truncate(X, ranks, tol, modes=[0])), want)
@@ -143,7 +145,7 @@ def test_a_batch_is_squared_where_much_is_discarded_and_done_again_where_little_
 
 
 def test_no_singular_vectors_are_made_for_each_column_of_a_batch():
-    X, linalg = np.stack([planted(1e-8, sizes=(20, 90))] * 2), namespace_of(np.ones(1)).linalg
+    X, linalg = np.stack([planted(1e-8, sizes=(20, 90))] * 100), namespace_of(np.ones(1)).linalg
     with mock.patch.object(linalg, "svd", side_effect=linalg.svd) as svd:
         truncate_fixed(X, (3, 3), 2)
     shapes = [call.args[0].shape for call in svd.call_args_list]

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tenfac import DataError, RankError, ShapeError, Tucker
+from tenfac import CP, Chebyshev, DataError, RankError, ShapeError, Tucker
 from tests.checks import (
     assert_above,
     assert_below,
@@ -170,3 +170,13 @@ def test_the_rank_of_a_product_of_sums_is_bounded_by_rounding(make):
     t = some(make) + some(make, seed=9)
     assert_equal(t.rank, (4, 6, 4))
     assert_above(float(t.round(rank=1).info.rel_error), 0.05, "error of a rank-1 rounding")
+
+
+@pytest.mark.parametrize("kind", ["tucker", "train", "cp"])
+def test_the_laplacian_of_three_variables_is_the_sum_of_their_second_derivatives(make, kind):
+    factors = [make(5, 2, seed=n) for n in range(3)]
+    t = CP(None, factors, [Chebyshev(5)] * 3)
+    t = {"cp": lambda: t, "tucker": t.to_tucker, "train": t.to_train}[kind]()
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 6)).astype(make.dtype)
+    want = sum(to_numpy(t.diff(n, order=2).at(*x)) for n in range(3))
+    assert_close(t.laplacian().at(*x), want, 1000, like=factors[0])
