@@ -63,6 +63,7 @@ def test_a_coo_tensor_of_torch_gives_the_same_entries_in_torch():
     entries = observed_entries(X)
     assert_reads(entries, indices, values.astype("float32").astype(float))
     assert_same_kind(entries.restore(np.ones(2)), torch.ones(2))
+    assert_equal(tuple(entries.like.shape), (0,))
 
 
 @pytest.mark.parametrize("kind", [csr_array, coo_matrix])
@@ -70,10 +71,11 @@ def test_sparse_matrices_of_any_layout_are_read(kind):
     entries = observed_entries(kind(([1.0, 2, 3], ([0, 1, 1], [2, 0, 3])), shape=(2, 4)))
     assert_equal([list(index) for index in entries.indices], [[0, 1, 1], [2, 0, 3]])
     assert_equal(list(entries.values), [1.0, 2.0, 3.0])
+    assert_equal(entries.like.shape, (0,))  # says the dtype, keeps no values
 
 
 def test_indices_of_a_shape_too_large_to_number_are_sorted_and_checked_too():
-    index, shape = [np.array([7, 0, 7]), np.array([5, 1, 2])], (2**62, 2**62)
+    index, shape = [np.array([7, 0, 7]), np.array([5, 6, 2])], (2**62, 2**62)
     entries = observed_entries(coo_array(([1.0, 2, 3], tuple(index)), shape=shape))
     assert_equal(list(entries.values), [2.0, 3.0, 1.0])
     index[1][2] = 5
@@ -86,6 +88,7 @@ def test_results_go_back_to_the_library_and_dtype_of_the_data(make):
     entries = observed_entries(X)
     assert_equal(str(entries.values.dtype), "float64")
     assert_same_kind(entries.restore(np.ones(3)), X)
+    assert_equal(tuple(entries.like.shape), (0, 4))
     assert_equal(str(observed_entries(np.arange(6).reshape(2, 3)).restore(np.ones(3)).dtype), "float64")
     assert_equal(str(observed_entries(np.ones((2, 3), "complex64")).restore(np.ones(3)).dtype), "complex64")
 

@@ -155,6 +155,13 @@ def test_a_share_of_the_mean_diagonal_and_a_penalty_keep_rows_small_and_jitter_k
         assert_close(got, np.full((1, 2), want), 1e6)
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_rows_without_ridge_and_penalty_are_those_of_least_squares_whatever_the_scale_of_the_features(scale):
+    blocks = row_blocks((np.array([0, 0]), np.array([0, 1])), np.array([2.0, 4.0]), (1, 2), 0)
+    got, _ = solve_rows(blocks, lambda _: np.full((1, 2, 1), scale), np.zeros((1, 1)), 0.0, 0.0)
+    assert_close(got, np.array([[3.0 / scale]]), 1e5)
+
+
 @pytest.mark.parametrize("dtype", [float, complex])
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_the_spectral_basis_is_that_of_the_dense_gram_matrix_without_diagonal(mode, dtype):

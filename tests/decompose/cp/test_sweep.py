@@ -167,12 +167,18 @@ def random_factors(dtype=float, seed=2, rank=3, shape=X.shape):
 
 
 @pytest.mark.parametrize("dtype", [float, complex])
-@pytest.mark.parametrize("off", [1.0, 1e-2, 1e-6])
-def test_the_errors_of_a_sweep_are_those_of_its_factors_and_each_term_has_one_norm_in_every_mode(off, dtype):
+@pytest.mark.parametrize("scale", [0.7, 1e-3])
+@pytest.mark.parametrize(("off", "formed"), [(1.0, 0), (1e-2, 0), (1e-6, 1)])
+def test_the_errors_of_a_sweep_are_those_of_its_factors_and_each_term_has_one_norm_in_every_mode(
+    monkeypatch, off, scale, formed, dtype
+):
     factors = random_factors(dtype)
     near = cp_dense(None, [factor[0].T for factor in factors])
-    dense = 0.7 * (near + off * np.linalg.norm(near) / np.linalg.norm(X.array) * X.array)
-    balanced, errors = als.sweep(DenseTensor(dense), factors)
+    dense = scale * (near + off * np.linalg.norm(near) / np.linalg.norm(X.array) * X.array)
+    target, calls, distance = DenseTensor(dense), [], DenseTensor.distance
+    monkeypatch.setattr(DenseTensor, "distance", lambda *given: calls.append(1) or distance(*given))
+    balanced, errors = als.sweep(target, factors)
+    assert_equal(len(calls), formed)  # residuals, where squares would cancel
     for s in range(2):
         own = [factor[s].T for factor in balanced]
         want = np.linalg.norm(dense - cp_dense(None, own)) / np.linalg.norm(dense)
