@@ -4,8 +4,8 @@ Run: ``python benchmarks/mutants.py [--count 40] [--seed 0] [--rooms core decomp
 tokens at random (operators, comparisons, numbers, booleans), changes one at a time in a copy of the checkout,
 runs the tests of the room and its doctests until the first failure, those that name the changed file first.
 Prints each mutant with its line and the test that caught it, writes ``results/mutants.json``. Not drawn are
-docstrings, annotations, imports, error messages, and choices that a neighbouring value serves as well: sizes of
-blocks and the private constants of modules (``_NAME = 3``).
+docstrings, annotations, imports, error messages, and choices that a neighbouring value serves as well: sizes
+of blocks and the private constants of modules (``_NAME = 3``).
 """
 
 from __future__ import annotations

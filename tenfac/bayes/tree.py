@@ -12,6 +12,7 @@ from tenfac.bayes.collapsed.hyper import Hyper
 from tenfac.bayes.columns import ModeIndex
 from tenfac.bayes.likelihoods.response import Response
 from tenfac.core.errors import DataError, MissingExtraError
+from tenfac.core.modes.bend import steepness
 
 Array = NDArray[Any]
 _TAKEN = (
@@ -157,8 +158,6 @@ def _lengthscales(modes: Array, lines: list[ModeIndex]) -> Array:
     out = np.empty(modes.shape[:-1])
     for k, index in enumerate(lines):
         middle = np.median(index.positions(index.values))
-        sharpness, center = np.exp(modes[..., k, 2]), modes[..., k, 3]
-        span = np.arcsinh(sharpness * (1 - center)) + np.arcsinh(sharpness * center)
-        slope = sharpness / np.sqrt(1 + (sharpness * (middle - center)) ** 2) / span
+        slope = steepness(middle, np.exp(modes[..., k, 2]), modes[..., k, 3], np)
         out[..., k] = np.exp(modes[..., k, 1]) / slope * index.span
     return out

@@ -402,12 +402,20 @@ def finite_scalar(value: Any) -> Any:
     2
     >>> finite_scalar(float("nan"))
     Traceback (most recent call last):
-    tenfac.core.errors.DataError: +, -, *, /, **: a number must be finite; got nan.
+    tenfac.core.errors.DataError: +, -, *, /, **: a number must be finite and no larger than floats; got nan.
     """
     number = scalar_of(value)
-    if isinstance(number, (int, float, complex)) and not cmath.isfinite(number):
-        raise DataError(f"+, -, *, /, **: a number must be finite; got {number}.")
+    if isinstance(number, (int, float, complex)) and not _is_finite(number):
+        shown = f"an integer of {number.bit_length()} bits" if isinstance(number, int) else number
+        raise DataError(f"+, -, *, /, **: a number must be finite and no larger than floats; got {shown}.")
     return number
+
+
+def _is_finite(number: complex) -> bool:
+    try:
+        return cmath.isfinite(number)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 def scalar_of(value: Any) -> Any:

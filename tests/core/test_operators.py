@@ -92,6 +92,9 @@ def test_numbers_that_are_not_finite_are_refused(number: complex) -> None:
         with pytest.raises(DataError) as error:
             call()
         assert_says(error, "finite", str(number))
+    with pytest.raises(DataError) as error:
+        FUNCTION * 10**400  # beyond the range of floats
+    assert_says(error, "no larger than floats", "1329 bits")
 
 
 def test_functions_on_two_domains_and_tables_of_two_sizes_are_not_joined() -> None:

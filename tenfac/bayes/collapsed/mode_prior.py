@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfac.core.modes.bend import bent, steepness
 from tenfac.core.modes.oscillator import Oscillator
 from tenfac.core.modes.state_space import KERNELS, StateSpace, correlation, correlation_slope
 
@@ -21,9 +22,10 @@ _QUALITY = 8.0  # of an oscillator above 1/2, where the sharpness is 1
 class ModePrior:
     """Covariance ``c + k(w(x), w(x'))``, or ``c + [x = x'] + W_x . W_x'`` when the mode is discrete.
 
-    The axis may be bent: ``w`` is a scaled ``asinh(sharpness * (x - center))``, near which the function
-    varies fastest. Many real axes need it (time after a reaction starts, dose around its threshold), and
-    a small sharpness leaves the axis straight. Beyond the observed range 0 to 1 the axis goes on straight.
+    The axis may be bent (``core.modes.bend``): ``w`` is a scaled ``asinh(sharpness * (x - center))``, near
+    which the function varies fastest. Many real axes need it (time after a reaction starts, dose around its
+    threshold), and a small sharpness leaves the axis straight. Beyond the observed range 0 to 1 the axis goes
+    on straight.
 
     Parameters
     ----------
@@ -85,19 +87,13 @@ class ModePrior:
         """Positions on the bent axis, shape (N,); codes of a discrete mode stay."""
         if self.kernel is None or self.swings:
             return x
-        start = np.arcsinh(-self.sharpness * self.center)
-        scale = np.arcsinh(self.sharpness * (1 - self.center)) - start
-        inside = np.clip(x, 0.0, 1.0)
-        bent = (np.arcsinh(self.sharpness * (inside - self.center)) - start) / scale
-        return bent + (x - inside) * self.slope(x)
+        return bent(x, self.sharpness, self.center, np)
 
     def slope(self, x: Array) -> Array:
         """Derivative of ``bend``, shape (N,)."""
         if self.swings:
             return np.ones_like(x)
-        x = np.clip(x, 0.0, 1.0)
-        scale = np.arcsinh(self.sharpness * (1 - self.center)) + np.arcsinh(self.sharpness * self.center)
-        return self.sharpness / np.sqrt(1 + (self.sharpness * (x - self.center)) ** 2) / scale
+        return steepness(x, self.sharpness, self.center, np)
 
     def covariance(self, x: Array, z: Array) -> Array:
         """Prior covariance between indices, shapes (N,) and (M,) -> (N, M)."""

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenfac.core.modes.bend import bent
 from tenfac.core.modes.state_space import KERNELS
 
 _FAR = 1e3  # as in core.modes.state_space: distances beyond are all the same
@@ -95,13 +96,7 @@ class ModeKernel:
 
 def bend(hyper: TorchHyper, mode: int, x: Tensor) -> Tensor:
     """Positions on the bent axis, as ``ModePrior.bend``, shape (N,)."""
-    sharpness, center = hyper.modes[mode, 2].exp(), hyper.modes[mode, 3]
-    start = torch.asinh(-sharpness * center)
-    span = torch.asinh(sharpness * (1 - center)) - start
-    inside = x.clamp(0.0, 1.0)
-    bent = (torch.asinh(sharpness * (inside - center)) - start) / span
-    slope = sharpness / torch.sqrt(1 + (sharpness * (inside - center)) ** 2) / span
-    return bent + (x - inside) * slope
+    return bent(x, hyper.modes[mode, 2].exp(), hyper.modes[mode, 3], torch)
 
 
 def matern(distance: Tensor, order: int) -> Tensor:

@@ -48,8 +48,8 @@ class KroneckerSBL(PosteriorMethods, BaseEstimator):
     The measurements are ``Y = X x_0 A_0 x_1 A_1 ... + noise``: ``vec(Y) = (A_0 kron A_1 kron ...) vec(X)``.
     Most columns of each factor are not used, so that ``X`` is zero outside a box of few rows per mode (a
     Kronecker support [1]_). The prior of ``X[j, k, ...]`` is Gaussian with variance ``g_0[j] g_1[k] ...``;
-    these numbers and the noise maximise the evidence, which makes most of them zero. One to six modes, real
-    or complex, wide or tall factors.
+    these numbers and the noise maximise the evidence, which makes most of them zero. Any number of modes,
+    real or complex, wide or tall factors.
 
     Parameters
     ----------

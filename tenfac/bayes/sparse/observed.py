@@ -105,7 +105,7 @@ class Observed:
         return contract(self.spread(np.ones((1, self.size))), squares).reshape(-1)
 
 
-def observe(factors: Sequence[Any], Y: Any, mask: Any = None, where: str = "fit_unstructured") -> Observed:
+def observe(factors: Sequence[Any], Y: Any, mask: Any = None, where: str = "KroneckerSBL") -> Observed:
     """Validate factors, measurements and mask, and bring them to one double precision.
 
     Parameters

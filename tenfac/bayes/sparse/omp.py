@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfac.bayes.sparse.inputs import check_noise, give_back, is_positive, read_problem
-from tenfac.bayes.sparse.recovery import Recovery
+from tenfac.bayes.sparse.inputs import check_noise, is_positive, read_problem
+from tenfac.bayes.sparse.recovery import Recovery, recovery_like
 from tenfac.core.contract import contract
 from tenfac.core.door import door
 from tenfac.core.errors import DataError, warn_user
@@ -124,8 +124,8 @@ def kron_omp(
         history=tuple(r / size for r in history) if size else (),
         warnings=notes,
     )
-    coef = give_back(coef if snapshots else coef[..., 0], Y)
-    return Recovery(support, coef, tuple(A.shape[1] for A in matrices), info)
+    sizes = tuple(A.shape[1] for A in matrices)
+    return recovery_like(Y, support, coef if snapshots else coef[..., 0], sizes, info)
 
 
 def _bound(noise: float | None, tol: float | None, size: float, Y: Array) -> float:
@@ -133,8 +133,8 @@ def _bound(noise: float | None, tol: float | None, size: float, Y: Array) -> flo
         raise DataError(
             "kron_omp: needs the noise or a relative residual to stop at; got neither. Pass noise= or tol=."
         )
-    if tol is not None and not is_positive(tol):
-        raise DataError(f"kron_omp: `tol` must be positive and finite; got {tol!r}.")
+    if tol is not None and not (is_positive(tol) and tol < 1):
+        raise DataError(f"kron_omp: `tol` must be between 0 and 1, a relative residual; got {tol!r}.")
     n, parts = (2 * Y.size, 2) if np.iscomplexobj(Y) else (Y.size, 1)
     most = n + 2 * math.sqrt(n * math.log(n))
     level = 0.0 if noise is None else check_noise(noise, "kron_omp") * math.sqrt(most / parts)

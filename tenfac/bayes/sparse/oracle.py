@@ -13,11 +13,10 @@ from tenfac.bayes.sparse.estep import posterior
 from tenfac.bayes.sparse.inputs import (
     check_noise,
     check_support,
-    give_back,
     is_positive,
     read_problem,
 )
-from tenfac.bayes.sparse.recovery import Recovery
+from tenfac.bayes.sparse.recovery import Recovery, recovery_like
 from tenfac.core.contract import contract
 from tenfac.core.errors import DataError, nearest_name
 from tenfac.core.report import Report
@@ -81,7 +80,7 @@ def oracle_least_squares(
         )
     fit = contract(coef, [*matrices, None], xp=np)
     info = _report("least squares on the given support", measured, fit)
-    return Recovery(columns, give_back(coef if snapshots else coef[..., 0], Y), sizes, info)
+    return recovery_like(Y, columns, coef if snapshots else coef[..., 0], sizes, info)
 
 
 def oracle_posterior_mean(
@@ -135,7 +134,7 @@ def oracle_posterior_mean(
     found = given(variance)
     rel_error = float(np.sqrt(found.residual) / (np.linalg.norm(measured) or 1.0))
     info = Report(True, f"posterior mean on the given support, variance {variance:.3g}", rel_error=rel_error)
-    return Recovery(columns, give_back(found.mean if snapshots else found.mean[..., 0], Y), sizes, info)
+    return recovery_like(Y, columns, found.mean if snapshots else found.mean[..., 0], sizes, info)
 
 
 def _on_support(

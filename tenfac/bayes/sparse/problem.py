@@ -202,6 +202,8 @@ def measured_of(measured: Any, rows: list[int], snapshots: bool, where: str, xp:
     (2, 3, 1)
     """
     _check_array(measured, where)
+    if not isinstance(snapshots, bool):
+        raise TypeError(f"{where}: snapshots must be True or False; got {snapshots!r}.")
     shape, count = tuple(measured.shape), math.prod(rows)
     if 0 in shape:
         raise ShapeError(f"{where}: Y must hold at least one number; got shape {shape}.")

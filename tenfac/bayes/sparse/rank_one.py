@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tenfac.bayes.sparse.box import outer
 from tenfac.bayes.sparse.em import Rules, em_am
-from tenfac.bayes.sparse.inputs import check_noise, give_back, read_problem
-from tenfac.bayes.sparse.recovery import Recovery
+from tenfac.bayes.sparse.inputs import check_noise, read_problem
+from tenfac.bayes.sparse.recovery import Recovery, recovery_like
 from tenfac.core.errors import DataError, nearest_name
 from tenfac.core.report import Report
 from tenfac.decompose.hooi import hooi
@@ -80,7 +80,7 @@ def rank_one_sbl(
     if not tensor.any():
         none = np.zeros((0,) * len(sizes), tensor.dtype)
         info = Report(True, "the measurements are zero", rel_error=0.0)
-        return Recovery((np.arange(0),) * len(sizes), give_back(none, Y), sizes, info)
+        return recovery_like(Y, (np.arange(0),) * len(sizes), none, sizes, info)
     scale, vectors = _outer_product(tensor, decomposition)
     left = float(np.linalg.norm(tensor - scale * outer(vectors)))
     sigma2 = _noise(noise, left, tensor.shape, abs(scale), where)
@@ -95,7 +95,7 @@ def rank_one_sbl(
     coef = scale * outer([x[rows] for x, rows in zip(found, support, strict=True)])
     reason = "every mode converged" if converged else "max_iter reached in a mode"
     info = Report(converged, reason, n_iter=steps, rel_error=left / float(np.linalg.norm(tensor)))
-    return Recovery(support, give_back(coef, Y), sizes, info)
+    return recovery_like(Y, support, coef, sizes, info)
 
 
 def _outer_product(tensor: Array, decomposition: str) -> tuple[Any, list[Array]]:

@@ -23,8 +23,8 @@ class Recovery:
 
     Parameters
     ----------
-    support : tuple of int ndarray, shapes (k_i,)
-        Columns of every mode, ascending.
+    support : tuple of arrays of int, shapes (k_i,)
+        Columns of every mode, ascending; in the library of ``coef``.
     coef : array, shape (k_1, ..., k_I) or (k_1, ..., k_I, T)
         Values there.
     shape : tuple of int
@@ -60,7 +60,7 @@ class Recovery:
         remedy = "Use `coef` and `support`, or raise max_bytes."
         byte_guard(shape, values.dtype.itemsize, max_bytes, "Recovery.coef_tensor", remedy)
         dense = np.zeros(shape, dtype=values.dtype)
-        dense[np.ix_(*self.support)] = values
+        dense[np.ix_(*(to_numpy(columns) for columns in self.support))] = values
         return give_back(dense, self.coef)
 
     def coef_format(self, modes: Sequence[Mode | None] | None = None) -> Tucker | CP:
@@ -77,3 +77,18 @@ class Recovery:
     def __repr__(self) -> str:
         columns = "x".join(str(len(rows)) for rows in self.support)
         return f"Recovery(shape={self.shape}, columns={columns}, {self.info.reason})"
+
+
+def recovery_like(
+    like: Any, support: Sequence[Any], coef: Any, shape: tuple[int, ...], info: Report
+) -> Recovery:
+    """Columns and values found in numpy, in the library, device and precision of the measurements ``like``.
+
+    Examples
+    --------
+    >>> toy = Report(True, "toy")
+    >>> recovery_like(np.ones(3, dtype=np.float32), [np.array([1])], np.array([5.0]), (2,), toy).coef
+    array([5.], dtype=float32)
+    """
+    columns = tuple(give_back(one, like) for one in support)
+    return Recovery(columns, give_back(coef, like), shape, info)

@@ -171,18 +171,18 @@ def fit_unstructured(
            [7, 2]])
     """
     if prune_alpha is not None and not 0 < prune_alpha < 1:
-        raise DataError(f"fit_unstructured: prune_alpha must be in (0, 1), or None; got {prune_alpha!r}.")
+        raise DataError(f"KroneckerSBL: prune_alpha must be in (0, 1), or None; got {prune_alpha!r}.")
     if n_starts not in (1, 2):
-        raise DataError(f"fit_unstructured: n_starts must be 1 or 2; got {n_starts!r}.")
+        raise DataError(f"KroneckerSBL: n_starts must be 1 or 2; got {n_starts!r}.")
     if noise is not None:
-        noise = check_noise(noise, "fit_unstructured") ** 2
-    data = observe(factors, Y, mask, "fit_unstructured")
+        noise = check_noise(noise, "KroneckerSBL") ** 2
+    data = observe(factors, Y, mask, "KroneckerSBL")
     check_resolved(data, noise, "KroneckerSBL")
     cost = column_cost(math.prod(data.column_shape), prune_alpha)
     found = best_path(data, noise, cost, n_starts, _Stop(max_iter, tol, max_bytes))
     if not found.path.converged:
         warn_user(
-            f"fit_unstructured: not converged, {found.path.reason}. Raise max_iter (now {max_iter}) or tol "
+            f"KroneckerSBL: not converged, {found.path.reason}. Raise max_iter (now {max_iter}) or tol "
             f"(now {tol:g})."
         )
     return _solution(found, Y, noise)
@@ -225,7 +225,7 @@ def best_path(data: Observed, noise: float | None, cost: float, n_starts: int, s
     array([0])
     """
     size = (math.prod(data.column_shape), data.snapshots + 4)
-    byte_guard(size, data.values.itemsize, stop.max_bytes, "fit_unstructured", "Raise max_bytes.")
+    byte_guard(size, data.values.itemsize, stop.max_bytes, "KroneckerSBL", "Raise max_bytes.")
     first = _FIRST_NOISE if noise is None else noise / data.scale**2
     schedules = _STARTS[: n_starts if cost else 1]
     paths = []
@@ -278,7 +278,7 @@ def _round(state: Sequential, cost: float, least: float, max_bytes: float) -> No
             size,
             state.columns.itemsize,
             max_bytes,
-            "fit_unstructured",
+            "KroneckerSBL",
             "Raise max_bytes, or lower prune_alpha.",
         )
         state.set(j, gamma)

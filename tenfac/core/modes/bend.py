@@ -55,29 +55,67 @@ class Bend:
                 f"{self.sharpness:g}, {self.span:g} and {self.center:g}."
             )
 
-    @property
-    def _scale(self) -> float:
-        return asinh(self.sharpness * (1 - self.center)) + asinh(self.sharpness * self.center)
-
     def places(self, x: Any, xp: Any) -> Any:
         """Places on the axis, shape (N,)."""
-        p = (x - self.start) / self.span
-        inside = xp.clip(p, 0.0, 1.0)
-        bent = (
-            xp.asinh(self.sharpness * (inside - self.center)) + asinh(self.sharpness * self.center)
-        ) / self._scale
-        return bent + (p - inside) * self._slope(inside, xp)
-
-    def _slope(self, p: Any, xp: Any) -> Any:
-        return self.sharpness / xp.sqrt(1 + (self.sharpness * (p - self.center)) ** 2) / self._scale
+        return bent((x - self.start) / self.span, self.sharpness, self.center, xp)
 
     def slopes(self, x: Any, xp: Any) -> tuple[Any, Any]:
         """First and second derivatives of ``places``, shapes (N,)."""
         p = (x - self.start) / self.span
         inside = xp.clip(p, 0.0, 1.0)
-        first, far = self._slope(inside, xp), self.sharpness * (inside - self.center)
+        first, far = steepness(p, self.sharpness, self.center, xp), self.sharpness * (inside - self.center)
         second = xp.where(p == inside, -self.sharpness * far / (1 + far**2) * first, xp.zeros_like(first))
         return first / self.span, second / self.span**2
+
+
+def bent(p: Any, sharpness: Any, center: Any, xp: Any) -> Any:
+    """The axis ``w``, of the shape of ``p``.
+
+    Parameters
+    ----------
+    p : array
+    sharpness, center : float or array
+        Arrays of the library ``xp`` that broadcast with ``p``.
+    xp : module
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bent(np.array([0.0, 0.1, 1.0, 2.0]), 50.0, 0.0, np).round(4)
+    array([0.    , 0.5021, 1.    , 1.2171])
+    """
+    inside = xp.clip(p, 0.0, 1.0)
+    start, scale = _asinh(sharpness * center, xp), _scale(sharpness, center, xp)
+    straight = (p - inside) * steepness(p, sharpness, center, xp)
+    return (xp.asinh(sharpness * (inside - center)) + start) / scale + straight
+
+
+def steepness(p: Any, sharpness: Any, center: Any, xp: Any) -> Any:
+    """Derivative of ``bent`` by ``p``, of the shape of ``p``.
+
+    Parameters
+    ----------
+    p : array
+    sharpness, center : float or array
+        As of ``bent``.
+    xp : module
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> steepness(np.array([0.0, 0.1, 1.0, 2.0]), 50.0, 0.0, np).round(4)
+    array([10.8571,  2.1293,  0.2171,  0.2171])
+    """
+    far = sharpness * (xp.clip(p, 0.0, 1.0) - center)
+    return sharpness / xp.sqrt(1 + far**2) / _scale(sharpness, center, xp)
+
+
+def _scale(sharpness: Any, center: Any, xp: Any) -> Any:
+    return _asinh(sharpness * (1 - center), xp) + _asinh(sharpness * center, xp)
+
+
+def _asinh(value: Any, xp: Any) -> Any:
+    return asinh(value) if isinstance(value, float) else xp.asinh(value)
 
 
 def seen_at(process: Process, bend: Bend | None, x: Any, derivative: int, xp: Any) -> tuple[Any, Any]:

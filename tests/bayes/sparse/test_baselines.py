@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfac import KroneckerOperator
+from tenfac import KroneckerOperator, KroneckerSBL
 from tenfac.bayes.sparse.metrics import nmse, support_recovery_rate
 from tenfac.bayes.sparse.omp import kron_omp
 from tenfac.bayes.sparse.oracle import oracle_least_squares, oracle_posterior_mean
@@ -89,6 +89,15 @@ def test_omp_takes_snapshots_together_and_complex_numbers() -> None:
     assert_equal([rows.tolist() for rows in again.support], [rows.tolist() for rows in found.support])
 
 
+def test_an_axis_of_snapshots_is_there_or_not() -> None:
+    with pytest.raises(TypeError) as caught:
+        kron_omp(FREE.factors, FREE.y, tol=0.1, snapshots=2)
+    assert_says(caught, "kron_omp: snapshots must be True or False; got 2")
+    with pytest.raises(TypeError) as caught:
+        KroneckerSBL().fit(FREE.factors, FREE.y, snapshots=2)
+    assert_says(caught, "KroneckerSBL.fit: snapshots must be True or False; got 2")
+
+
 def test_omp_that_runs_out_of_columns_warns() -> None:
     with pytest.warns(ConvergenceWarning, match="Raise noise, tol or max_columns"):
         found = kron_omp(FREE.factors, FREE.y, tol=1e-6, max_columns=1)
@@ -106,6 +115,7 @@ def test_omp_returns_the_library_and_precision_of_the_measurements(make: Any) ->
     found = kron_omp([np.eye(6), np.eye(7)], like, tol=0.5)
     assert_same_kind(found.coef, like)
     assert_same_kind(found.coef_tensor(), like)
+    assert_equal([type(columns) for columns in found.support], [type(like)] * 2)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,7 @@ def test_omp_returns_the_library_and_precision_of_the_measurements(make: Any) ->
         ({}, "noise= or tol="),
         ({"noise": -1.0}, "`noise`"),
         ({"tol": 0.0}, "`tol`"),
+        ({"tol": 2}, "between 0 and 1"),
         ({"tol": 0.1, "max_columns": 0}, "max_columns"),
     ],
 )
