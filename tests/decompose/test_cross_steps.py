@@ -78,6 +78,7 @@ def test_what_new_fibres_have_outside_the_bases_is_the_error_of_a_round():
     noise = state(np.random.default_rng(0).standard_normal((100, 80)), limit=10**6)
     noise._grow()
     assert_above(noise._grow(), 0.5, "outside of the bases")
+    assert_equal([len(columns) for columns in noise.columns], [8 + 12] * 2)  # eight, and half of the rank
 
 
 def scripted(rounds, fits, tol=0.01):
@@ -121,6 +122,15 @@ def test_noise_takes_the_entries_allowed_and_no_more(limit):
     t = quietly(tucker_cross, noise, noise.shape, 1e-6, max_evals=max(limit, 1200))
     assert_below(t.info.n_evals, max(limit, 1200), "evaluations")
     assert_above(t.info.n_evals, 0.4 * limit, "evaluations")
+
+
+def test_a_smooth_function_keeps_to_any_limit_too():
+    x = np.linspace(0, 1, 60)
+    for limit in range(1500, 7000, 500):
+        cross = state(1 / (x[:, None, None] + 2 * x[:, None] + x + 0.1), tol=1e-3, limit=limit)
+        error = cross.run()[2]
+        assert_below(cross.sampler.n_evals, limit, "evaluations")
+        assert_below(error, 0.3, "estimated error")
 
 
 def test_a_core_that_would_take_too_many_entries_is_fitted_smaller():
@@ -168,7 +178,7 @@ def test_what_rounding_to_float32_loses_is_left_of_the_tolerance_and_counted():
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((60, 50))
     X = np.outer(rng.standard_normal(60), rng.standard_normal(50))
-    X = (X / np.linalg.norm(X) + 4e-6 * noise / np.linalg.norm(noise)).astype(np.float32)
+    X = (1e3 * (X / np.linalg.norm(X) + 4e-6 * noise / np.linalg.norm(noise))).astype(np.float32)
     for tol in (1.2e-6, 2e-6, 3e-6):
         t = tucker_cross(X, X.shape, tol)
         assert_equal((str(t.dtype), t.info.converged), ("float32", True))

@@ -135,6 +135,15 @@ def test_a_sweep_that_gains_no_more_than_rounding_is_the_last(make):
         assert_below(t.info.history[-2] - t.info.rel_error, 100 * make.eps, "last fall of the error")
 
 
+def test_rounding_shows_more_in_a_difference_of_squares_than_in_a_residual():
+    wide, single = np.dtype("float64"), np.dtype("float32")
+    least = module._rounding(1e-5, wide)  # of a residual, which is formed below 1e-4
+    assert_equal([module._rounding(error, wide) for error in (0.0, 1e-8, 1e-4)], [least] * 3)
+    for error in (2e-4, 1e-2, 0.5):
+        assert_close(module._rounding(error, wide) * error, least)
+    assert_above(module._rounding(1e-5, single), 1e8 * least, "rounding of float32")
+
+
 def test_a_zero_tensor_and_a_tensor_at_full_rank_are_done_in_one_sweep(make):
     zero = hooi(make(3, 4) * 0, 2)
     assert_equal((zero.info.rel_error, zero.info.converged), (0.0, True))
@@ -169,6 +178,11 @@ def test_it_is_never_worse_than_its_start(shape, seed):
             {"rank": 2, "init": Tucker(np.ones((1, 1)), [np.ones((9, 1))] * 2)},
             ShapeError,
             ["hooi:", "(9, 3)"],
+        ),
+        (
+            {"rank": 2, "init": Tucker(np.ones((1, 1)), [np.ones((9, 1)), np.ones((3, 1))])},
+            ShapeError,
+            ["hooi:", "rank (2, 2)", "rank (1, 1)"],
         ),
     ],
 )

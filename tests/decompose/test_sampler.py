@@ -42,6 +42,9 @@ def test_values_are_divided_by_the_largest_seen_where_squares_would_be_no_number
     points = np.array([[1, 2, 0]])
     assert_close(sampler.entries(points) * sampler.scale / scale, X[1, 2, :1])
     assert_equal(sampler.n_evals, 202)
+    for count in (0, 1):
+        few = Sampler(scale * X, X.shape, 100, "tucker_cross", np.random.default_rng(0), count)
+        assert_equal(few.n_evals, 1 + count)
     plain = Sampler(scale * X, X.shape, 100, "tucker_cross")
     assert_equal((plain.scale, plain.n_evals), (1.0, 1))
     assert_equal(Sampler(0 * X, X.shape, 100, "tucker_cross", np.random.default_rng(0), 9).scale, 1.0)

@@ -254,6 +254,8 @@ def test_labels_of_different_degrees_and_ranks_are_joined_exactly() -> None:
     assert_equal(joined.modes, (Discrete(2), Chebyshev(5, BOX[0]), Discrete(2), Chebyshev(5, BOX[1])))
     for k, t in enumerate(made):
         assert_relative(joined.at(k // 2, X[0], k % 2, X[1]), t.at(*X), 1e-9)
+        single = Tucker(t.core[None], [np.ones((1, 1)), *t.factors], [Discrete(1), *t.modes])
+        assert_relative(algebra._joined([t], single, [1], 1e-10).at(0, *X), t.at(*X), 1e-9)
 
 
 def test_a_function_of_one_variable_is_composed() -> None:

@@ -87,6 +87,20 @@ def test_the_last_cut_moves_values_by_at_most_the_budget_and_leaves_less(train: 
     assert_below(moved, 1.5 * budget, "change elsewhere")
 
 
+def test_a_train_of_bonds_unlike_its_ranks_is_cut_too() -> None:
+    rng = np.random.default_rng(0)
+    cores = [rng.standard_normal(size) for size in ((1, 4, 2), (2, 4, 3), (3, 4, 1))]
+    factors = [rng.standard_normal((size, 4)) * 0.3 ** np.arange(size)[:, None] for size in (12, 14, 11)]
+    small, made, lost = finish.shortened_train(cores, factors, 1e-3)
+    points = finish._places(3, None)
+    before, after = (
+        values_of(np.einsum("xay,ybz,zcw->abc", *c), f, points) for c, f in ((cores, factors), (small, made))
+    )
+    assert_close(np.abs(after - before).max(), lost, 1e6)
+    assert_below(lost, 1e-3, "change")
+    assert_below(max(map(len, made)), 10, "coefficients")
+
+
 def test_rows_of_a_discrete_mode_are_kept_and_spread_over_the_points() -> None:
     core, factors = decaying((12, 6, 11))
     small, made, lost = finish.shortened(core, factors, 1e-2, discrete=[1])
