@@ -106,3 +106,11 @@ def test_a_number_is_one_entry_without_axes() -> None:
     t = CP(None, [torch.ones(3, 2)])
     with pytest.raises(TypeError):
         t * torch.ones(2)
+
+
+def test_products_with_matrices_and_vectors_of_half_precision_come_back_in_it() -> None:
+    t = CP(None, [np.ones((size, 2), "f2") for size in (3, 4)])
+    for other, want in (("f2", "f2"), ("f4", "f4")):
+        assert_equal(t.mode_product(np.ones((2, 3), other), 0).dtype, np.dtype(want))
+        assert_equal(t.contract({0: np.ones(3, other)}).dtype, np.dtype(want))
+        assert_equal(t.contract({0: np.ones(3, other), 1: np.ones(4, other)}).dtype, np.dtype(want))
