@@ -361,6 +361,7 @@ def test_the_last_cut_spends_what_the_residual_leaves(scale: float, monkeypatch:
         cross.evaluate = SimpleNamespace(place=np.zeros(1))
         build._finished(cross, [(0.0, 1.0)])
         assert_below(spent[-1], 1.001 * max(1 - share, 0.1) * tol * scale, "budget")
+        assert_below(spent[-1], 0.5 * tol * scale, "budget, of which the core needs the other half")
         assert_above(spent[-1], 0.99 * max(min(1 - share, 0.2), 0.1) * tol * scale, "budget")
 
 
