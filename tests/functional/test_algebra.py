@@ -191,6 +191,25 @@ def test_trains_are_composed_and_found_functions_of_a_discrete_mode_join_as_trai
     assert_below(np.abs(joined.at(X[0], index, X[1]) - want).max(), 1e-9 * want.max(), "error")
 
 
+def test_many_rows_of_a_discrete_mode_share_the_tolerance_of_a_joined_train(monkeypatch):
+    found = algebra.chebyshev_tucker
+    monkeypatch.setattr(algebra, "chebyshev_tucker", lambda *a, **k: _as_train(found(*a, **k)))
+    x, k = np.linspace(0, 1, 50), np.arange(40)
+    mode, unit = Chebyshev(16, (0.0, 1.0)), np.eye(40)
+    waves = coefficients(np.sin(mode.nodes()[:, None] * (1 + 3 * k / 40)))
+    line = TuckerTrain([unit[None], unit[:, :, None]], [waves, unit], [mode, Discrete(40)])
+    got = compose(np.exp, line, tol=1e-2)
+    assert isinstance(got, TuckerTrain)
+    want = np.exp(line.on_grid(x, k))
+    assert_below(np.abs(got.on_grid(x, k) - want).max(), 1e-2 * want.max(), "error")
+
+
+def test_a_composition_says_how_each_function_ended(caplog):
+    with caplog.at_level("INFO", logger="tenfac"):
+        compose(np.exp, F, tol=1e-4, verbose=2)
+    assert_says(caplog.text, "compose: tolerance met, rank (")
+
+
 def _as_train(t):
     return dataclasses.replace(t.to_train(), info=t.info)
 
