@@ -210,13 +210,15 @@ def tests_for(copy: Path, room: str, name: str) -> list[str]:
 
 
 def first_failure(copy: Path, tests: list[str], limit: float | None = None) -> str | None:
-    """The first test that fails, ``the time limit``, or None."""
+    """The first test that fails, ``the time limit``, ``a crash``, or None."""
     options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
         run = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
         return "the time limit"
+    if run.returncode < 0:
+        return "a crash"  # by a signal: an index beyond an array of a compiled library
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if run.returncode and not failed:
         raise RuntimeError(f"the tests could not be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
@@ -233,7 +235,7 @@ def usual_seconds(copy: Path, room: str) -> float:
 
 
 def caught_by(copy: Path, mutant: Mutant, limit: float) -> str | None:
-    """What notices the change: the first test that fails, ``the time limit``, or None."""
+    """What notices the change, as :func:`first_failure`."""
     path = copy / mutant.path
     before = path.read_text()
     path.write_text(changed(before, mutant))
