@@ -61,6 +61,7 @@ def test_a_bar_of_quick_steps_is_drawn_few_times(capsys):
     with Progress("fit", 300, 1) as tell:
         for _ in range(300):
             tell(0.5)
+    assert_equal(tell._bar.n, 300)
     assert_below(capsys.readouterr().err.count("\r"), 100, "drawings")
 
 
