@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfac.core.errors import DataError, ShapeError
+from tenfac.core.tracing import constant
 
 Array = NDArray[Any]
 _LARGEST_LABEL = 2.0**53
@@ -241,7 +242,7 @@ def numbers_of(y: Any, where: str) -> Any:
     DataError
         If it holds text, dates or complex numbers.
     """
-    values = None if y is None else np.asarray(y)
+    values = None if y is None else np.asarray(constant(y))
     if values is None or values.dtype.kind not in "OUScMm":
         return values
     wrong = None

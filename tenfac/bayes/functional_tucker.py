@@ -46,6 +46,7 @@ from tenfac.core.door import door
 from tenfac.core.errors import DataError
 from tenfac.core.interchange import refuse_decomposed
 from tenfac.core.shown import shows_what_it_learned
+from tenfac.core.tracing import constant
 
 Array = NDArray[Any]
 
@@ -376,7 +377,7 @@ class FunctionalTucker(
         """Columns, their names, and y; sets what scikit-learn expects of a fitted input."""
         for value, name in ((X, "X"), (y, "y")):
             refuse_decomposed(value, "FunctionalTucker.fit", name)
-        y = numbers_of(y, "FunctionalTucker.fit")
+        X, y = constant(X), numbers_of(y, "FunctionalTucker.fit")
         text = text_columns(X)
         if text is not None:
             X = {str(n): column for n, column in enumerate(text)}

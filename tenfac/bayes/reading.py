@@ -14,6 +14,7 @@ from tenfac.bayes.likelihoods.response import Response
 from tenfac.bayes.settings import mode_number
 from tenfac.core.errors import DataError, ShapeError
 from tenfac.core.report import Report
+from tenfac.core.tracing import constant
 
 Array = NDArray[Any]
 
@@ -52,6 +53,7 @@ class FittedModel:
 
     def _read_columns(self, X: Any) -> list[NDArray[Any]]:
         """Columns of a table to predict, checked, in the order of the fit."""
+        X = constant(X)
         if is_table(X):
             columns = columns_of(X, self.mode_names_)
         else:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @door
-@dataclass(frozen=True, init=False, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CP(Format):
     """A tensor in CP format, ``X[i, j, ...] = sum_r w[r] A[i, r] B[j, r] ...``.
 

@@ -22,6 +22,7 @@ from tenfac.core.ops import kronecker
 from tenfac.core.rank import check_tol, tucker_rank
 from tenfac.core.report import Report, stored_report
 from tenfac.core.shown import shows_what_it_learned
+from tenfac.core.tracing import constant
 from tenfac.core.truncate import truncate, truncation_report
 from tenfac.decompose.checks import check_shape
 
@@ -126,7 +127,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _fit_cores(self, X: Any) -> Array:
         start = perf_counter()
         _refuse_masked(X)
-        X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32])
+        X = validate_data(self, constant(X), allow_nd=True, dtype=[np.float64, np.float32])
         shape = X.shape[1:]
         check_shape(shape, "TuckerTransformer, without its samples")
         if not isinstance(self.center, bool | np.bool_):
@@ -208,7 +209,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         True
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32])
+        X = check_array(constant(X), dtype=[np.float64, np.float32])
         if X.shape[1] != self._n_features_out:
             raise ShapeError(
                 f"TuckerTransformer.inverse_transform: X must have {self._n_features_out} columns, the "
@@ -258,7 +259,7 @@ class TuckerTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _samples(self, X: Any) -> Array:
         _refuse_masked(X)
-        X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, constant(X), allow_nd=True, dtype=[np.float64, np.float32], reset=False)
         if X.shape[1:] != self.feature_shape_:
             raise ShapeError(
                 f"TuckerTransformer: samples must have the shape {self.feature_shape_} of those of fit; got "

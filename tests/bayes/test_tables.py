@@ -51,6 +51,16 @@ def test_a_dict_a_frame_and_an_array_of_codes_give_the_same_fit() -> None:
         assert_equal(other, want)
 
 
+def test_tensors_that_require_gradients_are_read_like_arrays() -> None:
+    torch = pytest.importorskip("torch")
+    codes = np.column_stack([np.unique(LABELS, return_inverse=True)[1], X[:, 1:]])
+    rows, y = (torch.tensor(values, requires_grad=True) for values in (codes, Y))
+    fitted = quietly(FunctionalTucker(max_iter=2, discrete=[0]).fit, rows, y)
+    want = quietly(FunctionalTucker(max_iter=2, discrete=[0]).fit, codes, Y)
+    assert_equal(fitted.predict(rows), want.predict(codes))
+    assert_equal((rows.requires_grad, y.requires_grad), (True, True))
+
+
 def test_columns_are_found_by_name_in_any_order_and_others_are_ignored(model: FunctionalTucker) -> None:
     table = columns()
     shuffled = {name: table[name] for name in ("dose", "tissue", "time")} | {"operator": LABELS}

@@ -32,6 +32,17 @@ def test_the_checks_of_scikit_learn_pass(estimator, check):
     assert_equal(estimator.get_params(), before)
 
 
+def test_tensors_that_require_gradients_are_read_like_arrays():
+    torch = pytest.importorskip("torch")
+    X = samples()
+    tensor = torch.tensor(X, requires_grad=True)
+    model, want = TuckerTransformer(2).fit(tensor), TuckerTransformer(2).fit(X)
+    features = want.transform(X)
+    assert_equal(model.transform(tensor), features)
+    back = model.inverse_transform(torch.tensor(features, requires_grad=True))
+    assert_equal(back, want.inverse_transform(features))
+
+
 def test_features_are_the_coordinates_in_the_factors_by_the_kronecker_formula():
     X = samples(noise=0.1)
     model = TuckerTransformer(rank=(2, 3, 1)).fit(X)
