@@ -135,6 +135,7 @@ def test_patches_are_saved_and_loaded_bit_by_bit(make, tmp_path):
             assert_equal(a, b)
     at = points(make, 20)
     assert_equal(back.at(*at), patches.at(*at))
+    assert_equal(len({back, patches, patches}), 2)  # told apart by identity, like every format
 
 
 def test_a_file_that_lacks_a_part_is_called_so(tmp_path):

@@ -333,10 +333,14 @@ def test_repr_says_what_it_is(make):
 
 def test_operators_are_told_apart_by_identity_and_can_be_keys():
     K = KroneckerOperator(np.eye(2), np.eye(3))
-    made = (K, K.shifted(1.0), K + K, K.eigh(), (K + K).diagonalize())
-    assert_equal([one == one for one in made], [True] * 5)
-    assert_equal(len({*made, *made}), 5)
-    assert_equal(KroneckerOperator(*K.factors) == K, False)
+
+    def made():
+        return KroneckerOperator(*K.factors), K.shifted(1.0), K + K, K.eigh(), (K + K).diagonalize()
+
+    these, others = made(), made()
+    assert_equal([one == one for one in these], [True] * 5)
+    assert_equal([one == other for one, other in zip(these, others, strict=True)], [False] * 5)
+    assert_equal(len({*these, *these, *others}), 10)
 
 
 def test_integers_and_mixed_dtypes_are_promoted(make):
