@@ -229,11 +229,10 @@ class GaussianBasis:
             if min(len(table) for table in tables) == 0:
                 continue
             place = tuple(slice(len(table)) for table in tables)
-            part = moments[place]
-            for n, table in enumerate(tables):
-                scaled = table * weight if n == 0 else table
-                turned = xp.matrix_transpose(xp.reshape(part, (len(table), -1)))
-                part = turned @ xp.asarray(scaled, **like)  # symmetric; the next mode comes first
+            part, tables[0] = moments[place], tables[0] * weight
+            for table in reversed(tables):  # the last mode is multiplied, and comes first
+                turned = xp.matrix_transpose(xp.reshape(part, (-1, len(table))))
+                part = xp.asarray(table, **like) @ turned
             out = _add(out, place, xp.reshape(part, tuple(len(table) for table in tables)))
         return out
 

@@ -125,12 +125,10 @@ def _step(x: np.ndarray, most: int) -> float | None:
     planes = np.unique(x).astype(float)
     off = planes - planes.min()
     rounding = 8 * eps(x.dtype) * np.abs(planes).max()
-    gaps = np.diff(off)
-    gaps = gaps[gaps > rounding]
-    if not len(gaps):
+    span, gaps = off.max(), np.diff(off)
+    if span <= rounding:
         return _ALONE
-    span = off.max()
-    count = round(span / float(gaps.min()))
+    count = round(span / float(gaps[gaps > rounding].min(initial=span)))
     if count >= most:
         return None
     step = span / count

@@ -13,8 +13,8 @@ import scipy.special
 from tenfac.core.arrays import library_name
 from tenfac.core.errors import DataError
 
-# Quadrature nodes per panel are fewer; a panel doubles the width.
-_NODES = 17
+# Most quadrature nodes per panel; a panel doubles the width.
+_NODES = 16
 # Distances at which the quadrature is checked, and the nearest but 0, in 1 / alpha.
 _CHECKED, _NEAREST = 400, 1e-4
 # exp(-x^2 / 4) at x = 13 is 4e-19.
@@ -153,7 +153,7 @@ def separate(
     r = np.concatenate([[0.0], np.geomspace(_NEAREST / alpha, diameter, _CHECKED)])
     exact = _long(r, alpha, kappa, slater)
     scale = _scale(alpha, slater)
-    for nodes in range(1, _NODES):
+    for nodes in range(1, _NODES + 1):
         t, w = _quadrature(edges, nodes)
         weights = w * _density(t, kappa, slater)
         got = np.exp(-np.multiply.outer(r**2, t**2)) @ weights
@@ -162,8 +162,7 @@ def separate(
             break
     else:
         raise DataError(
-            f"separate: {_NODES - 1} nodes per panel must keep tol={tol:g}; got {error:.2g}. Use a "
-            "larger tol."
+            f"separate: {_NODES} nodes per panel must keep tol={tol:g}; got {error:.2g}. Use a larger tol."
         )
     kept = weights > _LOST * weights.max()
     return Separation(alpha, kappa, t[kept] ** 2, weights[kept], error, slater)

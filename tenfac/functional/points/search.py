@@ -208,11 +208,11 @@ class Search:
         """Moves in turn, until each was tried in vain since the last that helped."""
         moves = list(self._moves(best.model))
         idle = 0
-        while idle < len(moves) and not self._ended(best):
+        while idle < len(moves) and best.score > _EXACT and self.tried < MODELS:
             move = moves.pop(0)
             moves.append(move)
             idle += 1
-            while not self._ended(best):
+            while self.tried < MODELS:  # what helped is repeated, to the last digit
                 trial = move(best.model)
                 if trial == best.model or not self._may_try(trial, best.model):
                     break
@@ -224,9 +224,6 @@ class Search:
                 best, idle = found, 1  # which is tried again at once
         self.exhausted = idle < len(moves) and best.score > _EXACT
         return best
-
-    def _ended(self, best: Found) -> bool:
-        return best.score <= _EXACT or self.tried >= MODELS
 
     def _moves(self, model: Model) -> Iterator[Callable[[Model], Model]]:
         if "ridge" not in self.fixed:

@@ -60,6 +60,13 @@ def test_a_grid_is_one_in_any_unit_wherever_it_begins(unit, dtype) -> None:
         assert_equal(find_lattice(moved), None)
 
 
+def test_places_a_few_roundings_apart_that_reach_far_are_no_single_plane() -> None:
+    ulp = float(np.spacing(np.float32(1000)))
+    near = 1000 + ulp * np.random.default_rng(0).permutation(np.arange(0, 120, 3))[:36]
+    places = np.stack([near, np.arange(36.0), np.zeros(36)], axis=1).astype(np.float32)
+    assert_equal(find_lattice(places), None)
+
+
 def test_the_kernel_is_made_for_the_distances_there_are_and_no_others() -> None:
     split, shapes = separate(1.5, 20.0, 1e-8), []
 

@@ -34,6 +34,12 @@ def test_the_largest_degree_falls_with_the_variables_and_is_below_the_distinct_v
     assert_equal(module._sizes(None, module._data(X, X[:, 0], [(-1, 1)] * 4, None)), (33, 7, 33, 33))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_line_without_noise_is_found_to_rounding(seed: int) -> None:
+    X, x = points(200, 1, seed), np.linspace(-1, 1, 50)
+    assert_close(fitted(X, 1 + 2 * X[:, 0], BOX[:1]).at(x), 1 + 2 * x, 30)
+
+
 def polynomial(X: np.ndarray) -> np.ndarray:
     x, y, z = X.T
     return (1 + x - x**3) * (y**2 - 0.3) * (2 + z) + x * y

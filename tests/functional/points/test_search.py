@@ -187,10 +187,10 @@ def test_the_search_ends_at_80_models_and_says_that_changes_were_left() -> None:
     assert_above(found.score, 1e-26, "score")
 
 
-def test_a_score_of_rounding_ends_the_search_and_leaves_nothing_out() -> None:
+def test_a_score_of_rounding_ends_the_search_once_what_led_there_helps_no_more() -> None:
     search = Told(lambda _: 1e-30)
     best = search._improved(Found(model_of((2, 2, 2)), "old", (), 1e-3))
-    assert_equal((len(search.models), best.score, search.exhausted), (1, 1e-30, False))
+    assert_equal((len(search.models), best.score, search.exhausted), (2, 1e-30, False))
     assert_equal(Told(lambda _: 1.0).tried, 0)
     assert_equal(Told(lambda _: 1.0).exhausted, False)
 
