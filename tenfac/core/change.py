@@ -193,7 +193,8 @@ class _Lines(NamedTuple):
         rows = []
         for m, (mode, factor) in enumerate(zip(plain.modes, plain.factors, strict=True)):
             if m == n:
-                rows.append(np.tile(np.eye(rank), (_LINES, 1)))  # the same for all of a batch
+                unit = np.tile(np.eye(rank), (_LINES, 1))
+                rows.append(np.broadcast_to(unit, (*factor.shape[:-2], *unit.shape)))
                 continue
             if mode.domain is None:
                 x: NDArray[Any] = rng.integers(mode.size, size=_LINES)
