@@ -21,7 +21,7 @@ from tenfac.core.rank import check_tol
 from tenfac.core.report import Report
 from tenfac.core.tracing import clock, constant
 
-_LINES, _AT_ENDS = 100, 20  # on which values are compared; in each other mode so many at an end of it
+_LINES, _AT_ENDS = 100, 20  # on which values are compared; up to so many at ends of each other mode
 _BETWEEN = np.array([0.0, 0.3, 0.55])  # where, in shares of the way from one node to the next
 _FIRST, _LARGEST = 17, 4097  # coefficients of a mode that is found
 _FOUND, _DROPPED = 0.5, 0.2  # shares of the tolerance that a found mode, and what it drops, may take
@@ -193,7 +193,8 @@ class _Lines(NamedTuple):
         rows = []
         for m, (mode, factor) in enumerate(zip(plain.modes, plain.factors, strict=True)):
             if m == n:
-                rows.append(np.tile(np.eye(rank), (_LINES, 1)))  # the same for all of a batch
+                unit = np.tile(np.eye(rank), (_LINES, 1))
+                rows.append(np.broadcast_to(unit, (*factor.shape[:-2], *unit.shape)))
                 continue
             if mode.domain is None:
                 x: NDArray[Any] = rng.integers(mode.size, size=_LINES)

@@ -82,8 +82,7 @@ def values_at(t: Any, points: Sequence[Any], xp: Any) -> Any:
         for part in spans(points[0][span].shape[0], points_in_block(kernel.width)):
             place = part if kernel.by_rows else (slice(None), part)
             parts.append(kernel.value([numbers[place] for numbers in held], scratch))
-    first, *rest = parts
-    return xp.concat(parts) if rest else first
+    return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
 def values_and_gradients(t: Any, points: Sequence[Any], xp: Any) -> tuple[Any, Any]:
@@ -308,7 +307,7 @@ def _gradient_by_rows(
     inner = np.matmul(flat, matrix, scratch.get("inner", 2 * count, rest[0] * rest[1]))
     inner = inner.reshape(count, 2, *rest)
     value, slope = np.matmul(middle, inner[:, 0]).transpose(1, 0, 2)
-    along = np.matmul(middle[:, None, 0], inner[:, 1])[:, 0]
+    along = np.matmul(middle[:, :1], inner[:, 1])[:, 0]
     ends = [(along, last[:, 0]), (slope, last[:, 0]), (value, last[:, 1]), (value, last[:, 0])]
     *slopes, value = [np.einsum("nr,nr->n", a, b) for a, b in ends]
     return value, slopes

@@ -425,7 +425,7 @@ class TrainKernel:
         self.meet = max(range(len(bonds)), key=lambda n: bonds[n]) + 1 if bonds else len(self.cores)
         sizes = [core.shape[-3:] for core in self.cores]
         largest = max(r * (s if n < self.meet else q) for n, (s, r, q) in enumerate(sizes))
-        self.width = largest // _LONGER
+        self.width = max(largest // _LONGER, 1)  # a batch multiplies it
         self.heads = [xp.matrix_transpose(tall(core, xp)) for core in self.cores[: self.meet]]
         self.tails = [flat(core, xp) for core in self.cores[self.meet :]]
 

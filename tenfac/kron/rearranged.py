@@ -68,7 +68,7 @@ def leading_triplets(
     for n_iter in range(1, max_iter + 1):
         new, corner = _orthonormal(RH @ left[:, -terms:], right, xp)
         beyond = to_numpy(corner)
-        if n_iter < _FIRST or not n_iter % _EVERY or n_iter == max_iter:
+        if n_iter < _FIRST or n_iter % _EVERY == 0 or n_iter == max_iter:
             X, values, ZH = np.linalg.svd(small)
             residuals = np.linalg.norm(beyond @ X[-terms:, :terms], axis=0)
             history.append(float(residuals.max()) / norm)

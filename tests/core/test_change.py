@@ -165,12 +165,16 @@ def test_a_batch_is_changed_as_each_of_it_and_measured_together(make):
 @pytest.mark.parametrize("kind", ["tucker", "cp", "train"])
 def test_a_batch_of_one_or_more_modes_is_measured_like_its_worst(kind):
     rng = np.random.default_rng(0)
-    for modes in ([Chebyshev(12)], [Chebyshev(12), Discrete(3)]):
+    for n, modes in (
+        (0, [Chebyshev(12)]),
+        (0, [Chebyshev(12), Discrete(3)]),
+        (1, [Discrete(2), Chebyshev(12), Discrete(3)]),
+    ):
         batch = CP(rng.normal(size=(2, 2)), [rng.normal(size=(2, m.size, 2)) for m in modes], modes)
         batch = {"cp": lambda t: t, "tucker": CP.to_tucker, "train": CP.to_train}[kind](batch)
         with pytest.warns(ConvergenceWarning):
-            made = batch.change_mode(0, Chebyshev(9))
-        grid = [np.linspace(-1, 1, 400), *[None] * (len(modes) - 1)]
+            made = batch.change_mode(n, Chebyshev(9))
+        grid = [np.linspace(-1, 1, 400) if m == n else None for m in range(len(modes))]
         before, after = batch.on_grid(*grid), made.on_grid(*grid)
         change = np.abs(after - before).max() / np.abs(before).max()
         assert_below(abs(made.info.rel_error / change - 1), 0.1, "measured over true change, less 1")

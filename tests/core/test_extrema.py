@@ -116,13 +116,16 @@ def test_starts_are_the_highest_points_that_are_no_neighbors_in_the_grid() -> No
     assert_equal(module._apart(rows, [np.arange(30)]), [[n] for n in range(29, 21, -1)])
 
 
+@pytest.mark.parametrize("size", [1e-250, 1.0, 1e250])
 @pytest.mark.parametrize("order", [None, (2, 0, 3, 1)])
-def test_a_beam_of_one_finds_the_largest_magnitude_of_a_product(order: Any, monkeypatch: Any) -> None:
+def test_a_beam_of_one_finds_the_largest_magnitude_of_a_product(
+    order: Any, size: float, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(module, "_GRID", 10)
     monkeypatch.setattr(module, "_BEAM", 1)
     rng = np.random.default_rng(3)
-    columns = [np.abs(rng.standard_normal((size, 1))) for size in (4, 5, 3, 6)]
-    t = CP(None, columns).to_train(order=order)
+    columns = [np.abs(rng.standard_normal((count, 1))) for count in (4, 5, 3, 6)]
+    t = CP(np.array([size]), columns).to_train(order=order)
     assert_equal(t.max().place, tuple(int(column.argmax()) for column in columns))
 
 

@@ -87,3 +87,12 @@ def test_at_points_the_widest_bond_meets_no_mode_and_blocks_follow_the_largest_p
         assert_equal(t._kernel(XP).width, most // 2)
     rows = [call.args[0].shape[-2] * call.args[1].shape[-2] for call in pairs.call_args_list]
     assert_equal(max(rows), most)
+
+
+def test_a_large_batch_of_small_trains_is_evaluated_at_few_points_at_once():
+    cores = [np.ones((2**9, 1, 2, 2)), np.ones((2**9, 2, 2, 1))]
+    t = TuckerTrain(cores, [np.ones((2**9, 1, 2))] * 2)
+    rows, whole = [np.ones((2**9, 600, 2))] * 2, module.TrainKernel.value
+    with mock.patch.object(module.TrainKernel, "value", autospec=True, side_effect=whole) as value:
+        assert_close(t._at_rows(rows, XP), np.full((2**9, 600), 8.0))
+    assert_equal([call.args[1][0].shape[-1] for call in value.call_args_list], [256, 256, 88])

@@ -82,7 +82,7 @@ def _inverse(covariances: Array) -> Array:
     """Inverses of covariances ``(N, order, order)``; 0 for the states that stand still."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     moving = np.flatnonzero((variances > 0).all(axis=0))
-    scale = np.reciprocal(np.sqrt(variances[:, moving]))
+    scale = 1 / np.sqrt(variances[:, moving])
     part = covariances[:, moving[:, None], moving] * scale[:, :, None] * scale[:, None, :]
     found = np.zeros_like(covariances)
     found[:, moving[:, None], moving] = np.linalg.inv(part) * scale[:, :, None] * scale[:, None, :]

@@ -23,8 +23,9 @@ class Process:
     """A Gaussian process in state-space form: ``A(dt)``, ``Q(dt)``, ``P`` and ``H(x)``.
 
     Subclasses are frozen dataclasses. Hyperparameters are numbers, or 0-d torch tensors for gradients;
-    arrays come back in the library, dtype and device of the argument. ``p + q`` is the sum of independent
-    processes, ``p * q`` the process whose covariance is the product, ``2.0 * p`` has twice the variance.
+    arrays come back in the library, dtype and device of the argument, numpy's in float64. ``p + q`` is the
+    sum of independent processes, ``p * q`` the process whose covariance is the product, ``2.0 * p`` has twice
+    the variance.
 
     Attributes
     ----------
