@@ -83,7 +83,7 @@ def chunked_tucker(X: Any, rank: int | Sequence[int] | None = None, *, tol: floa
         )
     shape = tuple(int(size) for size in X.shape)
     check_shape(shape, "tucker")
-    dtype = as_float(np.empty((), dtype=np.dtype(str(X.dtype))), "tucker").dtype
+    dtype = as_float(np.empty(0, dtype=np.dtype(str(X.dtype))), "tucker").dtype
     ranks, tol = rank_or_tol(rank, tol, shape, dtype, "tucker")
     n = _first_mode(shape, ranks)
     by_gram = tol is None or tol >= _GRAM_LIMIT

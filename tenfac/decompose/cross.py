@@ -56,8 +56,6 @@ _CONDENSED = 0.01
 _SHRINK, _FEW = 0.8, 2
 # Part of what the test leaves of the tolerance that is spent on smaller ranks; how much less the next time.
 _ROOM, _LESS = 0.8, 2
-# Roundings of the dtype that core and bases of a few modes add up to.
-_ROUNDINGS = 3
 
 
 @door
@@ -165,7 +163,8 @@ def _approximated(
     sampler: Sampler, tol: float, rng: np.random.Generator, progress: Progress
 ) -> tuple[Array, list[Array], float, str]:
     """Core, bases, error and what ended it: all entries where they are few, else a cross approximation."""
-    tol = tol - _ROUNDINGS * eps(sampler.dtype)  # which rounding the result may take
+    rounding = (len(sampler.shape) + 1) * eps(sampler.dtype) / 2  # at most, when core and bases are rounded
+    tol = max(tol - rounding, tol / 2)
     if not _is_read_whole(sampler.shape, progress.left):
         return _Cross(sampler, tol, progress, rng).run()
     dense = sampler.grid([np.arange(size) for size in sampler.shape])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
@@ -193,3 +195,16 @@ def test_the_scale_of_the_entries_is_that_of_the_core(scale):
     t, want = tucker_cross(scale * X, X.shape, 1e-6), tucker_cross(X, X.shape, 1e-6)
     assert_close(t.to_tensor() / scale, want.to_tensor(), 1e4)
     assert_equal(tucker_cross(0 * X, X.shape, 1e-6).info.rel_error, 0.0)
+
+
+def test_the_tolerance_is_met_after_rounding_in_many_modes_too():
+    like, other = np.array([[0.68921092, 0.72456077], [-0.72456077, 0.68921092]])  # rounds the most
+    d, tol = 12, 1.2e-6
+    dropped = 0.9 * tol / np.sqrt(d)
+    X = reduce(np.multiply.outer, [like] * d)
+    for n in range(d - 1):  # one part for each mode, hardly too small to count
+        X = X + dropped * reduce(np.multiply.outer, [other if m in (n, d - 1) else like for m in range(d)])
+    X = X.astype("float32")
+    t = tucker_cross(X, X.shape, tol)
+    assert_equal((t.info.reason, t.info.converged), ("tolerance met", True))
+    assert_below(true_error(t, X), tol, "true error")

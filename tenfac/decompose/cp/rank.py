@@ -193,7 +193,7 @@ def _inverses(cp: CP) -> list[Any]:
     sizes = xp.abs(weights)
     share = sizes ** (1 / cp.ndim)
     factors = [xp.astype(detached(factor), wide) * share for factor in cp.factors]
-    factors[0] = factors[0] * (weights / xp.clip(sizes, xp.finfo(sizes.dtype).smallest_normal))
+    factors[0] = factors[0] * (weights / xp.where(sizes > 0, sizes, 1.0))
     rounding = max(*cp.coef_shape, cp.rank) * eps(wide)
     inverses = [xp.linalg.pinv(factor, rtol=rounding) for factor in factors]
     return [xp.astype(inverse, cp.dtype, copy=False) for inverse in inverses]

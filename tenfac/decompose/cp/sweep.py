@@ -208,7 +208,7 @@ def unit(factors: Sequence[Any], target: Any) -> tuple[list[Any], Any]:
     scaled = []
     for factor in factors:
         norms = xp.sqrt(xp.sum(_products(factor, factor, target), axis=-1))
-        scaled.append(factor / xp.clip(norms, xp.finfo(norms.dtype).smallest_normal)[..., None])
+        scaled.append(factor / xp.where(norms > 0, norms, 1.0)[..., None])
         weights = norms * weights
     return scaled, weights
 

@@ -48,6 +48,14 @@ def test_complex_negative_and_zero_weights_stand_in_the_terms(weights):
     assert_close(corcondia(X, t), float(dense_formula(X, t)), factor=1e5)
 
 
+def test_core_consistency_is_the_same_for_data_so_small_that_their_weights_are_subnormal():
+    rng = np.random.default_rng(0)
+    t = CP(np.array([3.0, -2.0]), [rng.standard_normal((size, 2)) for size in (4, 5, 6)])
+    X, small = with_noise(cp_dense(t.weights, t.factors), 0.05, rng), 2.0**-1025
+    got = corcondia(small * X, CP(small * t.weights, t.factors))
+    assert_close(got, float(dense_formula(X, t)), factor=1e3)
+
+
 def test_terms_that_are_nearly_the_same_take_the_smallest_core():
     rng = np.random.default_rng(0)
     X, factors = rng.standard_normal((4, 5, 6)), [rng.standard_normal((size, 3)) for size in (4, 5, 6)]
