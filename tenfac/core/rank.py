@@ -12,7 +12,8 @@ import numpy as np
 from tenfac.core.arrays import dtype_name
 from tenfac.core.errors import RankError
 
-_REACHABLE = {
+# Smallest error that a format of each dtype can have, relative to its norm.
+REACHABLE = {
     "bfloat16": 2e-2,
     "float16": 2e-3,
     "float32": 1e-6,
@@ -154,8 +155,8 @@ def check_tol(tol: Any, dtype: Any = None, where: str = "tucker") -> float:
         )
     tol = float(tol)
     name = None if dtype is None else dtype_name(dtype)
-    reachable = 0.0 if name is None else _REACHABLE.get(name, 0.0)
-    best = _REACHABLE["float64"]
+    reachable = 0.0 if name is None else REACHABLE.get(name, 0.0)
+    best = REACHABLE["float64"]
     if tol < reachable * (1 - _SLACK):
         remedy = f" or convert the data to float64 (reaches {best:g})" if reachable > best else ""
         raise RankError(

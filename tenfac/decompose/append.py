@@ -15,7 +15,7 @@ from tenfac.core.door import door
 from tenfac.core.errors import ShapeError, warn_user
 from tenfac.core.interchange import as_format
 from tenfac.core.ops import check_mode
-from tenfac.core.rank import rank_or_tol
+from tenfac.core.rank import REACHABLE, rank_or_tol
 from tenfac.core.report import Report
 from tenfac.core.train import TuckerTrain
 from tenfac.core.truncate import truncate
@@ -30,8 +30,6 @@ _BYTES = 2**30
 _LEAST_SHARE, _ALL = 1e-12, 0.99
 # Roundings of the dtype below which nothing is cut.
 _ROUNDINGS = 10
-# Errors that rounding to the dtype allows.
-_REACHED = {"float32": 1e-6, "complex64": 1e-6, "float64": 1e-14, "complex128": 1e-14}
 
 
 @door
@@ -125,7 +123,7 @@ def tucker_append(
         rounded = joined.round(ranks)
     else:
         left = (tol * norm - lost) / joined_norm if joined_norm else _ALL
-        rounded = joined.round(tol=min(max(left, _REACHED[dtype_name(t.dtype)]), _ALL))
+        rounded = joined.round(tol=min(max(left, REACHABLE[dtype_name(t.dtype)]), _ALL))
     lost += (0.0 if rounded.info is None else rounded.info.rel_error) * joined_norm
     info = _report(lost / norm if norm else 0.0, before, tol, start)
     return Tucker(rounded.core, rounded.factors, info=info)
