@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from tenfac import ConvergenceWarning, Tucker, TuckerTrain, chebyshev_tucker, compose
+from tenfac.functional.build import _aim
 from tenfac.functional.cross.chain_order import chain_order
 from tenfac.functional.cross.core_grid import grown
 from tenfac.functional.cross.evaluator import Evaluator
 from tenfac.functional.cross.train_core import TrainCore, chain_values
 from tenfac.functional.finish import shortened_train
-from tests.checks import assert_above, assert_below, assert_close, assert_equal, quietly
+from tests.checks import assert_above, assert_below, assert_close, assert_equal, assert_relative, quietly
 from tests.functional.battery import points_of
 
 SIX = [(-1.0, 1.0)] * 6
@@ -88,6 +89,31 @@ def test_a_distance_of_two_points_in_space_takes_few_evaluations_and_pairs_their
     assert_below(F.n_params, 20_000, "numbers")
     pairs = {frozenset(n % 3 for n in F.order[k : k + 2]) for k in (0, 2, 4)}
     assert_equal(pairs, {frozenset({n}) for n in range(3)})
+
+
+@pytest.mark.parametrize(
+    ("tol", "ndim", "want"),
+    [
+        (1e-6, 3, 1e-6),
+        (1e-6, 4, 1e-6),
+        (1e-6, 5, 8e-7),
+        (1e-6, 8, 5e-7),
+        (1.5e-12, 8, 1e-12),
+        (1e-13, 8, 1e-13),
+    ],
+)
+def test_less_is_aimed_at_where_points_see_less_of_the_box(tol: float, ndim: int, want: float) -> None:
+    assert_relative(_aim(tol, ndim), want, 1e-15)
+
+
+def test_the_distance_in_four_dimensions_keeps_the_tolerance_where_few_points_look() -> None:
+    def distance(*x: Any) -> Any:
+        return 1 / (1 + sum((x[n] - x[n + 4]) ** 2 for n in range(4)))
+
+    domain = [(-1.0, 1.0)] * 8
+    F = chebyshev_tucker(distance, domain, 1e-4)
+    assert F.info.converged
+    assert_below(error_of(F, distance, domain, count=100_000), 1e-4, "error")
 
 
 @pytest.mark.slow
