@@ -271,7 +271,7 @@ def weights_of(sample_weight: Any, y: NDArray[Any], where: str) -> NDArray[Any]:
     """
     if sample_weight is None:
         return np.ones(y.size)
-    found = np.asarray(sample_weight)
+    found = np.asarray(constant(sample_weight))
     found = np.full(y.size, found) if found.ndim == 0 else found
     try:
         weights = found.astype(float) if found.dtype.kind != "c" else None

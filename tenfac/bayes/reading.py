@@ -77,7 +77,7 @@ class FittedModel:
         """Number of a mode, indices of it (default: range or labels), and their positions."""
         check_is_fitted(self, "info_")
         number = mode_number(mode, self.mode_names_, where)
-        index = self._modes[number]
+        index, x = self._modes[number], constant(x)
         if x is None:
             x = index.values if index.discrete else np.linspace(index.values[0], index.values[-1], 101)
         if np.size(x) == 0:

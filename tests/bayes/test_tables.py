@@ -54,10 +54,11 @@ def test_a_dict_a_frame_and_an_array_of_codes_give_the_same_fit() -> None:
 def test_tensors_that_require_gradients_are_read_like_arrays() -> None:
     torch = pytest.importorskip("torch")
     codes = np.column_stack([np.unique(LABELS, return_inverse=True)[1], X[:, 1:]])
-    rows, y = (torch.tensor(values, requires_grad=True) for values in (codes, Y))
-    fitted = quietly(FunctionalTucker(max_iter=2, discrete=[0]).fit, rows, y)
+    rows, y, weights = (torch.tensor(values, requires_grad=True) for values in (codes, Y, np.ones_like(Y)))
+    fitted = quietly(FunctionalTucker(max_iter=2, discrete=[0]).fit, rows, y, sample_weight=weights)
     want = quietly(FunctionalTucker(max_iter=2, discrete=[0]).fit, codes, Y)
     assert_equal(fitted.predict(rows), want.predict(codes))
+    assert_equal(fitted.mode_posterior(1, rows[:3, 1])[1], want.mode_posterior(1, codes[:3, 1])[1])
     assert_equal((rows.requires_grad, y.requires_grad), (True, True))
 
 
