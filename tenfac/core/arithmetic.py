@@ -31,8 +31,6 @@ _OPERATORS: dict[Any, Callable[..., Any]] = {
 }
 # How general a format of many modes is, from CP to the train; largest core that a sum makes of a CP tensor.
 _TRAIN, _BYTES = 2, 2**30
-# Above that of a table, which is no operand; pandas would read a format entry by entry.
-_PRIORITY = 10_000
 _COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 
@@ -84,7 +82,7 @@ class Arithmetic(Facts):
     True
     """
 
-    __pandas_priority__ = _PRIORITY
+    __pandas_priority__ = 10_000  # a table is no operand; pandas would read a format entry by entry
     _GENERALITY: ClassVar[int]  # two formats meet in the more general kind: 0 CP, 1 Tucker, 2 TuckerTrain
 
     # --- inner products -----------------------------------------------------------------------------------

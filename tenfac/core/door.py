@@ -56,7 +56,7 @@ def door(public: T) -> T:
 
 
 def _told(function: Callable[..., Any], where: str) -> Any:
-    function = inspect.unwrap(function, stop=lambda inner: not hasattr(inner, "_speaks_as"))
+    function = inspect.unwrap(function, stop=lambda inner: not hasattr(inner, "_is_door"))
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ def _told(function: Callable[..., Any], where: str) -> Any:
             raise
 
     told: Any = call
-    told._speaks_as = where
+    told._is_door = True
     return told
 
 

@@ -20,9 +20,8 @@ _GRID, _FEWEST, _BETWEEN_KNOTS, _CANDIDATES, _STARTS = 1_000_000, 3, 8, 200, 8
 _BEAM = 100
 # Points of a continuous mode that are one peak of the grid: so many to each side.
 _REACH = 2
-# When an ascent ends, in units of its first value and of the box; what is divided by instead of zero.
+# When an ascent ends, in units of its first value and of the box.
 _ASCENT = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 200}
-_UNIT = 1.0
 # A slab of a larger discrete tensor is refused.
 _BYTES = 2**31
 
@@ -149,7 +148,7 @@ def _beam(grid: Any, xp: Any) -> np.ndarray:
     # orthogonal cores: a row of the state has the norm of all beyond it
     for core in orthogonal(grid._chain(grid._whole(xp)), xp):
         grown = (state @ flat(core, xp)).reshape(-1, core.shape[-1])
-        grown = grown / (np.abs(grown).max() or _UNIT)  # so that no square overflows, and not all vanish
+        grown = grown / (np.abs(grown).max() or 1.0)  # so that no square overflows, and not all vanish
         kept = np.argsort(-np.linalg.norm(grown, axis=1), kind="stable")[:_BEAM]
         head, index = np.divmod(kept, core.shape[-2])
         places = np.concatenate([places[head], index[:, None]], axis=1)
@@ -178,7 +177,7 @@ def _around(axis: np.ndarray, x: float) -> tuple[float, float]:
 
 def _climbed(t: Any, place: list[Any], smooth: list[int], bounds: np.ndarray) -> Extremum:
     low, high = bounds.T
-    scale = abs(float(t.at(*place))) or _UNIT
+    scale = abs(float(t.at(*place))) or 1.0
     slopes = all(getattr(t.modes[n], "is_smooth", True) for n in smooth)
 
     def down(unit: np.ndarray) -> Any:

@@ -21,14 +21,15 @@ from tenfac.core.interchange import as_format
 from tenfac.core.modes.chebyshev import Chebyshev
 from tenfac.core.modes.discrete import Discrete
 from tenfac.core.progress import Progress
+from tenfac.core.rank import REACHABLE
 from tenfac.core.report import Report
 from tenfac.core.tracing import constant
 from tenfac.core.train import TuckerTrain
 from tenfac.core.tucker import Tucker
 from tenfac.functional.build import chebyshev_tucker
 
-# Share of the tolerance for joining the values of discrete indices, and the least that float64 gives.
-_JOINED, _FLOOR = 0.05, 1e-14
+# Share of the tolerance for joining the values of discrete indices.
+_JOINED = 0.05
 
 
 @door
@@ -206,13 +207,13 @@ def _joined(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -
     factors = [*map(np.eye, tables), *factors]
     all_modes = [*map(Discrete, tables), *modes]
     whole = Tucker(core.transpose(order), [factors[n] for n in order], [all_modes[n] for n in order])
-    return whole.round(tol=max(_JOINED * tol, _FLOOR)) if np.any(core) else whole
+    return whole.round(tol=max(_JOINED * tol, REACHABLE["float64"])) if np.any(core) else whole
 
 
 def _joined_trains(made: Sequence[Any], like: Any, tables: Sequence[int], tol: float) -> TuckerTrain:
     """The same for trains: a sum of products of a function and unit vectors, rounded as it grows."""
     total: Any = None
-    tol = max(_JOINED * tol / math.prod(tables), _FLOOR)
+    tol = max(_JOINED * tol / math.prod(tables), REACHABLE["float64"])
     discrete = [n for n, mode in enumerate(like.modes) if mode.domain is None]
     continuous = [n for n, mode in enumerate(like.modes) if mode.domain is not None]
     for t, index in zip(made, itertools.product(*map(range, tables)), strict=True):

@@ -19,7 +19,7 @@ _SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 _POINTS = 400
 _SEED = 0  # of those points
 # Smallest relative error of a cut: below it there are rounding errors only.
-_FLOOR = 1e-16
+FLOOR = 1e-16
 
 
 def shortened(
@@ -155,7 +155,7 @@ def evaluate(
 def _cut(
     core: np.ndarray, bases: Sequence[np.ndarray], budget: float, size: float, discrete: Collection[int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    core, turns, _ = truncate(core, None, max(budget / size, _FLOOR))
+    core, turns, _ = truncate(core, None, max(budget / size, FLOOR))
     factors = [basis @ turn for basis, turn in zip(bases, turns, strict=True)]
     for n, factor in enumerate(factors):
         if n in discrete:

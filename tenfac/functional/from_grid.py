@@ -22,7 +22,7 @@ from tenfac.core.report import Report
 from tenfac.core.train import TuckerTrain
 from tenfac.core.truncate import truncate
 from tenfac.core.tucker import Tucker
-from tenfac.functional.finish import shortened
+from tenfac.functional.finish import FLOOR, shortened
 from tenfac.functional.resolution import polynomial_error, spline, spline_error
 
 _WHERE = "chebyshev_from_grid"
@@ -32,8 +32,6 @@ _DATA, _ROUNDING = 0.3, 0.3
 _BYTES = 2**30
 # Entries at which the size of the function and the error of interpolation are looked at.
 _ENTRIES = 2000
-# Smallest relative error of a cut: below it there are rounding errors only.
-_FLOOR = 1e-16
 # Relative distance of places that are Chebyshev points, and nodes per place at which errors are looked at.
 _SAME, _FINE = 1e-12, 2
 # Entries from which a larger one is looked for along every mode in turn, and how often.
@@ -222,7 +220,7 @@ def _compressed(data: Any, tol: float) -> tuple[np.ndarray, list[np.ndarray], fl
         return np.zeros((1,) * values.ndim), [np.ones((i, 1)) for i in values.shape], 0.0
     values = values / size  # first, for squares of 1e-200 vanish
     norm = float(np.linalg.norm(values))  # in the sup norm an error is at most as large as in the l2 norm
-    core, factors, _ = truncate(values, None, max(_DATA * tol / norm, _FLOOR))
+    core, factors, _ = truncate(values, None, max(_DATA * tol / norm, FLOOR))
     return core, list(factors), size
 
 
@@ -240,7 +238,7 @@ def _from_cp(data: CP, tol: float) -> tuple[np.ndarray, list[np.ndarray], float]
         tails = np.sqrt(np.cumsum(sizes[::-1] ** 2)[::-1])
         # an error is at most the sum over the terms of what each column loses
         allowed = _DATA * tol / (len(factors) * np.sqrt(len(weights)))
-        rank = max(int((tails > max(allowed, _FLOOR * tails[0])).sum()), 1)
+        rank = max(int((tails > max(allowed, FLOOR * tails[0])).sum()), 1)
         bases.append(left[:, :rank])
         columns.append(left[:, :rank].T @ factor)
     return CP(weights, columns).to_tensor(), bases, size

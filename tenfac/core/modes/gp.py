@@ -466,13 +466,12 @@ def _gram_root(mode: GP) -> Array:
         return np.asarray(np.linalg.qr(np.sqrt(weights)[:, None] * rows, mode="r"))
     order, count = mode.kernel.order, mode.n_knots
     width = 2 * order + 1
-    found = np.zeros((mode.size, mode.size))
-    carry: list[Array] = []
+    found, carry = np.zeros((mode.size, mode.size)), np.zeros((0, order + 1))
     by_place: dict[int, list[Any]] = {}
     for one in segments(mode.kernel, mode.grid, mode.domain, mode.derivative, mode.bend):
         by_place.setdefault(min(max(one.place, 1), count), []).append(one)
     for place in range(1, count + 1):  # from knot place - 1 to the next; the constant goes with all
-        blocks = [np.insert(rows, [order] * order, 0.0, axis=1) for rows in carry]
+        blocks = [np.insert(carry, [order] * order, 0.0, axis=1)]
         blocks += [_turned(one, order) for one in by_place.get(place, [])]
         upper, triangle = np.zeros((width, width)), np.linalg.qr(np.concatenate(blocks), mode="r")
         upper[: len(triangle)] = triangle
@@ -480,8 +479,8 @@ def _gram_root(mode: GP) -> Array:
         both = min(2 * order, (count - place + 1) * order)
         found[start : start + order, start : start + both] = upper[:order, :both]
         found[start : start + order, -1] = upper[:order, -1]
-        carry = [upper[order:, order:]]
-    found[-1, -1] = np.linalg.norm(carry[0][:, -1])
+        carry = upper[order:, order:]
+    found[-1, -1] = np.linalg.norm(carry[:, -1])
     return found
 
 

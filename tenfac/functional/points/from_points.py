@@ -33,8 +33,6 @@ _EQUAL = 4 * np.finfo(float).eps
 _DEGREES, _DEGREE = {1: 128, 2: 64}, 32
 # Relative fall of the objective at which the last fit stops.
 _SETTLED = 1e-6
-# Unit of values that are all 0.
-_UNIT = 1.0
 # Of the error of a constant: what a function must be below to count as found.
 _OF_CONSTANT = 0.98
 # Share of the validation error that cutting the last coefficients may cost, and ranks; these at least.
@@ -213,12 +211,12 @@ def _merged(
     points: np.ndarray, values: np.ndarray, heavy: np.ndarray, place: np.ndarray, modes: tuple[Any, ...]
 ) -> _Data:
     """One row per point, in units of the root mean square."""
-    largest = float(np.abs(values).max()) or _UNIT
+    largest = float(np.abs(values).max()) or 1.0
     values = values / largest
     total = np.bincount(place, heavy)
     means = np.bincount(place, heavy * values) / total
     square = float(heavy @ values**2) / heavy.sum()
-    scale = math.sqrt(square) or _UNIT
+    scale = math.sqrt(square) or 1.0
     mean = float(heavy @ values) / heavy.sum()
     spread = math.sqrt(float(heavy @ (values - mean) ** 2) / heavy.sum())
     if spread <= _EQUAL * abs(mean):
